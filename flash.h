@@ -1,0 +1,4605 @@
+/* flash.h - v0.1.0 - small language models in one C file - MIT OR public domain
+
+   In exactly one C (or C++) file:
+
+       #define FLASH_IMPLEMENTATION
+       #include "flash.h"
+
+   everywhere else just #include it. Link with -lm (and -lpthread where threads live in a library of their own).
+
+   WHAT IT DOES     reads GGUF files (v2, v3) from a path, from memory or through a callback; tokenises; runs the model;
+                    samples text. Weights stay where they are: mapped file, your memory, ROM.
+   WHAT IT DOES NOT training, images, GPUs, downloading; it prints nothing, exits nowhere, has no writable globals.
+   SAFE ON          any file, any text: hostile input gives an error code and a sentence, never a crash.
+   SAME BITS        on every compiler, instruction set, thread count and slicing of the work (see DETERMINISM).
+
+   QUICK START      (this is examples/hello.c; `make lint` keeps the two equal)
+
+// >>quick-start
+#define FLASH_IMPLEMENTATION
+#include "flash.h"
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    flash_model *model; flash_session *s; flash_piece piece; flash_error err;
+    flash_model_desc md = {0};
+    flash_session_desc sd = {0};
+    md.source.path = argc > 1 ? argv[1] : "model.gguf";
+    if (flash_model_load(&model, &md, &err)) { fprintf(stderr, "%s\n", err.text); return 1; }
+    if (flash_session_create(&s, model, &sd)) { fprintf(stderr, "out of memory\n"); return 1; }
+    flash_session_feed_text(s, argc > 2 ? argv[2] : "Once upon a time", 0);
+    while (flash_session_next(s, NULL, &piece) == FLASH_OK)
+        fwrite(piece.text, 1, piece.bytes, stdout);
+    putchar('\n');
+    flash_session_free(s);
+    flash_model_free(model);
+    return 0;
+}
+// <<quick-start
+
+   TABLE OF CONTENTS                    (search for ">>tag"; `make lint` keeps this list true)
+
+     DECLARATIONS
+       >>version       version, linkage, fixed limits
+       >>status        status codes, error text
+       >>host          what the library asks of its surroundings: memory, clock, threads, log
+       >>types         weight types: names and block sizes
+       >>api-gguf      GGUF files: read keys and tensors, write files
+       >>api-arch      architecture: plain facts about a model
+       >>api-model     models: load, query
+       >>api-text      text to tokens and back
+       >>api-session   sessions: feed, step, sample, next
+       >>api-low       instruction sets, rows of weights
+     IMPLEMENTATION
+       >>config        parts, overridable macros, compiler and target
+       >>base          checked sizes, little-endian readers, arena, error text, sort, hash, random numbers
+       >>os            files, memory maps, clock
+       >>cpu           what this processor can run
+       >>numbers       f16, bf16, exp, log, sin and cos with fixed bits
+       >>quant         block formats: layout, unpack, dequantise, quantise activations
+       >>k-table       the kernel list and the table type
+       >>k-scalar      reference kernels: these DEFINE the results
+       >>k-select      choosing kernels for an instruction set
+       >>gguf          GGUF reader and writer
+       >>unicode       character classes for the pre-tokenizers
+       >>pretokenize   splitting text into words
+       >>vocab         vocabulary: load, look up, token text
+       >>arch          tensors and keys of each architecture
+       >>model         load, validate, memory plan
+       >>tokenize      merging words into tokens, tokens back into text
+       >>forward       the forward pass
+       >>sampler       from logits to a token
+       >>session       feed, step, next
+       >>cleanup       undefine what must not leak
+     LICENCE
+
+   PARTS            Define as many as you need, all in the same single file. Declarations of all parts are always visible;
+                    calling a part you did not implement is a link error with the part's name in the symbol.
+
+     FLASH_IMPLEMENTATION           everything
+     FLASH_RUNTIME_IMPLEMENTATION   GGUF, tokenizers, models, sessions
+
+   CONFIGURATION    Defined or not, never =0. Only the file with the implementation looks at them (except the first two).
+
+     FLASH_STATIC                   all functions static: two copies can live in one program         off
+     FLASH_API                      linkage of public functions                                      extern
+     FLASH_MALLOC(n) FLASH_FREE(p)  last resort if no allocator is given; both or neither            libc
+     FLASH_ASSERT(cond)             internal contracts (never about input)                           assert
+     FLASH_NO_STDIO                 no paths: models come from memory or a callback                  off
+     FLASH_NO_MMAP                  paths are read into memory instead of mapped                     off
+     FLASH_NO_SIMD                  only the scalar kernels                                          off
+     FLASH_NO_FP_PRAGMA             leave fp contraction alone (then pass -ffp-contract=off)         off
+     FLASH_ALLOW_FAST_MATH          lift the #error under -ffast-math                                off
+     FLASH_KEEP_INTERNALS           tests: keep the FLASH__ macros                                   off
+
+   CONCEPTS
+     token     an integer in [0, V), the unit the model reads and writes
+     model     read-only after load; shared by any number of sessions and threads
+     session   one conversation: keys and values of its tokens, a position, a sampler; one thread at a time
+     block     32 (or 256) weights stored together with their scale
+     shapes    T tokens in a step, D d_model, F d_ffn, H query heads, K key/value heads, C d_head, L layers, V vocabulary,
+               N n_ctx.  [T,D] is T rows of D, the last index contiguous.
+     units     in brackets: [B] bytes, [s] seconds.
+     memory    flash_X_memory() says what flash_X_load/_create will acquire; only those (and flash_tokenize, for words too
+               long for its stack buffer, given back before it returns) acquire anything. Stepping never does.
+     errors    every fallible function returns a flash_status: 0 ok, positive unfinished, negative failed. On failure out
+               objects are NULL, other outputs untouched, nothing leaks.
+
+   DETERMINISM
+     A quantised dot product is, block after block in index order, the exact integer sum of the block converted to float,
+     times the product of the two scales, multiply and add rounded separately. Float reductions use sixteen lanes and one
+     tree. exp, sin, cos, log are our own. So logits are the same bits on every machine with IEEE floats (on 32-bit x86
+     compile with -msse2 -mfpmath=sse), however a prompt is cut into steps.
+
+   MAINTAINER NOTES
+     a weight type     one line in FLASH_TYPE_LIST, one unpacker in >>quant, one in tests/test_quant.c
+     a kernel          one line in FLASH__KERNELS, its scalar version, overlays
+     an architecture   one line in FLASH__ARCHS and its tensors in FLASH__TENSORS (>>arch); steps in >>forward only if it does
+                       something new
+     a pre-tokenizer   one row in flash__pre_table (>>pretokenize)
+*/
+
+#ifndef FLASH_LANGUAGE_MODELS_H /* not FLASH_H: on-chip flash drivers own that one */
+#define FLASH_LANGUAGE_MODELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===== >>version ========================================================== */
+
+/* Version, linkage, and the limits that are part of the interface (structs below have them as array sizes). */
+
+#define FLASH_VERSION_MAJOR 0
+#define FLASH_VERSION_MINOR 1
+#define FLASH_VERSION_PATCH 0
+#define FLASH_VERSION (FLASH_VERSION_MAJOR*10000 + FLASH_VERSION_MINOR*100 + FLASH_VERSION_PATCH)
+
+#ifndef FLASH_API
+#  if defined(FLASH_STATIC) && (defined(__GNUC__) || defined(__clang__))
+#    define FLASH_API static __attribute__((unused)) /* no -Wunused-function for what you do not call */
+#  elif defined(FLASH_STATIC)
+#    define FLASH_API static
+#  else
+#    define FLASH_API extern
+#  endif
+#endif
+
+enum {
+    FLASH_LAYERS_MAX  = 512,     /* layers of a model                                     */
+    FLASH_CONTEXT_MAX = 1 << 20, /* positions of a session                                */
+    FLASH_VOCAB_MAX   = 1 << 20, /* tokens of a vocabulary                                */
+    FLASH_DIM_MAX     = 1 << 20, /* d_model, d_ffn, heads times d_head                    */
+    FLASH_HEAD_MAX    = 512,     /* d_head                                                */
+    FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text                            */
+};
+
+/* Version the implementation was built from; differs from FLASH_VERSION only if two copies are mixed. */
+FLASH_API int flash_version(void);
+/* One line: version, instruction sets compiled in, memory maps or not. Static, never NULL. */
+FLASH_API const char *flash_build_info(void);
+
+/* ===== >>status =========================================================== */
+
+/* One list: the enum, the sentences and the tests come from it. 0 done; positive: not finished, not failed. */
+#define FLASH_STATUS_LIST(X) \
+    X(FLASH_OK,              0, "ok") \
+    X(FLASH_MORE,            1, "the budget is spent; call again to go on") \
+    X(FLASH_END_OF_TEXT,     2, "the model or a stop string ended the text") \
+    X(FLASH_E_ARGUMENT,     -1, "an argument is out of its documented range") \
+    X(FLASH_E_MEMORY,       -2, "the allocator returned NULL") \
+    X(FLASH_E_IO,           -3, "a file could not be opened, read or written") \
+    X(FLASH_E_FORMAT,       -4, "the input is not what it claims to be") \
+    X(FLASH_E_TRUNCATED,    -5, "the input ends too early") \
+    X(FLASH_E_TOO_LARGE,    -6, "a size in the input exceeds a limit of this library or machine") \
+    X(FLASH_E_UNSUPPORTED,  -7, "valid, but this build or this processor cannot do it") \
+    X(FLASH_E_RANGE,        -8, "the context is full") \
+    X(FLASH_E_CANCELLED,    -9, "cancelled by the caller") \
+    X(FLASH_E_INTERNAL,    -10, "a bug in flash.h; please report it")
+
+typedef enum flash_status {
+#define FLASH__X(name, value, text) name = value,
+    FLASH_STATUS_LIST(FLASH__X)
+#undef FLASH__X
+    FLASH_STATUS_FORCE_32BIT = 0x7fffffff
+} flash_status;
+
+/* A sentence for any value. Static, never NULL. */
+FLASH_API const char *flash_status_text(flash_status s);
+
+/* What went wrong, in the caller's memory. Filled only on failure. */
+typedef struct flash_error {
+    flash_status status;
+    uint64_t     offset;    /* byte offset in the input, 0 if it has no place                       */
+    char         text[240]; /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
+} flash_error;
+
+/* ===== >>host ============================================================= */
+
+/* All that the library asks of its surroundings; all zero means libc and the system. */
+
+typedef struct flash_allocator {
+    void *(*acquire)(void *user, size_t bytes, size_t align); /* align: a power of two, at most 64; NULL: no memory */
+    void  (*release)(void *user, void *ptr, size_t bytes);    /* bytes as acquired, so an arena needs no headers    */
+    void   *user;
+} flash_allocator;
+
+typedef struct flash_host {
+    flash_allocator allocator;                   /* both functions or neither; thread-safe if models are shared       */
+    void   (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx); /* returns when all are done */
+    double (*clock)(void *user);                 /* monotonic [s]; needed for deadlines only                          */
+    void   (*log)(void *user, int level, const char *text); /* one line, no newline; level 0 info, 1 warning          */
+    void    *user;
+} flash_host;
+
+/* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes it. */
+typedef struct flash_source {
+    const char *path;                            /* mapped, or read whole where there is no mmap                      */
+    const void *data;                            /* [bytes]: not copied; must outlive the object made from it         */
+    size_t      bytes;
+    int       (*read)(void *user, uint64_t at, void *dst, size_t n); /* copies n bytes from offset at; 0 ok, else failed */
+    uint64_t    size;                            /* of what read() reads [B]; read whole into memory on load          */
+    void       *user;
+} flash_source;
+
+/* ===== >>types ============================================================ */
+
+/* Weight types: name, id as in GGUF files, items per block, bytes per block. Layouts in >>quant. */
+#define FLASH_TYPE_LIST(X) \
+    X(F32,     0,   1,   4) \
+    X(F16,     1,   1,   2) \
+    X(Q4_0,    2,  32,  18) \
+    X(Q4_1,    3,  32,  20) \
+    X(Q5_0,    6,  32,  22) \
+    X(Q5_1,    7,  32,  24) \
+    X(Q8_0,    8,  32,  34) \
+    X(Q2_K,   10, 256,  84) \
+    X(Q3_K,   11, 256, 110) \
+    X(Q4_K,   12, 256, 144) \
+    X(Q5_K,   13, 256, 176) \
+    X(Q6_K,   14, 256, 210) \
+    X(IQ4_NL, 20,  32,  18) \
+    X(IQ4_XS, 23, 256, 136) \
+    X(BF16,   30,   1,   2) \
+    X(MXFP4,  39,  32,  17)
+
+typedef enum flash_type {
+#define FLASH__X(name, id, items, bytes) FLASH_TYPE_##name = id,
+    FLASH_TYPE_LIST(FLASH__X)
+#undef FLASH__X
+    FLASH_TYPE_NONE = 0x7fffffff
+} flash_type;
+
+/* "Q4_0"; "unknown" for anything else. Static. */
+FLASH_API const char *flash_type_name(flash_type t);
+/* The type of that name, in any case; FLASH_TYPE_NONE if there is none. */
+FLASH_API flash_type  flash_type_parse(const char *name);
+/* Items per block: 1, 32 or 256; 0 for an unknown type. */
+FLASH_API int         flash_type_block(flash_type t);
+/* Bytes of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its block, or the size overflows. */
+FLASH_API size_t      flash_row_bytes(flash_type t, size_t n);
+
+/* ===== >>api-gguf ========================================================= */
+
+/* The container, without knowing what is in it. Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md */
+
+typedef struct flash_gguf flash_gguf; /* opaque, read-only: any number of threads */
+
+typedef enum flash_value_type {
+    FLASH_VALUE_U8, FLASH_VALUE_I8, FLASH_VALUE_U16, FLASH_VALUE_I16, FLASH_VALUE_U32, FLASH_VALUE_I32, FLASH_VALUE_F32,
+    FLASH_VALUE_BOOL, FLASH_VALUE_STRING, FLASH_VALUE_ARRAY, FLASH_VALUE_U64, FLASH_VALUE_I64, FLASH_VALUE_F64,
+    FLASH_VALUE_COUNT
+} flash_value_type;
+
+/* One key and its value. Pointers lie in the file: valid while the object lives, not NUL-terminated. */
+typedef struct flash_value {
+    const char      *key;    size_t key_bytes;
+    flash_value_type type;
+    flash_value_type item;   /* of an array's items; for others the same as type                    */
+    uint64_t         count;  /* items of an array; 1 for others                                     */
+    const uint8_t   *data;   /* little-endian, unaligned: the value, or an array's first item       */
+    size_t           bytes;  /* of data [B]; of a string: its text alone                            */
+} flash_value;
+
+/* One tensor. Pointers lie in the file. Rows of ne[0] items are contiguous. */
+typedef struct flash_tensor {
+    const char    *name;  size_t name_bytes;
+    uint32_t       type_id;      /* as in the file                                                  */
+    flash_type     type;         /* FLASH_TYPE_NONE if the file's type is not one of ours           */
+    int            n_dims;
+    uint64_t       ne[4];        /* ne[0] is the row; unused ones are 1                             */
+    const uint8_t *data;         /* [bytes]                                                         */
+    uint64_t       bytes;        /* 0 if the type is not one of ours                                */
+} flash_tensor;
+
+/* Opens and checks the whole container: header, keys, tensor list, places of the data. Safe on untrusted bytes.
+   No allocation is larger than the file (plus 64 kB). host may be NULL. */
+FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source, const flash_host *host, flash_error *err);
+FLASH_API void         flash_gguf_free(flash_gguf *g); /* NULL is fine */
+FLASH_API int          flash_gguf_version(const flash_gguf *g);
+FLASH_API uint64_t     flash_gguf_size(const flash_gguf *g);      /* of the file [B] */
+FLASH_API size_t       flash_gguf_keys(const flash_gguf *g);
+FLASH_API size_t       flash_gguf_tensors(const flash_gguf *g);
+/* The i-th key or tensor in file order. FLASH_E_ARGUMENT if there is none. */
+FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value *out);
+FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out);
+/* By name. FLASH_E_ARGUMENT if there is none; *out is then untouched. */
+FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, flash_value *out);
+FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name, flash_tensor *out);
+/* Item i of a value as a number; 0 if it is no number or i is out of range. */
+FLASH_API double       flash_value_number(const flash_value *v, uint64_t i);
+FLASH_API int64_t      flash_value_integer(const flash_value *v, uint64_t i); /* floats are cut; 0 if out of range */
+/* Next string of an array of strings: *at starts at 0 and is moved on. NULL at the end. */
+FLASH_API const char  *flash_value_string(const flash_value *v, size_t *at, size_t *bytes);
+
+/* Writes a GGUF v3 file through a callback, in order: begin, keys, tensor infos, then each tensor's data.
+   A plain struct in the caller's memory; all zero but for write and user. The first failure sticks. */
+typedef struct flash_gguf_writer {
+    int        (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
+    void        *user;
+    flash_status status;   /* of everything so far                        */
+    uint64_t     written;  /* [B]                                         */
+    uint64_t     offset;   /* of the next tensor, from the data start [B] */
+    uint64_t     filled;   /* data written so far, from the data start [B]*/
+    uint32_t     keys_left, tensors_left, tensors;
+} flash_gguf_writer;
+
+FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys, uint32_t n_tensors);
+FLASH_API flash_status flash_gguf_write_u32   (flash_gguf_writer *w, const char *key, uint32_t v);
+FLASH_API flash_status flash_gguf_write_f32   (flash_gguf_writer *w, const char *key, float v);
+FLASH_API flash_status flash_gguf_write_bool  (flash_gguf_writer *w, const char *key, int v);
+FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key, const char *text);
+/* item: U32, I32 or F32; data: [n] of the host's uint32_t, int32_t or float. */
+FLASH_API flash_status flash_gguf_write_array (flash_gguf_writer *w, const char *key, flash_value_type item, const void *data, size_t n);
+/* text: [n] pointers; bytes: [n] lengths, or NULL where they are NUL-terminated. */
+FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key, const char *const *text, const size_t *bytes, size_t n);
+/* Copies a key as it is, whatever its type. */
+FLASH_API flash_status flash_gguf_write_value (flash_gguf_writer *w, const flash_value *v);
+/* Announces a tensor of n_dims dimensions ne (row first). */
+FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name, flash_type type, int n_dims, const uint64_t *ne);
+/* Data of the tensors in the order announced, as stored in files, in pieces of any size; last: 1 with the last piece of
+   each tensor (padding follows). */
+FLASH_API flash_status flash_gguf_write_data  (flash_gguf_writer *w, const void *data, size_t bytes, int last);
+/* FLASH_E_ARGUMENT if keys, tensors or data are missing. */
+FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
+
+/* ===== >>api-arch ========================================================= */
+
+/* Architecture: plain facts, filled by the loader, shared by every part. */
+
+typedef enum flash_attention { FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW, FLASH_ATTENTION_SKIP } flash_attention;
+typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style; /* rotates (2i,2i+1) or (i,i+C/2) */
+typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROPE_LLAMA3, FLASH_ROPE_YARN } flash_rope_scaling;
+
+typedef struct flash_layer {
+    uint8_t  attention;       /* flash_attention                                         */
+    uint8_t  reserved;
+    uint16_t n_head;          /* H; 0 in a layer without attention                       */
+    uint16_t n_kv_head;       /* K; divides n_head                                       */
+    int32_t  d_ffn;           /* F                                                       */
+    int32_t  window;          /* positions seen, itself included; 0: all                 */
+} flash_layer;
+
+typedef struct flash_arch {
+    char   name[32];          /* "llama"                                                 */
+    int    n_layer, d_model, d_head, n_vocab;
+    int    n_ctx;             /* trained for                                             */
+    int    tied;              /* the head shares the embedding's weights                 */
+    float  norm_eps;
+    int    rope_dims;         /* of each head, even, <= d_head                           */
+    int    rope_style;        /* flash_rope_style                                        */
+    int    rope_scaling;      /* flash_rope_scaling                                      */
+    float  rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow; /* factor 1: none            */
+    float  rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
+    int    rope_n_ctx;        /* context before scaling                                  */
+    float  attention_scale;   /* of q.k, normally 1/sqrt(d_head)                         */
+    flash_layer layer[FLASH_LAYERS_MAX];
+} flash_arch;
+
+/* Weights of the model, embedding and head counted once each (a tied head not at all). */
+FLASH_API uint64_t flash_arch_params(const flash_arch *a);
+/* Bytes of keys and values for n_ctx positions stored as type kv [B]; 0 if out of range. */
+FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_type kv);
+
+/* ===== >>api-model ======================================================== */
+
+typedef struct flash_model   flash_model;   /* opaque, read-only after load */
+typedef struct flash_session flash_session; /* opaque, one thread at a time */
+
+typedef enum flash_isa {
+    FLASH_ISA_AUTO = 0, /* the best this processor runs */
+    FLASH_ISA_SCALAR,
+    FLASH_ISA_COUNT,
+    FLASH_ISA_FORCE_32BIT = 0x7fffffff
+} flash_isa;
+
+typedef struct flash_model_desc {
+    flash_source source;        /* must be named                                                             */
+    flash_isa    isa;           /* FLASH_E_UNSUPPORTED if this processor lacks it                            */
+    int          vocab_only;    /* 1: tokenizer only; files without weights load; sessions are refused       */
+    int          any_pretokenizer; /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning  */
+    flash_host   host;
+} flash_model_desc;
+
+/* What flash_model_load acquires for this file [B]; 0 on failure. A source that must be read whole is read for this. */
+FLASH_API size_t       flash_model_memory(const flash_model_desc *desc, flash_error *err);
+/* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
+FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc, flash_error *err);
+FLASH_API void         flash_model_free(flash_model *m); /* NULL is fine; sessions of m must be gone */
+FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
+FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m); /* keys and tensors, owned by m */
+FLASH_API flash_isa    flash_model_isa(const flash_model *m);
+
+/* ===== >>api-text ========================================================= */
+
+enum { FLASH_TEXT_SPECIAL = 1,    /* read control tokens such as <|im_end|> in the text / show them        */
+       FLASH_TEXT_NO_BOS  = 2,    /* do not begin with BOS even if the model wants it                      */
+       FLASH_TEXT_CONTINUE = 4 }; /* not the beginning: no BOS, no space prefix / keep a leading space     */
+
+/* Text to tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids: [cap]. *n is the number needed;
+   FLASH_E_RANGE if it exceeds cap (ids then holds the first cap). flags 0: BOS and EOS as the model asks, control tokens are
+   plain text. Words over 64 characters borrow memory from the model's allocator. Safe on untrusted text; n log n. */
+FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+                                      int32_t *ids, size_t cap, size_t *n);
+/* Tokens to text. The inverse of flash_tokenize for any bytes the vocabulary can spell. text: [cap], not NUL-terminated; *bytes is
+   the number needed. Control tokens are left out unless flagged. FLASH_E_ARGUMENT for ids out of range. */
+FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n, unsigned flags,
+                                        char *text, size_t cap, size_t *bytes);
+/* As flash_detokenize, token by token, in whole characters: holds back an unfinished one, replaces bytes that can be none
+   by U+FFFD. All zero at the start. */
+typedef struct flash_detokenizer { uint8_t held[4]; uint8_t n_held, begun; } flash_detokenizer;
+/* text: [cap], cap >= flash_token_bytes_max(m); a token < 0 flushes what is held. */
+FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d, int32_t token, unsigned flags,
+                                             char *text, size_t cap, size_t *bytes);
+FLASH_API size_t  flash_token_bytes_max(const flash_model *m); /* enough for any one call of flash_detokenize_next [B] */
+/* A token's text as the vocabulary spells it (in the file, not NUL-terminated); NULL if out of range. */
+FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes);
+FLASH_API int32_t flash_token_find(const flash_model *m, const char *text); /* by that spelling; -1 if there is none */
+FLASH_API int32_t flash_token_bos(const flash_model *m);  /* -1 if there is none */
+FLASH_API int32_t flash_token_eos(const flash_model *m);  /* -1 if there is none */
+FLASH_API int     flash_token_is_end(const flash_model *m, int32_t token); /* ends a text or a turn */
+FLASH_API int     flash_token_is_control(const flash_model *m, int32_t token);
+
+/* ===== >>api-session ====================================================== */
+
+typedef struct flash_logit_bias { int32_t token; float bias; } flash_logit_bias;
+
+/* How the next token is chosen. All zero: the most probable one. Applied in this order. */
+typedef struct flash_sampler {
+    const flash_logit_bias *bias; int n_bias;     /* added to logits first; the caller's, must outlive the session       */
+    float repeat_penalty;                         /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
+    float frequency_penalty, presence_penalty;    /* subtracted: times the count; once                                   */
+    int   penalty_last_n;                         /* recent means so many tokens; 0: 64, -1: all                         */
+    float temperature;                            /* 0: greedy (ties: the lowest id)                                     */
+    int   top_k;                                  /* keep the k best; 0: all                                             */
+    float typical_p;                              /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off          */
+    float top_p;                                  /* keep the best mass p; 0 or 1: off                                   */
+    float min_p;                                  /* keep those >= min_p times the best; 0: off                          */
+    uint64_t seed;                                /* 0: 1                                                                */
+    const char *const *stop; int n_stop;          /* strings that end the text; the caller's, must outlive the session   */
+    int   ignore_end;                             /* 1: end-of-text tokens are never chosen                              */
+} flash_sampler;
+
+typedef struct flash_session_desc {
+    int           n_ctx;       /* positions; 0: what the model was trained for, at most 4096                 */
+    int           chunk;       /* prompt tokens worked on together; 0: 64                                    */
+    int           threads;     /* 0: 1                                                                       */
+    flash_type    kv;          /* keys and values: F32 (0) or F16                                            */
+    int           all_logits;  /* 1: logits of every token of a chunk; step returns after each chunk         */
+    flash_sampler sampler;
+    flash_host    host;        /* all zero: the model's                                                      */
+} flash_session_desc;
+
+typedef struct flash_budget {
+    int    tokens;             /* prompt tokens to work on in this call, 0: no limit                         */
+    double deadline;           /* return soon after the host's clock passes this [s], 0: none                */
+} flash_budget;
+
+typedef struct flash_piece {
+    int32_t     token;         /* -1 where only held text is let go                                          */
+    const char *text;          /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call       */
+    size_t      bytes;         /* may be 0: held back until it is sure                                       */
+} flash_piece;
+
+/* What flash_session_create acquires [B]; 0 if desc is invalid. */
+FLASH_API size_t       flash_session_memory(const flash_model *m, const flash_session_desc *desc);
+/* m must outlive the session. desc is copied. */
+FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m, const flash_session_desc *desc);
+FLASH_API void         flash_session_free(flash_session *s); /* NULL is fine */
+/* Queues tokens. FLASH_E_RANGE if the context has no room for all (then none is queued), FLASH_E_ARGUMENT for ids outside the vocabulary. */
+FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, size_t n);
+/* Tokenises (NUL-terminated text) and queues; BOS only at position 0. */
+FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *text, unsigned flags);
+/* Works on queued tokens. FLASH_OK: the queue is empty and the last token's logits are there. FLASH_MORE: call again.
+   FLASH_E_CANCELLED: as FLASH_MORE, what was finished stays. budget NULL: no limit. Allocates nothing. */
+FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget);
+/* One token of text: step, sample, queue. FLASH_OK: *piece is there; FLASH_MORE: the budget went into the prompt;
+   FLASH_END_OF_TEXT; FLASH_E_RANGE: context full. At position 0 with an empty queue it begins with BOS. */
+FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget, flash_piece *piece);
+/* Samples from the current logits without queueing; -1 if there are none. Advances the random numbers. */
+FLASH_API int32_t      flash_session_sample(flash_session *s);
+/* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the first. */
+FLASH_API const float *flash_session_logits(const flash_session *s);
+/* With all_logits: [n,V] of the chunk just worked on, whose first token is at position *first. NULL if there is none. */
+FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n);
+FLASH_API int          flash_session_position(const flash_session *s); /* tokens worked on */
+FLASH_API int          flash_session_pending(const flash_session *s);  /* tokens queued, not yet worked on */
+FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx */
+/* [position + pending] tokens so far; owned by s. */
+FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
+/* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0, flash_session_position]. Logits are
+   gone until the next step. */
+FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
+/* As created: position 0, random numbers from the seed. */
+FLASH_API void         flash_session_reset(flash_session *s);
+/* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers. */
+FLASH_API void         flash_session_cancel(flash_session *s);
+/* Replaces the sampler; random numbers start anew from its seed. Stop strings must not be longer in total than at creation. */
+FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
+
+/* ===== >>api-low ========================================================== */
+
+/* Best set usable here: compiled in, in the processor, and enabled by the operating system. */
+FLASH_API flash_isa   flash_isa_best(void);
+/* "scalar", ...; "unknown". Static. */
+FLASH_API const char *flash_isa_name(flash_isa isa);
+/* FLASH_ISA_COUNT if there is none of that name. */
+FLASH_API flash_isa   flash_isa_parse(const char *name);
+/* A row of n weights as f32. src: [flash_row_bytes(t, n)] as in files, any alignment. FLASH_E_ARGUMENT if n does not fit. */
+FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n);
+/* y[r] = row r of w times x, with activations quantised to int8 where w is quantised: the product sessions use.
+   w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)] bytes, any alignment. */
+FLASH_API size_t       flash_dot_work(size_t n);
+FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n, const float *x, float *y, void *work, flash_isa isa);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* FLASH_LANGUAGE_MODELS_H */
+
+/* ========================================================================== */
+/* IMPLEMENTATION                                                             */
+/* ========================================================================== */
+
+/* ===== >>config =========================================================== */
+
+/* The only place where the user's macros are read; sections below test FLASH__ names alone. */
+
+#if defined(__INTELLISENSE__) || defined(__JETBRAINS_IDE__)
+#  define FLASH_IMPLEMENTATION /* so that editors show the implementation in colour */
+#endif
+
+#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_RUNTIME_IMPLEMENTATION)
+#ifndef FLASH__IMPLEMENTED
+#define FLASH__IMPLEMENTED
+
+#if defined(__FAST_MATH__) && !defined(FLASH_ALLOW_FAST_MATH)
+#  error "flash.h: -ffast-math/-Ofast break NaN checks and reproducible results. Drop the flag, or define FLASH_ALLOW_FAST_MATH."
+#endif
+#if defined(FLASH_MALLOC) != defined(FLASH_FREE)
+#  error "flash.h: define both of FLASH_MALLOC(size), FLASH_FREE(ptr), or neither."
+#endif
+#ifndef FLASH_MALLOC
+#  include <stdlib.h>
+#  define FLASH_MALLOC(size) malloc(size)
+#  define FLASH_FREE(ptr)    free(ptr)
+#  define FLASH__OWN_MALLOC
+#endif
+#ifndef FLASH_ASSERT
+#  include <assert.h>
+#  define FLASH_ASSERT(cond) assert(cond)
+#  define FLASH__OWN_ASSERT
+#endif
+#include <math.h>   /* sqrt, sqrtf, floor: exact by IEEE 754 */
+#include <stdarg.h>
+#include <string.h>
+
+#if defined(FLASH_NO_STDIO)
+#elif defined(FLASH_NO_MMAP)
+#  define FLASH__FILE_STDIO
+#  include <stdio.h>
+#elif defined(_WIN32)
+#  define FLASH__FILE_WIN32
+#  include <windows.h>
+#elif defined(__unix__) || defined(__APPLE__)
+#  define FLASH__FILE_MMAP
+#  include <fcntl.h>
+#  include <sys/mman.h>
+#  include <sys/stat.h>
+#  include <unistd.h>
+#else
+#  define FLASH__FILE_STDIO
+#  include <stdio.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#  include <time.h>
+#endif
+
+/* No silent a*b+c -> fma(a,b,c): results would depend on compiler and flags. Undone in >>cleanup. */
+#if defined(FLASH_NO_FP_PRAGMA)
+#elif defined(__clang__)
+#  pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#  pragma GCC push_options
+#  pragma GCC optimize ("fp-contract=off")
+#elif defined(_MSC_VER)
+#  pragma fp_contract(off)
+#endif
+
+#define FLASH__STATIC_ASSERT(cond, name) typedef char flash__assert_##name[(cond) ? 1 : -1]
+#define FLASH__COUNT(array) (sizeof(array)/sizeof((array)[0]))
+#define FLASH__MIN(a, b) ((a) < (b) ? (a) : (b))
+#define FLASH__MAX(a, b) ((a) > (b) ? (a) : (b))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ===== >>base ============================================================= */
+
+/* Small tools that every section uses. Sizes computed from input go through flash__mul and flash__add; bytes
+   from files through the flash__rd functions, which are right on every machine and compile to one load. */
+
+FLASH_API int flash_version(void) { return FLASH_VERSION; }
+
+FLASH_API const char *flash_status_text(flash_status s)
+{
+    switch ((int)s) {
+#define FLASH__X(name, value, text) case value: return text;
+    FLASH_STATUS_LIST(FLASH__X)
+#undef FLASH__X
+    default: return "unknown status";
+    }
+}
+
+static int flash__mul(size_t *out, size_t a, size_t b)
+{
+    if (b && a > SIZE_MAX/b) return 0;
+    *out = a*b;
+    return 1;
+}
+
+static uint32_t flash__rd16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
+static uint32_t flash__rd32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static uint64_t flash__rd64(const uint8_t *p)
+{
+    return (uint64_t)flash__rd32(p) | (uint64_t)flash__rd32(p + 4) << 32;
+}
+static void flash__wr32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16); p[3] = (uint8_t)(v >> 24);
+}
+static void flash__wr64(uint8_t *p, uint64_t v)
+{
+    flash__wr32(p, (uint32_t)v); flash__wr32(p + 4, (uint32_t)(v >> 32));
+}
+static float flash__bits_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static uint32_t flash__f32_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static double flash__bits_f64(uint64_t u) { double d; memcpy(&d, &u, 8); return d; }
+static uint64_t flash__f64_bits(double d) { uint64_t u; memcpy(&u, &d, 8); return u; }
+static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
+
+/* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so the same
+   plan function says how much an object takes and carves it. used is SIZE_MAX after an overflow. */
+typedef struct flash__arena { uint8_t *base; size_t used; } flash__arena;
+
+static void *flash__take(flash__arena *a, size_t count, size_t item)
+{
+    size_t bytes, at = a->used;
+    if (at == SIZE_MAX || !flash__mul(&bytes, count, item) || bytes > SIZE_MAX - 127
+        || at > SIZE_MAX - 64 - bytes) { a->used = SIZE_MAX; return NULL; }
+    a->used = at + ((bytes + 63) & ~(size_t)63);
+    return a->base ? a->base + at : NULL;
+}
+
+/* Blocks of libc are aligned by hand: 64 bytes more, the true address just before the block. */
+static void *flash__acquire(const flash_allocator *a, size_t bytes)
+{
+    uint8_t *raw, *p;
+    if (a->acquire) return a->acquire(a->user, bytes, 64);
+    if (bytes > SIZE_MAX - 64 - sizeof raw) return NULL;
+    raw = (uint8_t *)FLASH_MALLOC(bytes + 64 + sizeof raw);
+    if (!raw) return NULL;
+    p = raw + sizeof raw;
+    p += (64 - ((uintptr_t)p & 63)) & 63;
+    memcpy(p - sizeof raw, &raw, sizeof raw);
+    return p;
+}
+static void flash__release(const flash_allocator *a, void *ptr, size_t bytes)
+{
+    uint8_t *raw;
+    if (!ptr) return;
+    if (a->acquire) { a->release(a->user, ptr, bytes); return; }
+    memcpy(&raw, (uint8_t *)ptr - sizeof raw, sizeof raw);
+    FLASH_FREE(raw);
+}
+
+static char *flash__put(char *p, char *end, const char *text, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n && p < end; i++) {
+        unsigned char c = (unsigned char)text[i];
+        *p++ = c < 32 || c > 126 ? '?' : (char)c; /* names come from files: one line, no escapes */
+    }
+    return p;
+}
+
+static char *flash__format(char *p, char *end, const char *format, va_list args)
+{
+    char digits[24];
+    for (; *format; format++) {
+        const char *s;
+        uint64_t u;
+        int n = 24;
+        if (*format != '%') { p = flash__put(p, end, format, 1); continue; }
+        switch (*++format) {
+        case 's': s = va_arg(args, const char *); p = flash__put(p, end, s, strlen(s)); break;
+        case 't': s = va_arg(args, const char *); p = flash__put(p, end, s, va_arg(args, size_t)); break;
+        default: /* 'i', 'u' */
+            if (*format == 'i') {
+                int v = va_arg(args, int);
+                if (v < 0) p = flash__put(p, end, "-", 1);
+                u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+            } else u = va_arg(args, uint64_t);
+            do digits[--n] = (char)('0' + u % 10); while ((u /= 10) != 0);
+            p = flash__put(p, end, digits + n, (size_t)(24 - n));
+        }
+    }
+    *p = 0;
+    return p;
+}
+
+/* Fills err (if any) and returns status. %s text, %t text and its size_t, %i int, %u uint64_t. */
+static flash_status flash__fail(flash_error *err, flash_status status, uint64_t at, const char *format, ...)
+{
+    va_list args;
+    if (!err) return status;
+    err->status = status;
+    err->offset = at;
+    va_start(args, format);
+    flash__format(err->text, err->text + sizeof err->text - 1, format, args);
+    va_end(args);
+    return status;
+}
+
+static void flash__note(const flash_host *h, int level, const char *format, ...)
+{
+    char line[240];
+    va_list args;
+    if (!h->log) return;
+    va_start(args, format);
+    flash__format(line, line + sizeof line - 1, format, args);
+    va_end(args);
+    h->log(h->user, level, line);
+}
+
+/* Heap sort: in place, no recursion, n log n on any input. less(ctx, a, b): a comes before b. */
+static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a, uint32_t b), const void *ctx)
+{
+    size_t root = n/2, child, end = n;
+    while (end > 1) {
+        uint32_t v;
+        size_t hole;
+        if (root) v = a[--root];
+        else { v = a[--end]; a[end] = a[0]; }
+        for (hole = root; (child = 2*hole + 1) < end; hole = child) {
+            if (child + 1 < end && less(ctx, a[child], a[child + 1])) child++;
+            if (!less(ctx, v, a[child])) break;
+            a[hole] = a[child];
+        }
+        a[hole] = v;
+    }
+}
+
+/* Order of two counted texts, as memcmp: bytes first, then length. */
+static int flash__compare(const void *a, size_t na, const void *b, size_t nb)
+{
+    int c = memcmp(a, b, FLASH__MIN(na, nb));
+    return c ? c : na < nb ? -1 : na > nb;
+}
+
+/* Smallest power of two >= n. */
+static size_t flash__pow2(size_t n)
+{
+    size_t p = 1;
+    while (p < n) p <<= 1;
+    return p;
+}
+
+static int flash__lower(int c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
+static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case */
+{
+    while (*a && flash__lower((unsigned char)*a) == flash__lower((unsigned char)*b)) { a++; b++; }
+    return !*a && !*b;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014): 64 random bits from a counter. */
+static uint64_t flash__random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30)*0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27)*0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* ===== >>os =============================================================== */
+
+/* A whole file as bytes: the caller's own, mapped, or read into acquired memory. */
+
+enum { FLASH__FILE_CALLER, FLASH__FILE_MAPPED, FLASH__FILE_ACQUIRED };
+typedef struct flash__file { const uint8_t *data; size_t size; int how; } flash__file;
+
+static void flash__file_close(flash__file *f, const flash_host *host)
+{
+    void *p;
+    memcpy(&p, &f->data, sizeof p);
+    if (f->how == FLASH__FILE_ACQUIRED) flash__release(&host->allocator, p, f->size);
+#if defined(FLASH__FILE_MMAP)
+    else if (f->how == FLASH__FILE_MAPPED) munmap(p, f->size);
+#elif defined(FLASH__FILE_WIN32)
+    else if (f->how == FLASH__FILE_MAPPED) UnmapViewOfFile(p);
+#endif
+    memset(f, 0, sizeof *f);
+}
+
+static flash_status flash__file_acquire(flash__file *f, uint64_t size, const flash_host *host, flash_error *err,
+                                        uint8_t **buffer)
+{
+    if (!size) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
+    if (size > SIZE_MAX) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "file of %u bytes: more than this machine "
+                                            "can address", size);
+    *buffer = (uint8_t *)flash__acquire(&host->allocator, (size_t)size);
+    if (!*buffer) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory to read a file of %u bytes", size);
+    f->data = *buffer;
+    f->size = (size_t)size;
+    f->how = FLASH__FILE_ACQUIRED;
+    return FLASH_OK;
+}
+
+#if defined(FLASH__FILE_MMAP)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+{
+    struct stat st;
+    void *p;
+    int fd = open(path, O_RDONLY);
+    (void)host;
+    if (fd < 0) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return flash__fail(err, FLASH_E_IO, 0, "%s: not a file", path);
+    }
+    if (st.st_size <= 0 || (uint64_t)st.st_size > SIZE_MAX/2) {
+        close(fd);
+        return flash__fail(err, st.st_size > 0 ? FLASH_E_TOO_LARGE : FLASH_E_TRUNCATED, 0,
+                           st.st_size > 0 ? "%s: too large for this machine" : "%s: the file is empty", path);
+    }
+    p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be mapped", path);
+    f->data = (const uint8_t *)p;
+    f->size = (size_t)st.st_size;
+    f->how = FLASH__FILE_MAPPED;
+    return FLASH_OK;
+}
+#elif defined(FLASH__FILE_WIN32)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+{
+    LARGE_INTEGER size;
+    HANDLE file, map;
+    (void)host;
+    file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+    if (!GetFileSizeEx(file, &size) || size.QuadPart <= 0 || (uint64_t)size.QuadPart > SIZE_MAX/2) {
+        CloseHandle(file);
+        return flash__fail(err, FLASH_E_TRUNCATED, 0, "%s: empty, or too large for this machine", path);
+    }
+    map = CreateFileMappingA(file, NULL, PAGE_READONLY, 0, 0, NULL);
+    f->data = map ? (const uint8_t *)MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0) : NULL;
+    if (map) CloseHandle(map);
+    CloseHandle(file);
+    if (!f->data) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be mapped", path);
+    f->size = (size_t)size.QuadPart;
+    f->how = FLASH__FILE_MAPPED;
+    return FLASH_OK;
+}
+#elif defined(FLASH__FILE_STDIO)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+{
+    FILE *in = fopen(path, "rb");
+    uint8_t *buffer = NULL;
+    flash_status s = FLASH_OK;
+    long size = -1;
+    if (!in) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+    if (!fseek(in, 0, SEEK_END)) size = ftell(in);
+    if (size < 0 || fseek(in, 0, SEEK_SET)) s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read", path);
+    if (!s) s = flash__file_acquire(f, (uint64_t)size, host, err, &buffer);
+    if (!s && fread(buffer, 1, f->size, in) != f->size) {
+        s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read to its end", path);
+        flash__file_close(f, host);
+    }
+    fclose(in);
+    return s;
+}
+#else
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+{
+    (void)f; (void)host;
+    return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s: built with FLASH_NO_STDIO: give data or read", path);
+}
+#endif
+
+static flash_status flash__file_open(flash__file *f, const flash_source *s, const flash_host *host, flash_error *err)
+{
+    uint8_t *buffer;
+    flash_status status;
+    memset(f, 0, sizeof *f);
+    if (!s->path + !s->data + !s->read != 2)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "source: give exactly one of path, data and read");
+    if (s->path) return flash__file_path(f, s->path, host, err);
+    if (s->data) {
+        if (!s->bytes) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
+        f->data = (const uint8_t *)s->data;
+        f->size = s->bytes;
+        return FLASH_OK;
+    }
+    status = flash__file_acquire(f, s->size, host, err, &buffer);
+    if (!status && s->read(s->user, 0, buffer, f->size)) {
+        flash__file_close(f, host);
+        return flash__fail(err, FLASH_E_IO, 0, "the read callback failed");
+    }
+    return status;
+}
+
+/* Seconds of the host's clock, or the system's; 0 where there is none. */
+static double flash__clock(const flash_host *host)
+{
+    if (host->clock) return host->clock(host->user);
+#if defined(_WIN32) && defined(FLASH__FILE_WIN32)
+    {
+        LARGE_INTEGER t, f;
+        QueryPerformanceCounter(&t);
+        QueryPerformanceFrequency(&f);
+        return (double)t.QuadPart/(double)f.QuadPart;
+    }
+#elif defined(CLOCK_MONOTONIC)
+    {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (double)t.tv_sec + 1e-9*(double)t.tv_nsec;
+    }
+#else
+    return 0;
+#endif
+}
+
+/* ===== >>cpu ============================================================== */
+
+/* What this processor can run. One set so far: the scalar kernels that define the results. */
+
+FLASH_API flash_isa flash_isa_best(void) { return FLASH_ISA_SCALAR; }
+
+FLASH_API const char *flash_isa_name(flash_isa isa)
+{
+    static const char *const name[] = { "auto", "scalar" };
+    return (unsigned)isa < FLASH_ISA_COUNT ? name[isa] : "unknown";
+}
+
+FLASH_API flash_isa flash_isa_parse(const char *name)
+{
+    int i;
+    for (i = 0; i < FLASH_ISA_COUNT; i++) if (flash__same_word(name, flash_isa_name((flash_isa)i))) break;
+    return (flash_isa)i;
+}
+
+FLASH_API const char *flash_build_info(void)
+{
+#if defined(FLASH__FILE_MMAP) || defined(FLASH__FILE_WIN32)
+    return "flash.h 0.1.0, scalar, mapped files";
+#elif defined(FLASH__FILE_STDIO)
+    return "flash.h 0.1.0, scalar, stdio files";
+#else
+    return "flash.h 0.1.0, scalar, no files";
+#endif
+}
+
+/* ===== >>numbers ========================================================== */
+
+/* Conversions and functions with the same bits everywhere: only +, -, *, / and bit operations, each rounded once.
+   Accuracy, measured in tests/test_quant.c against libm: expf 2 ulp; the double ones 4e-15 relative. */
+
+static float flash__f16_f32(uint32_t h)
+{
+    uint32_t sign = (h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff;
+    if (e == 31) return flash__bits_f32(sign | 0x7f800000 | m << 13);
+    if (e) return flash__bits_f32(sign | (e + 112) << 23 | m << 13);
+    return flash__bits_f32(sign | flash__f32_bits((float)m*5.9604644775390625e-8f)); /* m * 2^-24 */
+}
+
+/* Nearest, ties to even; NaN stays NaN. */
+static uint16_t flash__f32_f16(float f)
+{
+    uint32_t u = flash__f32_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff, r;
+    if (a >= 0x7f800000) return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000 ? 0x200 | (a >> 13 & 0x3ff) : 0));
+    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00);        /* rounds past 65504 */
+    if (a < 0x38800000) {                                         /* below 2^-14: subnormal, by a float add */
+        float x = flash__bits_f32(a) + 0.5f;                      /* 0.5 has an ulp of 2^-24 */
+        return (uint16_t)(sign | (flash__f32_bits(x) - 0x3f000000));
+    }
+    r = a - 0x38000000;
+    r += 0xfff + (r >> 13 & 1);
+    return (uint16_t)(sign | r >> 13);
+}
+
+static float flash__bf16_f32(uint32_t h) { return flash__bits_f32(h << 16); }
+
+/* Nearest integer, ties to even, for |x| < 2^22. */
+static float flash__round(float x) { return x + 12582912.0f - 12582912.0f; }
+
+/* e^x. Polynomial of Cephes expf (Moshier); x is held in [-87.3, 88]. */
+static float flash__expf(float x)
+{
+    float n, r, p;
+    x = x < 88.0f ? x : 88.0f; /* in this form NaN becomes 88, as the SIMD minimum has it */
+    x = x > -87.3f ? x : -87.3f;
+    n = flash__round(x*1.44269504088896341f);
+    r = x - n*0.693359375f;
+    r = r - n*-2.12194440e-4f;
+    p = 1.9875691500e-4f*r + 1.3981999507e-3f;
+    p = p*r + 8.3334519073e-3f;
+    p = p*r + 4.1665795894e-2f;
+    p = p*r + 1.6666665459e-1f;
+    p = p*r + 5.0000001201e-1f;
+    p = p*(r*r) + r;
+    p = p + 1.0f;
+    return p*flash__bits_f32((uint32_t)((int32_t)n + 127) << 23);
+}
+
+/* e^x for x in [-700, 700]: 2^n times a Taylor sum on [-ln 2/2, ln 2/2]. */
+static double flash__exp(double x)
+{
+    double n, r, p = 1;
+    int i;
+    if (!(x > -700)) return 0;
+    if (x > 700) x = 700;
+    n = floor(x*1.4426950408889634 + 0.5);
+    r = x - n*6.93147180369123816490e-01;
+    r = r - n*1.90821492927058770002e-10;
+    for (i = 14; i > 0; i--) p = p*r/i + 1;
+    return p*flash__bits_f64((uint64_t)((int64_t)n + 1023) << 52);
+}
+
+/* Natural logarithm of a normal x > 0: 2 artanh((m-1)/(m+1)) of the mantissa. */
+static double flash__log(double x)
+{
+    uint64_t u = flash__f64_bits(x);
+    double e = (double)((int)(u >> 52 & 2047) - 1023), m, t, t2, s = 0;
+    int i;
+    m = flash__bits_f64((u & 0xfffffffffffffu) | 0x3ff0000000000000u);
+    if (m > 1.4142135623730951) { m *= 0.5; e += 1; }
+    t = (m - 1)/(m + 1);
+    t2 = t*t;
+    for (i = 23; i > 0; i -= 2) s = s*t2 + 1.0/i;
+    return 2*t*s + e*0.69314718055994530942;
+}
+
+/* cos and sin for |x| < 2^20: Cody-Waite reduction by pi/2 in three parts, Taylor sums. */
+static void flash__cos_sin(double x, double *c, double *s)
+{
+    double n = floor(x*0.63661977236758134308 + 0.5), r, r2, a = 1, b = 1;
+    int i;
+    r = x - n*1.57079632673412561417e+00;
+    r = r - n*6.07710050630396597660e-11;
+    r = r - n*2.02226624879595063154e-21;
+    r2 = r*r;
+    for (i = 18; i > 0; i -= 2) { a = 1 - a*r2/(i*(i - 1)); b = 1 - b*r2/(i*(i + 1)); }
+    b *= r;
+    switch ((int)((int64_t)n & 3)) {
+    case 0:  *c =  a; *s =  b; break;
+    case 1:  *c = -b; *s =  a; break;
+    case 2:  *c = -a; *s = -b; break;
+    default: *c =  b; *s = -a;
+    }
+}
+
+/* ===== >>quant ============================================================ */
+
+/* Block formats (facts: ggml-common.h and ggml-quants.c of github.com/ggml-org/ggml). One unpacker per type turns
+   32 weights into int8 q, and for each half a float scale d and minimum m: weight = d*q + m. Dequantising, the
+   dot products and the panels of the matrix kernels all go through it.
+   KNOWN TRAPS: 4-bit blocks hold item i and item i+16 in one byte, not neighbours; K blocks put 32 items, not 16,
+   that far apart; Q5 high bits are one 32-bit mask, item order; Q3_K scales are 6 bits spread over 12 bytes. */
+
+typedef struct flash__type_fact { const char *name; int id, items, bytes; } flash__type_fact;
+
+static const flash__type_fact flash__types[] = {
+#define FLASH__X(name, id, items, bytes) { #name, id, items, bytes },
+    FLASH_TYPE_LIST(FLASH__X)
+#undef FLASH__X
+};
+/* Types that files may hold and we cannot compute with: known by size, so that the container can be checked. */
+static const flash__type_fact flash__other_types[] = {
+    { "Q8_1", 9, 32, 36 }, { "Q8_K", 15, 256, 292 }, { "IQ2_XXS", 16, 256, 66 }, { "IQ2_XS", 17, 256, 74 },
+    { "IQ3_XXS", 18, 256, 98 }, { "IQ1_S", 19, 256, 50 }, { "IQ3_S", 21, 256, 110 }, { "IQ2_S", 22, 256, 82 },
+    { "I8", 24, 1, 1 }, { "I16", 25, 1, 2 }, { "I32", 26, 1, 4 }, { "I64", 27, 1, 8 }, { "F64", 28, 1, 8 },
+    { "IQ1_M", 29, 256, 56 }, { "TQ1_0", 34, 256, 54 }, { "TQ2_0", 35, 256, 66 }, { "NVFP4", 40, 64, 36 },
+    { "Q1_0", 41, 128, 18 }, { "Q2_0", 42, 64, 18 },
+};
+
+static const flash__type_fact *flash__type_of(uint32_t id)
+{
+    size_t i;
+    for (i = 0; i < FLASH__COUNT(flash__types); i++)
+        if ((uint32_t)flash__types[i].id == id) return flash__types + i;
+    return NULL;
+}
+
+FLASH_API const char *flash_type_name(flash_type t)
+{
+    const flash__type_fact *f = flash__type_of((uint32_t)t);
+    return f ? f->name : "unknown";
+}
+
+FLASH_API flash_type flash_type_parse(const char *name)
+{
+    size_t i;
+    for (i = 0; i < FLASH__COUNT(flash__types); i++)
+        if (flash__same_word(name, flash__types[i].name)) return (flash_type)flash__types[i].id;
+    return FLASH_TYPE_NONE;
+}
+
+FLASH_API int flash_type_block(flash_type t)
+{
+    const flash__type_fact *f = flash__type_of((uint32_t)t);
+    return f ? f->items : 0;
+}
+
+FLASH_API size_t flash_row_bytes(flash_type t, size_t n)
+{
+    const flash__type_fact *f = flash__type_of((uint32_t)t);
+    size_t bytes;
+    if (!f || n % (size_t)f->items || !flash__mul(&bytes, n/(size_t)f->items, (size_t)f->bytes)) return 0;
+    return bytes;
+}
+
+/* 32 weights: item i is d[i/16]*q[i] + m[i/16]. */
+typedef struct flash__group { int8_t q[32]; float d[2], m[2]; } flash__group;
+
+/* 32 activations: item i is d*q[i]; s holds the sums of the halves of q. */
+typedef struct flash__q8 { float d; int16_t s[2]; int8_t q[32]; } flash__q8;
+
+static void flash__group_scale(flash__group *g, float d, float m)
+{
+    g->d[0] = g->d[1] = d;
+    g->m[0] = g->m[1] = m;
+}
+/* Low nibbles are items 0-15, high nibbles items 16-31. */
+static void flash__nibbles(int8_t *q, const uint8_t *p, int minus)
+{
+    int i;
+    for (i = 0; i < 16; i++) { q[i] = (int8_t)((p[i] & 15) - minus); q[i + 16] = (int8_t)((p[i] >> 4) - minus); }
+}
+
+static void flash__unpack_q4_0(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*18;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
+    flash__nibbles(g->q, b + 2, 8);
+}
+
+static void flash__unpack_q4_1(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*20;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), flash__f16_f32(flash__rd16(b + 2)));
+    flash__nibbles(g->q, b + 4, 0);
+}
+
+static void flash__fifth_bits(int8_t *q, uint32_t high, int minus)
+{
+    int i;
+    for (i = 0; i < 32; i++) q[i] = (int8_t)(q[i] + (int)(high >> i & 1)*16 - minus);
+}
+
+static void flash__unpack_q5_0(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*22;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
+    flash__nibbles(g->q, b + 6, 0);
+    flash__fifth_bits(g->q, flash__rd32(b + 2), 16);
+}
+
+static void flash__unpack_q5_1(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*24;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), flash__f16_f32(flash__rd16(b + 2)));
+    flash__nibbles(g->q, b + 8, 0);
+    flash__fifth_bits(g->q, flash__rd32(b + 4), 0);
+}
+
+static void flash__unpack_q8_0(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*34;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
+    memcpy(g->q, b + 2, 32);
+}
+
+/* 256 items in two runs of 128; 2-bit items 32 bytes a run, run by shift; a 4-bit scale and minimum per 16. */
+static void flash__unpack_q2_k(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*84, *sc = b + i%8*2, *q = b + 16 + i%8/4*32;
+    float d = flash__f16_f32(flash__rd16(b + 80)), dmin = flash__f16_f32(flash__rd16(b + 82));
+    int shift = (int)(i%4)*2, j;
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)(q[j] >> shift & 3);
+    for (j = 0; j < 2; j++) { g->d[j] = d*(float)(sc[j] & 15); g->m[j] = -(dmin*(float)(sc[j] >> 4)); }
+}
+
+static int flash__q3_k_scale(const uint8_t *s, size_t i) /* i-th of 16: 4 low bits, 2 high bits, biased by 32 */
+{
+    int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, high = s[8 + i%4] >> (i/4*2) & 3;
+    return (low | high << 4) - 32;
+}
+
+static void flash__unpack_q3_k(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*110, *q = b + 32 + i%8/4*32;
+    float d = flash__f16_f32(flash__rd16(b + 108));
+    int shift = (int)(i%4)*2, j;
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 3) - (b[j] >> i%8 & 1 ? 0 : 4));
+    for (j = 0; j < 2; j++) {
+        g->d[j] = d*(float)flash__q3_k_scale(b + 96, i%8*2 + (size_t)j);
+        g->m[j] = 0;
+    }
+}
+
+/* Eight 6-bit scales and minima in 12 bytes, shared by Q4_K and Q5_K. */
+static void flash__k_scales(flash__group *g, const uint8_t *b, size_t i)
+{
+    float d = flash__f16_f32(flash__rd16(b)), dmin = flash__f16_f32(flash__rd16(b + 2));
+    const uint8_t *s = b + 4;
+    int sc, mn;
+    if (i < 4) { sc = s[i] & 63; mn = s[i + 4] & 63; }
+    else { sc = (s[i + 4] & 15) | s[i - 4] >> 6 << 4; mn = s[i + 4] >> 4 | s[i] >> 6 << 4; }
+    flash__group_scale(g, d*(float)sc, -(dmin*(float)mn));
+}
+
+static void flash__unpack_q4_k(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*144, *q = b + 16 + i%8/2*32;
+    int shift = (int)(i & 1)*4, j;
+    flash__k_scales(g, b, i%8);
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)(q[j] >> shift & 15);
+}
+
+static void flash__unpack_q5_k(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*176, *q = b + 48 + i%8/2*32, *high = b + 16;
+    int shift = (int)(i & 1)*4, j;
+    flash__k_scales(g, b, i%8);
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 15) | (high[j] >> i%8 & 1) << 4);
+}
+
+static void flash__unpack_q6_k(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*210, *low = b + i%8/4*64 + (i & 1)*32, *high = b + 128 + i%8/4*32;
+    float d = flash__f16_f32(flash__rd16(b + 208));
+    int shift = (int)(i%4/2)*4, high_shift = (int)(i%4)*2, j;
+    for (j = 0; j < 32; j++)
+        g->q[j] = (int8_t)(((low[j] >> shift & 15) | (high[j] >> high_shift & 3) << 4) - 32);
+    for (j = 0; j < 2; j++) {
+        uint8_t s = b[192 + i%8*2 + (size_t)j];
+        g->d[j] = d*(float)(s < 128 ? (int)s : (int)s - 256);
+        g->m[j] = 0;
+    }
+}
+
+static const int8_t flash__iq4_values[16] =
+    { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t flash__mxfp4_values[16] = /* twice the value of the 4-bit float E2M1 */
+    { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+static void flash__lookup(flash__group *g, const uint8_t *p, const int8_t *values)
+{
+    int i;
+    flash__nibbles(g->q, p, 0);
+    for (i = 0; i < 32; i++) g->q[i] = values[g->q[i]];
+}
+
+static void flash__unpack_iq4_nl(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*18;
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
+    flash__lookup(g, b + 2, flash__iq4_values);
+}
+
+static void flash__unpack_iq4_xs(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i/8*136;
+    size_t k = i%8;
+    int low = b[4 + k/2] >> (k & 1)*4 & 15, high = (int)(flash__rd16(b + 2) >> 2*k & 3);
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b))*(float)((low | high << 4) - 32), 0);
+    flash__lookup(g, b + 8 + k*16, flash__iq4_values);
+}
+
+static void flash__unpack_mxfp4(const uint8_t *row, size_t i, flash__group *g)
+{
+    const uint8_t *b = row + i*17;
+    uint32_t e = b[0]; /* 2^(e-127), halved because the values are doubled */
+    flash__group_scale(g, flash__bits_f32(e < 2 ? 0x00200000u << e : (e - 1) << 23), 0);
+    flash__lookup(g, b + 1, flash__mxfp4_values);
+}
+
+/* Types whose scale changes inside 32 items, and types that have minima. */
+static int flash__type_halves(flash_type t)
+{
+    return t == FLASH_TYPE_Q2_K || t == FLASH_TYPE_Q3_K || t == FLASH_TYPE_Q6_K;
+}
+static int flash__type_minima(flash_type t)
+{
+    return t == FLASH_TYPE_Q4_1 || t == FLASH_TYPE_Q5_1 || t == FLASH_TYPE_Q2_K || t == FLASH_TYPE_Q4_K
+        || t == FLASH_TYPE_Q5_K;
+}
+
+typedef void (*flash__unpack_fn)(const uint8_t *row, size_t i, flash__group *g);
+
+static flash__unpack_fn flash__unpacker(flash_type t)
+{
+    switch (t) {
+    case FLASH_TYPE_Q4_0:   return flash__unpack_q4_0;
+    case FLASH_TYPE_Q4_1:   return flash__unpack_q4_1;
+    case FLASH_TYPE_Q5_0:   return flash__unpack_q5_0;
+    case FLASH_TYPE_Q5_1:   return flash__unpack_q5_1;
+    case FLASH_TYPE_Q8_0:   return flash__unpack_q8_0;
+    case FLASH_TYPE_Q2_K:   return flash__unpack_q2_k;
+    case FLASH_TYPE_Q3_K:   return flash__unpack_q3_k;
+    case FLASH_TYPE_Q4_K:   return flash__unpack_q4_k;
+    case FLASH_TYPE_Q5_K:   return flash__unpack_q5_k;
+    case FLASH_TYPE_Q6_K:   return flash__unpack_q6_k;
+    case FLASH_TYPE_IQ4_NL: return flash__unpack_iq4_nl;
+    case FLASH_TYPE_IQ4_XS: return flash__unpack_iq4_xs;
+    case FLASH_TYPE_MXFP4:  return flash__unpack_mxfp4;
+    default:                return NULL; /* F32, F16, BF16 */
+    }
+}
+
+/* One float of an F32, F16 or BF16 row. */
+static float flash__plain(flash_type t, const uint8_t *row, size_t i)
+{
+    if (t == FLASH_TYPE_F32) return flash__rdf32(row + 4*i);
+    return t == FLASH_TYPE_F16 ? flash__f16_f32(flash__rd16(row + 2*i)) : flash__bf16_f32(flash__rd16(row + 2*i));
+}
+
+FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n)
+{
+    const uint8_t *row = (const uint8_t *)src;
+    flash__unpack_fn unpack = flash__unpacker(t);
+    flash__group g;
+    size_t i, j;
+    if ((!src || !dst) && n) return FLASH_E_ARGUMENT;
+    if (n && !flash_row_bytes(t, n)) return FLASH_E_ARGUMENT;
+    if (!unpack) for (i = 0; i < n; i++) dst[i] = flash__plain(t, row, i);
+    else for (i = 0; i < n/32; i++) {
+        unpack(row, i, &g);
+        for (j = 0; j < 32; j++) {
+            float v = g.d[j/16]*(float)g.q[j];
+            dst[32*i + j] = flash__type_minima(t) ? v + g.m[j/16] : v;
+        }
+    }
+    return FLASH_OK;
+}
+
+/* Activations: scale amax/127, items rounded to nearest even. The same for every weight type. */
+static void flash__quantize_q8_scalar(const float *x, size_t n, flash__q8 *y)
+{
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x += 32, y++) {
+        float amax = 0, inverse;
+        int sum[2] = { 0, 0 };
+        for (i = 0; i < 32; i++) {
+            float a = x[i] < 0 ? -x[i] : x[i];
+            amax = a > amax ? a : amax; /* NaN never wins */
+        }
+        if (!(amax <= 3e38f)) amax = 3e38f; /* infinities: a finite scale, items clipped below */
+        y->d = amax/127.0f;
+        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
+        for (i = 0; i < 32; i++) {
+            float v = x[i]*inverse;
+            v = v < 127.0f ? v : 127.0f;
+            v = v > -127.0f ? v : -127.0f;
+            y->q[i] = (int8_t)flash__round(v);
+            sum[i/16] += y->q[i];
+        }
+        y->s[0] = (int16_t)sum[0];
+        y->s[1] = (int16_t)sum[1];
+    }
+}
+
+/* ===== >>k-table ========================================================== */
+
+/* The kernel list. A line here adds the table slot; tests and benchmarks walk the same list. The table is a value
+   inside its owner: no globals, and two instruction sets can run in one process. */
+
+/* x points at floats [n] for F32, F16, BF16 and at flash__q8 [n/32] for the others. */
+typedef float (*flash__dot_fn)(flash_type t, const uint8_t *row, const void *x, size_t n);
+
+#define FLASH__KERNELS(X) \
+    X(dot,         float, (flash_type t, const uint8_t *row, const void *x, size_t n)) \
+    X(dot_f32,     float, (const float *a, const float *b, size_t n)) \
+    X(quantize_q8, void,  (const float *x, size_t n, flash__q8 *y)) \
+    X(rmsnorm,     void,  (const float *x, const float *w, float eps, size_t n, float *y)) \
+    X(rope,        void,  (float *x, const float *cos_sin, int dims, int style)) \
+    X(silu_mul,    void,  (const float *gate, const float *up, size_t n, float *y))
+
+typedef struct flash__kernels {
+    flash_isa isa;
+#define FLASH__X(op, ret, args) ret (*op) args;
+    FLASH__KERNELS(FLASH__X)
+#undef FLASH__X
+} flash__kernels;
+
+/* ===== >>k-scalar ========================================================= */
+
+/* These define the results; every other instruction set must give the same bits.
+   Quantised: block after block, the exact integer sum as float times (d_w*d_x), then where the type has minima
+   m_w times (d_x*sum x); product and sum rounded separately. A block is 32 items, or 16 where the type's scale changes
+   inside. Float reductions: lane i%16 takes item i, then lanes are added 8, 4, 2, 1 apart. */
+
+static float flash__tree16(float *lane)
+{
+    int s, j;
+    for (s = 8; s; s >>= 1) for (j = 0; j < s; j++) lane[j] = lane[j] + lane[j + s];
+    return lane[0];
+}
+
+static float flash__dot_f32_scalar(const float *a, const float *b, size_t n)
+{
+    float lane[16] = { 0 };
+    size_t i;
+    for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + a[i]*b[i];
+    return flash__tree16(lane);
+}
+
+static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, size_t n)
+{
+    flash__unpack_fn unpack = flash__unpacker(t);
+    const flash__q8 *q = (const flash__q8 *)x;
+    int step = flash__type_halves(t) ? 16 : 32, minima = flash__type_minima(t);
+    flash__group g;
+    float acc = 0;
+    size_t i;
+    if (!unpack) {
+        const float *f = (const float *)x;
+        float lane[16] = { 0 };
+        for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i)*f[i];
+        return flash__tree16(lane);
+    }
+    for (i = 0; i < n/32; i++) {
+        int h, j;
+        unpack(row, i, &g);
+        for (h = 0; h < 32; h += step) {
+            int sum = 0, sx = step == 16 ? q[i].s[h/16] : q[i].s[0] + q[i].s[1];
+            for (j = h; j < h + step; j++) sum += g.q[j]*q[i].q[j];
+            acc = acc + (float)sum*(g.d[h/16]*q[i].d);
+            if (minima) acc = acc + g.m[h/16]*(q[i].d*(float)sx);
+        }
+    }
+    return acc;
+}
+
+/* y = x / sqrt(mean(x^2) + eps) * w (Zhang and Sennrich 2019, arxiv 1910.07467). y may be x. */
+static void flash__rmsnorm_scalar(const float *x, const float *w, float eps, size_t n, float *y)
+{
+    float r = 1.0f/sqrtf(flash__dot_f32_scalar(x, x, n)/(float)n + eps);
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = x[i]*r*w[i];
+}
+
+/* Rotates the first dims items of one head in place (Su et al. 2021, arxiv 2104.09864). cos_sin: [dims/2] pairs. */
+static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int style)
+{
+    int i, a, b;
+    for (i = 0; i < dims/2; i++) {
+        float c = cos_sin[2*i], s = cos_sin[2*i + 1], u, v;
+        a = style == FLASH_ROPE_PAIRS ? 2*i : i;
+        b = style == FLASH_ROPE_PAIRS ? 2*i + 1 : i + dims/2;
+        u = x[a]; v = x[b];
+        x[a] = u*c - v*s;
+        x[b] = u*s + v*c;
+    }
+}
+
+/* y = gate * sigmoid(gate) * up (Shazeer 2020, arxiv 2002.05202). y may be gate. */
+static void flash__silu_mul_scalar(const float *gate, const float *up, size_t n, float *y)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = gate[i]/(1.0f + flash__expf(-gate[i]))*up[i];
+}
+
+/* ===== >>k-select ========================================================= */
+
+/* Start from the reference, lay better kernels over it. Asking for what is not there is an error, never a silent
+   substitute. */
+
+static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
+{
+    flash_isa best = flash_isa_best();
+    memset(k, 0, sizeof *k);
+    k->isa = want == FLASH_ISA_AUTO ? best : want;
+#define FLASH__X(op, ret, args) k->op = flash__##op##_scalar;
+    FLASH__KERNELS(FLASH__X)
+#undef FLASH__X
+    return (unsigned)k->isa <= (unsigned)best ? FLASH_OK : FLASH_E_UNSUPPORTED;
+}
+
+FLASH_API size_t flash_dot_work(size_t n) { return n/32*sizeof(flash__q8) + 64; }
+
+FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n, const float *x, float *y,
+                                      void *work, flash_isa isa)
+{
+    flash__kernels k;
+    size_t bytes = flash_row_bytes(t, n), r;
+    const void *input = x;
+    flash_status s = flash__kernels_select(&k, isa);
+    if (s) return s;
+    if (!w || !x || !y || !work || !bytes) return FLASH_E_ARGUMENT;
+    if (flash__unpacker(t)) {
+        uint8_t *q = (uint8_t *)work + ((64 - ((uintptr_t)work & 63)) & 63);
+        k.quantize_q8(x, n, (flash__q8 *)(void *)q);
+        input = q;
+    }
+    for (r = 0; r < rows; r++) y[r] = k.dot(t, (const uint8_t *)w + r*bytes, input, n);
+    return FLASH_OK;
+}
+
+/* ===== >>gguf ============================================================= */
+
+/* GGUF reader and writer. The reader walks the bytes with a cursor that knows where they end; every count is checked
+   against the bytes that are left before it is believed. Two walks: the first checks everything and allocates nothing,
+   the second fills the index of keys and tensors. Rules stricter than the format's text, as the reference loader has
+   them: no duplicate names, no nested arrays, tensors back to back in order. */
+
+enum { FLASH__NAME_MAX = 63, FLASH__ALIGN_MAX = 1 << 20, FLASH__JUMPS = 8 };
+
+struct flash_gguf {
+    flash__file file;
+    flash_host  host;
+    size_t      block;                   /* acquired for this object [B]; 0 inside a model                 */
+    uint32_t    version, n_key, n_tensor, alignment;
+    size_t      keys_at, infos_at, data_at;
+    size_t      jump[FLASH__JUMPS][2];   /* long arrays of strings: first byte, byte after                 */
+    int         n_jump;
+    uint64_t   *key_at, *info_at;        /* [n_key], [n_tensor] offsets in file order                      */
+    uint32_t   *key_order, *info_order;  /* the same by name                                               */
+};
+
+typedef struct flash__cursor { const flash_gguf *g; size_t at; flash_error *err; flash_status status; } flash__cursor;
+
+/* n bytes at the cursor, or NULL (and a status) if the file ends before. */
+static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what)
+{
+    size_t at = c->at;
+    if (c->status) return NULL;
+    if (n > c->g->file.size - at) {
+        c->status = flash__fail(c->err, FLASH_E_TRUNCATED, at, "the file ends inside %s: %u bytes wanted, %u left",
+                                what, n, (uint64_t)(c->g->file.size - at));
+        return NULL;
+    }
+    c->at = at + (size_t)n;
+    return c->g->file.data + at;
+}
+static uint32_t flash__read32(flash__cursor *c, const char *what)
+{
+    const uint8_t *p = flash__read(c, 4, what);
+    return p ? flash__rd32(p) : 0;
+}
+static uint64_t flash__read64(flash__cursor *c, const char *what)
+{
+    const uint8_t *p = flash__read(c, 8, what);
+    return p ? flash__rd64(p) : 0;
+}
+
+static int flash__value_bytes(flash_value_type t) /* 0 for strings and arrays */
+{
+    static const uint8_t bytes[FLASH_VALUE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    return bytes[t];
+}
+
+static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what, const char *name, size_t n)
+{
+    if (!c->status) c->status = flash__fail(c->err, s, c->at, "%s: \"%t\"", what, name, FLASH__MIN(n, (size_t)64));
+    return c->status;
+}
+
+/* Reads one key and its value; the cursor ends up behind it. */
+static flash_status flash__read_key(flash__cursor *c, flash_value *v)
+{
+    uint64_t n = flash__read64(c, "a key's length"), i, length;
+    uint32_t type;
+    size_t j;
+    if (!c->status && (n == 0 || n > 65535))
+        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8, "a key of %u bytes; 1 to 65535 are allowed", n);
+    v->key = (const char *)flash__read(c, n, "a key");
+    v->key_bytes = (size_t)n;
+    type = flash__read32(c, "a value's type");
+    v->count = 1;
+    if (type == FLASH_VALUE_ARRAY) {
+        type = flash__read32(c, "an array's type");
+        v->count = flash__read64(c, "an array's length");
+        if (type == FLASH_VALUE_ARRAY) return flash__bad(c, FLASH_E_FORMAT, "an array of arrays under key", v->key, v->key_bytes);
+        v->type = FLASH_VALUE_ARRAY;
+    } else v->type = (flash_value_type)type;
+    if (c->status) return c->status;
+    if (type >= FLASH_VALUE_COUNT) return flash__bad(c, FLASH_E_FORMAT, "unknown value type under key", v->key, v->key_bytes);
+    v->item = (flash_value_type)type;
+    if (v->item != FLASH_VALUE_STRING) {
+        uint64_t item = (uint64_t)flash__value_bytes(v->item);
+        if (v->count > (c->g->file.size - c->at)/item)
+            return flash__bad(c, FLASH_E_TRUNCATED, "more array items than bytes left under key", v->key, v->key_bytes);
+        v->bytes = (size_t)(v->count*item);
+        v->data = flash__read(c, v->bytes, "a value");
+        return c->status;
+    }
+    for (j = 0; j < (size_t)c->g->n_jump; j++)
+        if (c->g->jump[j][0] == c->at) {
+            v->data = c->g->file.data + c->at;
+            c->at = c->g->jump[j][1];
+            v->bytes = c->at - c->g->jump[j][0];
+            return FLASH_OK;
+        }
+    v->data = c->g->file.data + c->at;
+    for (i = 0; i < v->count && !c->status; i++) {
+        length = flash__read64(c, "a string's length");
+        flash__read(c, length, "a string");
+    }
+    v->bytes = c->status ? 0 : (size_t)(c->g->file.data + c->at - v->data);
+    if (v->type == FLASH_VALUE_STRING && !c->status) { v->data += 8; v->bytes -= 8; }
+    return c->status;
+}
+
+/* Reads one tensor info; *offset is where its data says it lies. */
+static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t *offset)
+{
+    uint64_t n = flash__read64(c, "a tensor name's length"), items = 1;
+    const flash__type_fact *f;
+    uint32_t dims;
+    size_t i;
+    int d;
+    if (!c->status && (n == 0 || n > FLASH__NAME_MAX))
+        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8, "a tensor name of %u bytes; 1 to 63 are allowed", n);
+    t->name = (const char *)flash__read(c, n, "a tensor's name");
+    t->name_bytes = (size_t)n;
+    dims = flash__read32(c, "a tensor's dimensions");
+    t->n_dims = (int)FLASH__MIN(dims, 5u);
+    if (!c->status && (dims < 1 || dims > 4))
+        return flash__bad(c, FLASH_E_FORMAT, "not 1 to 4 dimensions: tensor", t->name, t->name_bytes);
+    for (d = 0; d < 4; d++) {
+        t->ne[d] = d < t->n_dims ? flash__read64(c, "a tensor's shape") : 1;
+        if (c->status) return c->status;
+        if (t->ne[d] == 0 || t->ne[d] > (uint64_t)INT64_MAX/items)
+            return flash__bad(c, FLASH_E_FORMAT, "impossible shape: tensor", t->name, t->name_bytes);
+        items *= t->ne[d];
+    }
+    t->type_id = flash__read32(c, "a tensor's type");
+    *offset = flash__read64(c, "a tensor's offset");
+    if (c->status) return c->status;
+    f = flash__type_of(t->type_id);
+    t->type = f ? (flash_type)f->id : FLASH_TYPE_NONE;
+    for (i = 0; !f && i < FLASH__COUNT(flash__other_types); i++)
+        if ((uint32_t)flash__other_types[i].id == t->type_id) f = flash__other_types + i;
+    if (!f) return flash__bad(c, FLASH_E_FORMAT, "unknown weight type: tensor", t->name, t->name_bytes);
+    if (t->ne[0] % (uint64_t)f->items)
+        return flash__bad(c, FLASH_E_FORMAT, "row length is no multiple of the type's block: tensor", t->name, t->name_bytes);
+    if (items/(uint64_t)f->items > (uint64_t)INT64_MAX/(uint64_t)f->bytes)
+        return flash__bad(c, FLASH_E_TOO_LARGE, "more bytes than can be counted: tensor", t->name, t->name_bytes);
+    t->bytes = items/(uint64_t)f->items*(uint64_t)f->bytes;
+    return FLASH_OK;
+}
+
+/* What a file without the right first bytes really is. */
+static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
+{
+    static const struct { const char *magic, *text; flash_status status; } table[] = {
+        { "FUGG", "a byte-swapped (big-endian) GGUF file: convert the model for little-endian machines",
+          FLASH_E_UNSUPPORTED },
+        { "tjgg", "a ggjt file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
+        { "fmgg", "a ggmf file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
+        { "lmgg", "a ggml file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
+        { "algg", "a ggla adapter file from before GGUF, not a model", FLASH_E_UNSUPPORTED },
+        { "version https://git-lfs", "a Git LFS pointer, not the model itself: fetch it with git lfs pull",
+          FLASH_E_FORMAT },
+        { "PK\3\4", "a zip archive (a PyTorch checkpoint?): convert the model to GGUF first", FLASH_E_FORMAT },
+        { "<!DOCTYPE", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
+        { "<html", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
+    };
+    size_t i, n;
+    for (i = 0; i < FLASH__COUNT(table); i++) {
+        n = strlen(table[i].magic);
+        if (g->file.size >= n && !memcmp(g->file.data, table[i].magic, n))
+            return flash__fail(err, table[i].status, 0, "%s", table[i].text);
+    }
+    if (g->file.size >= 10 && g->file.data[8] == '{' && flash__rd64(g->file.data) < g->file.size)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "a safetensors file: convert the model to GGUF first");
+    n = FLASH__MIN(g->file.size, 4u);
+    if (n < 4 && !memcmp(g->file.data, "GGUF", n))
+        return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file ends inside the header");
+    return flash__fail(err, FLASH_E_FORMAT, 0, "not a GGUF file: it begins with \"%t\"", (const char *)g->file.data, n);
+}
+
+static int flash__key_less(const void *ctx, uint32_t a, uint32_t b);
+static int flash__info_less(const void *ctx, uint32_t a, uint32_t b);
+
+/* The name behind an offset of a key or a tensor info. */
+static const char *flash__name_at(const flash_gguf *g, uint64_t at, size_t *n)
+{
+    *n = (size_t)flash__rd64(g->file.data + at);
+    return (const char *)g->file.data + at + 8;
+}
+static int flash__names_differ(const flash_gguf *g, const uint64_t *at, uint32_t a, uint32_t b)
+{
+    size_t na, nb;
+    const char *ta = flash__name_at(g, at[a], &na), *tb = flash__name_at(g, at[b], &nb);
+    return flash__compare(ta, na, tb, nb);
+}
+static int flash__key_less(const void *ctx, uint32_t a, uint32_t b)
+{
+    const flash_gguf *g = (const flash_gguf *)ctx;
+    return flash__names_differ(g, g->key_at, a, b) < 0;
+}
+static int flash__info_less(const void *ctx, uint32_t a, uint32_t b)
+{
+    const flash_gguf *g = (const flash_gguf *)ctx;
+    return flash__names_differ(g, g->info_at, a, b) < 0;
+}
+
+/* Checks the whole container and finds its sections. */
+static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
+{
+    flash__cursor c;
+    flash_value v;
+    flash_tensor t;
+    uint64_t n_key, n_tensor, i, offset, end = 0, room;
+    c.g = g; c.at = 0; c.err = err; c.status = FLASH_OK;
+    g->alignment = 32;
+    if (g->file.size < 4 || memcmp(g->file.data, "GGUF", 4)) return flash__not_gguf(g, err);
+    c.at = 4;
+    g->version = flash__read32(&c, "the header");
+    if (!c.status && g->version == 1)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "GGUF version 1, an early draft: convert the model again");
+    if (!c.status && !(g->version & 0xffff))
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "a big-endian GGUF file: convert the model for little-endian machines");
+    if (!c.status && g->version != 2 && g->version != 3)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "GGUF version %u: versions 2 and 3 are known", (uint64_t)g->version);
+    n_tensor = flash__read64(&c, "the header");
+    n_key = flash__read64(&c, "the header");
+    if (c.status) return c.status;
+    room = g->file.size - c.at; /* the smallest key takes 14 bytes, the smallest tensor info 33 */
+    if (n_key > room/14 || n_tensor > (room - n_key*14)/33 || n_key > UINT32_MAX || n_tensor > UINT32_MAX)
+        return flash__fail(err, FLASH_E_TRUNCATED, 8, "the header promises %u tensors and %u keys; the file is too "
+                           "short for them", n_tensor, n_key);
+    g->n_key = (uint32_t)n_key;
+    g->n_tensor = (uint32_t)n_tensor;
+    g->keys_at = c.at;
+    for (i = 0; i < n_key; i++) {
+        if (flash__read_key(&c, &v)) return c.status;
+        if (v.type == FLASH_VALUE_ARRAY && v.item == FLASH_VALUE_STRING && v.count > 256 && g->n_jump < FLASH__JUMPS) {
+            g->jump[g->n_jump][0] = (size_t)(v.data - g->file.data);
+            g->jump[g->n_jump++][1] = c.at;
+        }
+        if (v.key_bytes == 17 && !memcmp(v.key, "general.alignment", 17)) {
+            g->alignment = v.type == FLASH_VALUE_U32 ? flash__rd32(v.data) : 0;
+            if (!g->alignment || (g->alignment & (g->alignment - 1)) || g->alignment > FLASH__ALIGN_MAX)
+                return flash__fail(err, FLASH_E_FORMAT, c.at, "general.alignment is not a power of two up to 1 MiB");
+        }
+    }
+    g->infos_at = c.at;
+    for (i = 0; i < n_tensor; i++) {
+        if (flash__read_info(&c, &t, &offset)) return c.status;
+        if (offset != end)
+            return flash__fail(err, FLASH_E_FORMAT, c.at - 8, "tensor \"%t\" lies at data offset %u; %u is next in line",
+                               t.name, t.name_bytes, offset, end);
+        if (t.bytes > g->file.size - FLASH__MIN(end, (uint64_t)g->file.size))
+            return flash__fail(err, FLASH_E_TRUNCATED, c.at - 8, "tensor \"%t\" reaches beyond the end of the file",
+                               t.name, t.name_bytes);
+        end = offset + ((t.bytes + g->alignment - 1) & ~(uint64_t)(g->alignment - 1));
+    }
+    room = ((uint64_t)c.at + g->alignment - 1) & ~(uint64_t)(g->alignment - 1);
+    if (n_tensor && (room > g->file.size || offset + t.bytes > g->file.size - room))
+        return flash__fail(err, FLASH_E_TRUNCATED, g->file.size, "the file ends inside the weights: %u bytes are there, "
+                           "%u are needed", (uint64_t)g->file.size, room + offset + t.bytes);
+    g->data_at = (size_t)FLASH__MIN(room, (uint64_t)g->file.size);
+    return FLASH_OK;
+}
+
+/* Carves the index out of the arena; with memory behind it, fills it. After flash__gguf_scan. */
+static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_error *err)
+{
+    uint64_t *key_at = (uint64_t *)flash__take(arena, g->n_key, 8), *info_at = (uint64_t *)flash__take(arena, g->n_tensor, 8);
+    uint32_t *key_order = (uint32_t *)flash__take(arena, g->n_key, 4);
+    uint32_t *info_order = (uint32_t *)flash__take(arena, g->n_tensor, 4), i;
+    flash__cursor c;
+    flash_value v;
+    flash_tensor t;
+    uint64_t offset;
+    if (!arena->base) return FLASH_OK;
+    c.g = g; c.at = g->keys_at; c.err = err; c.status = FLASH_OK;
+    for (i = 0; i < g->n_key; i++) { key_at[i] = c.at; key_order[i] = i; flash__read_key(&c, &v); }
+    for (i = 0; i < g->n_tensor; i++) { info_at[i] = c.at; info_order[i] = i; flash__read_info(&c, &t, &offset); }
+    if (c.status) return c.status;
+    g->key_at = key_at; g->key_order = key_order;
+    g->info_at = info_at; g->info_order = info_order;
+    flash__sort(key_order, g->n_key, flash__key_less, g);
+    flash__sort(info_order, g->n_tensor, flash__info_less, g);
+    for (i = 1; i < g->n_key; i++)
+        if (!flash__names_differ(g, key_at, key_order[i - 1], key_order[i])) {
+            c.at = (size_t)key_at[key_order[i]];
+            flash__read_key(&c, &v);
+            return flash__bad(&c, FLASH_E_FORMAT, "two keys of the same name", v.key, v.key_bytes);
+        }
+    for (i = 1; i < g->n_tensor; i++)
+        if (!flash__names_differ(g, info_at, info_order[i - 1], info_order[i])) {
+            c.at = (size_t)info_at[info_order[i]];
+            flash__read_info(&c, &t, &offset);
+            return flash__bad(&c, FLASH_E_FORMAT, "two tensors of the same name", t.name, t.name_bytes);
+        }
+    return FLASH_OK;
+}
+
+FLASH_API void flash_gguf_free(flash_gguf *g)
+{
+    flash_host host;
+    if (!g) return;
+    host = g->host;
+    flash__file_close(&g->file, &host);
+    flash__release(&host.allocator, g, g->block);
+}
+
+FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source, const flash_host *host, flash_error *err)
+{
+    flash_gguf g;
+    flash__arena arena = { NULL, 0 };
+    flash_status s;
+    if (!out) return FLASH_E_ARGUMENT;
+    *out = NULL;
+    if (!source) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no source");
+    memset(&g, 0, sizeof g);
+    if (host) g.host = *host;
+    s = flash__file_open(&g.file, source, &g.host, err);
+    if (s) return s;
+    s = flash__gguf_scan(&g, err);
+    if (!s) {
+        flash__take(&arena, 1, sizeof g);
+        flash__gguf_index(&g, &arena, err);
+        g.block = arena.used;
+        arena.used = 0;
+        arena.base = g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&g.host.allocator, g.block);
+        if (!arena.base) s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the index of the file");
+    }
+    if (s) { flash__file_close(&g.file, &g.host); return s; }
+    *out = (flash_gguf *)flash__take(&arena, 1, sizeof g);
+    **out = g;
+    s = flash__gguf_index(*out, &arena, err);
+    if (s) { flash_gguf_free(*out); *out = NULL; }
+    return s;
+}
+
+FLASH_API int      flash_gguf_version(const flash_gguf *g) { return g ? (int)g->version : 0; }
+FLASH_API uint64_t flash_gguf_size(const flash_gguf *g)    { return g ? g->file.size : 0; }
+FLASH_API size_t   flash_gguf_keys(const flash_gguf *g)    { return g ? g->n_key : 0; }
+FLASH_API size_t   flash_gguf_tensors(const flash_gguf *g) { return g ? g->n_tensor : 0; }
+
+FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value *out)
+{
+    flash__cursor c;
+    if (!g || !out || i >= g->n_key) return FLASH_E_ARGUMENT;
+    c.g = g; c.at = (size_t)g->key_at[i]; c.err = NULL; c.status = FLASH_OK;
+    return flash__read_key(&c, out);
+}
+
+static flash_status flash__info_at(const flash_gguf *g, size_t at, flash_tensor *out)
+{
+    flash__cursor c;
+    uint64_t offset = 0;
+    c.g = g; c.at = at; c.err = NULL; c.status = FLASH_OK;
+    if (flash__read_info(&c, out, &offset)) return c.status;
+    out->data = g->file.data + g->data_at + offset;
+    return FLASH_OK;
+}
+
+FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out)
+{
+    if (!g || !out || i >= g->n_tensor) return FLASH_E_ARGUMENT;
+    return flash__info_at(g, (size_t)g->info_at[i], out);
+}
+
+/* Position in order[] of a name, or n. */
+static uint32_t flash__search_name(const flash_gguf *g, const uint64_t *at, const uint32_t *order, uint32_t n, const char *name)
+{
+    uint32_t lo = 0, hi = n;
+    size_t length = strlen(name), bytes;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo)/2;
+        const char *text = flash__name_at(g, at[order[mid]], &bytes);
+        int c = flash__compare(text, bytes, name, length);
+        if (!c) return mid;
+        if (c < 0) lo = mid + 1; else hi = mid;
+    }
+    return n;
+}
+
+FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, flash_value *out)
+{
+    uint32_t i;
+    if (!g || !key || !out) return FLASH_E_ARGUMENT;
+    if (!g->key_order) { /* before the index is there: the memory plan's few questions */
+        flash__cursor c;
+        flash_value v;
+        c.g = g; c.at = g->keys_at; c.err = NULL; c.status = FLASH_OK;
+        for (i = 0; i < g->n_key && !flash__read_key(&c, &v); i++)
+            if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes)) { *out = v; return FLASH_OK; }
+        return FLASH_E_ARGUMENT;
+    }
+    i = flash__search_name(g, g->key_at, g->key_order, g->n_key, key);
+    return i < g->n_key ? flash_gguf_key(g, g->key_order[i], out) : FLASH_E_ARGUMENT;
+}
+
+FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name, flash_tensor *out)
+{
+    uint32_t i;
+    if (!g || !name || !out) return FLASH_E_ARGUMENT;
+    i = flash__search_name(g, g->info_at, g->info_order, g->n_tensor, name);
+    return i < g->n_tensor ? flash_gguf_tensor(g, g->info_order[i], out) : FLASH_E_ARGUMENT;
+}
+
+FLASH_API int64_t flash_value_integer(const flash_value *v, uint64_t i)
+{
+    const uint8_t *p;
+    double d;
+    if (!v || i >= v->count || v->item == FLASH_VALUE_STRING) return 0;
+    p = v->data + i*(uint64_t)flash__value_bytes(v->item);
+    switch (v->item) {
+    case FLASH_VALUE_U8: case FLASH_VALUE_BOOL: return p[0];
+    case FLASH_VALUE_I8:  return p[0] < 128 ? p[0] : (int64_t)p[0] - 256;
+    case FLASH_VALUE_U16: return flash__rd16(p);
+    case FLASH_VALUE_I16: return (int16_t)flash__rd16(p);
+    case FLASH_VALUE_U32: return flash__rd32(p);
+    case FLASH_VALUE_I32: return (int32_t)flash__rd32(p);
+    case FLASH_VALUE_U64: case FLASH_VALUE_I64: return (int64_t)flash__rd64(p);
+    default: d = flash_value_number(v, i); return d > -9e18 && d < 9e18 ? (int64_t)d : 0;
+    }
+}
+
+FLASH_API double flash_value_number(const flash_value *v, uint64_t i)
+{
+    if (!v || i >= v->count || v->item == FLASH_VALUE_STRING) return 0;
+    if (v->item == FLASH_VALUE_F32) return flash__rdf32(v->data + 4*i);
+    if (v->item == FLASH_VALUE_F64) return flash__bits_f64(flash__rd64(v->data + 8*i));
+    if (v->item == FLASH_VALUE_U64) return (double)flash__rd64(v->data + 8*i);
+    return (double)flash_value_integer(v, i);
+}
+
+FLASH_API const char *flash_value_string(const flash_value *v, size_t *at, size_t *bytes)
+{
+    const char *text;
+    if (!v || !at || !bytes || v->item != FLASH_VALUE_STRING) return NULL;
+    if (v->type == FLASH_VALUE_STRING) {
+        if (*at) return NULL;
+        *at = 1;
+        *bytes = v->bytes;
+        return (const char *)v->data;
+    }
+    if (*at >= v->bytes) return NULL;
+    *bytes = (size_t)flash__rd64(v->data + *at);
+    text = (const char *)v->data + *at + 8;
+    *at += 8 + *bytes;
+    return text;
+}
+
+/* --- writing --------------------------------------------------------------- */
+
+static flash_status flash__write(flash_gguf_writer *w, const void *data, size_t n)
+{
+    if (!w->status && n && w->write(w->user, data, n)) w->status = FLASH_E_IO;
+    if (!w->status) w->written += n;
+    return w->status;
+}
+static void flash__write32(flash_gguf_writer *w, uint32_t v) { uint8_t b[4]; flash__wr32(b, v); flash__write(w, b, 4); }
+static void flash__write64(flash_gguf_writer *w, uint64_t v) { uint8_t b[8]; flash__wr64(b, v); flash__write(w, b, 8); }
+static void flash__write_text(flash_gguf_writer *w, const char *text, size_t n)
+{
+    flash__write64(w, n);
+    flash__write(w, text, n);
+}
+static void flash__write_zeros(flash_gguf_writer *w, uint64_t n)
+{
+    static const uint8_t zeros[32] = { 0 };
+    for (; n > 32; n -= 32) flash__write(w, zeros, 32);
+    flash__write(w, zeros, (size_t)n);
+}
+static uint64_t flash__pad32(uint64_t n) { return (n + 31) & ~(uint64_t)31; }
+
+static flash_status flash__write_key(flash_gguf_writer *w, const char *key, size_t n, flash_value_type type)
+{
+    if (!w->keys_left || !n || n > 65535) w->status = w->status ? w->status : FLASH_E_ARGUMENT;
+    if (w->status) return w->status;
+    w->keys_left--;
+    flash__write_text(w, key, n);
+    flash__write32(w, (uint32_t)type);
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys, uint32_t n_tensors)
+{
+    if (!w || !w->write) return FLASH_E_ARGUMENT;
+    w->keys_left = n_keys;
+    w->tensors_left = w->tensors = n_tensors;
+    flash__write(w, "GGUF", 4);
+    flash__write32(w, 3);
+    flash__write64(w, n_tensors);
+    flash__write64(w, n_keys);
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_u32(flash_gguf_writer *w, const char *key, uint32_t v)
+{
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_U32)) flash__write32(w, v);
+    return w->status;
+}
+FLASH_API flash_status flash_gguf_write_f32(flash_gguf_writer *w, const char *key, float v)
+{
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_F32)) flash__write32(w, flash__f32_bits(v));
+    return w->status;
+}
+FLASH_API flash_status flash_gguf_write_bool(flash_gguf_writer *w, const char *key, int v)
+{
+    uint8_t b = v != 0;
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_BOOL)) flash__write(w, &b, 1);
+    return w->status;
+}
+FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key, const char *text)
+{
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_STRING)) flash__write_text(w, text, strlen(text));
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *key, flash_value_type item, const void *data, size_t n)
+{
+    size_t i;
+    if (item != FLASH_VALUE_U32 && item != FLASH_VALUE_I32 && item != FLASH_VALUE_F32)
+        return w->status = w->status ? w->status : FLASH_E_ARGUMENT;
+    if (flash__write_key(w, key, strlen(key), FLASH_VALUE_ARRAY)) return w->status;
+    flash__write32(w, (uint32_t)item);
+    flash__write64(w, n);
+    for (i = 0; i < n && !w->status; i++) {
+        uint32_t u;
+        memcpy(&u, (const uint8_t *)data + 4*i, 4);
+        flash__write32(w, u);
+    }
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key, const char *const *text,
+                                                const size_t *bytes, size_t n)
+{
+    size_t i;
+    if (flash__write_key(w, key, strlen(key), FLASH_VALUE_ARRAY)) return w->status;
+    flash__write32(w, FLASH_VALUE_STRING);
+    flash__write64(w, n);
+    for (i = 0; i < n && !w->status; i++) flash__write_text(w, text[i], bytes ? bytes[i] : strlen(text[i]));
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_value(flash_gguf_writer *w, const flash_value *v)
+{
+    if (flash__write_key(w, v->key, v->key_bytes, v->type)) return w->status;
+    if (v->type == FLASH_VALUE_ARRAY) { flash__write32(w, (uint32_t)v->item); flash__write64(w, v->count); }
+    if (v->type == FLASH_VALUE_STRING) flash__write64(w, v->bytes);
+    return flash__write(w, v->data, v->bytes);
+}
+
+FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name, flash_type type, int n_dims, const uint64_t *ne)
+{
+    size_t bytes = 0, n = strlen(name);
+    int d, bad = w->keys_left || !w->tensors_left || n_dims < 1 || n_dims > 4 || !n || n > FLASH__NAME_MAX
+                 || ne[0] > SIZE_MAX;
+    if (!bad) bytes = flash_row_bytes(type, (size_t)ne[0]);
+    for (d = 1; d < n_dims && !bad; d++) bad = ne[d] > SIZE_MAX || !flash__mul(&bytes, bytes, (size_t)ne[d]);
+    if (w->status) return w->status;
+    if (bad || !bytes) return w->status = FLASH_E_ARGUMENT;
+    flash__write_text(w, name, n);
+    flash__write32(w, (uint32_t)n_dims);
+    for (d = 0; d < n_dims; d++) flash__write64(w, ne[d]);
+    flash__write32(w, (uint32_t)type);
+    flash__write64(w, w->offset);
+    w->offset = flash__pad32(w->offset + bytes);
+    w->tensors_left--;
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *data, size_t bytes, int last)
+{
+    if (w->keys_left || w->tensors_left) w->status = w->status ? w->status : FLASH_E_ARGUMENT;
+    if (!w->filled && !w->status) flash__write_zeros(w, flash__pad32(w->written) - w->written);
+    flash__write(w, data, bytes);
+    w->filled += bytes;
+    if (last && !w->status) {
+        flash__write_zeros(w, flash__pad32(w->filled) - w->filled);
+        w->filled = flash__pad32(w->filled);
+    }
+    return w->status;
+}
+
+FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w)
+{
+    if (!w->status && (w->keys_left || w->tensors_left || w->filled != w->offset)) w->status = FLASH_E_ARGUMENT;
+    return w->status;
+}
+
+/* ===== >>unicode ========================================================== */
+
+/* Character classes for the pre-tokenizers, and UTF-8. The table is made by tools/unicode.c from UnicodeData.txt and
+   PropList.txt (Unicode 17): entries start*16 + class, sorted. FLASH__CASES is a run of upper and lower case letters
+   taking turns. Bytes that are no UTF-8 count as characters of one byte, class of U+FFFD. */
+
+enum { FLASH__OTHER, FLASH__UPPER, FLASH__LOWER, FLASH__LETTER, FLASH__MARK, FLASH__NUMBER, FLASH__PUNCT,
+       FLASH__SYMBOL, FLASH__SPACE, FLASH__CASES };
+
+/* [128] classes of ASCII as digits of the enum above. */
+static const char flash__ascii_class[] =
+    "00000000088888000000000000000000" "86667666666766665555555555667776"
+    "61111111111111111111111111166676" "7" "22222222222222222222222222" "67670";
+
+static const uint32_t flash__unicode[] = {
+    0x800, 0x858, 0x860, 0xa08, 0xa16, 0xa27, 0xa76, 0xa87, 0xaa3, 0xab6, 0xac7, 0xad0,
+    0xae7, 0xb25, 0xb47, 0xb52, 0xb66, 0xb87, 0xb95, 0xba3, 0xbb6, 0xbc5, 0xbf6, 0xc01,
+    0xd77, 0xd81, 0xdf2, 0xf77, 0xf82, 0x1009, 0x1382, 0x1399, 0x1492, 0x14a9, 0x1781, 0x1799,
+    0x17f2, 0x1811, 0x1829, 0x1861, 0x1882, 0x1891, 0x18c2, 0x18e1, 0x1922, 0x1931, 0x1952, 0x1961,
+    0x1992, 0x19c1, 0x19e2, 0x19f1, 0x1a09, 0x1a61, 0x1a79, 0x1ab2, 0x1ac1, 0x1ad2, 0x1ae1, 0x1b02,
+    0x1b11, 0x1b39, 0x1b71, 0x1b92, 0x1bb3, 0x1bc1, 0x1bd2, 0x1c03, 0x1c41, 0x1c62, 0x1c71, 0x1c92,
+    0x1ca1, 0x1cb9, 0x1dd2, 0x1de9, 0x1f02, 0x1f11, 0x1f29, 0x1f61, 0x1f89, 0x2342, 0x23a1, 0x23c2,
+    0x23d1, 0x23f2, 0x2411, 0x2422, 0x2431, 0x2469, 0x2502, 0x2943, 0x2962, 0x2b03, 0x2c27, 0x2c63,
+    0x2d27, 0x2e03, 0x2e57, 0x2ec3, 0x2ed7, 0x2ee3, 0x2ef7, 0x3004, 0x3709, 0x3743, 0x3757, 0x3761,
+    0x3772, 0x3780, 0x37a3, 0x37b2, 0x37e6, 0x37f1, 0x3800, 0x3847, 0x3861, 0x3876, 0x3881, 0x38b0,
+    0x38c1, 0x38d0, 0x38e1, 0x3902, 0x3911, 0x3a20, 0x3a31, 0x3ac2, 0x3cf1, 0x3d02, 0x3d21, 0x3d52,
+    0x3d89, 0x3f02, 0x3f41, 0x3f52, 0x3f67, 0x3f71, 0x3f82, 0x3f91, 0x3fb2, 0x3fd1, 0x4302, 0x4609,
+    0x4827, 0x4834, 0x48a9, 0x4c01, 0x4c19, 0x4cf2, 0x4d09, 0x5300, 0x5311, 0x5570, 0x5593, 0x55a6,
+    0x5602, 0x5896, 0x58b0, 0x58d7, 0x5900, 0x5914, 0x5be6, 0x5bf4, 0x5c06, 0x5c14, 0x5c36, 0x5c44,
+    0x5c66, 0x5c74, 0x5c80, 0x5d03, 0x5eb0, 0x5ef3, 0x5f36, 0x5f50, 0x6067, 0x6096, 0x60b7, 0x60c6,
+    0x60e7, 0x6104, 0x61b6, 0x61c0, 0x61d6, 0x6203, 0x64b4, 0x6605, 0x66a6, 0x66e3, 0x6704, 0x6713,
+    0x6d46, 0x6d53, 0x6d64, 0x6dd0, 0x6de7, 0x6df4, 0x6e53, 0x6e74, 0x6e97, 0x6ea4, 0x6ee3, 0x6f05,
+    0x6fa3, 0x6fd7, 0x6ff3, 0x7006, 0x70e0, 0x7103, 0x7114, 0x7123, 0x7304, 0x74b0, 0x74d3, 0x7a64,
+    0x7b13, 0x7b20, 0x7c05, 0x7ca3, 0x7eb4, 0x7f43, 0x7f67, 0x7f76, 0x7fa3, 0x7fb0, 0x7fd4, 0x7fe7,
+    0x8003, 0x8164, 0x81a3, 0x81b4, 0x8243, 0x8254, 0x8283, 0x8294, 0x82e0, 0x8306, 0x83f0, 0x8403,
+    0x8594, 0x85c0, 0x85e6, 0x85f0, 0x8603, 0x86b0, 0x8703, 0x8887, 0x8893, 0x8900, 0x8974, 0x8a03,
+    0x8ca4, 0x8e20, 0x8e34, 0x9043, 0x93a4, 0x93d3, 0x93e4, 0x9503, 0x9514, 0x9583, 0x9624, 0x9646,
+    0x9665, 0x9706, 0x9713, 0x9814, 0x9840, 0x9853, 0x98d0, 0x98f3, 0x9910, 0x9933, 0x9a90, 0x9aa3,
+    0x9b10, 0x9b23, 0x9b30, 0x9b63, 0x9ba0, 0x9bc4, 0x9bd3, 0x9be4, 0x9c50, 0x9c74, 0x9c90, 0x9cb4,
+    0x9ce3, 0x9cf0, 0x9d74, 0x9d80, 0x9dc3, 0x9de0, 0x9df3, 0x9e24, 0x9e40, 0x9e65, 0x9f03, 0x9f27,
+    0x9f45, 0x9fa7, 0x9fc3, 0x9fd6, 0x9fe4, 0x9ff0, 0xa014, 0xa040, 0xa053, 0xa0b0, 0xa0f3, 0xa110,
+    0xa133, 0xa290, 0xa2a3, 0xa310, 0xa323, 0xa340, 0xa353, 0xa370, 0xa383, 0xa3a0, 0xa3c4, 0xa3d0,
+    0xa3e4, 0xa430, 0xa474, 0xa490, 0xa4b4, 0xa4e0, 0xa514, 0xa520, 0xa593, 0xa5d0, 0xa5e3, 0xa5f0,
+    0xa665, 0xa704, 0xa723, 0xa754, 0xa766, 0xa770, 0xa814, 0xa840, 0xa853, 0xa8e0, 0xa8f3, 0xa920,
+    0xa933, 0xaa90, 0xaaa3, 0xab10, 0xab23, 0xab40, 0xab53, 0xaba0, 0xabc4, 0xabd3, 0xabe4, 0xac60,
+    0xac74, 0xaca0, 0xacb4, 0xace0, 0xad03, 0xad10, 0xae03, 0xae24, 0xae40, 0xae65, 0xaf06, 0xaf17,
+    0xaf20, 0xaf93, 0xafa4, 0xb000, 0xb014, 0xb040, 0xb053, 0xb0d0, 0xb0f3, 0xb110, 0xb133, 0xb290,
+    0xb2a3, 0xb310, 0xb323, 0xb340, 0xb353, 0xb3a0, 0xb3c4, 0xb3d3, 0xb3e4, 0xb450, 0xb474, 0xb490,
+    0xb4b4, 0xb4e0, 0xb554, 0xb580, 0xb5c3, 0xb5e0, 0xb5f3, 0xb624, 0xb640, 0xb665, 0xb707, 0xb713,
+    0xb725, 0xb780, 0xb824, 0xb833, 0xb840, 0xb853, 0xb8b0, 0xb8e3, 0xb910, 0xb923, 0xb960, 0xb993,
+    0xb9b0, 0xb9c3, 0xb9d0, 0xb9e3, 0xba00, 0xba33, 0xba50, 0xba83, 0xbab0, 0xbae3, 0xbba0, 0xbbe4,
+    0xbc30, 0xbc64, 0xbc90, 0xbca4, 0xbce0, 0xbd03, 0xbd10, 0xbd74, 0xbd80, 0xbe65, 0xbf37, 0xbfb0,
+    0xc004, 0xc053, 0xc0d0, 0xc0e3, 0xc110, 0xc123, 0xc290, 0xc2a3, 0xc3a0, 0xc3c4, 0xc3d3, 0xc3e4,
+    0xc450, 0xc464, 0xc490, 0xc4a4, 0xc4e0, 0xc554, 0xc570, 0xc583, 0xc5b0, 0xc5c3, 0xc5e0, 0xc603,
+    0xc624, 0xc640, 0xc665, 0xc700, 0xc776, 0xc785, 0xc7f7, 0xc803, 0xc814, 0xc846, 0xc853, 0xc8d0,
+    0xc8e3, 0xc910, 0xc923, 0xca90, 0xcaa3, 0xcb40, 0xcb53, 0xcba0, 0xcbc4, 0xcbd3, 0xcbe4, 0xcc50,
+    0xcc64, 0xcc90, 0xcca4, 0xcce0, 0xcd54, 0xcd70, 0xcdc3, 0xcdf0, 0xce03, 0xce24, 0xce40, 0xce65,
+    0xcf00, 0xcf13, 0xcf34, 0xcf40, 0xd004, 0xd043, 0xd0d0, 0xd0e3, 0xd110, 0xd123, 0xd3b4, 0xd3d3,
+    0xd3e4, 0xd450, 0xd464, 0xd490, 0xd4a4, 0xd4e3, 0xd4f7, 0xd500, 0xd543, 0xd574, 0xd585, 0xd5f3,
+    0xd624, 0xd640, 0xd665, 0xd797, 0xd7a3, 0xd800, 0xd814, 0xd840, 0xd853, 0xd970, 0xd9a3, 0xdb20,
+    0xdb33, 0xdbc0, 0xdbd3, 0xdbe0, 0xdc03, 0xdc70, 0xdca4, 0xdcb0, 0xdcf4, 0xdd50, 0xdd64, 0xdd70,
+    0xdd84, 0xde00, 0xde65, 0xdf00, 0xdf24, 0xdf46, 0xdf50, 0xe013, 0xe314, 0xe323, 0xe344, 0xe3b0,
+    0xe3f7, 0xe403, 0xe474, 0xe4f6, 0xe505, 0xe5a6, 0xe5c0, 0xe813, 0xe830, 0xe843, 0xe850, 0xe863,
+    0xe8b0, 0xe8c3, 0xea40, 0xea53, 0xea60, 0xea73, 0xeb14, 0xeb23, 0xeb44, 0xebd3, 0xebe0, 0xec03,
+    0xec50, 0xec63, 0xec70, 0xec84, 0xecf0, 0xed05, 0xeda0, 0xedc3, 0xee00, 0xf003, 0xf017, 0xf046,
+    0xf137, 0xf146, 0xf157, 0xf184, 0xf1a7, 0xf205, 0xf347, 0xf354, 0xf367, 0xf374, 0xf387, 0xf394,
+    0xf3a6, 0xf3e4, 0xf403, 0xf480, 0xf493, 0xf6d0, 0xf714, 0xf856, 0xf864, 0xf883, 0xf8d4, 0xf980,
+    0xf994, 0xfbd0, 0xfbe7, 0xfc64, 0xfc77, 0xfcd0, 0xfce7, 0xfd06, 0xfd57, 0xfd96, 0xfdb0, 0x10003,
+    0x102b4, 0x103f3, 0x10405, 0x104a6, 0x10503, 0x10564, 0x105a3, 0x105e4, 0x10613, 0x10624, 0x10653, 0x10674,
+    0x106e3, 0x10714, 0x10753, 0x10824, 0x108e3, 0x108f4, 0x10905, 0x109a4, 0x109e7, 0x10a01, 0x10c60, 0x10c71,
+    0x10c80, 0x10cd1, 0x10ce0, 0x10d02, 0x10fb6, 0x10fc3, 0x10fd2, 0x11003, 0x12490, 0x124a3, 0x124e0, 0x12503,
+    0x12570, 0x12583, 0x12590, 0x125a3, 0x125e0, 0x12603, 0x12890, 0x128a3, 0x128e0, 0x12903, 0x12b10, 0x12b23,
+    0x12b60, 0x12b83, 0x12bf0, 0x12c03, 0x12c10, 0x12c23, 0x12c60, 0x12c83, 0x12d70, 0x12d83, 0x13110, 0x13123,
+    0x13160, 0x13183, 0x135b0, 0x135d4, 0x13606, 0x13695, 0x137d0, 0x13803, 0x13907, 0x139a0, 0x13a01, 0x13f60,
+    0x13f82, 0x13fe0, 0x14006, 0x14013, 0x166d7, 0x166e6, 0x166f3, 0x16808, 0x16813, 0x169b6, 0x169d0, 0x16a03,
+    0x16eb6, 0x16ee5, 0x16f13, 0x16f90, 0x17003, 0x17124, 0x17160, 0x171f3, 0x17324, 0x17356, 0x17370, 0x17403,
+    0x17524, 0x17540, 0x17603, 0x176d0, 0x176e3, 0x17710, 0x17724, 0x17740, 0x17803, 0x17b44, 0x17d46, 0x17d73,
+    0x17d86, 0x17db7, 0x17dc3, 0x17dd4, 0x17de0, 0x17e05, 0x17ea0, 0x17f05, 0x17fa0, 0x18006, 0x180b4, 0x180e0,
+    0x180f4, 0x18105, 0x181a0, 0x18203, 0x18790, 0x18803, 0x18854, 0x18873, 0x18a94, 0x18aa3, 0x18ab0, 0x18b03,
+    0x18f60, 0x19003, 0x191f0, 0x19204, 0x192c0, 0x19304, 0x193c0, 0x19407, 0x19410, 0x19446, 0x19465, 0x19503,
+    0x196e0, 0x19703, 0x19750, 0x19803, 0x19ac0, 0x19b03, 0x19ca0, 0x19d05, 0x19db0, 0x19de7, 0x1a003, 0x1a174,
+    0x1a1c0, 0x1a1e6, 0x1a203, 0x1a554, 0x1a5f0, 0x1a604, 0x1a7d0, 0x1a7f4, 0x1a805, 0x1a8a0, 0x1a905, 0x1a9a0,
+    0x1aa06, 0x1aa73, 0x1aa86, 0x1aae0, 0x1ab04, 0x1ade0, 0x1ae04, 0x1aec0, 0x1b004, 0x1b053, 0x1b344, 0x1b453,
+    0x1b4d0, 0x1b4e6, 0x1b505, 0x1b5a6, 0x1b617, 0x1b6b4, 0x1b747, 0x1b7d6, 0x1b804, 0x1b833, 0x1ba14, 0x1bae3,
+    0x1bb05, 0x1bba3, 0x1be64, 0x1bf40, 0x1bfc6, 0x1c003, 0x1c244, 0x1c380, 0x1c3b6, 0x1c405, 0x1c4a0, 0x1c4d3,
+    0x1c505, 0x1c5a3, 0x1c7e6, 0x1c802, 0x1c891, 0x1c8a2, 0x1c8b0, 0x1c901, 0x1cbb0, 0x1cbd1, 0x1cc06, 0x1cc80,
+    0x1cd04, 0x1cd36, 0x1cd44, 0x1ce93, 0x1ced4, 0x1cee3, 0x1cf44, 0x1cf53, 0x1cf74, 0x1cfa3, 0x1cfb0, 0x1d002,
+    0x1d2c3, 0x1d6b2, 0x1d783, 0x1d792, 0x1d9b3, 0x1dc04, 0x1e009, 0x1e962, 0x1e9e9, 0x1f002, 0x1f081, 0x1f102,
+    0x1f160, 0x1f181, 0x1f1e0, 0x1f202, 0x1f281, 0x1f302, 0x1f381, 0x1f402, 0x1f460, 0x1f481, 0x1f4e0, 0x1f502,
+    0x1f580, 0x1f591, 0x1f5a0, 0x1f5b1, 0x1f5c0, 0x1f5d1, 0x1f5e0, 0x1f5f1, 0x1f602, 0x1f681, 0x1f702, 0x1f7e0,
+    0x1f802, 0x1f881, 0x1f902, 0x1f981, 0x1fa02, 0x1fa81, 0x1fb02, 0x1fb50, 0x1fb62, 0x1fb81, 0x1fbd7, 0x1fbe2,
+    0x1fbf7, 0x1fc22, 0x1fc50, 0x1fc62, 0x1fc81, 0x1fcd7, 0x1fd02, 0x1fd40, 0x1fd62, 0x1fd81, 0x1fdc0, 0x1fdd7,
+    0x1fe02, 0x1fe81, 0x1fed7, 0x1ff00, 0x1ff22, 0x1ff50, 0x1ff62, 0x1ff81, 0x1ffd7, 0x1fff0, 0x20008, 0x200b0,
+    0x20106, 0x20288, 0x202a0, 0x202f8, 0x20306, 0x20447, 0x20456, 0x20527, 0x20536, 0x205f8, 0x20600, 0x20705,
+    0x20713, 0x20720, 0x20745, 0x207a7, 0x207d6, 0x207f3, 0x20805, 0x208a7, 0x208d6, 0x208f0, 0x20903, 0x209d0,
+    0x20a07, 0x20c20, 0x20d04, 0x20f10, 0x21007, 0x21021, 0x21037, 0x21071, 0x21087, 0x210a2, 0x210b1, 0x210e2,
+    0x21101, 0x21132, 0x21147, 0x21151, 0x21167, 0x21191, 0x211e7, 0x21241, 0x21257, 0x21261, 0x21277, 0x21281,
+    0x21297, 0x212a1, 0x212e7, 0x212f2, 0x21301, 0x21342, 0x21353, 0x21392, 0x213a7, 0x213c2, 0x213e1, 0x21407,
+    0x21451, 0x21462, 0x214a7, 0x214e2, 0x214f7, 0x21505, 0x21831, 0x21842, 0x21855, 0x218a7, 0x218c0, 0x21907,
+    0x23086, 0x230c7, 0x23296, 0x232b7, 0x242a0, 0x24407, 0x244b0, 0x24605, 0x249c7, 0x24ea5, 0x25007, 0x27686,
+    0x27765, 0x27947, 0x27c56, 0x27c77, 0x27e66, 0x27f07, 0x29836, 0x29997, 0x29d86, 0x29dc7, 0x29fc6, 0x29fe7,
+    0x2b740, 0x2b767, 0x2c001, 0x2c302, 0x2c601, 0x2c612, 0x2c621, 0x2c652, 0x2c679, 0x2c6d1, 0x2c709, 0x2c742,
+    0x2c751, 0x2c762, 0x2c7c3, 0x2c7e1, 0x2c809, 0x2ce42, 0x2ce57, 0x2ceb9, 0x2cef4, 0x2cf21, 0x2cf32, 0x2cf40,
+    0x2cf96, 0x2cfd5, 0x2cfe6, 0x2d002, 0x2d260, 0x2d272, 0x2d280, 0x2d2d2, 0x2d2e0, 0x2d303, 0x2d680, 0x2d6f3,
+    0x2d706, 0x2d710, 0x2d7f4, 0x2d803, 0x2d970, 0x2da03, 0x2da70, 0x2da83, 0x2daf0, 0x2db03, 0x2db70, 0x2db83,
+    0x2dbf0, 0x2dc03, 0x2dc70, 0x2dc83, 0x2dcf0, 0x2dd03, 0x2dd70, 0x2dd83, 0x2ddf0, 0x2de04, 0x2e006, 0x2e2f3,
+    0x2e306, 0x2e507, 0x2e526, 0x2e5e0, 0x2e807, 0x2e9a0, 0x2e9b7, 0x2ef40, 0x2f007, 0x2fd60, 0x2ff07, 0x30008,
+    0x30016, 0x30047, 0x30053, 0x30075, 0x30086, 0x30127, 0x30146, 0x30207, 0x30215, 0x302a4, 0x30306, 0x30313,
+    0x30367, 0x30385, 0x303b3, 0x303d6, 0x303e7, 0x30400, 0x30413, 0x30970, 0x30994, 0x309b7, 0x309d3, 0x30a06,
+    0x30a13, 0x30fb6, 0x30fc3, 0x31000, 0x31053, 0x31300, 0x31313, 0x318f0, 0x31907, 0x31925, 0x31967, 0x31a03,
+    0x31c07, 0x31e60, 0x31ef7, 0x31f03, 0x32007, 0x321f0, 0x32205, 0x322a7, 0x32485, 0x32507, 0x32515, 0x32607,
+    0x32805, 0x328a7, 0x32b15, 0x32c07, 0x34003, 0x4dc07, 0x4e003, 0xa48d0, 0xa4907, 0xa4c70, 0xa4d03, 0xa4fe6,
+    0xa5003, 0xa60d6, 0xa6103, 0xa6205, 0xa62a3, 0xa62c0, 0xa6409, 0xa66e3, 0xa66f4, 0xa6736, 0xa6744, 0xa67e6,
+    0xa67f3, 0xa6809, 0xa69c3, 0xa69e4, 0xa6a03, 0xa6e65, 0xa6f04, 0xa6f26, 0xa6f80, 0xa7007, 0xa7173, 0xa7207,
+    0xa7229, 0xa7302, 0xa7329, 0xa7703, 0xa7712, 0xa7799, 0xa77d1, 0xa77e9, 0xa7883, 0xa7897, 0xa78b9, 0xa78f3,
+    0xa7909, 0xa7942, 0xa7969, 0xa7aa1, 0xa7af2, 0xa7b01, 0xa7b49, 0xa7c41, 0xa7c79, 0xa7cb1, 0xa7cc9, 0xa7dc1,
+    0xa7dd0, 0xa7f13, 0xa7f51, 0xa7f62, 0xa7f73, 0xa7fa2, 0xa7fb3, 0xa8024, 0xa8033, 0xa8064, 0xa8073, 0xa80b4,
+    0xa80c3, 0xa8234, 0xa8287, 0xa82c4, 0xa82d0, 0xa8305, 0xa8367, 0xa83a0, 0xa8403, 0xa8746, 0xa8780, 0xa8804,
+    0xa8823, 0xa8b44, 0xa8c60, 0xa8ce6, 0xa8d05, 0xa8da0, 0xa8e04, 0xa8f23, 0xa8f86, 0xa8fb3, 0xa8fc6, 0xa8fd3,
+    0xa8ff4, 0xa9005, 0xa90a3, 0xa9264, 0xa92e6, 0xa9303, 0xa9474, 0xa9540, 0xa95f6, 0xa9603, 0xa97d0, 0xa9804,
+    0xa9843, 0xa9b34, 0xa9c16, 0xa9ce0, 0xa9cf3, 0xa9d05, 0xa9da0, 0xa9de6, 0xa9e03, 0xa9e54, 0xa9e63, 0xa9f05,
+    0xa9fa3, 0xa9ff0, 0xaa003, 0xaa294, 0xaa370, 0xaa403, 0xaa434, 0xaa443, 0xaa4c4, 0xaa4e0, 0xaa505, 0xaa5a0,
+    0xaa5c6, 0xaa603, 0xaa777, 0xaa7a3, 0xaa7b4, 0xaa7e3, 0xaab04, 0xaab13, 0xaab24, 0xaab53, 0xaab74, 0xaab93,
+    0xaabe4, 0xaac03, 0xaac14, 0xaac23, 0xaac30, 0xaadb3, 0xaade6, 0xaae03, 0xaaeb4, 0xaaf06, 0xaaf23, 0xaaf54,
+    0xaaf70, 0xab013, 0xab070, 0xab093, 0xab0f0, 0xab113, 0xab170, 0xab203, 0xab270, 0xab283, 0xab2f0, 0xab302,
+    0xab5b7, 0xab5c3, 0xab602, 0xab693, 0xab6a7, 0xab6c0, 0xab702, 0xabc03, 0xabe34, 0xabeb6, 0xabec4, 0xabee0,
+    0xabf05, 0xabfa0, 0xac003, 0xd7a40, 0xd7b03, 0xd7c70, 0xd7cb3, 0xd7fc0, 0xf9003, 0xfa6e0, 0xfa703, 0xfada0,
+    0xfb002, 0xfb070, 0xfb132, 0xfb180, 0xfb1d3, 0xfb1e4, 0xfb1f3, 0xfb297, 0xfb2a3, 0xfb370, 0xfb383, 0xfb3d0,
+    0xfb3e3, 0xfb3f0, 0xfb403, 0xfb420, 0xfb433, 0xfb450, 0xfb463, 0xfbb27, 0xfbd33, 0xfd3e6, 0xfd407, 0xfd503,
+    0xfd907, 0xfd923, 0xfdc87, 0xfdd00, 0xfdf03, 0xfdfc7, 0xfe004, 0xfe106, 0xfe1a0, 0xfe204, 0xfe306, 0xfe530,
+    0xfe546, 0xfe627, 0xfe636, 0xfe647, 0xfe670, 0xfe686, 0xfe697, 0xfe6a6, 0xfe6c0, 0xfe703, 0xfe750, 0xfe763,
+    0xfefd0, 0xff016, 0xff047, 0xff056, 0xff0b7, 0xff0c6, 0xff105, 0xff1a6, 0xff1c7, 0xff1f6, 0xff211, 0xff3b6,
+    0xff3e7, 0xff3f6, 0xff407, 0xff412, 0xff5b6, 0xff5c7, 0xff5d6, 0xff5e7, 0xff5f6, 0xff663, 0xffbf0, 0xffc23,
+    0xffc80, 0xffca3, 0xffd00, 0xffd23, 0xffd80, 0xffda3, 0xffdd0, 0xffe07, 0xffe70, 0xffe87, 0xffef0, 0xfffc7,
+    0xfffe0, 0x100003, 0x1000c0, 0x1000d3, 0x100270, 0x100283, 0x1003b0, 0x1003c3, 0x1003e0, 0x1003f3, 0x1004e0, 0x100503,
+    0x1005e0, 0x100803, 0x100fb0, 0x101006, 0x101030, 0x101075, 0x101340, 0x101377, 0x101405, 0x101797, 0x1018a5, 0x1018c7,
+    0x1018f0, 0x101907, 0x1019d0, 0x101a07, 0x101a10, 0x101d07, 0x101fd4, 0x101fe0, 0x102803, 0x1029d0, 0x102a03, 0x102d10,
+    0x102e04, 0x102e15, 0x102fc0, 0x103003, 0x103205, 0x103240, 0x1032d3, 0x103415, 0x103423, 0x1034a5, 0x1034b0, 0x103503,
+    0x103764, 0x1037b0, 0x103803, 0x1039e0, 0x1039f6, 0x103a03, 0x103c40, 0x103c83, 0x103d06, 0x103d15, 0x103d60, 0x104001,
+    0x104282, 0x104503, 0x1049e0, 0x104a05, 0x104aa0, 0x104b01, 0x104d40, 0x104d82, 0x104fc0, 0x105003, 0x105280, 0x105303,
+    0x105640, 0x1056f6, 0x105701, 0x1057b0, 0x1057c1, 0x1058b0, 0x1058c1, 0x105930, 0x105941, 0x105960, 0x105972, 0x105a20,
+    0x105a32, 0x105b20, 0x105b32, 0x105ba0, 0x105bb2, 0x105bd0, 0x105c03, 0x105f40, 0x106003, 0x107370, 0x107403, 0x107560,
+    0x107603, 0x107680, 0x107803, 0x107860, 0x107873, 0x107b10, 0x107b23, 0x107bb0, 0x108003, 0x108060, 0x108083, 0x108090,
+    0x1080a3, 0x108360, 0x108373, 0x108390, 0x1083c3, 0x1083d0, 0x1083f3, 0x108560, 0x108576, 0x108585, 0x108603, 0x108777,
+    0x108795, 0x108803, 0x1089f0, 0x108a75, 0x108b00, 0x108e03, 0x108f30, 0x108f43, 0x108f60, 0x108fb5, 0x109003, 0x109165,
+    0x1091c0, 0x1091f6, 0x109203, 0x1093a0, 0x1093f6, 0x109403, 0x1095a0, 0x109803, 0x109b80, 0x109bc5, 0x109be3, 0x109c05,
+    0x109d00, 0x109d25, 0x10a003, 0x10a014, 0x10a040, 0x10a054, 0x10a070, 0x10a0c4, 0x10a103, 0x10a140, 0x10a153, 0x10a180,
+    0x10a193, 0x10a360, 0x10a384, 0x10a3b0, 0x10a3f4, 0x10a405, 0x10a490, 0x10a506, 0x10a590, 0x10a603, 0x10a7d5, 0x10a7f6,
+    0x10a803, 0x10a9d5, 0x10aa00, 0x10ac03, 0x10ac87, 0x10ac93, 0x10ae54, 0x10ae70, 0x10aeb5, 0x10af06, 0x10af70, 0x10b003,
+    0x10b360, 0x10b396, 0x10b403, 0x10b560, 0x10b585, 0x10b603, 0x10b730, 0x10b785, 0x10b803, 0x10b920, 0x10b996, 0x10b9d0,
+    0x10ba95, 0x10bb00, 0x10c003, 0x10c490, 0x10c801, 0x10cb30, 0x10cc02, 0x10cf30, 0x10cfa5, 0x10d003, 0x10d244, 0x10d280,
+    0x10d305, 0x10d3a0, 0x10d405, 0x10d4a3, 0x10d501, 0x10d660, 0x10d694, 0x10d6e6, 0x10d6f3, 0x10d702, 0x10d860, 0x10d8e7,
+    0x10d900, 0x10e605, 0x10e7f0, 0x10e803, 0x10eaa0, 0x10eab4, 0x10ead6, 0x10eae0, 0x10eb03, 0x10eb20, 0x10ec23, 0x10ec80,
+    0x10ed06, 0x10ed17, 0x10ed90, 0x10efa4, 0x10f003, 0x10f1d5, 0x10f273, 0x10f280, 0x10f303, 0x10f464, 0x10f515, 0x10f556,
+    0x10f5a0, 0x10f703, 0x10f824, 0x10f866, 0x10f8a0, 0x10fb03, 0x10fc55, 0x10fcc0, 0x10fe03, 0x10ff70, 0x110004, 0x110033,
+    0x110384, 0x110476, 0x1104e0, 0x110525, 0x110704, 0x110713, 0x110734, 0x110753, 0x110760, 0x1107f4, 0x110833, 0x110b04,
+    0x110bb6, 0x110bd0, 0x110be6, 0x110c24, 0x110c30, 0x110d03, 0x110e90, 0x110f05, 0x110fa0, 0x111004, 0x111033, 0x111274,
+    0x111350, 0x111365, 0x111406, 0x111443, 0x111454, 0x111473, 0x111480, 0x111503, 0x111734, 0x111746, 0x111763, 0x111770,
+    0x111804, 0x111833, 0x111b34, 0x111c13, 0x111c56, 0x111c94, 0x111cd6, 0x111ce4, 0x111d05, 0x111da3, 0x111db6, 0x111dc3,
+    0x111dd6, 0x111e00, 0x111e15, 0x111f50, 0x112003, 0x112120, 0x112133, 0x1122c4, 0x112386, 0x1123e4, 0x1123f3, 0x112414,
+    0x112420, 0x112803, 0x112870, 0x112883, 0x112890, 0x1128a3, 0x1128e0, 0x1128f3, 0x1129e0, 0x1129f3, 0x112a96, 0x112aa0,
+    0x112b03, 0x112df4, 0x112eb0, 0x112f05, 0x112fa0, 0x113004, 0x113040, 0x113053, 0x1130d0, 0x1130f3, 0x113110, 0x113133,
+    0x113290, 0x1132a3, 0x113310, 0x113323, 0x113340, 0x113353, 0x1133a0, 0x1133b4, 0x1133d3, 0x1133e4, 0x113450, 0x113474,
+    0x113490, 0x1134b4, 0x1134e0, 0x113503, 0x113510, 0x113574, 0x113580, 0x1135d3, 0x113624, 0x113640, 0x113664, 0x1136d0,
+    0x113704, 0x113750, 0x113803, 0x1138a0, 0x1138b3, 0x1138c0, 0x1138e3, 0x1138f0, 0x113903, 0x113b60, 0x113b73, 0x113b84,
+    0x113c10, 0x113c24, 0x113c30, 0x113c54, 0x113c60, 0x113c74, 0x113cb0, 0x113cc4, 0x113d13, 0x113d24, 0x113d33, 0x113d46,
+    0x113d60, 0x113d76, 0x113d90, 0x113e14, 0x113e30, 0x114003, 0x114354, 0x114473, 0x1144b6, 0x114505, 0x1145a6, 0x1145c0,
+    0x1145d6, 0x1145e4, 0x1145f3, 0x114620, 0x114803, 0x114b04, 0x114c43, 0x114c66, 0x114c73, 0x114c80, 0x114d05, 0x114da0,
+    0x115803, 0x115af4, 0x115b60, 0x115b84, 0x115c16, 0x115d83, 0x115dc4, 0x115de0, 0x116003, 0x116304, 0x116416, 0x116443,
+    0x116450, 0x116505, 0x1165a0, 0x116606, 0x1166d0, 0x116803, 0x116ab4, 0x116b83, 0x116b96, 0x116ba0, 0x116c05, 0x116ca0,
+    0x116d05, 0x116e40, 0x117003, 0x1171b0, 0x1171d4, 0x1172c0, 0x117305, 0x1173c6, 0x1173f7, 0x117403, 0x117470, 0x118003,
+    0x1182c4, 0x1183b6, 0x1183c0, 0x118a01, 0x118c02, 0x118e05, 0x118f30, 0x118ff3, 0x119070, 0x119093, 0x1190a0, 0x1190c3,
+    0x119140, 0x119153, 0x119170, 0x119183, 0x119304, 0x119360, 0x119374, 0x119390, 0x1193b4, 0x1193f3, 0x119404, 0x119413,
+    0x119424, 0x119446, 0x119470, 0x119505, 0x1195a0, 0x119a03, 0x119a80, 0x119aa3, 0x119d14, 0x119d80, 0x119da4, 0x119e13,
+    0x119e26, 0x119e33, 0x119e44, 0x119e50, 0x11a003, 0x11a014, 0x11a0b3, 0x11a334, 0x11a3a3, 0x11a3b4, 0x11a3f6, 0x11a474,
+    0x11a480, 0x11a503, 0x11a514, 0x11a5c3, 0x11a8a4, 0x11a9a6, 0x11a9d3, 0x11a9e6, 0x11aa30, 0x11ab03, 0x11af90, 0x11b006,
+    0x11b0a0, 0x11b604, 0x11b680, 0x11bc03, 0x11be16, 0x11be20, 0x11bf05, 0x11bfa0, 0x11c003, 0x11c090, 0x11c0a3, 0x11c2f4,
+    0x11c370, 0x11c384, 0x11c403, 0x11c416, 0x11c460, 0x11c505, 0x11c6d0, 0x11c706, 0x11c723, 0x11c900, 0x11c924, 0x11ca80,
+    0x11ca94, 0x11cb70, 0x11d003, 0x11d070, 0x11d083, 0x11d0a0, 0x11d0b3, 0x11d314, 0x11d370, 0x11d3a4, 0x11d3b0, 0x11d3c4,
+    0x11d3e0, 0x11d3f4, 0x11d463, 0x11d474, 0x11d480, 0x11d505, 0x11d5a0, 0x11d603, 0x11d660, 0x11d673, 0x11d690, 0x11d6a3,
+    0x11d8a4, 0x11d8f0, 0x11d904, 0x11d920, 0x11d934, 0x11d983, 0x11d990, 0x11da05, 0x11daa0, 0x11db03, 0x11ddc0, 0x11de05,
+    0x11dea0, 0x11ee03, 0x11ef34, 0x11ef76, 0x11ef90, 0x11f004, 0x11f023, 0x11f034, 0x11f043, 0x11f110, 0x11f123, 0x11f344,
+    0x11f3b0, 0x11f3e4, 0x11f436, 0x11f505, 0x11f5a4, 0x11f5b0, 0x11fb03, 0x11fb10, 0x11fc05, 0x11fd57, 0x11ff20, 0x11fff6,
+    0x120003, 0x1239a0, 0x124005, 0x1246f0, 0x124706, 0x124750, 0x124803, 0x125440, 0x12f903, 0x12ff16, 0x12ff30, 0x130003,
+    0x134300, 0x134404, 0x134413, 0x134474, 0x134560, 0x134603, 0x143fb0, 0x144003, 0x146470, 0x161003, 0x1611e4, 0x161305,
+    0x1613a0, 0x168003, 0x16a390, 0x16a403, 0x16a5f0, 0x16a605, 0x16a6a0, 0x16a6e6, 0x16a703, 0x16abf0, 0x16ac05, 0x16aca0,
+    0x16ad03, 0x16aee0, 0x16af04, 0x16af56, 0x16af60, 0x16b003, 0x16b304, 0x16b376, 0x16b3c7, 0x16b403, 0x16b446, 0x16b457,
+    0x16b460, 0x16b505, 0x16b5a0, 0x16b5b5, 0x16b620, 0x16b633, 0x16b780, 0x16b7d3, 0x16b900, 0x16d403, 0x16d6d6, 0x16d705,
+    0x16d7a0, 0x16e401, 0x16e602, 0x16e805, 0x16e976, 0x16e9b0, 0x16ea01, 0x16eb90, 0x16ebb2, 0x16ed40, 0x16f003, 0x16f4b0,
+    0x16f4f4, 0x16f503, 0x16f514, 0x16f880, 0x16f8f4, 0x16f933, 0x16fa00, 0x16fe03, 0x16fe26, 0x16fe33, 0x16fe44, 0x16fe50,
+    0x16ff04, 0x16ff23, 0x16ff45, 0x16ff70, 0x170003, 0x18cd60, 0x18cff3, 0x18d1f0, 0x18d803, 0x18df30, 0x1aff03, 0x1aff40,
+    0x1aff53, 0x1affc0, 0x1affd3, 0x1afff0, 0x1b0003, 0x1b1230, 0x1b1323, 0x1b1330, 0x1b1503, 0x1b1530, 0x1b1553, 0x1b1560,
+    0x1b1643, 0x1b1680, 0x1b1703, 0x1b2fc0, 0x1bc003, 0x1bc6b0, 0x1bc703, 0x1bc7d0, 0x1bc803, 0x1bc890, 0x1bc903, 0x1bc9a0,
+    0x1bc9c7, 0x1bc9d4, 0x1bc9f6, 0x1bca00, 0x1cc007, 0x1ccf05, 0x1ccfa7, 0x1ccfd0, 0x1cd007, 0x1ceb40, 0x1ceba7, 0x1ced10,
+    0x1cee07, 0x1cef10, 0x1cf004, 0x1cf2e0, 0x1cf304, 0x1cf470, 0x1cf507, 0x1cfc40, 0x1d0007, 0x1d0f60, 0x1d1007, 0x1d1270,
+    0x1d1297, 0x1d1654, 0x1d16a7, 0x1d16d4, 0x1d1730, 0x1d17b4, 0x1d1837, 0x1d1854, 0x1d18c7, 0x1d1aa4, 0x1d1ae7, 0x1d1eb0,
+    0x1d2007, 0x1d2424, 0x1d2457, 0x1d2460, 0x1d2c05, 0x1d2d40, 0x1d2e05, 0x1d2f40, 0x1d3007, 0x1d3570, 0x1d3605, 0x1d3790,
+    0x1d4001, 0x1d41a2, 0x1d4341, 0x1d44e2, 0x1d4550, 0x1d4562, 0x1d4681, 0x1d4822, 0x1d49c1, 0x1d49d0, 0x1d49e1, 0x1d4a00,
+    0x1d4a21, 0x1d4a30, 0x1d4a51, 0x1d4a70, 0x1d4a91, 0x1d4ad0, 0x1d4ae1, 0x1d4b62, 0x1d4ba0, 0x1d4bb2, 0x1d4bc0, 0x1d4bd2,
+    0x1d4c40, 0x1d4c52, 0x1d4d01, 0x1d4ea2, 0x1d5041, 0x1d5060, 0x1d5071, 0x1d50b0, 0x1d50d1, 0x1d5150, 0x1d5161, 0x1d51d0,
+    0x1d51e2, 0x1d5381, 0x1d53a0, 0x1d53b1, 0x1d53f0, 0x1d5401, 0x1d5450, 0x1d5461, 0x1d5470, 0x1d54a1, 0x1d5510, 0x1d5522,
+    0x1d56c1, 0x1d5862, 0x1d5a01, 0x1d5ba2, 0x1d5d41, 0x1d5ee2, 0x1d6081, 0x1d6222, 0x1d63c1, 0x1d6562, 0x1d6701, 0x1d68a2,
+    0x1d6a60, 0x1d6a81, 0x1d6c17, 0x1d6c22, 0x1d6db7, 0x1d6dc2, 0x1d6e21, 0x1d6fb7, 0x1d6fc2, 0x1d7157, 0x1d7162, 0x1d71c1,
+    0x1d7357, 0x1d7362, 0x1d74f7, 0x1d7502, 0x1d7561, 0x1d76f7, 0x1d7702, 0x1d7897, 0x1d78a2, 0x1d7901, 0x1d7a97, 0x1d7aa2,
+    0x1d7c37, 0x1d7c42, 0x1d7ca1, 0x1d7cb2, 0x1d7cc0, 0x1d7ce5, 0x1d8007, 0x1da004, 0x1da377, 0x1da3b4, 0x1da6d7, 0x1da754,
+    0x1da767, 0x1da844, 0x1da857, 0x1da876, 0x1da8c0, 0x1da9b4, 0x1daa00, 0x1daa14, 0x1dab00, 0x1df002, 0x1df0a3, 0x1df0b2,
+    0x1df1f0, 0x1df252, 0x1df2b0, 0x1e0004, 0x1e0070, 0x1e0084, 0x1e0190, 0x1e01b4, 0x1e0220, 0x1e0234, 0x1e0250, 0x1e0264,
+    0x1e02b0, 0x1e0303, 0x1e06e0, 0x1e08f4, 0x1e0900, 0x1e1003, 0x1e12d0, 0x1e1304, 0x1e1373, 0x1e13e0, 0x1e1405, 0x1e14a0,
+    0x1e14e3, 0x1e14f7, 0x1e1500, 0x1e2903, 0x1e2ae4, 0x1e2af0, 0x1e2c03, 0x1e2ec4, 0x1e2f05, 0x1e2fa0, 0x1e2ff7, 0x1e3000,
+    0x1e4d03, 0x1e4ec4, 0x1e4f05, 0x1e4fa0, 0x1e5d03, 0x1e5ee4, 0x1e5f03, 0x1e5f15, 0x1e5fb0, 0x1e5ff6, 0x1e6000, 0x1e6c03,
+    0x1e6df0, 0x1e6e03, 0x1e6e34, 0x1e6e43, 0x1e6e64, 0x1e6e73, 0x1e6ee4, 0x1e6f03, 0x1e6f54, 0x1e6f60, 0x1e6fe3, 0x1e7000,
+    0x1e7e03, 0x1e7e70, 0x1e7e83, 0x1e7ec0, 0x1e7ed3, 0x1e7ef0, 0x1e7f03, 0x1e7ff0, 0x1e8003, 0x1e8c50, 0x1e8c75, 0x1e8d04,
+    0x1e8d70, 0x1e9001, 0x1e9222, 0x1e9444, 0x1e94b3, 0x1e94c0, 0x1e9505, 0x1e95a0, 0x1e95e6, 0x1e9600, 0x1ec715, 0x1ecac7,
+    0x1ecad5, 0x1ecb07, 0x1ecb15, 0x1ecb50, 0x1ed015, 0x1ed2e7, 0x1ed2f5, 0x1ed3e0, 0x1ee003, 0x1ee040, 0x1ee053, 0x1ee200,
+    0x1ee213, 0x1ee230, 0x1ee243, 0x1ee250, 0x1ee273, 0x1ee280, 0x1ee293, 0x1ee330, 0x1ee343, 0x1ee380, 0x1ee393, 0x1ee3a0,
+    0x1ee3b3, 0x1ee3c0, 0x1ee423, 0x1ee430, 0x1ee473, 0x1ee480, 0x1ee493, 0x1ee4a0, 0x1ee4b3, 0x1ee4c0, 0x1ee4d3, 0x1ee500,
+    0x1ee513, 0x1ee530, 0x1ee543, 0x1ee550, 0x1ee573, 0x1ee580, 0x1ee593, 0x1ee5a0, 0x1ee5b3, 0x1ee5c0, 0x1ee5d3, 0x1ee5e0,
+    0x1ee5f3, 0x1ee600, 0x1ee613, 0x1ee630, 0x1ee643, 0x1ee650, 0x1ee673, 0x1ee6b0, 0x1ee6c3, 0x1ee730, 0x1ee743, 0x1ee780,
+    0x1ee793, 0x1ee7d0, 0x1ee7e3, 0x1ee7f0, 0x1ee803, 0x1ee8a0, 0x1ee8b3, 0x1ee9c0, 0x1eea13, 0x1eea40, 0x1eea53, 0x1eeaa0,
+    0x1eeab3, 0x1eebc0, 0x1eef07, 0x1eef20, 0x1f0007, 0x1f02c0, 0x1f0307, 0x1f0940, 0x1f0a07, 0x1f0af0, 0x1f0b17, 0x1f0c00,
+    0x1f0c17, 0x1f0d00, 0x1f0d17, 0x1f0f60, 0x1f1005, 0x1f10d7, 0x1f1ae0, 0x1f1e67, 0x1f2030, 0x1f2107, 0x1f23c0, 0x1f2407,
+    0x1f2490, 0x1f2507, 0x1f2520, 0x1f2607, 0x1f2660, 0x1f3007, 0x1f6d90, 0x1f6dc7, 0x1f6ed0, 0x1f6f07, 0x1f6fd0, 0x1f7007,
+    0x1f7da0, 0x1f7e07, 0x1f7ec0, 0x1f7f07, 0x1f7f10, 0x1f8007, 0x1f80c0, 0x1f8107, 0x1f8480, 0x1f8507, 0x1f85a0, 0x1f8607,
+    0x1f8880, 0x1f8907, 0x1f8ae0, 0x1f8b07, 0x1f8bc0, 0x1f8c07, 0x1f8c20, 0x1f8d07, 0x1f8d90, 0x1f9007, 0x1fa580, 0x1fa607,
+    0x1fa6e0, 0x1fa707, 0x1fa7d0, 0x1fa807, 0x1fa8b0, 0x1fa8e7, 0x1fac70, 0x1fac87, 0x1fac90, 0x1facd7, 0x1fadd0, 0x1fadf7,
+    0x1faeb0, 0x1faef7, 0x1faf90, 0x1fb007, 0x1fb930, 0x1fb947, 0x1fbf05, 0x1fbfa7, 0x1fbfb0, 0x200003, 0x2a6e00, 0x2a7003,
+    0x2b81e0, 0x2b8203, 0x2ceae0, 0x2ceb03, 0x2ebe10, 0x2ebf03, 0x2ee5e0, 0x2f8003, 0x2fa1e0, 0x300003, 0x3134b0, 0x313503,
+    0x3347a0, 0xe01004, 0xe01f00,
+};
+
+static int flash__class(uint32_t c)
+{
+    size_t lo = 0, hi = FLASH__COUNT(flash__unicode);
+    uint32_t e;
+    if (c < 128) return flash__ascii_class[c] - '0';
+    while (hi - lo > 1) {
+        size_t mid = lo + (hi - lo)/2;
+        if (flash__unicode[mid] >> 4 <= c) lo = mid; else hi = mid;
+    }
+    e = flash__unicode[lo];
+    if ((e & 15) != FLASH__CASES) return (int)(e & 15);
+    return (c - (e >> 4)) & 1 ? FLASH__LOWER : FLASH__UPPER;
+}
+
+/* Length of the character at p (p < end): 1 to 4, and *c; or 0 for bytes that are no UTF-8. *c is then U+FFFD. */
+static int flash__utf8(const uint8_t *p, const uint8_t *end, uint32_t *c)
+{
+    static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
+    int n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0, i;
+    uint32_t v = n < 2 ? *p : *p & (0x7fu >> n);
+    *c = 0xfffd;
+    if (!n || end - p < n) return 0;
+    for (i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        v = v << 6 | (p[i] & 0x3fu);
+    }
+    if (v < least[n] || v > 0x10ffff || (v >= 0xd800 && v < 0xe000)) return 0;
+    *c = v;
+    return n;
+}
+
+/* The character at p as the tokenizers count: always at least one byte. */
+static int flash__char(const uint8_t *p, const uint8_t *end, uint32_t *c)
+{
+    int n = flash__utf8(p, end, c);
+    return n ? n : 1;
+}
+
+/* Start of the character that ends at p (begin < p). Splits text exactly as going forward does: a lead byte is never
+   the inside of another character. */
+static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
+{
+    uint32_t c;
+    int n;
+    for (n = 2; n <= 4 && p - begin >= n; n++)
+        if (p[-n] >= 0xc2) return flash__utf8(p - n, p, &c) == n ? p - n : p - 1;
+    return p - 1;
+}
+
+/* ===== >>pretokenize ====================================================== */
+
+/* Byte-level BPE splits text into words before it merges. The published regular expressions (each model's
+   tokenizer.json) use few constructs, so they are written here in two characters an item and matched directly:
+   a class, then how often: . once, ? 0-1, * any, + 1 or more, 3 one to three (all greedy, backtracking). Classes:
+     L \p{L}   N \p{N}   s \s   n [\r\n]   / [\r\n/]   a [A-Za-z]   d [0-9]   m [\p{L}\p{M}]   P [\p{P}\p{S}]
+     u \p{P}   x [^\s\p{L}\p{N}]   p [^\r\n\p{L}\p{N}]   q [^\r\n\p{L}\p{P}\p{S}]   A ASCII \p{P}\p{S}
+     U [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]   l [\p{Ll}\p{Lm}\p{Lo}\p{M}]   D [\p{P}$+<=>^~|]   F D and `
+     C [4E00-9FA5 3040-30FF]   K [0800-9FA5 AC00-D7FF]   Z, Y: DeepSeek's lists of cased letters, of punctuation
+     ' 's|'t|'re|'ve|'m|'ll|'d   I the same in any case   ! (?!\S)   $ end; anything else is itself
+   Several passes: each splits the pieces of the one before; what a pass does not match stays a piece. */
+
+#define FLASH__GPT2   "'.| ?L+| ?N+| ?x+|s+!.|s+"
+#define FLASH__LLAMA3 "I.|p?L+|N3| ?x+n*|s*n+|s+!.|s+"
+#define FLASH__QWEN2  "I.|p?L+|N.| ?x+n*|s*n+|s+!.|s+"
+#define FLASH__TEKKEN "p?U*l+|p?U+l*|N.| ?x+/*|s*n+|s+!.|s+"
+#define FLASH__GPT4O  "p?U*l+I?|p?U+l*I?|N3| ?x+/*|s*n+|s+!.|s+"
+
+typedef struct flash__pre { const char *name; uint8_t whole_words, bos; const char *pass[7]; } flash__pre;
+
+static const flash__pre flash__pre_table[] = { /* name, whole words are looked up first, BOS by default, passes */
+    { "default",        0, 0, { "D+", FLASH__GPT2, "N+", "d.d.d." } },
+    { "gpt-2",          0, 0, { FLASH__GPT2 } },
+    { "mpt",            0, 0, { FLASH__GPT2 } },
+    { "olmo",           0, 0, { FLASH__GPT2 } },
+    { "starcoder",      0, 0, { "N.", FLASH__GPT2 } },
+    { "refact",         0, 0, { "N.", FLASH__GPT2 } },
+    { "command-r",      0, 0, { "N.", FLASH__GPT2 } },
+    { "smollm",         0, 0, { "N.", FLASH__GPT2 } },
+    { "llama-bpe",      1, 1, { FLASH__LLAMA3 } },
+    { "llama3",         1, 1, { FLASH__LLAMA3 } },
+    { "llama-v3",       1, 1, { FLASH__LLAMA3 } },
+    { "lfm2",           1, 1, { FLASH__LLAMA3 } },
+    { "qwen2",          0, 0, { FLASH__QWEN2 } },
+    { "deepseek-r1-qwen", 0, 0, { FLASH__QWEN2 } },
+    { "falcon",         0, 0, { "F+", FLASH__GPT2, "d.d.d." } },
+    { "deepseek-llm",   0, 0, { "n.", "s?Z+", "s?Y+", "s+$.", "K+", "N+" } },
+    { "deepseek-coder", 0, 0, { "n.", "s?L+", "s?u+", "K+", "N." } },
+    { "deepseek-v3",    0, 0, { "N3", "C+", "A.a+|q?m+| ?P+n*|s*n+|s+!.|s+" } },
+    { "gpt-4o",         0, 0, { FLASH__GPT4O } },
+    { "llama4",         0, 0, { FLASH__GPT4O } },
+    { "tekken",         1, 1, { FLASH__TEKKEN } },
+};
+
+static const flash__pre *flash__pre_find(const char *name, size_t n)
+{
+    size_t i;
+    for (i = 0; i < FLASH__COUNT(flash__pre_table); i++)
+        if (!flash__compare(name, n, flash__pre_table[i].name, strlen(flash__pre_table[i].name)))
+            return flash__pre_table + i;
+    return NULL;
+}
+
+static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n) /* [n] first, last, first, last ... */
+{
+    size_t i;
+    for (i = 0; i + 1 < n; i += 2) if (c >= range[i] && c <= range[i + 1]) return 1;
+    return 0;
+}
+
+static int flash__in(char what, uint32_t c)
+{
+    /* Cased letters of today's Unicode that DeepSeek's list, made for an older one, does not have. */
+    static const uint32_t uncased[] = { 0x560, 0x588, 0x10c7, 0x10c7, 0x10cd, 0x10cd, 0x10d0, 0x10ff, 0x1c80, 0x1c8a,
+        0x2d00, 0x2d2d, 0xa790, 0xa7fa, 0xab30, 0xab68, 0x10570, 0x105bc, 0x10d50, 0x10d85, 0x16e40, 0x16ed3,
+        0x1d400, 0x1df2a };
+    static const uint32_t punct[] = { '!', '/', ':', '~', 0xff01, 0xff0f, 0xff1a, 0xff5e, 0x2018, 0x201f,
+        0x3000, 0x3002 };
+    int k, letter, cased, newline = c == '\r' || c == '\n';
+    switch (what) { /* those that need no class */
+    case 'n': return newline;
+    case '/': return newline || c == '/';
+    case 'd': return c >= '0' && c <= '9';
+    case 'C': return (c >= 0x4e00 && c <= 0x9fa5) || (c >= 0x3040 && c <= 0x30ff);
+    case 'K': return (c >= 0x800 && c <= 0x9fa5) || (c >= 0xac00 && c <= 0xd7ff);
+    case 'Y': return flash__in_ranges(c, punct, FLASH__COUNT(punct));
+    default: break;
+    }
+    k = flash__class(c);
+    cased = k == FLASH__UPPER || k == FLASH__LOWER;
+    letter = cased || k == FLASH__LETTER;
+    switch (what) {
+    case 'L': return letter;
+    case 'N': return k == FLASH__NUMBER;
+    case 's': return k == FLASH__SPACE;
+    case 'a': return c < 128 && cased;
+    case 'm': return letter || k == FLASH__MARK;
+    case 'u': return k == FLASH__PUNCT;
+    case 'P': return k == FLASH__PUNCT || k == FLASH__SYMBOL;
+    case 'A': return c < 128 && (k == FLASH__PUNCT || k == FLASH__SYMBOL);
+    case 'x': return !letter && k != FLASH__NUMBER && k != FLASH__SPACE;
+    case 'p': return !letter && k != FLASH__NUMBER && !newline;
+    case 'q': return !letter && k != FLASH__PUNCT && k != FLASH__SYMBOL && !newline;
+    case 'U': return k == FLASH__UPPER || k == FLASH__LETTER || k == FLASH__MARK;
+    case 'l': return k == FLASH__LOWER || k == FLASH__LETTER || k == FLASH__MARK;
+    case 'D': case 'F': return k == FLASH__PUNCT || (c < 128 && k == FLASH__SYMBOL && (c != '`' || what == 'F'));
+    case 'Z': return cased ? !flash__in_ranges(c, uncased, FLASH__COUNT(uncased)) : c == 0x295;
+    default:  return c == (uint32_t)(unsigned char)what;
+    }
+}
+
+/* Length of 's, 't, 're, 've, 'm, 'll, 'd at p, or 0. */
+static size_t flash__contraction(const uint8_t *p, const uint8_t *end, int any_case)
+{
+    int a, b;
+    if (end - p < 2 || *p != '\'') return 0;
+    a = any_case ? flash__lower(p[1]) : p[1];
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if (end - p < 3) return 0;
+    b = any_case ? flash__lower(p[2]) : p[2];
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* End of the match of one alternative at p, NULL if it does not match. *stuck: no match begins before it. */
+static const uint8_t *flash__match(const char *item, const uint8_t *p, const uint8_t *end, const uint8_t **stuck)
+{
+    const uint8_t *q = p, *r;
+    uint32_t c;
+    int n, count = 0, least = item[0] && item[1] != '?' && item[1] != '*', most;
+    if (!*item || *item == '|') return p;
+    if (*item == '!') {
+        if (p < end) flash__char(p, end, &c);
+        return p == end || flash__class(c) == FLASH__SPACE ? flash__match(item + 2, p, end, stuck) : NULL;
+    }
+    if (*item == '$') return p == end ? flash__match(item + 2, p, end, stuck) : NULL;
+    if (*item == '\'' || *item == 'I') {
+        size_t length = flash__contraction(p, end, *item == 'I');
+        return length || !least ? flash__match(item + 2, p + length, end, stuck) : NULL;
+    }
+    most = item[1] == '3' ? 3 : item[1] == '.' || item[1] == '?' ? 1 : INT32_MAX;
+    for (; q < end && count < most; q += n, count++) {
+        n = flash__char(q, end, &c);
+        if (!flash__in(*item, c)) break;
+    }
+    for (; count >= least; count--) {
+        r = flash__match(item + 2, q, end, stuck);
+        if (r) return r;
+        if (item[2] == '$') { *stuck = q; return NULL; } /* a shorter run cannot reach the end either */
+        if (count) q = flash__char_before(p, q);
+    }
+    return NULL;
+}
+
+/* The first alternative of pattern that matches something at p, or NULL. */
+static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, const uint8_t *end, const uint8_t **stuck)
+{
+    const uint8_t *r;
+    for (;;) {
+        r = flash__match(pattern, p, end, stuck);
+        if (r && r > p) return r;
+        while (*pattern && *pattern != '|') pattern += 2;
+        if (!*pattern++) return NULL;
+    }
+}
+
+
+/* ===== >>vocab ============================================================ */
+
+/* The vocabulary, left where the file has it, plus an index. Every token stands for raw bytes: in SentencePiece files
+   U+2581 is a space; in byte-level BPE files each character is one byte (GPT-2's table). All look-ups compare raw
+   bytes, so text is never rewritten. Control, unknown, unused and byte tokens are not found by text.
+   KNOWN TRAPS: special ids and their defaults lie in [0, V) only if checked; scores and types may be shorter arrays or
+   of other types; <0x-1> is not a byte token. */
+
+enum { FLASH__VOCAB_NONE, FLASH__VOCAB_SPM, FLASH__VOCAB_BPE };
+enum { FLASH__TOKEN_NORMAL = 1, FLASH__TOKEN_UNKNOWN, FLASH__TOKEN_CONTROL, FLASH__TOKEN_USER, FLASH__TOKEN_UNUSED,
+       FLASH__TOKEN_BYTE };
+enum { FLASH__SPECIAL_BYTES_MAX = 512, FLASH__ENDS_MAX = 16 };
+
+typedef struct flash__vocab {
+    int             kind;
+    uint32_t        n, n_merge, n_special, token_bytes_max;
+    const uint8_t  *text;                    /* the token strings, 8 bytes of length before each            */
+    const uint8_t  *scores, *types;          /* [n] f32, i32; or NULL                                       */
+    uint32_t       *at;                      /* [n] offset of each text                                     */
+    int32_t        *slot;   size_t slots;    /* hash: raw bytes -> token                                    */
+    uint32_t       *left, *right, *result;   /* [n_merge] tokens, in order of rank                          */
+    int32_t        *merge_slot; size_t merge_slots; /* hash: (left, right) -> rank                          */
+    uint32_t       *special;                 /* [n_special] control and user tokens, sorted by text         */
+    int32_t         byte[256];               /* token of a byte, -1: none                                   */
+    int32_t         bos, eos, unk, ends[FLASH__ENDS_MAX];
+    int             n_ends, add_bos, add_eos, space_prefix, inner_space;
+    const flash__pre *pre;
+} flash__vocab;
+
+/* Raw bytes of up to two spans, one by one. */
+enum { FLASH__RAW, FLASH__SPM_TEXT, FLASH__BPE_TEXT };
+typedef struct flash__bytes { const uint8_t *p, *end, *p2, *end2; int mode; } flash__bytes;
+
+/* GPT-2's table backwards: the byte that a character stands for, -1 for none. Printable Latin-1 is itself; the other 68
+   bytes are U+0100... in order (github.com/openai/gpt-2/blob/master/src/encoder.py). */
+static int flash__bpe_byte(uint32_t c)
+{
+    if ((c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xff && c != 0xad)) return (int)c;
+    if (c < 0x100 || c > 0x143) return -1;
+    c -= 0x100;
+    return (int)(c < 33 ? c : c < 67 ? c + 0x7f - 33 : 0xad);
+}
+
+static int flash__next_byte(flash__bytes *b)
+{
+    uint32_t c;
+    int n, byte;
+    if (b->p == b->end) {
+        if (b->p2 == b->end2) return -1;
+        b->p = b->p2; b->end = b->end2;
+        b->p2 = b->end2 = NULL;
+    }
+    if (b->mode == FLASH__SPM_TEXT && b->end - b->p >= 3 && b->p[0] == 0xe2 && b->p[1] == 0x96 && b->p[2] == 0x81) {
+        b->p += 3;
+        return ' ';
+    }
+    if (b->mode == FLASH__BPE_TEXT && (n = flash__utf8(b->p, b->end, &c)) != 0 && (byte = flash__bpe_byte(c)) >= 0) {
+        b->p += n;
+        return byte;
+    }
+    return *b->p++;
+}
+
+static flash__bytes flash__span(const uint8_t *p, size_t n, int mode)
+{
+    flash__bytes b;
+    b.p = p; b.end = p + n;
+    b.p2 = b.end2 = NULL;
+    b.mode = mode;
+    return b;
+}
+
+static const uint8_t *flash__token_span(const flash__vocab *v, uint32_t id, size_t *n)
+{
+    const uint8_t *p = v->text + v->at[id];
+    *n = (size_t)flash__rd32(p - 8);
+    return p;
+}
+static int flash__token_type(const flash__vocab *v, uint32_t id)
+{
+    return v->types ? (int)flash__rd32(v->types + 4*(size_t)id) : FLASH__TOKEN_NORMAL;
+}
+static int flash__token_special(const flash__vocab *v, uint32_t id)
+{
+    int t = flash__token_type(v, id);
+    return t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_UNKNOWN;
+}
+
+/* The raw bytes of a normal or user token. */
+static flash__bytes flash__token_bytes(const flash__vocab *v, uint32_t id)
+{
+    size_t n;
+    const uint8_t *p = flash__token_span(v, id, &n);
+    if (v->kind == FLASH__VOCAB_SPM) return flash__span(p, n, FLASH__SPM_TEXT);
+    return flash__span(p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT : FLASH__RAW);
+}
+
+static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
+{
+    uint32_t h = 2166136261u;
+    int c;
+    while ((c = flash__next_byte(&b)) >= 0) h = (h ^ (uint32_t)c)*16777619u;
+    return (h ^ h >> 15)*0x2c1b3c6du;
+}
+
+/* Slot of the token with these raw bytes: it holds the token, or -1 if there is none. */
+static int32_t *flash__vocab_slot(const flash__vocab *v, flash__bytes b)
+{
+    size_t i = flash__hash(b) & (v->slots - 1);
+    for (; v->slot[i] >= 0; i = (i + 1) & (v->slots - 1)) {
+        flash__bytes x = b, y = flash__token_bytes(v, (uint32_t)v->slot[i]);
+        int c;
+        while ((c = flash__next_byte(&x)) == flash__next_byte(&y)) if (c < 0) return v->slot + i;
+    }
+    return v->slot + i;
+}
+
+static size_t flash__merge_hash(const flash__vocab *v, uint32_t l, uint32_t r)
+{
+    uint64_t h = ((uint64_t)l << 32 | r)*0x9e3779b97f4a7c15u;
+    return (size_t)(h >> 32) & (v->merge_slots - 1);
+}
+
+/* Rank of a merge, or -1. */
+static int32_t flash__merge_rank(const flash__vocab *v, uint32_t l, uint32_t r)
+{
+    size_t i = flash__merge_hash(v, l, r);
+    int32_t k;
+    for (; (k = v->merge_slot[i]) >= 0; i = (i + 1) & (v->merge_slots - 1))
+        if (v->left[k] == l && v->right[k] == r) return k;
+    return -1;
+}
+
+static int flash__special_less(const void *ctx, uint32_t a, uint32_t b)
+{
+    const flash__vocab *v = (const flash__vocab *)ctx;
+    size_t na, nb;
+    const uint8_t *pa = flash__token_span(v, a, &na), *pb = flash__token_span(v, b, &nb);
+    int c = flash__compare(pa, na, pb, nb);
+    return c ? c < 0 : a < b;
+}
+
+/* The longest special token that text begins with, -1 for none. Binary search, one more byte at a time. */
+static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const uint8_t *end, int all, size_t *length)
+{
+    uint32_t lo = 0, hi = v->n_special;
+    size_t k, n;
+    int32_t found = -1;
+    for (k = 0; lo < hi && p + k < end; k++) {
+        uint32_t a = lo, b = hi, mid;
+        while (a < b) { /* first whose byte k is not below p[k]; a text that ends before k comes first */
+            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a)/2], &n);
+            if (n <= k || t[k] < p[k]) a = mid + 1; else b = mid;
+        }
+        lo = a;
+        for (b = hi; a < b;) {
+            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a)/2], &n);
+            if (t[k] <= p[k]) a = mid + 1; else b = mid;
+        }
+        hi = a;
+        if (lo == hi) break;
+        flash__token_span(v, v->special[lo], &n);
+        if (n == k + 1) { /* texts sorted: the whole match, if any, is first; equal texts follow */
+            for (a = lo; a < hi && n == k + 1; a++) {
+                uint32_t id = v->special[a];
+                flash__token_span(v, id, &n);
+                if (n == k + 1 && (all || flash__token_type(v, id) == FLASH__TOKEN_USER)) {
+                    found = (int32_t)id;
+                    *length = n;
+                    break;
+                }
+            }
+        }
+    }
+    return found;
+}
+
+/* The value of a byte token's text <0xHH>, -1 for anything else. */
+static int flash__byte_token(const uint8_t *p, size_t n)
+{
+    int v = 0, i;
+    if (n != 6 || memcmp(p, "<0x", 3) || p[5] != '>') return -1;
+    for (i = 3; i < 5; i++) {
+        int c = flash__lower(p[i]);
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return -1;
+        v = v*16 + (c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    return v;
+}
+
+/* A key that must be of this type if it is there at all. *found 0: absent. */
+static flash_status flash__want(const flash_gguf *g, const char *key, flash_value_type type, flash_value_type item,
+                                flash_value *v, int *found, flash_error *err)
+{
+    *found = !flash_gguf_find(g, key, v);
+    if (*found && (v->type != type || v->item != item))
+        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(v->data - g->file.data), "key %s has the wrong type", key);
+    return FLASH_OK;
+}
+
+static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out, int *found, flash_error *err)
+{
+    flash_value v;
+    flash_status s = flash__want(g, key, FLASH_VALUE_U32, FLASH_VALUE_U32, &v, found, err);
+    if (!s && *found) *out = flash__rd32(v.data);
+    return s;
+}
+
+static flash_status flash__want_bool(const flash_gguf *g, const char *key, int *out, flash_error *err)
+{
+    flash_value v;
+    int found;
+    flash_status s = flash__want(g, key, FLASH_VALUE_BOOL, FLASH_VALUE_BOOL, &v, &found, err);
+    if (!s && found) *out = v.data[0] != 0;
+    return s;
+}
+
+/* Sizes that the plan needs: tokens, merges, special tokens. Before the index is there. */
+static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, flash_error *err)
+{
+    flash_value x;
+    int found;
+    uint32_t i, t;
+    flash_status s = flash__want(g, "tokenizer.ggml.model", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x, &found, err);
+    if (s) return s;
+    if (!found) return flash__fail(err, FLASH_E_FORMAT, 0, "the file has no tokenizer (key tokenizer.ggml.model)");
+    if (x.bytes == 5 && !memcmp(x.data, "llama", 5)) v->kind = FLASH__VOCAB_SPM;
+    else if (x.bytes == 4 && !memcmp(x.data, "gpt2", 4)) v->kind = FLASH__VOCAB_BPE;
+    else if ((x.bytes == 4 && !memcmp(x.data, "none", 4)) || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_OK;
+    else return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tokenizer model \"%t\" is not supported; llama and gpt2 are",
+                            (const char *)x.data, FLASH__MIN(x.bytes, (size_t)40));
+    s = flash__want(g, "tokenizer.ggml.tokens", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found, err);
+    if (s) return s;
+    if (!found || !x.count) return flash__fail(err, FLASH_E_FORMAT, 0, "the tokenizer has no tokens (key tokenizer.ggml.tokens)");
+    if (x.count > FLASH_VOCAB_MAX || x.bytes > UINT32_MAX)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u tokens; %u are allowed", x.count, (uint64_t)FLASH_VOCAB_MAX);
+    v->n = (uint32_t)x.count;
+    v->text = x.data;
+    s = flash__want(g, "tokenizer.ggml.token_type", FLASH_VALUE_ARRAY, FLASH_VALUE_I32, &x, &found, err);
+    if (!s && found && x.count != v->n)
+        s = flash__fail(err, FLASH_E_FORMAT, 0, "tokenizer.ggml.token_type has %u items for %u tokens", x.count, (uint64_t)v->n);
+    if (s) return s;
+    v->types = found ? x.data : NULL;
+    for (i = 0; found && i < v->n; i++) {
+        t = flash__rd32(x.data + 4*(size_t)i);
+        v->n_special += t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_USER || t == FLASH__TOKEN_UNKNOWN;
+    }
+    s = flash__want(g, "tokenizer.ggml.scores", FLASH_VALUE_ARRAY, FLASH_VALUE_F32, &x, &found, err);
+    if (!s && found && x.count != v->n)
+        s = flash__fail(err, FLASH_E_FORMAT, 0, "tokenizer.ggml.scores has %u items for %u tokens", x.count, (uint64_t)v->n);
+    if (s) return s;
+    v->scores = found ? x.data : NULL;
+    if (v->kind == FLASH__VOCAB_SPM && !found)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "a llama tokenizer needs scores (key tokenizer.ggml.scores)");
+    s = flash__want(g, "tokenizer.ggml.merges", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found, err);
+    if (s) return s;
+    if (v->kind == FLASH__VOCAB_BPE) {
+        if (!found) return flash__fail(err, FLASH_E_FORMAT, 0, "a gpt2 tokenizer needs merges (key tokenizer.ggml.merges)");
+        if (x.count > INT32_MAX/4) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u merges", x.count);
+        v->n_merge = (uint32_t)x.count;
+    }
+    v->slots = flash__pow2(v->n + v->n/2 + 1);
+    v->merge_slots = flash__pow2(v->n_merge + v->n_merge/2 + 1);
+    return FLASH_OK;
+}
+
+static void flash__vocab_plan(flash__vocab *v, flash__arena *a)
+{
+    v->at = (uint32_t *)flash__take(a, v->n, 4);
+    v->slot = (int32_t *)flash__take(a, v->n ? v->slots : 0, 4);
+    v->special = (uint32_t *)flash__take(a, v->n_special, 4);
+    v->left = (uint32_t *)flash__take(a, v->n_merge, 4);
+    v->right = (uint32_t *)flash__take(a, v->n_merge, 4);
+    v->result = (uint32_t *)flash__take(a, v->n_merge, 4);
+    v->merge_slot = (int32_t *)flash__take(a, v->n_merge ? v->merge_slots : 0, 4);
+}
+
+/* Reads the merges as tokens: "left right" in the file, rank by place. */
+static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, flash_error *err)
+{
+    flash_value x;
+    size_t at = 0, n, i, k;
+    const char *text;
+    uint32_t rank = 0;
+    if (!v->n_merge) return FLASH_OK;
+    flash_gguf_find(g, "tokenizer.ggml.merges", &x);
+    memset(v->merge_slot, 0xff, v->merge_slots*4);
+    for (; (text = flash_value_string(&x, &at, &n)) != NULL; rank++) {
+        const uint8_t *p = (const uint8_t *)text;
+        flash__bytes l, r, both;
+        int32_t id[3];
+        for (i = 1; i < n && p[i] != ' '; i++) {}
+        if (i + 1 >= n)
+            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "merge %u is not two parts with a space "
+                               "between: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
+        l = flash__span(p, i, FLASH__BPE_TEXT);
+        r = flash__span(p + i + 1, n - i - 1, FLASH__BPE_TEXT);
+        both = l;
+        both.p2 = r.p; both.end2 = r.end;
+        id[0] = *flash__vocab_slot(v, l);
+        id[1] = *flash__vocab_slot(v, r);
+        id[2] = *flash__vocab_slot(v, both);
+        if (id[0] < 0 || id[1] < 0 || id[2] < 0)
+            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "merge %u names a token that the vocabulary "
+                               "lacks: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
+        v->left[rank] = (uint32_t)id[0];
+        v->right[rank] = (uint32_t)id[1];
+        v->result[rank] = (uint32_t)id[2];
+        k = flash__merge_hash(v, v->left[rank], v->right[rank]);
+        while (v->merge_slot[k] >= 0) k = (k + 1) & (v->merge_slots - 1);
+        v->merge_slot[k] = (int32_t)rank;
+    }
+    return FLASH_OK;
+}
+
+static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key, int32_t fallback,
+                                    int32_t *out, flash_error *err)
+{
+    uint32_t id = 0;
+    int found;
+    flash_status s = flash__want_u32(g, key, &id, &found, err);
+    if (s) return s;
+    if (found && id >= v->n)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "%s is %u; there are %u tokens", key, (uint64_t)id, (uint64_t)v->n);
+    *out = found ? (int32_t)id : fallback >= 0 && (uint32_t)fallback < v->n ? fallback : -1;
+    return FLASH_OK;
+}
+
+static void flash__add_end(flash__vocab *v, int32_t id)
+{
+    if (id >= 0 && v->n_ends < FLASH__ENDS_MAX) v->ends[v->n_ends++] = id;
+}
+
+/* Fills the index that flash__vocab_plan has carved. */
+static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, const flash_model_desc *desc, flash_error *err)
+{
+    static const char *const end_text[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+        "<|end_of_text|>", "<|eom_id|>", "<|eot|>", "</s>", "<|end_of_turn|>" };
+    flash_value x;
+    size_t at = 0, n, k;
+    const char *text;
+    uint32_t i = 0, special = 0;
+    int found, spm = v->kind == FLASH__VOCAB_SPM;
+    int32_t id;
+    flash_status s;
+    v->bos = v->eos = v->unk = -1;
+    if (v->kind == FLASH__VOCAB_NONE) return FLASH_OK;
+    for (k = 0; k < 256; k++) v->byte[k] = -1;
+    memset(v->slot, 0xff, v->slots*4);
+    flash_gguf_find(g, "tokenizer.ggml.tokens", &x);
+    for (; (text = flash_value_string(&x, &at, &n)) != NULL; i++) {
+        const uint8_t *p = (const uint8_t *)text;
+        int type, byte = flash__byte_token(p, n), last = -1, c;
+        if (n > FLASH_TOKEN_BYTES_MAX)
+            return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data), "token %u has %u bytes; %u are allowed",
+                               (uint64_t)i, (uint64_t)n, (uint64_t)FLASH_TOKEN_BYTES_MAX);
+        v->at[i] = (uint32_t)(p - v->text);
+        v->token_bytes_max = FLASH__MAX(v->token_bytes_max, (uint32_t)n);
+        type = flash__token_type(v, i);
+        if (!v->types && spm && byte >= 0) type = FLASH__TOKEN_BYTE;
+        if (type == FLASH__TOKEN_BYTE) {
+            if (byte < 0) return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "token %u is a byte token "
+                                             "without a byte: \"%t\"", (uint64_t)i, text, FLASH__MIN(n, (size_t)64));
+            if (v->byte[byte] < 0) v->byte[byte] = (int32_t)i;
+        } else if (type == FLASH__TOKEN_NORMAL || type == FLASH__TOKEN_USER) {
+            flash__bytes b = flash__token_bytes(v, i);
+            int32_t *slot = flash__vocab_slot(v, b);
+            if (n && *slot < 0) *slot = (int32_t)i;
+            while ((c = flash__next_byte(&b)) >= 0) {
+                if (c == ' ' && last != ' ' && last >= 0) v->inner_space = 1;
+                last = c;
+            }
+        }
+        if (type == FLASH__TOKEN_CONTROL || type == FLASH__TOKEN_USER || type == FLASH__TOKEN_UNKNOWN) {
+            if (n > FLASH__SPECIAL_BYTES_MAX)
+                return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data), "special token %u has %u bytes; %u "
+                                   "are allowed", (uint64_t)i, (uint64_t)n, (uint64_t)FLASH__SPECIAL_BYTES_MAX);
+            if (n) v->special[special++] = i;
+        }
+    }
+    v->n_special = special;
+    flash__sort(v->special, special, flash__special_less, v);
+    for (k = 0; k < 256 && !spm; k++) {
+        uint8_t byte = (uint8_t)k;
+        v->byte[k] = *flash__vocab_slot(v, flash__span(&byte, 1, FLASH__RAW));
+    }
+    if ((s = flash__vocab_merges(g, v, err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos, err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos, err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk, err)) != 0) return s;
+    flash__add_end(v, v->eos);
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eot_token_id", -1, &id, err)) != 0) return s;
+    flash__add_end(v, id);
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eom_token_id", -1, &id, err)) != 0) return s;
+    flash__add_end(v, id);
+    for (k = 0; k < FLASH__COUNT(end_text); k++) {
+        const uint8_t *p = (const uint8_t *)end_text[k];
+        id = flash__special_at(v, p, p + strlen(end_text[k]), 1, &n);
+        if (id >= 0 && n == strlen(end_text[k]) && flash__token_type(v, (uint32_t)id) == FLASH__TOKEN_CONTROL)
+            flash__add_end(v, id);
+    }
+    v->space_prefix = spm;
+    v->add_bos = spm;
+    if (v->kind == FLASH__VOCAB_BPE) {
+        s = flash__want(g, "tokenizer.ggml.pre", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x, &found, err);
+        if (s) return s;
+        if (!found) flash__note(&desc->host, 1, "the file names no pre-tokenizer: using \"default\", which may be wrong");
+        v->pre = found ? flash__pre_find((const char *)x.data, x.bytes) : flash__pre_find("default", 7);
+        if (!v->pre) {
+            if (!desc->any_pretokenizer)
+                return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)(x.data - g->file.data), "pre-tokenizer \"%t\" is not known; "
+                                   "the option any_pretokenizer reads it as \"default\"", (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
+            flash__note(&desc->host, 1, "pre-tokenizer \"%t\" is not known: using \"default\"", (const char *)x.data,
+                       FLASH__MIN(x.bytes, (size_t)64));
+            v->pre = flash__pre_find("default", 7);
+        }
+        v->add_bos = v->pre->bos;
+    }
+    if ((s = flash__want_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos, err)) != 0) return s;
+    if ((s = flash__want_bool(g, "tokenizer.ggml.add_eos_token", &v->add_eos, err)) != 0) return s;
+    return flash__want_bool(g, "tokenizer.ggml.add_space_prefix", &v->space_prefix, err);
+}
+
+/* ===== >>arch ============================================================= */
+
+/* What each architecture calls its tensors and which shapes they have: data, not code. Names and shapes: docs/gguf.md and
+   src/llama-arch.cpp of github.com/ggml-org/llama.cpp. Shapes are written [rows, cols]; files store cols first.
+   KNOWN TRAPS: llama files rotate neighbouring pairs (their converter permutes q and k); per-layer arrays must have one
+   item per layer; a head count of 0 divides. */
+
+enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_Q, FLASH__DIM_KV, FLASH__DIM_F, FLASH__DIM_V, FLASH__DIM_ROPE };
+
+typedef struct flash__mat { const uint8_t *data; flash_type type; int rows, cols; size_t row_bytes; } flash__mat;
+
+typedef struct flash__layer {
+    const float *attn_norm, *ffn_norm;                    /* [D]                        */
+    const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none         */
+    flash__mat   q, k, v, o, gate, up, down;
+} flash__layer;
+
+typedef struct flash__root { /* what is not in a layer */
+    const float *out_norm, *rope_factors;
+    flash__mat   embed, head;
+} flash__root;
+
+typedef struct flash__tensor_rule {
+    const char *name;
+    uint8_t  matrix, needed, rows, cols; /* matrix 0: a vector of rows floats, stored as F32 */
+    uint16_t at;                         /* offset of its field                              */
+} flash__tensor_rule;
+
+#define FLASH__LAYER(field) (uint16_t)offsetof(flash__layer, field)
+static const flash__tensor_rule flash__layer_rules[] = {
+    { "attn_norm.weight",   0, 1, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(attn_norm) },
+    { "attn_q.weight",      1, 1, FLASH__DIM_Q,  FLASH__DIM_D,   FLASH__LAYER(q) },
+    { "attn_k.weight",      1, 1, FLASH__DIM_KV, FLASH__DIM_D,   FLASH__LAYER(k) },
+    { "attn_v.weight",      1, 1, FLASH__DIM_KV, FLASH__DIM_D,   FLASH__LAYER(v) },
+    { "attn_output.weight", 1, 1, FLASH__DIM_D,  FLASH__DIM_Q,   FLASH__LAYER(o) },
+    { "attn_q.bias",        0, 0, FLASH__DIM_Q,  FLASH__DIM_ONE, FLASH__LAYER(bq) },
+    { "attn_k.bias",        0, 0, FLASH__DIM_KV, FLASH__DIM_ONE, FLASH__LAYER(bk) },
+    { "attn_v.bias",        0, 0, FLASH__DIM_KV, FLASH__DIM_ONE, FLASH__LAYER(bv) },
+    { "attn_output.bias",   0, 0, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(bo) },
+    { "ffn_norm.weight",    0, 1, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(ffn_norm) },
+    { "ffn_gate.weight",    1, 1, FLASH__DIM_F,  FLASH__DIM_D,   FLASH__LAYER(gate) },
+    { "ffn_up.weight",      1, 1, FLASH__DIM_F,  FLASH__DIM_D,   FLASH__LAYER(up) },
+    { "ffn_down.weight",    1, 1, FLASH__DIM_D,  FLASH__DIM_F,   FLASH__LAYER(down) },
+    { "ffn_gate.bias",      0, 0, FLASH__DIM_F,  FLASH__DIM_ONE, FLASH__LAYER(bgate) },
+    { "ffn_up.bias",        0, 0, FLASH__DIM_F,  FLASH__DIM_ONE, FLASH__LAYER(bup) },
+    { "ffn_down.bias",      0, 0, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(bdown) },
+};
+#define FLASH__ROOT(field) (uint16_t)offsetof(flash__root, field)
+static const flash__tensor_rule flash__root_rules[] = {
+    { "token_embd.weight",  1, 1, FLASH__DIM_V,    FLASH__DIM_D,   FLASH__ROOT(embed) },
+    { "output_norm.weight", 0, 1, FLASH__DIM_D,    FLASH__DIM_ONE, FLASH__ROOT(out_norm) },
+    { "output.weight",      1, 0, FLASH__DIM_V,    FLASH__DIM_D,   FLASH__ROOT(head) },
+    { "rope_freqs.weight",  0, 0, FLASH__DIM_ROPE, FLASH__DIM_ONE, FLASH__ROOT(rope_factors) },
+};
+
+typedef struct flash__arch_fact { const char *name; int rope_style; } flash__arch_fact;
+static const flash__arch_fact flash__archs[] = {
+    { "llama", FLASH_ROPE_PAIRS },
+};
+
+static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
+{
+    switch (dim) {
+    case FLASH__DIM_D:    return (uint64_t)a->d_model;
+    case FLASH__DIM_Q:    return (uint64_t)l->n_head*(uint64_t)a->d_head;
+    case FLASH__DIM_KV:   return (uint64_t)l->n_kv_head*(uint64_t)a->d_head;
+    case FLASH__DIM_F:    return (uint64_t)l->d_ffn;
+    case FLASH__DIM_V:    return (uint64_t)a->n_vocab;
+    case FLASH__DIM_ROPE: return (uint64_t)a->rope_dims/2;
+    default:              return 1;
+    }
+}
+
+FLASH_API uint64_t flash_arch_params(const flash_arch *a)
+{
+    uint64_t n, D, Q, KV, F;
+    int i;
+    if (!a) return 0;
+    D = (uint64_t)a->d_model;
+    n = D + D*(uint64_t)a->n_vocab*(a->tied ? 1 : 2);
+    for (i = 0; i < a->n_layer; i++) {
+        Q = flash__dim(a, a->layer + i, FLASH__DIM_Q);
+        KV = flash__dim(a, a->layer + i, FLASH__DIM_KV);
+        F = flash__dim(a, a->layer + i, FLASH__DIM_F);
+        if (Q) n += D + 2*D*Q + 2*D*KV;
+        if (F) n += D + 3*D*F;
+    }
+    return n;
+}
+
+FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_type kv)
+{
+    uint64_t n = 0;
+    int i;
+    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || (kv != FLASH_TYPE_F32 && kv != FLASH_TYPE_F16)) return 0;
+    for (i = 0; i < a->n_layer; i++) n += 2*flash__dim(a, a->layer + i, FLASH__DIM_KV)*flash_row_bytes(kv, (size_t)n_ctx);
+    return n;
+}
+
+/* --- reading the hyper-parameters ------------------------------------------ */
+
+/* One reader with a sticky status, so that the list below reads as a list. */
+typedef struct flash__hyper { const flash_gguf *g; const char *arch; flash_error *err; flash_status status; char key[96]; } flash__hyper;
+
+static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
+{
+    char *p = h->key, *end = h->key + sizeof h->key - 1;
+    p = flash__put(p, end, h->arch, strlen(h->arch));
+    p = flash__put(p, end, ".", 1);
+    p = flash__put(p, end, name, strlen(name));
+    *p = 0;
+    return !h->status && !flash_gguf_find(h->g, h->key, v);
+}
+
+static int64_t flash__hyper_range(flash__hyper *h, const flash_value *v, uint64_t i, int64_t least, int64_t most)
+{
+    int64_t x = flash_value_integer(v, i);
+    if (x < least || x > most)
+        h->status = flash__fail(h->err, x > most ? FLASH_E_TOO_LARGE : FLASH_E_FORMAT, (uint64_t)(v->data - h->g->file.data),
+                                "%s is %i; %i to %i are allowed", h->key, x > INT32_MAX ? INT32_MAX : (int)x, (int)least, (int)most);
+    return x;
+}
+
+static void flash__hyper_absent(flash__hyper *h)
+{
+    if (!h->status) h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is missing", h->key);
+}
+
+/* fallback < least: the key must be there. */
+static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback, int64_t least, int64_t most)
+{
+    flash_value v;
+    if (!flash__hyper_find(h, name, &v)) {
+        if (fallback < least) flash__hyper_absent(h);
+        return (int)fallback;
+    }
+    if (v.type != FLASH_VALUE_U32) {
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has the wrong type", h->key);
+        return (int)fallback;
+    }
+    return (int)flash__hyper_range(h, &v, 0, least, most);
+}
+
+/* A finite number above 0. fallback 0: the key must be there. */
+static float flash__hyper_float(flash__hyper *h, const char *name, float fallback)
+{
+    flash_value v;
+    float x;
+    if (!flash__hyper_find(h, name, &v)) {
+        if (!(fallback > 0)) flash__hyper_absent(h);
+        return fallback;
+    }
+    x = v.type == FLASH_VALUE_F32 ? flash__rdf32(v.data) : 0;
+    if (!(x > 0 && x < 3e38f))
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                "key %s is no finite 32-bit float above 0", h->key);
+    return x;
+}
+
+/* One number for all layers, or one for each. fallback -1: the key must be there. */
+static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, int fallback, int least, int most, int32_t *out)
+{
+    flash_value v;
+    int i, found = flash__hyper_find(h, name, &v);
+    if (!found && fallback == -1) flash__hyper_absent(h);
+    if (found && v.item != FLASH_VALUE_U32 && (v.item != FLASH_VALUE_I32 || v.type != FLASH_VALUE_ARRAY))
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has the wrong type", h->key);
+    else if (found && v.type == FLASH_VALUE_ARRAY && v.count != (uint64_t)n_layer)
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has %u items for %i layers",
+                                h->key, v.count, n_layer);
+    for (i = 0; i < n_layer && !h->status && found; i++)
+        out[i] = (int32_t)flash__hyper_range(h, &v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)i : 0, least, most);
+}
+
+/* Name of the architecture; "general.architecture" must be a short text. */
+static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_error *err)
+{
+    flash_value v;
+    int found;
+    flash_status s = flash__want(g, "general.architecture", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &v, &found, err);
+    if (s) return s;
+    if (!found || !v.bytes || v.bytes > 31 || memchr(v.data, 0, v.bytes))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "key general.architecture is missing or no short text");
+    memcpy(name, v.data, v.bytes);
+    name[v.bytes] = 0;
+    return FLASH_OK;
+}
+
+static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a)
+{
+    flash_value v;
+    a->rope_base = flash__hyper_float(h, "rope.freq_base", 10000.0f);
+    if (!h->status && a->rope_base < 1)
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is below 1", h->key);
+    a->rope_factor = flash__hyper_float(h, "rope.scaling.factor", flash__hyper_float(h, "rope.scale_linear", 1.0f));
+    a->rope_attn_factor = flash__hyper_float(h, "rope.scaling.attn_factor", 1.0f);
+    a->rope_beta_fast = flash__hyper_float(h, "rope.scaling.yarn_beta_fast", 32.0f);
+    a->rope_beta_slow = flash__hyper_float(h, "rope.scaling.yarn_beta_slow", 1.0f);
+    a->rope_n_ctx = flash__hyper_int(h, "rope.scaling.original_context_length", a->n_ctx, 1, INT32_MAX);
+    a->rope_scaling = a->rope_factor != 1.0f ? FLASH_ROPE_LINEAR : FLASH_ROPE_PLAIN;
+    if (flash__hyper_find(h, "rope.scaling.type", &v)) {
+        const char *text = (const char *)v.data;
+        if (v.type != FLASH_VALUE_STRING)
+            return h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s has the wrong type", h->key);
+        if (!flash__compare(text, v.bytes, "none", 4)) { a->rope_scaling = FLASH_ROPE_PLAIN; a->rope_factor = 1; }
+        else if (!flash__compare(text, v.bytes, "linear", 6)) a->rope_scaling = FLASH_ROPE_LINEAR;
+        else if (!flash__compare(text, v.bytes, "llama3", 6)) a->rope_scaling = FLASH_ROPE_LLAMA3;
+        else if (!flash__compare(text, v.bytes, "yarn", 4)) a->rope_scaling = FLASH_ROPE_YARN;
+        else h->status = flash__fail(h->err, FLASH_E_UNSUPPORTED, (uint64_t)(v.data - h->g->file.data), "rope scaling \"%t\" is not "
+                                     "supported; none, linear, llama3 and yarn are", text, FLASH__MIN(v.bytes, (size_t)40));
+    }
+    a->rope_low_freq = flash__hyper_float(h, "rope.scaling.low_freq_factor", 1.0f);
+    a->rope_high_freq = flash__hyper_float(h, "rope.scaling.high_freq_factor", 4.0f);
+    if (!h->status && a->rope_high_freq <= a->rope_low_freq)
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is not above low_freq_factor", h->key);
+    return h->status;
+}
+
+/* Reads and checks all hyper-parameters. n_layer is known already. */
+static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token, flash_arch *a, flash_error *err)
+{
+    int32_t list[FLASH_LAYERS_MAX];
+    flash__hyper h;
+    flash_value v;
+    flash_tensor t;
+    size_t k;
+    int i;
+    memset(a, 0, sizeof *a);
+    h.g = g; h.arch = a->name; h.err = err;
+    h.status = flash__arch_name(g, a->name, err);
+    if (h.status) return h.status;
+    for (k = 0; k < FLASH__COUNT(flash__archs) && strcmp(flash__archs[k].name, a->name); k++) {}
+    if (k == FLASH__COUNT(flash__archs))
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "architecture \"%s\" is not supported; llama is", a->name);
+    a->rope_style = flash__archs[k].rope_style;
+    a->n_layer = n_layer;
+    a->d_model = flash__hyper_int(&h, "embedding_length", 0, 1, FLASH_DIM_MAX);
+    a->n_ctx = flash__hyper_int(&h, "context_length", 0, 1, INT32_MAX);
+    a->norm_eps = flash__hyper_float(&h, "attention.layer_norm_rms_epsilon", 0);
+    if (flash__hyper_int(&h, "expert_count", 0, 0, INT32_MAX) > 0 && !h.status)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "mixtures of experts are not supported");
+    flash__hyper_layers(&h, "attention.head_count", n_layer, -1, 1, 65535, list);
+    for (i = 0; i < n_layer && !h.status; i++) a->layer[i].n_head = a->layer[i].n_kv_head = (uint16_t)list[i];
+    for (i = 0; i < n_layer && !h.status; i++) list[i] = a->layer[i].n_head;
+    flash__hyper_layers(&h, "attention.head_count_kv", n_layer, 0, 1, 65535, list);
+    for (i = 0; i < n_layer && !h.status; i++) {
+        a->layer[i].n_kv_head = (uint16_t)list[i];
+        if (a->layer[i].n_head % list[i])
+            return flash__fail(err, FLASH_E_FORMAT, 0, "layer %i: %i heads cannot share %i key/value heads", i,
+                               (int)a->layer[i].n_head, (int)list[i]);
+    }
+    flash__hyper_layers(&h, "feed_forward_length", n_layer, -1, 1, FLASH_DIM_MAX, list);
+    for (i = 0; i < n_layer && !h.status; i++) a->layer[i].d_ffn = list[i];
+    if (h.status) return h.status;
+    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/a->layer[0].n_head, 1, FLASH_HEAD_MAX);
+    if (flash__hyper_int(&h, "attention.value_length", a->d_head, 1, FLASH_HEAD_MAX) != a->d_head && !h.status)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "values of another size than keys are not supported");
+    a->rope_dims = flash__hyper_int(&h, "rope.dimension_count", a->d_head, 2, a->d_head);
+    if (!h.status && a->rope_dims & 1) return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
+    if (flash__arch_rope(&h, a)) return h.status;
+    a->attention_scale = 1.0f/sqrtf((float)a->d_head);
+    for (i = 0; i < n_layer; i++)
+        if (flash__dim(a, a->layer + i, FLASH__DIM_Q) > FLASH_DIM_MAX)
+            return flash__fail(err, FLASH_E_TOO_LARGE, 0, "layer %i: %i heads of %i", i, (int)a->layer[i].n_head, a->d_head);
+    if (flash_gguf_find_tensor(g, "token_embd.weight", &t))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "tensor token_embd.weight is missing");
+    if (t.ne[1] > FLASH_VOCAB_MAX) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "an embedding of %u tokens", t.ne[1]);
+    a->n_vocab = (int)t.ne[1];
+    if (n_token && n_token != (uint32_t)a->n_vocab)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "token_embd.weight has %i rows for %u tokens", a->n_vocab, (uint64_t)n_token);
+    if (flash__hyper_find(&h, "vocab_size", &v)) flash__hyper_int(&h, "vocab_size", 0, a->n_vocab, a->n_vocab);
+    a->tied = flash_gguf_find_tensor(g, "output.weight", &t) != FLASH_OK;
+    return h.status;
+}
+
+/* ===== >>model ============================================================ */
+
+/* Loading: survey the file (how large will the index be), plan one block, fill it. Matrices stay in the file; vectors
+   (norms, biases) are copied as floats, since a file may be unaligned or the machine big-endian. */
+
+struct flash_model {
+    flash_gguf       g;      /* must be first among what holds the file */
+    flash_model_desc desc;
+    flash_arch       arch;
+    flash__kernels   k;
+    flash__vocab     vocab;
+    flash__root      root;
+    flash__layer    *layer;  /* [L] */
+    float           *vector; /* pool for vectors */
+    size_t           n_vector, vector_used;
+    double           rope_speed[FLASH_HEAD_MAX/2]; /* [rope_dims/2] angle per position */
+    float            rope_scale;                   /* of cos and sin (YaRN)            */
+    size_t           block;  /* [B] */
+};
+
+typedef struct flash__survey { flash_gguf g; flash__vocab vocab; int n_layer; size_t n_vector; } flash__survey;
+
+/* Finds the sizes that the plan needs; checks the container. Leaves the file open on success. */
+static flash_status flash__model_survey(flash__survey *s, const flash_model_desc *desc, flash_error *err)
+{
+    flash__hyper h;
+    flash__cursor c;
+    flash_value v;
+    flash_tensor t;
+    uint64_t offset;
+    uint32_t i;
+    char name[32];
+    memset(s, 0, sizeof *s);
+    s->g.host = desc->host;
+    h.status = flash__file_open(&s->g.file, &desc->source, &desc->host, err);
+    if (h.status) return h.status;
+    h.g = &s->g; h.arch = name; h.err = err;
+    h.status = flash__gguf_scan(&s->g, err);
+    if (!h.status) h.status = flash__vocab_survey(&s->g, &s->vocab, err);
+    if (!h.status && !desc->vocab_only) {
+        h.status = flash__arch_name(&s->g, name, err);
+        if (!h.status && !flash_gguf_find(&s->g, "split.count", &v) && flash_value_integer(&v, 0) > 1)
+            h.status = flash__fail(err, FLASH_E_UNSUPPORTED, 0, "one part of a model split into %i files: merge them first "
+                                   "(llama-gguf-split --merge)", (int)(flash_value_integer(&v, 0) & 0xffff));
+        if (!h.status) s->n_layer = flash__hyper_int(&h, "block_count", 0, 1, FLASH_LAYERS_MAX);
+        if (!h.status && s->g.n_tensor < (uint32_t)s->n_layer)
+            h.status = flash__fail(err, FLASH_E_FORMAT, 0, "%i layers, but only %u tensors", s->n_layer, (uint64_t)s->g.n_tensor);
+        c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_OK;
+        for (i = 0; i < s->g.n_tensor && !h.status && !flash__read_info(&c, &t, &offset); i++)
+            if (t.type == FLASH_TYPE_F32 && t.ne[0]*4 == t.bytes) s->n_vector += (size_t)((t.ne[0] + 15) & ~(uint64_t)15);
+    }
+    if (h.status) flash__file_close(&s->g.file, &desc->host);
+    return h.status;
+}
+
+/* Carves everything out of the arena, in a fixed order. */
+static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash__arena *a, flash_error *err)
+{
+    flash_model *m = (flash_model *)flash__take(a, 1, sizeof *m);
+    flash__layer *layer;
+    float *vector;
+    flash_status status;
+    if (m) { memset(m, 0, sizeof *m); m->g = s->g; m->vocab = s->vocab; }
+    status = flash__gguf_index(m ? &m->g : &s->g, a, err);
+    flash__vocab_plan(m ? &m->vocab : &s->vocab, a);
+    layer = (flash__layer *)flash__take(a, (size_t)s->n_layer, sizeof *layer);
+    vector = (float *)flash__take(a, s->n_vector, 4);
+    if (m) {
+        if (layer) memset(layer, 0, (size_t)s->n_layer*sizeof *layer);
+        m->layer = layer; m->vector = vector; m->n_vector = s->n_vector;
+    }
+    *out = m;
+    return status;
+}
+
+/* Fills one field of base (a layer or the root) by its rule. prefix: "blk.3." or "". */
+static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule, const char *prefix, const flash_layer *l,
+                                       void *base, flash_error *err)
+{
+    uint64_t rows = flash__dim(&m->arch, l, rule->rows), cols = flash__dim(&m->arch, l, rule->cols);
+    flash_tensor t;
+    char name[64], *p = flash__put(name, name + 63, prefix, strlen(prefix));
+    *flash__put(p, name + 63, rule->name, strlen(rule->name)) = 0;
+    if (flash_gguf_find_tensor(&m->g, name, &t))
+        return rule->needed ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name) : FLASH_OK;
+    if (!rule->matrix) { uint64_t swap = rows; rows = cols; cols = swap; }
+    if (t.ne[0] != cols || t.ne[1] != rows || t.ne[2] != 1 || t.ne[3] != 1)
+        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)((const uint8_t *)t.name - m->g.file.data), "tensor %s is %ux%u, must be %ux%u",
+                           name, t.ne[0], t.ne[1]*t.ne[2]*t.ne[3], cols, rows);
+    if (rule->matrix) {
+        flash__mat *w = (flash__mat *)(void *)((uint8_t *)base + rule->at);
+        if (t.type == FLASH_TYPE_NONE)
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s has weight type %u, which is not supported", name, (uint64_t)t.type_id);
+        w->data = t.data;
+        w->type = t.type;
+        w->rows = (int)rows;
+        w->cols = (int)cols;
+        w->row_bytes = flash_row_bytes(t.type, (size_t)cols);
+    } else {
+        float *v = m->vector + m->vector_used;
+        const float *shown = v;
+        size_t i;
+        if (t.type != FLASH_TYPE_F32)
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s is of type %s, must be F32", name, flash_type_name(t.type));
+        m->vector_used += (size_t)((cols + 15) & ~(uint64_t)15);
+        FLASH_ASSERT(m->vector_used <= m->n_vector);
+        for (i = 0; i < (size_t)cols; i++) v[i] = flash__rdf32(t.data + 4*i);
+        memcpy((uint8_t *)base + rule->at, &shown, sizeof shown);
+    }
+    return FLASH_OK;
+}
+
+/* Every tensor of the file must be one that a rule names: a leftover means the model does something we would not do. */
+static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
+{
+    uint32_t i;
+    size_t k, n;
+    for (i = 0; i < m->g.n_tensor; i++) {
+        const char *p = flash__name_at(&m->g, m->g.info_at[i], &n), *end = p + n, *dot = p + 4;
+        const flash__tensor_rule *rules = flash__root_rules;
+        size_t count = FLASH__COUNT(flash__root_rules);
+        int layer = 0;
+        if (n > 6 && !memcmp(p, "blk.", 4)) {
+            for (; dot < end && *dot >= '0' && *dot <= '9' && layer < FLASH_LAYERS_MAX; dot++) layer = layer*10 + (*dot - '0');
+            if (dot < end && *dot == '.' && layer < m->arch.n_layer) {
+                p = dot + 1;
+                rules = flash__layer_rules;
+                count = FLASH__COUNT(flash__layer_rules);
+            }
+        }
+        for (k = 0; k < count && flash__compare(p, (size_t)(end - p), rules[k].name, strlen(rules[k].name)); k++) {}
+        if (k == count) {
+            p = flash__name_at(&m->g, m->g.info_at[i], &n);
+            return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)((const uint8_t *)p - m->g.file.data), "tensor \"%t\" is not one that "
+                               "architecture %s is known to have", p, n, m->arch.name);
+        }
+    }
+    return FLASH_OK;
+}
+
+/* Position p turns pair i by the angle p*speed[i]. Linear: speeds divided by the factor. Llama 3: low frequencies divided,
+   high ones kept, a blend between (github.com/meta-llama/llama-models, apply_scaling). YaRN: the same with a ramp over the
+   dimensions, and cos and sin scaled by 0.1 ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071). rope_freqs.weight divides too. */
+static void flash__rope_plan(flash_model *m)
+{
+    const flash_arch *a = &m->arch;
+    const double two_pi = 6.283185307179586, log_base = flash__log(a->rope_base), factor = a->rope_factor;
+    double low = 0, high = 0, blend, speed;
+    int i, n = a->rope_dims;
+    m->rope_scale = a->rope_attn_factor;
+    if (a->rope_scaling == FLASH_ROPE_YARN) {
+        low = floor(n*flash__log(a->rope_n_ctx/(a->rope_beta_fast*two_pi))/(2*log_base));
+        high = ceil(n*flash__log(a->rope_n_ctx/(a->rope_beta_slow*two_pi))/(2*log_base));
+        low = FLASH__MAX(low, 0);
+        high = FLASH__MIN(high, n - 1);
+        m->rope_scale = (float)(a->rope_attn_factor*(1 + 0.1*flash__log(factor)));
+    }
+    for (i = 0; i < n/2; i++) {
+        speed = flash__exp(-2.0*i/n*log_base);
+        if (m->root.rope_factors) speed /= m->root.rope_factors[i];
+        blend = 0; /* share of the unscaled speed */
+        if (a->rope_scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
+        if (a->rope_scaling == FLASH_ROPE_LLAMA3)
+            blend = (a->rope_n_ctx*speed/two_pi - a->rope_low_freq)/(a->rope_high_freq - a->rope_low_freq);
+        blend = FLASH__MIN(FLASH__MAX(blend, 0.0), 1.0);
+        if (a->rope_scaling != FLASH_ROPE_PLAIN) speed = speed/factor*(1 - blend) + speed*blend;
+        m->rope_speed[i] = FLASH__MIN(speed, 1e6); /* keeps angles where flash__cos_sin is defined */
+    }
+}
+
+static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *err)
+{
+    size_t k;
+    int i;
+    flash_status s = flash__vocab_load(&m->g, &m->vocab, &m->desc, err);
+    if (s || m->desc.vocab_only) return s;
+    s = flash__arch_load(&m->g, n_layer, m->vocab.n, &m->arch, err);
+    if (s) return s;
+    for (k = 0; k < FLASH__COUNT(flash__root_rules); k++)
+        if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root, err)) != 0) return s;
+    for (i = 0; i < n_layer; i++) {
+        char prefix[16] = "blk.", *p = prefix + 4;
+        if (i > 99) *p++ = (char)('0' + i/100);
+        if (i > 9) *p++ = (char)('0' + i/10%10);
+        *p++ = (char)('0' + i%10);
+        *p++ = '.';
+        *p = 0;
+        for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++)
+            if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i, m->layer + i, err)) != 0) return s;
+    }
+    if (m->arch.tied) m->root.head = m->root.embed;
+    for (i = 0; m->root.rope_factors && i < m->arch.rope_dims/2; i++)
+        if (!(m->root.rope_factors[i] > 1e-6f && m->root.rope_factors[i] < 1e6f))
+            return flash__fail(err, FLASH_E_FORMAT, 0, "rope_freqs.weight holds a factor that is not between 1e-6 and 1e6");
+    flash__rope_plan(m);
+    return flash__tensors_known(m, err);
+}
+
+FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *err)
+{
+    flash__survey s;
+    flash__arena a = { NULL, 0 };
+    flash_model *none;
+    size_t n;
+    if (!desc || flash__model_survey(&s, desc, err)) return 0;
+    flash__model_plan(&none, &s, &a, err);
+    n = a.used == SIZE_MAX ? 0 : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size : 0);
+    flash__file_close(&s.g.file, &desc->host);
+    if (!n) flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    return n;
+}
+
+FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc, flash_error *err)
+{
+    flash__survey s;
+    flash__arena a = { NULL, 0 };
+    flash_model *m;
+    flash__kernels k;
+    flash_status status;
+    if (!out) return FLASH_E_ARGUMENT;
+    *out = NULL;
+    if (!desc || !desc->host.allocator.acquire != !desc->host.allocator.release)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc, or only one half of an allocator");
+    status = flash__kernels_select(&k, desc->isa);
+    if (status) return flash__fail(err, status, 0, "instruction set %s is not available here", flash_isa_name(desc->isa));
+    status = flash__model_survey(&s, desc, err);
+    if (status) return status;
+    flash__model_plan(&m, &s, &a, err);
+    s.g.block = a.used;
+    a.used = 0;
+    a.base = s.g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&desc->host.allocator, s.g.block);
+    if (!a.base) {
+        flash__file_close(&s.g.file, &desc->host);
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the model's index (%u bytes)", (uint64_t)s.g.block);
+    }
+    status = flash__model_plan(&m, &s, &a, err);
+    m->block = s.g.block;
+    m->desc = *desc;
+    m->k = k;
+    if (!status) status = flash__model_fill(m, s.n_layer, err);
+    if (status) { flash_model_free(m); return status; }
+    *out = m;
+    return FLASH_OK;
+}
+
+FLASH_API void flash_model_free(flash_model *m)
+{
+    flash_host host;
+    if (!m) return;
+    host = m->desc.host;
+    flash__file_close(&m->g.file, &host);
+    flash__release(&host.allocator, m, m->block);
+}
+
+FLASH_API const flash_arch *flash_model_arch(const flash_model *m) { return m ? &m->arch : NULL; }
+FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m) { return m ? &m->g : NULL; }
+FLASH_API flash_isa flash_model_isa(const flash_model *m) { return m ? m->k.isa : FLASH_ISA_AUTO; }
+
+/* ===== >>tokenize ========================================================= */
+
+/* Words into tokens: start from characters (SentencePiece) or bytes (BPE) and join the neighbours whose joint is best,
+   by score or by rank, leftmost first, until none is left. A heap holds the candidates, stale ones are passed over, so
+   any word costs n log n. SentencePiece text is cut before each space that follows a non-space, unless some token
+   reaches across such a place: no joint can, and the words stay short.
+   KNOWN TRAPS: the space prefix goes before the first word and after each special token; U+2581 in the text is not a
+   space: it is spelled in bytes, so that decoding gives it back. */
+
+enum { FLASH__NO_EOS = 1 << 16, FLASH__WORD_STACK = 64 };
+
+typedef struct flash__symbol { uint32_t at, n; int32_t id, next, previous; } flash__symbol;
+typedef struct flash__joint  { uint32_t key, left, n; int32_t id; } flash__joint;
+
+typedef struct flash__tokens {
+    const flash__vocab *v;
+    const flash_host   *host;
+    int32_t *ids; size_t cap, n;
+    flash_status status;
+    const uint8_t *word; uint32_t word_bytes; int prefix; /* prefix: byte 0 of the word is a space that is not in the text */
+    flash__symbol *symbol;
+    flash__joint  *heap; size_t heap_n;
+} flash__tokens;
+
+static void flash__emit(flash__tokens *t, int32_t id)
+{
+    if (id < 0) return;
+    if (t->n < t->cap) t->ids[t->n] = id;
+    t->n++;
+}
+
+static flash__bytes flash__word_span(const flash__tokens *t, uint32_t at, uint32_t n)
+{
+    static const uint8_t space[1] = { ' ' };
+    flash__bytes b;
+    if (!t->prefix) return flash__span(t->word + at, n, FLASH__RAW);
+    if (at) return flash__span(t->word + at - 1, n, FLASH__RAW);
+    b = flash__span(space, 1, FLASH__RAW);
+    b.p2 = t->word;
+    b.end2 = t->word + n - 1;
+    return b;
+}
+
+static int flash__joint_before(const flash__joint *a, const flash__joint *b)
+{
+    return a->key != b->key ? a->key < b->key : a->left < b->left;
+}
+
+/* Scores as integers in falling order. */
+static uint32_t flash__score_key(const flash__vocab *v, int32_t id)
+{
+    uint32_t u = flash__rd32(v->scores + 4*(size_t)id);
+    return ~(u & 0x80000000u ? ~u : u | 0x80000000u);
+}
+
+/* Considers joining symbol left with the one after it. */
+static void flash__push_joint(flash__tokens *t, int32_t left)
+{
+    const flash__symbol *a = t->symbol + left, *b;
+    flash__joint j;
+    size_t i;
+    if (left < 0 || a->next < 0) return;
+    b = t->symbol + a->next;
+    j.left = (uint32_t)left;
+    j.n = a->n + b->n;
+    if (t->v->kind == FLASH__VOCAB_BPE) {
+        int32_t rank = a->id < 0 || b->id < 0 ? -1 : flash__merge_rank(t->v, (uint32_t)a->id, (uint32_t)b->id);
+        if (rank < 0) return;
+        j.key = (uint32_t)rank;
+        j.id = (int32_t)t->v->result[rank];
+    } else {
+        j.id = j.n > t->v->token_bytes_max ? -1 : *flash__vocab_slot(t->v, flash__word_span(t, a->at, j.n));
+        if (j.id < 0) return;
+        j.key = flash__score_key(t->v, j.id);
+    }
+    for (i = t->heap_n++; i && flash__joint_before(&j, t->heap + (i - 1)/2); i = (i - 1)/2) t->heap[i] = t->heap[(i - 1)/2];
+    t->heap[i] = j;
+}
+
+static flash__joint flash__pop_joint(flash__tokens *t)
+{
+    flash__joint top = t->heap[0], last = t->heap[--t->heap_n];
+    size_t i = 0, child;
+    for (; (child = 2*i + 1) < t->heap_n; i = child) {
+        if (child + 1 < t->heap_n && flash__joint_before(t->heap + child + 1, t->heap + child)) child++;
+        if (!flash__joint_before(t->heap + child, &last)) break;
+        t->heap[i] = t->heap[child];
+    }
+    t->heap[i] = last;
+    return top;
+}
+
+/* Joins the symbols [0, n) of the word and emits what is left. */
+static void flash__join(flash__tokens *t, uint32_t n)
+{
+    const flash__vocab *v = t->v;
+    uint32_t i, k;
+    int32_t s;
+    t->heap_n = 0;
+    for (i = 0; i + 1 < n; i++) flash__push_joint(t, (int32_t)i);
+    while (t->heap_n) {
+        flash__joint j = flash__pop_joint(t);
+        flash__symbol *a = t->symbol + j.left, *b;
+        if (!a->n || a->next < 0) continue;
+        b = t->symbol + a->next;
+        if (a->n + b->n != j.n) continue;
+        a->n = j.n;
+        a->id = j.id;
+        a->next = b->next;
+        b->n = 0;
+        if (a->next >= 0) t->symbol[a->next].previous = (int32_t)j.left;
+        flash__push_joint(t, a->previous);
+        flash__push_joint(t, (int32_t)j.left);
+    }
+    for (s = 0; s >= 0; s = t->symbol[s].next) {
+        const flash__symbol *a = t->symbol + s;
+        flash__bytes b = flash__word_span(t, a->at, a->n);
+        if (a->id >= 0) { flash__emit(t, a->id); continue; }
+        for (k = 0; k < a->n; k++) {
+            int c = flash__next_byte(&b);
+            flash__emit(t, v->byte[c] >= 0 ? v->byte[c] : v->unk);
+            if (v->byte[c] < 0) break;
+        }
+    }
+}
+
+/* One word: [n] bytes of text, with a space before them if prefix. */
+static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix)
+{
+    flash__symbol symbols[FLASH__WORD_STACK];
+    flash__joint joints[2*FLASH__WORD_STACK];
+    void *block = NULL;
+    size_t bytes = 0;
+    uint32_t at = 0, count = 0, c;
+    if (t->status || !(n + (size_t)prefix)) return;
+    t->word = p;
+    t->word_bytes = (uint32_t)n + (uint32_t)prefix;
+    t->prefix = prefix;
+    if (t->v->pre && t->v->pre->whole_words) {
+        int32_t id = *flash__vocab_slot(t->v, flash__word_span(t, 0, t->word_bytes));
+        if (id >= 0) { flash__emit(t, id); return; }
+    }
+    t->symbol = symbols;
+    t->heap = joints;
+    if (t->word_bytes > FLASH__WORD_STACK) {
+        if (n > INT32_MAX/2 || !flash__mul(&bytes, t->word_bytes, sizeof(flash__symbol) + 2*sizeof(flash__joint))) {
+            t->status = FLASH_E_TOO_LARGE;
+            return;
+        }
+        block = flash__acquire(&t->host->allocator, bytes);
+        if (!block) { t->status = FLASH_E_MEMORY; return; }
+        t->heap = (flash__joint *)block;
+        t->symbol = (flash__symbol *)(void *)(t->heap + 2*(size_t)t->word_bytes);
+    }
+    while (at < t->word_bytes) {
+        flash__symbol *s = t->symbol + count;
+        const uint8_t *q = p + at - (prefix ? 1 : 0);
+        s->at = at;
+        s->n = prefix && !at ? 1 : t->v->kind == FLASH__VOCAB_BPE ? 1 : (uint32_t)flash__char(q, p + n, &c);
+        s->id = t->v->kind == FLASH__VOCAB_BPE ? t->v->byte[*q] : *flash__vocab_slot(t->v, flash__word_span(t, at, s->n));
+        s->previous = (int32_t)count - 1;
+        at += s->n;
+        s->next = at < t->word_bytes ? (int32_t)count + 1 : -1;
+        count++;
+    }
+    flash__join(t, count);
+    flash__release(&t->host->allocator, block, bytes);
+}
+
+/* Splits [p, end) by the passes from pass on; the last pieces are words. */
+static void flash__split(flash__tokens *t, int pass, const uint8_t *p, const uint8_t *end)
+{
+    const uint8_t *gap = p, *r, *stuck;
+    const char *pattern = t->v->pre->pass[pass];
+    uint32_t c;
+    if (!pattern) { flash__word(t, p, (size_t)(end - p), 0); return; }
+    while (p < end && !t->status) {
+        stuck = p;
+        r = flash__match_any(pattern, p, end, &stuck);
+        if (r) {
+            if (gap < p) flash__split(t, pass + 1, gap, p);
+            flash__split(t, pass + 1, p, r);
+            p = gap = r;
+        } else {
+            p += flash__char(p, end, &c);
+            p = FLASH__MAX(p, stuck);
+        }
+    }
+    if (gap < p) flash__split(t, pass + 1, gap, p);
+}
+
+/* Text without special tokens. fresh: at the beginning, or right after a special token. */
+static void flash__fragment(flash__tokens *t, const uint8_t *p, const uint8_t *end, int fresh)
+{
+    int prefix = fresh && t->v->space_prefix;
+    const uint8_t *q;
+    if (p == end) return;
+    if (t->v->kind == FLASH__VOCAB_BPE) { flash__split(t, 0, p, end); return; }
+    for (q = p + 1; q < end; q++)
+        if (!t->v->inner_space && *q == ' ' && q[-1] != ' ') {
+            flash__word(t, p, (size_t)(q - p), prefix);
+            prefix = 0;
+            p = q;
+        }
+    flash__word(t, p, (size_t)(end - p), prefix);
+}
+
+FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+                                      int32_t *ids, size_t cap, size_t *n)
+{
+    flash__tokens t;
+    const uint8_t *p = (const uint8_t *)text, *end, *from;
+    int fresh = !(flags & FLASH_TEXT_CONTINUE);
+    uint8_t first[32] = { 0 };
+    uint32_t i;
+    if (!m || (!text && bytes) || (!ids && cap) || !n) return FLASH_E_ARGUMENT;
+    memset(&t, 0, sizeof t);
+    t.v = &m->vocab;
+    t.host = &m->desc.host;
+    t.ids = ids;
+    t.cap = cap;
+    if (t.v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
+    if (t.v->add_bos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE))) flash__emit(&t, t.v->bos);
+    for (i = 0; i < t.v->n_special; i++) {
+        size_t length;
+        const uint8_t *s = flash__token_span(t.v, t.v->special[i], &length);
+        if ((flags & FLASH_TEXT_SPECIAL) || flash__token_type(t.v, t.v->special[i]) == FLASH__TOKEN_USER)
+            first[*s >> 3] |= (uint8_t)(1 << (*s & 7));
+    }
+    for (end = p + bytes, from = p; p < end && !t.status;) {
+        size_t length = 0;
+        int32_t id = -1;
+        if (first[*p >> 3] >> (*p & 7) & 1) id = flash__special_at(t.v, p, end, (flags & FLASH_TEXT_SPECIAL) != 0, &length);
+        if (id < 0) { p++; continue; }
+        flash__fragment(&t, from, p, fresh);
+        flash__emit(&t, id);
+        from = p += length;
+        fresh = 1;
+    }
+    if (bytes) flash__fragment(&t, from, end, fresh);
+    if (t.status) return t.status;
+    if (t.v->add_eos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE | FLASH__NO_EOS))) flash__emit(&t, t.v->eos);
+    *n = t.n;
+    return t.n > cap ? FLASH_E_RANGE : FLASH_OK;
+}
+
+/* What a token adds to the text. byte: room for a byte token's one byte. */
+static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigned flags, uint8_t *byte)
+{
+    size_t n;
+    const uint8_t *p = flash__token_span(v, id, &n);
+    int type = flash__token_type(v, id), value = flash__byte_token(p, n);
+    if (flash__token_special(v, id)) return flash__span(p, flags & FLASH_TEXT_SPECIAL ? n : 0, FLASH__RAW);
+    if (type == FLASH__TOKEN_BYTE || (!v->types && v->kind == FLASH__VOCAB_SPM && value >= 0)) {
+        *byte = (uint8_t)value;
+        return flash__span(byte, 1, FLASH__RAW);
+    }
+    return flash__token_bytes(v, id);
+}
+
+FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n, unsigned flags,
+                                        char *text, size_t cap, size_t *bytes)
+{
+    const flash__vocab *v;
+    size_t i, used = 0;
+    int fresh = !(flags & FLASH_TEXT_CONTINUE), c;
+    uint8_t byte;
+    if (!m || (!ids && n) || (!text && cap) || !bytes) return FLASH_E_ARGUMENT;
+    v = &m->vocab;
+    if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
+    for (i = 0; i < n; i++) if (ids[i] < 0 || (uint32_t)ids[i] >= v->n) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++) {
+        flash__bytes b = flash__token_out(v, (uint32_t)ids[i], flags, &byte);
+        int special = flash__token_type(v, (uint32_t)ids[i]) == FLASH__TOKEN_USER || flash__token_special(v, (uint32_t)ids[i]);
+        while ((c = flash__next_byte(&b)) >= 0) {
+            if (fresh && c == ' ' && v->space_prefix && !special) { fresh = 0; continue; } /* the prefix */
+            fresh = 0;
+            if (used < cap) text[used] = (char)c;
+            used++;
+        }
+        if (special) fresh = 1; /* after a special token encoding puts a prefix again */
+    }
+    *bytes = used;
+    return used > cap ? FLASH_E_RANGE : FLASH_OK;
+}
+
+/* Bytes of d->held that can go out: whole characters, or bytes that can no longer become one (written as U+FFFD). */
+static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
+{
+    size_t used = 0, at = 0;
+    uint32_t c;
+    while (at < d->n_held) {
+        const uint8_t *p = d->held + at, *end = d->held + d->n_held;
+        int n = flash__utf8(p, end, &c), want = *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4, k;
+        if (!n && !all && *p >= 0xc2 && *p < 0xf5 && end - p < want) { /* may go on: all but the first must continue */
+            for (k = 1; k < end - p && (p[k] & 0xc0) == 0x80; k++) {}
+            if (k == end - p) break;
+        }
+        if (n) { memcpy(text + used, p, (size_t)n); used += (size_t)n; }
+        else { memcpy(text + used, "\xef\xbf\xbd", 3); used += 3; }
+        at += n ? (size_t)n : 1;
+    }
+    d->n_held = (uint8_t)(d->n_held - at);
+    memmove(d->held, d->held + at, d->n_held);
+    return used;
+}
+
+FLASH_API size_t flash_token_bytes_max(const flash_model *m)
+{
+    return m ? 3*((size_t)m->vocab.token_bytes_max + 4) : 0; /* each byte may become U+FFFD */
+}
+
+FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d, int32_t token, unsigned flags,
+                                             char *text, size_t cap, size_t *bytes)
+{
+    const flash__vocab *v;
+    size_t used = 0;
+    uint8_t byte;
+    int c;
+    if (!m || !d || !text || !bytes || cap < flash_token_bytes_max(m) || d->n_held > 4) return FLASH_E_ARGUMENT;
+    v = &m->vocab;
+    if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
+    if (token >= 0 && (uint32_t)token >= v->n) return FLASH_E_ARGUMENT;
+    if (token < 0) used = flash__let_go(d, 1, text);
+    else {
+        flash__bytes b = flash__token_out(v, (uint32_t)token, flags, &byte);
+        int special = flash__token_special(v, (uint32_t)token);
+        while ((c = flash__next_byte(&b)) >= 0) {
+            if (!d->begun && c == ' ' && v->space_prefix && !special && !(flags & FLASH_TEXT_CONTINUE)) { d->begun = 1; continue; }
+            d->begun = 1;
+            d->held[d->n_held++] = (uint8_t)c;
+            used += flash__let_go(d, 0, text + used);
+        }
+        if (special) d->begun = 0;
+    }
+    *bytes = used;
+    return FLASH_OK;
+}
+
+FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes)
+{
+    const flash__vocab *v = m ? &m->vocab : NULL;
+    if (!v || token < 0 || (uint32_t)token >= v->n || !bytes) return NULL;
+    return (const char *)flash__token_span(v, (uint32_t)token, bytes);
+}
+
+FLASH_API int32_t flash_token_find(const flash_model *m, const char *text)
+{
+    const flash__vocab *v = m ? &m->vocab : NULL;
+    size_t n, length;
+    uint32_t i;
+    if (!v || !text) return -1;
+    for (i = 0, length = strlen(text); i < v->n; i++) {
+        const uint8_t *p = flash__token_span(v, i, &n);
+        if (n == length && !memcmp(p, text, n)) return (int32_t)i;
+    }
+    return -1;
+}
+
+FLASH_API int32_t flash_token_bos(const flash_model *m) { return m ? m->vocab.bos : -1; }
+FLASH_API int32_t flash_token_eos(const flash_model *m) { return m ? m->vocab.eos : -1; }
+
+FLASH_API int flash_token_is_end(const flash_model *m, int32_t token)
+{
+    const flash__vocab *v = m ? &m->vocab : NULL;
+    int i;
+    for (i = 0; v && token >= 0 && i < v->n_ends; i++) if (v->ends[i] == token) return 1;
+    return 0;
+}
+
+FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
+{
+    const flash__vocab *v = m ? &m->vocab : NULL;
+    return v && token >= 0 && (uint32_t)token < v->n && flash__token_special(v, (uint32_t)token);
+}
+
+/* ===== >>forward ========================================================== */
+
+/* The forward pass over a chunk of T tokens, one layer at a time, so that a step can stop between two layers.
+   Attention never holds the T x T matrix: positions are taken in blocks of 64 that begin at multiples of 64, each with its
+   own maximum, joined by rescaling (online softmax; Milakov and Gimelshein 2018, arxiv 1805.02867). The blocks do
+   not depend on how the prompt was cut, so the bits do not either. */
+
+enum { FLASH__ATTENTION_BLOCK = 64 };
+
+struct flash_session {
+    const flash_model *m;
+    flash_session_desc desc;
+    size_t   block;            /* [B] */
+    int      n_ctx, chunk, kv_item;
+    int      pos, fed;         /* tokens worked on; tokens queued or worked on               */
+    int      run, layer;       /* tokens of the chunk under way, 0: none; its next layer     */
+    int      last, last_n;     /* first position and tokens of the last finished chunk       */
+    int      have_logits, ended;
+    volatile int cancel;
+    int32_t *ids;              /* [N]                                                        */
+    uint8_t **k, **v;          /* [L] of [K,N,C] in the type of the cache                    */
+    float   *x, *h;            /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
+    float   *q, *kk, *vv;      /* [T,H*C], [T,K*C], [T,K*C]                                  */
+    float   *gate, *up;        /* [T,F]                                                      */
+    float   *rope;             /* [T,rope_dims] cos and sin                                  */
+    flash__q8 *q8;             /* [T,max(D,H*C,F)/32]                                        */
+    float   *logits;           /* [V], or [T,V] with all_logits                              */
+    struct flash__candidate *candidate; /* [V]                                               */
+    uint64_t random;
+    flash_detokenizer detok;
+    char    *text, *piece;     /* held back; handed out                                      */
+    size_t   text_n, text_cap, stop_max;
+};
+
+/* One piece of work for the host's parallel-for or for a plain loop. */
+typedef struct flash__job {
+    flash_session *s;
+    const flash__mat *w;
+    const float *x;            /* [T,cols] */
+    float *y;                  /* [T,rows] */
+    int tokens, tasks, layer;
+} flash__job;
+
+static void flash__run(flash_session *s, int tasks, void (*task)(void *ctx, int index), flash__job *job)
+{
+    const flash_host *host = &s->desc.host;
+    int i;
+    job->tasks = tasks;
+    if (host->parallel_for && tasks > 1) host->parallel_for(host->user, tasks, task, job);
+    else for (i = 0; i < tasks; i++) task(job, i);
+}
+
+static void flash__matmul_task(void *ctx, int index)
+{
+    const flash__job *j = (const flash__job *)ctx;
+    const flash__mat *w = j->w;
+    int from = (int)((int64_t)w->rows*index/j->tasks), to = (int)((int64_t)w->rows*(index + 1)/j->tasks), r, t;
+    int quantised = flash_type_block(w->type) > 1;
+    for (r = from; r < to; r++)
+        for (t = 0; t < j->tokens; t++) {
+            const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(size_t)(w->cols/32))
+                                      : (const void *)(j->x + (size_t)t*(size_t)w->cols);
+            j->y[(size_t)t*(size_t)w->rows + (size_t)r] = j->s->m->k.dot(w->type, w->data + (size_t)r*w->row_bytes, x, (size_t)w->cols);
+        }
+}
+
+/* y[t] = w x[t] (+ bias). s->q8 holds x quantised if w is. */
+static void flash__matmul(flash_session *s, const flash__mat *w, const float *bias, const float *x, int T, float *y)
+{
+    flash__job job;
+    int i, t;
+    job.s = s; job.w = w; job.x = x; job.y = y; job.tokens = T; job.layer = 0;
+    flash__run(s, FLASH__MIN((w->rows + 15)/16, 64), flash__matmul_task, &job);
+    for (t = 0; bias && t < T; t++) for (i = 0; i < w->rows; i++) y[(size_t)t*(size_t)w->rows + (size_t)i] += bias[i];
+}
+
+static void flash__quantize_rows(flash_session *s, const float *x, int T, int n)
+{
+    int t;
+    for (t = 0; t < T && n % 32 == 0; t++) s->m->k.quantize_q8(x + (size_t)t*(size_t)n, (size_t)n, s->q8 + (size_t)t*(size_t)(n/32));
+}
+
+static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T, float *y)
+{
+    size_t D = (size_t)s->m->arch.d_model, t;
+    for (t = 0; t < (size_t)T; t++) s->m->k.rmsnorm(x + t*D, w, s->m->arch.norm_eps, D, y + t*D);
+}
+
+/* One row of the cache as floats: itself, or converted into room [C]. */
+static const float *flash__cache_row(const flash_session *s, const uint8_t *row, int C, float *room)
+{
+    const float *f = (const float *)(const void *)row;
+    const uint16_t *h = (const uint16_t *)(const void *)row;
+    int i;
+    if (s->kv_item == 4) return f;
+    for (i = 0; i < C; i++) room[i] = flash__f16_f32(h[i]);
+    return room;
+}
+
+static void flash__cache_store(const flash_session *s, uint8_t *row, const float *x, int C)
+{
+    float *f = (float *)(void *)row;
+    uint16_t *h = (uint16_t *)(void *)row;
+    int i;
+    if (s->kv_item == 4) memcpy(f, x, (size_t)C*4);
+    else for (i = 0; i < C; i++) h[i] = flash__f32_f16(x[i]);
+}
+
+/* softmax(q K^T scale) V of one query head over positions [from, to). out: [C]. */
+static void flash__attend(const flash_session *s, const float *q, const uint8_t *k, const uint8_t *v, int from, int to, float *out)
+{
+    float score[FLASH__ATTENTION_BLOCK], room[FLASH_HEAD_MAX], sum[FLASH_HEAD_MAX], best = 0, total = 0;
+    int C = s->m->arch.d_head, begin, end, t, i;
+    size_t row = (size_t)C*(size_t)s->kv_item;
+    for (begin = from; begin < to; begin = end) {
+        float lane[16] = { 0 }, most, l, keep = 0, add = 1;
+        end = FLASH__MIN(to, (begin/FLASH__ATTENTION_BLOCK + 1)*FLASH__ATTENTION_BLOCK);
+        for (t = begin; t < end; t++)
+            score[t - begin] = s->m->k.dot_f32(q, flash__cache_row(s, k + (size_t)t*row, C, room), (size_t)C)*s->m->arch.attention_scale;
+        most = score[0];
+        for (t = begin + 1; t < end; t++) most = score[t - begin] > most ? score[t - begin] : most;
+        for (i = 0; i < C; i++) sum[i] = 0;
+        for (t = begin; t < end; t++) {
+            const float *value = flash__cache_row(s, v + (size_t)t*row, C, room);
+            float e = flash__expf(score[t - begin] - most);
+            lane[t & 15] = lane[t & 15] + e;
+            for (i = 0; i < C; i++) sum[i] = sum[i] + e*value[i];
+        }
+        l = flash__tree16(lane);
+        if (begin == from) best = most;
+        else if (most > best) { keep = flash__expf(best - most); best = most; }
+        else { keep = 1; add = flash__expf(most - best); }
+        total = total*keep + l*add;
+        for (i = 0; i < C; i++) out[i] = (begin == from ? 0 : out[i]*keep) + sum[i]*add;
+    }
+    for (i = 0; i < C; i++) out[i] = out[i]/total;
+}
+
+static void flash__attention_task(void *ctx, int index)
+{
+    const flash__job *j = (const flash__job *)ctx;
+    flash_session *s = j->s;
+    const flash_arch *a = &s->m->arch;
+    const flash_layer *l = a->layer + j->layer;
+    int t = index/l->n_kv_head, kv = index%l->n_kv_head, group = l->n_head/l->n_kv_head, g;
+    int to = s->pos + t + 1, from = l->window && to > l->window ? to - l->window : 0;
+    size_t C = (size_t)a->d_head, head = (size_t)kv*(size_t)s->n_ctx*C*(size_t)s->kv_item;
+    for (g = 0; g < group; g++) {
+        size_t at = ((size_t)t*l->n_head + (size_t)(kv*group + g))*C;
+        flash__attend(s, s->q + at, s->k[j->layer] + head, s->v[j->layer] + head, from, to, s->h + at);
+    }
+}
+
+/* x += attention(norm(x)) */
+static void flash__attention(flash_session *s, int il, int T)
+{
+    const flash_model *m = s->m;
+    const flash_arch *a = &m->arch;
+    const flash_layer *l = a->layer + il;
+    const flash__layer *w = m->layer + il;
+    int D = a->d_model, C = a->d_head, H = l->n_head, K = l->n_kv_head, t, h;
+    size_t i;
+    flash__job job;
+    flash__norm_rows(s, s->x, w->attn_norm, T, s->h);
+    flash__quantize_rows(s, s->h, T, D);
+    flash__matmul(s, &w->q, w->bq, s->h, T, s->q);
+    flash__matmul(s, &w->k, w->bk, s->h, T, s->kk);
+    flash__matmul(s, &w->v, w->bv, s->h, T, s->vv);
+    for (t = 0; t < T; t++) {
+        const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
+        for (h = 0; h < H; h++) m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
+        for (h = 0; h < K; h++) {
+            size_t from = (size_t)(t*K + h)*(size_t)C, at = ((size_t)h*(size_t)s->n_ctx + (size_t)(s->pos + t))*(size_t)(C*s->kv_item);
+            m->k.rope(s->kk + from, rope, a->rope_dims, a->rope_style);
+            flash__cache_store(s, s->k[il] + at, s->kk + from, C);
+            flash__cache_store(s, s->v[il] + at, s->vv + from, C);
+        }
+    }
+    job.s = s; job.layer = il; job.w = NULL; job.x = NULL; job.y = NULL; job.tokens = T;
+    flash__run(s, T*K, flash__attention_task, &job);
+    flash__quantize_rows(s, s->h, T, H*C);
+    flash__matmul(s, &w->o, w->bo, s->h, T, s->q);
+    for (i = 0; i < (size_t)T*(size_t)D; i++) s->x[i] += s->q[i];
+}
+
+/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+static void flash__ffn(flash_session *s, int il, int T)
+{
+    const flash__layer *w = s->m->layer + il;
+    size_t D = (size_t)s->m->arch.d_model, F = (size_t)s->m->arch.layer[il].d_ffn, i;
+    flash__norm_rows(s, s->x, w->ffn_norm, T, s->h);
+    flash__quantize_rows(s, s->h, T, (int)D);
+    flash__matmul(s, &w->gate, w->bgate, s->h, T, s->gate);
+    flash__matmul(s, &w->up, w->bup, s->h, T, s->up);
+    s->m->k.silu_mul(s->gate, s->up, (size_t)T*F, s->gate);
+    flash__quantize_rows(s, s->gate, T, (int)F);
+    flash__matmul(s, &w->down, w->bdown, s->gate, T, s->h);
+    for (i = 0; i < (size_t)T*D; i++) s->x[i] += s->h[i];
+}
+
+/* Begins a chunk: embeddings and angles of T tokens. */
+static void flash__chunk_begin(flash_session *s, int T)
+{
+    const flash_model *m = s->m;
+    const flash_arch *a = &m->arch;
+    int t, i;
+    for (t = 0; t < T; t++) {
+        const flash__mat *e = &m->root.embed;
+        flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t]*e->row_bytes, s->x + (size_t)t*(size_t)a->d_model, (size_t)a->d_model);
+        for (i = 0; i < a->rope_dims/2; i++) {
+            float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
+            double c, sine;
+            flash__cos_sin((s->pos + t)*m->rope_speed[i], &c, &sine);
+            r[0] = (float)c*m->rope_scale;
+            r[1] = (float)sine*m->rope_scale;
+        }
+    }
+    s->run = T;
+    s->layer = 0;
+}
+
+/* Ends a chunk: logits where they are asked for. */
+static void flash__chunk_end(flash_session *s)
+{
+    const flash_model *m = s->m;
+    size_t D = (size_t)m->arch.d_model;
+    int T = s->run, all = s->desc.all_logits, wanted = all || s->pos + T == s->fed;
+    float *x = all ? s->x : s->x + (size_t)(T - 1)*D;
+    if (wanted) {
+        flash__norm_rows(s, x, m->root.out_norm, all ? T : 1, s->h);
+        flash__quantize_rows(s, s->h, all ? T : 1, (int)D);
+        flash__matmul(s, &m->root.head, NULL, s->h, all ? T : 1, s->logits);
+    }
+    s->have_logits = wanted;
+    s->last = s->pos;
+    s->last_n = T;
+    s->pos += T;
+    s->run = 0;
+}
+
+/* Works on the queue until it is empty, the budget is spent or the caller cancels. */
+static flash_status flash__forward(flash_session *s, const flash_budget *budget)
+{
+    int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0;
+    double deadline = budget && budget->deadline > 0 ? budget->deadline : 0;
+    while (s->pos < s->fed) {
+        if (!s->run) {
+            if (left <= 0 || (s->desc.all_logits && worked)) return FLASH_MORE;
+            flash__chunk_begin(s, FLASH__MIN(FLASH__MIN(s->chunk, s->fed - s->pos), left));
+        }
+        for (; s->layer < s->m->arch.n_layer; s->layer++) {
+            if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
+            if (deadline > 0 && worked && flash__clock(&s->desc.host) >= deadline) return FLASH_MORE;
+            flash__attention(s, s->layer, s->run);
+            flash__ffn(s, s->layer, s->run);
+            worked = 1;
+        }
+        left -= s->run;
+        flash__chunk_end(s);
+        worked = 1;
+    }
+    return FLASH_OK;
+}
+
+/* ===== >>sampler ========================================================== */
+
+/* From logits to a token. All arithmetic in double with our own exp, ties by id: the same seed gives the same text
+   everywhere. A filter keeps a prefix of the candidates sorted by logit; without filters nothing is sorted. */
+
+typedef struct flash__candidate { float logit; int32_t id; } flash__candidate;
+
+static int flash__better(const flash__candidate *a, const flash__candidate *b)
+{
+    return a->logit != b->logit ? a->logit > b->logit : a->id < b->id;
+}
+
+static void flash__sift(flash__candidate *c, size_t n, size_t i)
+{
+    flash__candidate v = c[i];
+    size_t child;
+    for (; (child = 2*i + 1) < n; i = child) {
+        if (child + 1 < n && flash__better(c + child + 1, c + child)) child++;
+        if (!flash__better(c + child, &v)) break;
+        c[i] = c[child];
+    }
+    c[i] = v;
+}
+
+/* Sorts the best `keep` of n to the front, best first. */
+static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
+{
+    size_t i, end;
+    for (i = n/2; i-- > 0;) flash__sift(c, n, i);
+    for (end = n, i = 0; i < keep && end > 1; i++) { /* the best go to the back, in order */
+        flash__candidate t = c[0];
+        c[0] = c[--end];
+        c[end] = t;
+        flash__sift(c, end, 0);
+    }
+    for (i = 0; i < n/2; i++) { flash__candidate t = c[i]; c[i] = c[n - 1 - i]; c[n - 1 - i] = t; }
+}
+
+static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n, flash__candidate *c)
+{
+    int last = p->penalty_last_n < 0 ? n : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n : 64), i;
+    float repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1;
+    if (repeat == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0) return;
+    for (i = n - last; i < n; i++) {
+        flash__candidate *t = c + recent[i];
+        if (t->id >= 0) { /* its first occurrence: marked by a negative id */
+            t->logit = t->logit > 0 ? t->logit/repeat : t->logit*repeat;
+            t->logit -= p->presence_penalty;
+            t->id = ~t->id;
+        }
+        t->logit -= p->frequency_penalty;
+    }
+    for (i = n - last; i < n; i++) if (c[recent[i]].id < 0) c[recent[i]].id = ~c[recent[i]].id;
+}
+
+/* Keeps the candidates whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022, arxiv 2202.00666).
+   c: sorted, best first, n of them with total weight sum. Returns how many stay, sorted best first again. */
+static size_t flash__typical(flash__candidate *c, size_t n, double p, double scale, double best)
+{
+    double sum = 0, entropy = 0, mass = 0;
+    size_t i, keep, lo, hi;
+    for (i = 0; i < n; i++) sum += flash__exp((c[i].logit - best)*scale);
+    for (i = 0; i < n; i++) {
+        double w = flash__exp((c[i].logit - best)*scale)/sum;
+        entropy -= w > 0 ? w*((c[i].logit - best)*scale - flash__log(sum)) : 0;
+    }
+    for (lo = 0; lo < n && -((c[lo].logit - best)*scale - flash__log(sum)) < entropy; lo++) {}
+    for (hi = lo, keep = 0; keep < n && mass < p; keep++) { /* [lo, hi) grows towards the nearer side */
+        double below = lo > 0 ? entropy + ((c[lo - 1].logit - best)*scale - flash__log(sum)) : 1e300;
+        double above = hi < n ? -((c[hi].logit - best)*scale - flash__log(sum)) - entropy : 1e300;
+        size_t take = below <= above ? --lo : hi++;
+        mass += flash__exp((c[take].logit - best)*scale)/sum;
+    }
+    memmove(c, c + lo, keep*sizeof *c);
+    return keep;
+}
+
+/* The next token. c: [n] scratch. recent: [n_recent] the tokens so far. */
+static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits, const int32_t *recent, int n_recent,
+                             uint64_t *random, flash__candidate *c)
+{
+    size_t n = (size_t)m->arch.n_vocab, i, kept = n;
+    double scale, sum = 0, mass = 0, u, best;
+    int k;
+    for (i = 0; i < n; i++) { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
+    for (k = 0; k < p->n_bias; k++)
+        if (p->bias[k].token >= 0 && (size_t)p->bias[k].token < n) c[p->bias[k].token].logit += p->bias[k].bias;
+    for (k = 0; p->ignore_end && k < m->vocab.n_ends; k++) c[m->vocab.ends[k]].logit = -3e38f;
+    flash__penalties(p, recent, n_recent, c);
+    if (!(p->temperature > 0) || p->top_k == 1) {
+        for (i = 1, kept = 0; i < n; i++) if (flash__better(c + i, c + kept)) kept = i;
+        return c[kept].id;
+    }
+    scale = 1.0/p->temperature;
+    best = c[0].logit;
+    for (i = 1; i < n; i++) best = c[i].logit > best ? c[i].logit : best;
+    if (p->top_k > 0 || (p->top_p > 0 && p->top_p < 1) || (p->typical_p > 0 && p->typical_p < 1) || p->min_p > 0) {
+        if (p->top_k > 0 && (size_t)p->top_k < n) kept = (size_t)p->top_k;
+        flash__best_first(c, n, kept);
+        if (p->typical_p > 0 && p->typical_p < 1) kept = flash__typical(c, kept, p->typical_p, scale, best);
+        for (i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
+        if (p->top_p > 0 && p->top_p < 1) {
+            for (i = 0; i < kept && mass < p->top_p*sum; i++) mass += flash__exp((c[i].logit - best)*scale);
+            kept = i;
+        }
+        for (i = 1; i < kept && p->min_p > 0; i++)
+            if (flash__exp((c[i].logit - c[0].logit)*scale) < p->min_p) { kept = i; break; }
+    }
+    for (sum = 0, i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
+    u = (double)(flash__random(random) >> 11)*(1.0/9007199254740992.0)*sum;
+    for (mass = 0, i = 0; i + 1 < kept; i++) if ((mass += flash__exp((c[i].logit - best)*scale)) > u) break;
+    return c[i].id;
+}
+
+/* ===== >>session ========================================================== */
+
+/* A session is one block: keys and values, work buffers, the tokens so far, text held back for stop strings. */
+
+static size_t flash__stops_longest(const flash_sampler *p)
+{
+    size_t longest = 0, n;
+    int i;
+    for (i = 0; i < p->n_stop; i++) { n = strlen(p->stop[i]); longest = FLASH__MAX(longest, n); }
+    return longest;
+}
+
+static int flash__sampler_ok(const flash_sampler *p)
+{
+    int i;
+    if (p->n_bias < 0 || (p->n_bias && !p->bias) || p->n_stop < 0 || (p->n_stop && !p->stop)) return 0;
+    for (i = 0; i < p->n_stop; i++) if (!p->stop[i] || !p->stop[i][0]) return 0;
+    return p->temperature == p->temperature && p->top_k >= 0; /* no NaN */
+}
+
+/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. 0 if desc is invalid. */
+static int flash__session_plan(flash_session **out, const flash_model *m, const flash_session_desc *desc, flash__arena *a)
+{
+    flash_session plan, *s = (flash_session *)flash__take(a, 1, sizeof plan);
+    const flash_arch *arch;
+    size_t T, D, Q = 0, KV = 0, F = 0, L, widest, V;
+    int i;
+    *out = s;
+    if (!m || !desc || m->desc.vocab_only || desc->n_ctx < 0 || desc->chunk < 0 || desc->threads < 0
+        || desc->n_ctx > FLASH_CONTEXT_MAX || (desc->kv != FLASH_TYPE_F32 && desc->kv != FLASH_TYPE_F16)
+        || !desc->host.allocator.acquire != !desc->host.allocator.release || !flash__sampler_ok(&desc->sampler)) return 0;
+    arch = &m->arch;
+    memset(&plan, 0, sizeof plan);
+    plan.m = m;
+    plan.desc = *desc;
+    if (!desc->host.allocator.acquire) plan.desc.host.allocator = m->desc.host.allocator;
+    if (!desc->host.parallel_for && !desc->host.clock && !desc->host.log) {
+        flash_allocator own = plan.desc.host.allocator;
+        plan.desc.host = m->desc.host;
+        plan.desc.host.allocator = own;
+    }
+    plan.n_ctx = desc->n_ctx ? desc->n_ctx : FLASH__MIN(arch->n_ctx, 4096);
+    plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : 64, plan.n_ctx);
+    plan.kv_item = desc->kv == FLASH_TYPE_F32 ? 4 : 2;
+    T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer; V = (size_t)arch->n_vocab;
+    for (i = 0; i < arch->n_layer; i++) {
+        Q = FLASH__MAX(Q, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
+        KV = FLASH__MAX(KV, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV));
+        F = FLASH__MAX(F, (size_t)arch->layer[i].d_ffn);
+    }
+    widest = FLASH__MAX(D, Q);
+    plan.ids = (int32_t *)flash__take(a, (size_t)plan.n_ctx, 4);
+    plan.k = (uint8_t **)flash__take(a, L, sizeof *plan.k);
+    plan.v = (uint8_t **)flash__take(a, L, sizeof *plan.v);
+    plan.x = (float *)flash__take(a, T*D, 4);
+    plan.h = (float *)flash__take(a, T*widest, 4);
+    plan.q = (float *)flash__take(a, T*widest, 4);
+    plan.kk = (float *)flash__take(a, T*KV, 4);
+    plan.vv = (float *)flash__take(a, T*KV, 4);
+    plan.gate = (float *)flash__take(a, T*F, 4);
+    plan.up = (float *)flash__take(a, T*F, 4);
+    plan.rope = (float *)flash__take(a, T*(size_t)arch->rope_dims, 4);
+    plan.q8 = (flash__q8 *)flash__take(a, T*(FLASH__MAX(widest, F)/32), sizeof *plan.q8);
+    plan.logits = (float *)flash__take(a, desc->all_logits ? T*V : V, 4);
+    plan.candidate = (flash__candidate *)flash__take(a, V, sizeof *plan.candidate);
+    plan.stop_max = flash__stops_longest(&desc->sampler);
+    plan.text_cap = flash_token_bytes_max(m) + plan.stop_max + 16;
+    plan.text = (char *)flash__take(a, plan.text_cap, 1);
+    plan.piece = (char *)flash__take(a, plan.text_cap, 1);
+    for (i = 0; i < arch->n_layer; i++) {
+        size_t bytes = (size_t)plan.n_ctx*(size_t)plan.kv_item;
+        uint8_t *k, *v;
+        if (!flash__mul(&bytes, bytes, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV))) { a->used = SIZE_MAX; break; }
+        k = (uint8_t *)flash__take(a, bytes, 1);
+        v = (uint8_t *)flash__take(a, bytes, 1);
+        if (a->base) { plan.k[i] = k; plan.v[i] = v; }
+    }
+    if (s) *s = plan;
+    return a->used != SIZE_MAX;
+}
+
+FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_desc *desc)
+{
+    flash__arena a = { NULL, 0 };
+    flash_session *none;
+    return flash__session_plan(&none, m, desc, &a) ? a.used : 0;
+}
+
+FLASH_API void flash_session_reset(flash_session *s)
+{
+    if (!s) return;
+    s->pos = s->fed = s->run = s->have_logits = s->ended = s->cancel = s->last_n = 0;
+    s->text_n = 0;
+    s->random = s->desc.sampler.seed ? s->desc.sampler.seed : 1;
+    memset(&s->detok, 0, sizeof s->detok);
+}
+
+FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m, const flash_session_desc *desc)
+{
+    flash__arena a = { NULL, 0 };
+    const flash_allocator *alloc;
+    size_t block;
+    if (!out) return FLASH_E_ARGUMENT;
+    *out = NULL;
+    if (!flash__session_plan(out, m, desc, &a)) return FLASH_E_ARGUMENT;
+    alloc = desc->host.allocator.acquire ? &desc->host.allocator : &m->desc.host.allocator;
+    block = a.used;
+    a.used = 0;
+    a.base = (uint8_t *)flash__acquire(alloc, block);
+    if (!a.base) return FLASH_E_MEMORY;
+    flash__session_plan(out, m, desc, &a);
+    (*out)->block = block;
+    flash_session_reset(*out);
+    return FLASH_OK;
+}
+
+FLASH_API void flash_session_free(flash_session *s)
+{
+    flash_allocator a;
+    if (!s) return;
+    a = s->desc.host.allocator;
+    flash__release(&a, s, s->block);
+}
+
+FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, size_t n)
+{
+    size_t i;
+    if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
+    if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
+    memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+    s->fed += (int)n;
+    s->ended = 0;
+    return FLASH_OK;
+}
+
+FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *text, unsigned flags)
+{
+    size_t n;
+    flash_status status;
+    if (!s || !text) return FLASH_E_ARGUMENT;
+    if (s->fed) flags |= FLASH_TEXT_CONTINUE;
+    status = flash_tokenize(s->m, text, strlen(text), flags | FLASH__NO_EOS, s->ids + s->fed, (size_t)(s->n_ctx - s->fed), &n);
+    if (status) return status;
+    s->fed += (int)n;
+    s->ended = 0;
+    if (*text) s->detok.begun = 1; /* what follows continues it: a leading space belongs to the text */
+    return FLASH_OK;
+}
+
+FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget)
+{
+    return s ? flash__forward(s, budget) : FLASH_E_ARGUMENT;
+}
+
+FLASH_API int32_t flash_session_sample(flash_session *s)
+{
+    const float *logits = flash_session_logits(s);
+    return logits ? flash__sample(s->m, &s->desc.sampler, logits, s->ids, s->fed, &s->random, s->candidate) : -1;
+}
+
+/* How much of the held text can go out: all before a stop string (*stopped 1), or all that no stop string can begin in. */
+static size_t flash__sure_text(const flash_session *s, int *stopped)
+{
+    const flash_sampler *p = &s->desc.sampler;
+    size_t at, n;
+    int i;
+    for (at = 0; at < s->text_n; at++)
+        for (i = 0; i < p->n_stop; i++) {
+            n = strlen(p->stop[i]);
+            if (memcmp(s->text + at, p->stop[i], FLASH__MIN(n, s->text_n - at))) continue;
+            *stopped = n <= s->text_n - at;
+            return at;
+        }
+    return s->text_n;
+}
+
+static void flash__hand_out(flash_session *s, size_t n, flash_piece *piece)
+{
+    memcpy(s->piece, s->text, n);
+    s->piece[n] = 0;
+    memmove(s->text, s->text + n, s->text_n - n);
+    s->text_n -= n;
+    piece->text = s->piece;
+    piece->bytes = n;
+}
+
+FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget, flash_piece *piece)
+{
+    static const unsigned flags = 0;
+    flash_status status;
+    int stopped = 0;
+    size_t n = 0;
+    if (!s || !piece) return FLASH_E_ARGUMENT;
+    if (s->ended) return FLASH_END_OF_TEXT;
+    if (!s->fed) {
+        int32_t bos = s->m->vocab.bos;
+        if (bos < 0) return FLASH_E_ARGUMENT;
+        if ((status = flash_session_feed(s, &bos, 1)) != 0) return status;
+    }
+    while ((status = flash__forward(s, budget)) == FLASH_MORE && s->desc.all_logits && !budget) {}
+    if (status) return status;
+    if (!s->have_logits || s->fed == s->n_ctx) return s->have_logits ? FLASH_E_RANGE : FLASH_E_ARGUMENT;
+    piece->token = flash_session_sample(s);
+    if (flash_token_is_end(s->m, piece->token)) {
+        s->ended = 1;
+        if (s->m->vocab.kind != FLASH__VOCAB_NONE)
+            flash_detokenize_next(s->m, &s->detok, -1, flags, s->text + s->text_n, s->text_cap - s->text_n, &n);
+        s->text_n += n;
+        if (!s->text_n) return FLASH_END_OF_TEXT;
+        piece->token = -1;
+        flash__hand_out(s, s->text_n, piece);
+        return FLASH_OK;
+    }
+    s->ids[s->fed++] = piece->token;
+    if (s->m->vocab.kind != FLASH__VOCAB_NONE)
+        flash_detokenize_next(s->m, &s->detok, piece->token, flags, s->text + s->text_n, s->text_cap - s->text_n, &n);
+    s->text_n += n;
+    n = flash__sure_text(s, &stopped);
+    flash__hand_out(s, n, piece);
+    if (stopped) {
+        s->ended = 1;
+        s->text_n = 0;
+        if (!n) return FLASH_END_OF_TEXT;
+    }
+    return FLASH_OK;
+}
+
+FLASH_API const float *flash_session_logits(const flash_session *s)
+{
+    if (!s || !s->have_logits || s->pos != s->fed) return NULL;
+    return s->desc.all_logits ? s->logits + (size_t)(s->last_n - 1)*(size_t)s->m->arch.n_vocab : s->logits;
+}
+
+FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n)
+{
+    if (!s || !s->desc.all_logits || !s->have_logits || s->run || !s->last_n || !first || !n) return NULL;
+    *first = s->last;
+    *n = s->last_n;
+    return s->logits;
+}
+
+FLASH_API int flash_session_position(const flash_session *s) { return s ? s->pos : 0; }
+FLASH_API int flash_session_pending(const flash_session *s)  { return s ? s->fed - s->pos : 0; }
+FLASH_API int flash_session_capacity(const flash_session *s) { return s ? s->n_ctx : 0; }
+FLASH_API const int32_t *flash_session_tokens(const flash_session *s) { return s ? s->ids : NULL; }
+
+FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
+{
+    if (!s || position < 0 || position > s->pos) return FLASH_E_ARGUMENT;
+    s->pos = s->fed = position;
+    s->run = s->have_logits = s->ended = s->last_n = 0;
+    s->text_n = 0;
+    memset(&s->detok, 0, sizeof s->detok);
+    s->detok.begun = position > 1;
+    return FLASH_OK;
+}
+
+FLASH_API void flash_session_cancel(flash_session *s) { if (s) s->cancel = 1; }
+
+FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler)
+{
+    if (!s || !sampler || !flash__sampler_ok(sampler) || flash__stops_longest(sampler) > s->stop_max) return FLASH_E_ARGUMENT;
+    s->desc.sampler = *sampler;
+    s->random = sampler->seed ? sampler->seed : 1;
+    return FLASH_OK;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ===== >>cleanup ========================================================== */
+
+/* Whatever was set or defined above for our own use ends here; the user's code after the include is as before. */
+
+#if defined(FLASH_NO_FP_PRAGMA)
+#elif defined(__clang__)
+#  pragma STDC FP_CONTRACT DEFAULT
+#elif defined(__GNUC__)
+#  pragma GCC pop_options
+#elif defined(_MSC_VER)
+#  pragma fp_contract(on)
+#endif
+
+#ifdef FLASH__OWN_MALLOC
+#  undef FLASH_MALLOC
+#  undef FLASH_FREE
+#endif
+#ifdef FLASH__OWN_ASSERT
+#  undef FLASH_ASSERT
+#endif
+#ifndef FLASH_KEEP_INTERNALS /* tests keep them */
+#  undef FLASH__OWN_MALLOC
+#  undef FLASH__OWN_ASSERT
+#  undef FLASH__FILE_STDIO
+#  undef FLASH__FILE_WIN32
+#  undef FLASH__FILE_MMAP
+#  undef FLASH__STATIC_ASSERT
+#  undef FLASH__COUNT
+#  undef FLASH__MIN
+#  undef FLASH__MAX
+#  undef FLASH__KERNELS
+#  undef FLASH__GPT2
+#  undef FLASH__LLAMA3
+#  undef FLASH__QWEN2
+#  undef FLASH__TEKKEN
+#  undef FLASH__GPT4O
+#  undef FLASH__LAYER
+#  undef FLASH__ROOT
+#endif
+
+#endif /* FLASH__IMPLEMENTED */
+#endif /* any FLASH_..._IMPLEMENTATION */
+
+/* LICENCE
+
+   flash.h is available under two licences; choose the one you like.
+
+   ALTERNATIVE A - MIT License. Copyright (c) 2026 the flash.h authors.
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+   documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+   rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+   persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
+   this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED
+   "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+   MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS
+   BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   ALTERNATIVE B - Public Domain (www.unlicense.org). This is free and unencumbered software released into the public
+   domain. Anyone is free to copy, modify, publish, use, compile, sell, or distribute this software, either in source code
+   form or as a compiled binary, for any purpose, commercial or non-commercial, and by any means. In jurisdictions that
+   recognize copyright laws, the author or authors of this software dedicate any and all copyright interest in the software
+   to the public domain. We make this dedication for the benefit of the public at large and to the detriment of our heirs and
+   successors. We intend this dedication to be an overt act of relinquishment in perpetuity of all present and future rights
+   to this software under copyright law. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND. */
