@@ -5,13 +5,16 @@
        #define FLASH_IMPLEMENTATION
        #include "flash.h"
 
-   everywhere else just #include it. Link with -lm (and -lpthread where threads live in a library of their own).
+   everywhere else just #include it. Link with -lm (and -lpthread where threads live in a library of
+   their own).
 
-   WHAT IT DOES     reads GGUF files (v2, v3) from a path, from memory or through a callback; tokenises; runs the model;
-                    samples text. Weights stay where they are: mapped file, your memory, ROM.
-   WHAT IT DOES NOT training, images, GPUs, downloading; it prints nothing, exits nowhere, has no writable globals.
-   SAFE ON          any file, any text: hostile input gives an error code and a sentence, never a crash.
-   SAME BITS        on every compiler, instruction set, thread count and slicing of the work (see DETERMINISM).
+   WHAT IT DOES       reads GGUF files (v2, v3) from a path, from memory or through a callback;
+                      tokenises; runs the model; samples text. Weights stay where they are: mapped
+                      file, your memory, ROM.
+   WHAT IT DOES NOT   training, images, GPUs, downloading; it prints nothing, exits nowhere, has no
+                      writable globals.
+   SAFE ON            any file, any text: hostile input gives an error code and a sentence.
+   SAME BITS          on every compiler, instruction set, thread count and slicing of the work.
 
    QUICK START      (this is examples/hello.c; `make lint` keeps the two equal)
 
@@ -53,7 +56,7 @@ int main(int argc, char **argv)
        >>api-low       instruction sets, rows of weights
      IMPLEMENTATION
        >>config        parts, overridable macros, compiler and target
-       >>base          checked sizes, little-endian readers, arena, error text, sort, hash, random numbers
+       >>base          checked sizes, little-endian readers, arena, error text, sort, random
        >>os            files, memory maps, clock
        >>cpu           what this processor can run
        >>numbers       f16, bf16, exp, log, sin and cos with fixed bits
@@ -74,49 +77,53 @@ int main(int argc, char **argv)
        >>cleanup       undefine what must not leak
      LICENCE
 
-   PARTS            Define as many as you need, all in the same single file. Declarations of all parts are always visible;
-                    calling a part you did not implement is a link error with the part's name in the symbol.
+   PARTS     Define as many as you need, all in the same single file. Declarations of all parts are
+             always visible; calling a part you did not implement is a link error.
 
      FLASH_IMPLEMENTATION           everything
      FLASH_RUNTIME_IMPLEMENTATION   GGUF, tokenizers, models, sessions
 
-   CONFIGURATION    Defined or not, never =0. Only the file with the implementation looks at them (except the first two).
+   CONFIGURATION   Defined or not, never =0. Only the file with the implementation looks at them
+                   (except the first two).
 
-     FLASH_STATIC                   all functions static: two copies can live in one program         off
-     FLASH_API                      linkage of public functions                                      extern
-     FLASH_MALLOC(n) FLASH_FREE(p)  last resort if no allocator is given; both or neither            libc
-     FLASH_ASSERT(cond)             internal contracts (never about input)                           assert
-     FLASH_NO_STDIO                 no paths: models come from memory or a callback                  off
-     FLASH_NO_MMAP                  paths are read into memory instead of mapped                     off
-     FLASH_NO_SIMD                  only the scalar kernels                                          off
-     FLASH_NO_FP_PRAGMA             leave fp contraction alone (then pass -ffp-contract=off)         off
-     FLASH_ALLOW_FAST_MATH          lift the #error under -ffast-math                                off
-     FLASH_KEEP_INTERNALS           tests: keep the FLASH__ macros                                   off
+     FLASH_STATIC                   all functions static: two copies can live in one program
+     FLASH_API                      linkage of public functions (default extern)
+     FLASH_MALLOC(n) FLASH_FREE(p)  last resort if no allocator is given; both or neither (libc)
+     FLASH_ASSERT(cond)             internal contracts, never about input (assert)
+     FLASH_NO_STDIO                 no paths: models come from memory or a callback
+     FLASH_NO_MMAP                  paths are read into memory instead of mapped
+     FLASH_NO_SIMD                  only the scalar kernels
+     FLASH_NO_FP_PRAGMA             leave fp contraction alone (then pass -ffp-contract=off)
+     FLASH_ALLOW_FAST_MATH          lift the #error under -ffast-math
+     FLASH_KEEP_INTERNALS           tests: keep the FLASH__ macros
 
    CONCEPTS
      token     an integer in [0, V), the unit the model reads and writes
      model     read-only after load; shared by any number of sessions and threads
-     session   one conversation: keys and values of its tokens, a position, a sampler; one thread at a time
+     session   one conversation: keys and values of its tokens, a position, a sampler; one thread
+               at a time
      block     32 (or 256) weights stored together with their scale
-     shapes    T tokens in a step, D d_model, F d_ffn, H query heads, K key/value heads, C d_head, L layers, V vocabulary,
-               N n_ctx.  [T,D] is T rows of D, the last index contiguous.
+     shapes    T tokens in a step, D d_model, F d_ffn, H query heads, K key/value heads, C d_head,
+               L layers, V vocabulary, N n_ctx.  [T,D] is T rows of D, the last index contiguous.
      units     in brackets: [B] bytes, [s] seconds.
-     memory    flash_X_memory() says what flash_X_load/_create will acquire; only those (and flash_tokenize, for words too
-               long for its stack buffer, given back before it returns) acquire anything. Stepping never does.
-     errors    every fallible function returns a flash_status: 0 ok, positive unfinished, negative failed. On failure out
-               objects are NULL, other outputs untouched, nothing leaks.
+     memory    flash_X_memory() says what flash_X_load/_create will acquire; only those (and
+               flash_tokenize, for words too long for its stack buffer, given back before it
+               returns) acquire anything. Stepping never does.
+     errors    every fallible function returns a flash_status: 0 ok, positive unfinished, negative
+               failed. On failure out objects are NULL, other outputs untouched, nothing leaks.
 
    DETERMINISM
-     A quantised dot product is, block after block in index order, the exact integer sum of the block converted to float,
-     times the product of the two scales, multiply and add rounded separately. Float reductions use sixteen lanes and one
-     tree. exp, sin, cos, log are our own. So logits are the same bits on every machine with IEEE floats (on 32-bit x86
-     compile with -msse2 -mfpmath=sse), however a prompt is cut into steps.
+     A quantised dot product is, block after block in index order, the exact integer sum of the
+     block converted to float, times the product of the two scales, multiply and add rounded
+     separately. Float reductions use sixteen lanes and one tree. exp, sin, cos, log are our own. So
+     logits are the same bits on every machine with IEEE floats (on 32-bit x86 compile with
+     -msse2 -mfpmath=sse), however a prompt is cut into steps.
 
    MAINTAINER NOTES
-     a weight type     one line in FLASH_TYPE_LIST, one unpacker in >>quant, one in tests/test_quant.c
+     a weight type     one line in FLASH_TYPE_LIST, one unpacker in >>quant, its test
      a kernel          one line in FLASH__KERNELS, its scalar version, overlays
-     an architecture   one line in FLASH__ARCHS and its tensors in FLASH__TENSORS (>>arch); steps in >>forward only if it does
-                       something new
+     an architecture   one row in flash__archs, its tensors in the rules (>>arch); steps in
+                       >>forward only if it does something new
      a pre-tokenizer   one row in flash__pre_table (>>pretokenize)
 */
 
@@ -132,7 +139,8 @@ extern "C" {
 
 /* ===== >>version ========================================================== */
 
-/* Version, linkage, and the limits that are part of the interface (structs below have them as array sizes). */
+/* Version, linkage, and the limits that are part of the interface (structs below have them as array
+   sizes). */
 
 #define FLASH_VERSION_MAJOR 0
 #define FLASH_VERSION_MINOR 1
@@ -141,7 +149,7 @@ extern "C" {
 
 #ifndef FLASH_API
 #  if defined(FLASH_STATIC) && (defined(__GNUC__) || defined(__clang__))
-#    define FLASH_API static __attribute__((unused)) /* no -Wunused-function for what you do not call */
+#    define FLASH_API static __attribute__((unused)) /* no warning for what you do not call */
 #  elif defined(FLASH_STATIC)
 #    define FLASH_API static
 #  else
@@ -158,14 +166,16 @@ enum {
     FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text                            */
 };
 
-/* Version the implementation was built from; differs from FLASH_VERSION only if two copies are mixed. */
+/* Version the implementation was built from; differs from FLASH_VERSION only if two copies are
+   mixed. */
 FLASH_API int flash_version(void);
 /* One line: version, instruction sets compiled in, memory maps or not. Static, never NULL. */
 FLASH_API const char *flash_build_info(void);
 
 /* ===== >>status =========================================================== */
 
-/* One list: the enum, the sentences and the tests come from it. 0 done; positive: not finished, not failed. */
+/* One list: the enum, the sentences and the tests come from it. 0 done; positive: not finished, not
+   failed. */
 #define FLASH_STATUS_LIST(X) \
     X(FLASH_OK,              0, "ok") \
     X(FLASH_MORE,            1, "the budget is spent; call again to go on") \
@@ -194,8 +204,10 @@ FLASH_API const char *flash_status_text(flash_status s);
 /* What went wrong, in the caller's memory. Filled only on failure. */
 typedef struct flash_error {
     flash_status status;
-    uint64_t     offset;    /* byte offset in the input, 0 if it has no place                       */
-    char         text[240]; /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
+    /* byte offset in the input, 0 if it has no place */
+    uint64_t     offset;
+    /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
+    char         text[240];
 } flash_error;
 
 /* ===== >>host ============================================================= */
@@ -203,27 +215,40 @@ typedef struct flash_error {
 /* All that the library asks of its surroundings; all zero means libc and the system. */
 
 typedef struct flash_allocator {
-    void *(*acquire)(void *user, size_t bytes, size_t align); /* align: a power of two, at most 64; NULL: no memory */
-    void  (*release)(void *user, void *ptr, size_t bytes);    /* bytes as acquired, so an arena needs no headers    */
+    /* align: a power of two, at most 64; NULL: no memory */
+    void *(*acquire)(void *user, size_t bytes, size_t align);
+    /* bytes as acquired, so an arena needs no headers */
+    void  (*release)(void *user, void *ptr, size_t bytes);
     void   *user;
 } flash_allocator;
 
 typedef struct flash_host {
-    flash_allocator allocator;                   /* both functions or neither; thread-safe if models are shared       */
-    void   (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx); /* returns when all are done */
-    double (*clock)(void *user);                 /* monotonic [s]; needed for deadlines only                          */
-    void   (*log)(void *user, int level, const char *text); /* one line, no newline; level 0 info, 1 warning          */
+    /* both functions or neither; thread-safe if models are shared */
+    flash_allocator allocator;
+    /* returns when all are done */
+    void   (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx);
+    /* monotonic [s]; needed for deadlines only */
+    double (*clock)(void *user);
+    /* one line, no newline; level 0 info, 1 warning */
+    void   (*log)(void *user, int level, const char *text);
     void    *user;
 } flash_host;
 
-/* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes it. */
+/* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes
+   it. */
 typedef struct flash_source {
-    const char *path;                            /* mapped, or read whole where there is no mmap                      */
-    const void *data;                            /* [bytes]: not copied; must outlive the object made from it         */
+    /* mapped, or read whole where there is no mmap */
+    const char *path;
+    /* [bytes]: not copied; must outlive the object made from it */
+    const void *data;
     size_t      bytes;
-    int       (*read)(void *user, uint64_t at, void *dst, size_t n); /* copies n bytes from offset at; 0 ok, else failed */
-    uint64_t    size;                            /* of what read() reads [B]; read whole into memory on load          */
+    /* copies n bytes from offset at; 0 ok, else failed */
+    int       (*read)(void *user, uint64_t at, void *dst, size_t n);
+    /* of what read() reads [B]; read whole into memory on load */
+    uint64_t    size;
     void       *user;
+    /* 1, for flash_gguf_open: the weights may be missing (a cut download); see flash_tensor.data */
+    int         headers;
 } flash_source;
 
 /* ===== >>types ============================================================ */
@@ -260,45 +285,61 @@ FLASH_API const char *flash_type_name(flash_type t);
 FLASH_API flash_type  flash_type_parse(const char *name);
 /* Items per block: 1, 32 or 256; 0 for an unknown type. */
 FLASH_API int         flash_type_block(flash_type t);
-/* Bytes of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its block, or the size overflows. */
+/* Bytes of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its block, or
+   the size overflows. */
 FLASH_API size_t      flash_row_bytes(flash_type t, size_t n);
 
 /* ===== >>api-gguf ========================================================= */
 
-/* The container, without knowing what is in it. Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md */
+/* The container, without knowing what is in it. Format:
+   github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 
 typedef struct flash_gguf flash_gguf; /* opaque, read-only: any number of threads */
 
 typedef enum flash_value_type {
-    FLASH_VALUE_U8, FLASH_VALUE_I8, FLASH_VALUE_U16, FLASH_VALUE_I16, FLASH_VALUE_U32, FLASH_VALUE_I32, FLASH_VALUE_F32,
-    FLASH_VALUE_BOOL, FLASH_VALUE_STRING, FLASH_VALUE_ARRAY, FLASH_VALUE_U64, FLASH_VALUE_I64, FLASH_VALUE_F64,
+    FLASH_VALUE_U8, FLASH_VALUE_I8, FLASH_VALUE_U16, FLASH_VALUE_I16, FLASH_VALUE_U32,
+        FLASH_VALUE_I32, FLASH_VALUE_F32,
+    FLASH_VALUE_BOOL, FLASH_VALUE_STRING, FLASH_VALUE_ARRAY, FLASH_VALUE_U64, FLASH_VALUE_I64,
+        FLASH_VALUE_F64,
     FLASH_VALUE_COUNT
 } flash_value_type;
 
-/* One key and its value. Pointers lie in the file: valid while the object lives, not NUL-terminated. */
+/* One key and its value. Pointers lie in the file: valid while the object lives, not
+   NUL-terminated. */
 typedef struct flash_value {
     const char      *key;    size_t key_bytes;
     flash_value_type type;
-    flash_value_type item;   /* of an array's items; for others the same as type                    */
-    uint64_t         count;  /* items of an array; 1 for others                                     */
-    const uint8_t   *data;   /* little-endian, unaligned: the value, or an array's first item       */
-    size_t           bytes;  /* of data [B]; of a string: its text alone                            */
+    /* of an array's items; for others the same as type */
+    flash_value_type item;
+    /* items of an array; 1 for others */
+    uint64_t         count;
+    /* little-endian, unaligned: the value, or an array's first item */
+    const uint8_t   *data;
+    /* of data [B]; of a string: its text alone */
+    size_t           bytes;
 } flash_value;
 
 /* One tensor. Pointers lie in the file. Rows of ne[0] items are contiguous. */
 typedef struct flash_tensor {
     const char    *name;  size_t name_bytes;
-    uint32_t       type_id;      /* as in the file                                                  */
-    flash_type     type;         /* FLASH_TYPE_NONE if the file's type is not one of ours           */
+    /* as in the file */
+    uint32_t       type_id;
+    /* FLASH_TYPE_NONE if the file's type is not one of ours */
+    flash_type     type;
     int            n_dims;
-    uint64_t       ne[4];        /* ne[0] is the row; unused ones are 1                             */
-    const uint8_t *data;         /* [bytes]                                                         */
-    uint64_t       bytes;        /* 0 if the type is not one of ours                                */
+    /* ne[0] is the row; unused ones are 1 */
+    uint64_t       ne[4];
+    uint64_t       bytes;
+    /* of the data in the file [B] */
+    uint64_t       offset;
+    /* [bytes]; NULL if the file ends before (only with source.headers) */
+    const uint8_t *data;
 } flash_tensor;
 
-/* Opens and checks the whole container: header, keys, tensor list, places of the data. Safe on untrusted bytes.
-   No allocation is larger than the file (plus 64 kB). host may be NULL. */
-FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source, const flash_host *host, flash_error *err);
+/* Opens and checks the whole container: header, keys, tensor list, places of the data. Safe on
+   untrusted bytes. No allocation is larger than the file (plus 64 kB). host may be NULL. */
+FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source,
+                                       const flash_host *host, flash_error *err);
 FLASH_API void         flash_gguf_free(flash_gguf *g); /* NULL is fine */
 FLASH_API int          flash_gguf_version(const flash_gguf *g);
 FLASH_API uint64_t     flash_gguf_size(const flash_gguf *g);      /* of the file [B] */
@@ -309,15 +350,18 @@ FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value
 FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out);
 /* By name. FLASH_E_ARGUMENT if there is none; *out is then untouched. */
 FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, flash_value *out);
-FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name, flash_tensor *out);
+FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name,
+                                              flash_tensor *out);
 /* Item i of a value as a number; 0 if it is no number or i is out of range. */
 FLASH_API double       flash_value_number(const flash_value *v, uint64_t i);
-FLASH_API int64_t      flash_value_integer(const flash_value *v, uint64_t i); /* floats are cut; 0 if out of range */
+/* floats are cut; 0 if out of range */
+FLASH_API int64_t      flash_value_integer(const flash_value *v, uint64_t i);
 /* Next string of an array of strings: *at starts at 0 and is moved on. NULL at the end. */
 FLASH_API const char  *flash_value_string(const flash_value *v, size_t *at, size_t *bytes);
 
-/* Writes a GGUF v3 file through a callback, in order: begin, keys, tensor infos, then each tensor's data.
-   A plain struct in the caller's memory; all zero but for write and user. The first failure sticks. */
+/* Writes a GGUF v3 file through a callback, in order: begin, keys, tensor infos, then each tensor's
+   data. A plain struct in the caller's memory; all zero but for write and user. The first failure
+   sticks. */
 typedef struct flash_gguf_writer {
     int        (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
     void        *user;
@@ -328,22 +372,29 @@ typedef struct flash_gguf_writer {
     uint32_t     keys_left, tensors_left, tensors;
 } flash_gguf_writer;
 
-FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys, uint32_t n_tensors);
+FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys,
+                                              uint32_t n_tensors);
 FLASH_API flash_status flash_gguf_write_u32   (flash_gguf_writer *w, const char *key, uint32_t v);
 FLASH_API flash_status flash_gguf_write_f32   (flash_gguf_writer *w, const char *key, float v);
 FLASH_API flash_status flash_gguf_write_bool  (flash_gguf_writer *w, const char *key, int v);
-FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key, const char *text);
+FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key,
+                                               const char *text);
 /* item: U32, I32 or F32; data: [n] of the host's uint32_t, int32_t or float. */
-FLASH_API flash_status flash_gguf_write_array (flash_gguf_writer *w, const char *key, flash_value_type item, const void *data, size_t n);
+FLASH_API flash_status flash_gguf_write_array (flash_gguf_writer *w, const char *key,
+                                               flash_value_type item, const void *data, size_t n);
 /* text: [n] pointers; bytes: [n] lengths, or NULL where they are NUL-terminated. */
-FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key, const char *const *text, const size_t *bytes, size_t n);
+FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key,
+                                                const char *const *text, const size_t *bytes,
+    size_t n);
 /* Copies a key as it is, whatever its type. */
 FLASH_API flash_status flash_gguf_write_value (flash_gguf_writer *w, const flash_value *v);
 /* Announces a tensor of n_dims dimensions ne (row first). */
-FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name, flash_type type, int n_dims, const uint64_t *ne);
-/* Data of the tensors in the order announced, as stored in files, in pieces of any size; last: 1 with the last piece of
-   each tensor (padding follows). */
-FLASH_API flash_status flash_gguf_write_data  (flash_gguf_writer *w, const void *data, size_t bytes, int last);
+FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name,
+                                               flash_type type, int n_dims, const uint64_t *ne);
+/* Data of the tensors in the order announced, as stored in files, in pieces of any size; last: 1
+   with the last piece of each tensor (padding follows). */
+FLASH_API flash_status flash_gguf_write_data  (flash_gguf_writer *w, const void *data,
+                                               size_t bytes, int last);
 /* FLASH_E_ARGUMENT if keys, tensors or data are missing. */
 FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
 
@@ -351,9 +402,12 @@ FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
 
 /* Architecture: plain facts, filled by the loader, shared by every part. */
 
-typedef enum flash_attention { FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW, FLASH_ATTENTION_SKIP } flash_attention;
-typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style; /* rotates (2i,2i+1) or (i,i+C/2) */
-typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROPE_LLAMA3, FLASH_ROPE_YARN } flash_rope_scaling;
+typedef enum flash_attention { FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW,
+                               FLASH_ATTENTION_SKIP } flash_attention;
+/* rotates (2i,2i+1) or (i,i+C/2) */
+typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style;
+typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROPE_LLAMA3,
+                                  FLASH_ROPE_YARN } flash_rope_scaling;
 
 typedef struct flash_layer {
     uint8_t  attention;       /* flash_attention                                         */
@@ -373,7 +427,8 @@ typedef struct flash_arch {
     int    rope_dims;         /* of each head, even, <= d_head                           */
     int    rope_style;        /* flash_rope_style                                        */
     int    rope_scaling;      /* flash_rope_scaling                                      */
-    float  rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow; /* factor 1: none            */
+    /* factor 1: none */
+    float  rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
     float  rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
     int    rope_n_ctx;        /* context before scaling                                  */
     float  attention_scale;   /* of q.k, normally 1/sqrt(d_head)                         */
@@ -398,50 +453,70 @@ typedef enum flash_isa {
 } flash_isa;
 
 typedef struct flash_model_desc {
-    flash_source source;        /* must be named                                                             */
-    flash_isa    isa;           /* FLASH_E_UNSUPPORTED if this processor lacks it                            */
-    int          vocab_only;    /* 1: tokenizer only; files without weights load; sessions are refused       */
-    int          any_pretokenizer; /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning  */
+    /* must be named */
+    flash_source source;
+    /* FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_isa    isa;
+    /* 1: tokenizer only; files without weights load; sessions are refused */
+    int          vocab_only;
+    /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning */
+    int          any_pretokenizer;
     flash_host   host;
 } flash_model_desc;
 
-/* What flash_model_load acquires for this file [B]; 0 on failure. A source that must be read whole is read for this. */
+/* What flash_model_load acquires for this file [B]; 0 on failure. A source that must be read whole
+   is read for this. */
 FLASH_API size_t       flash_model_memory(const flash_model_desc *desc, flash_error *err);
 /* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
-FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc, flash_error *err);
-FLASH_API void         flash_model_free(flash_model *m); /* NULL is fine; sessions of m must be gone */
+FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
+                                        flash_error *err);
+/* NULL is fine; sessions of m must be gone */
+FLASH_API void         flash_model_free(flash_model *m);
 FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
-FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m); /* keys and tensors, owned by m */
+/* keys and tensors, owned by m */
+FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m);
 FLASH_API flash_isa    flash_model_isa(const flash_model *m);
 
 /* ===== >>api-text ========================================================= */
 
-enum { FLASH_TEXT_SPECIAL = 1,    /* read control tokens such as <|im_end|> in the text / show them        */
-       FLASH_TEXT_NO_BOS  = 2,    /* do not begin with BOS even if the model wants it                      */
-       FLASH_TEXT_CONTINUE = 4 }; /* not the beginning: no BOS, no space prefix / keep a leading space     */
+/* read control tokens such as <|im_end|> in the text / show them */
+enum { FLASH_TEXT_SPECIAL = 1,
+       /* do not begin with BOS even if the model wants it */
+       FLASH_TEXT_NO_BOS  = 2,
+       /* not the beginning: no BOS, no space prefix / keep a leading space */
+       FLASH_TEXT_CONTINUE = 4 };
 
-/* Text to tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids: [cap]. *n is the number needed;
-   FLASH_E_RANGE if it exceeds cap (ids then holds the first cap). flags 0: BOS and EOS as the model asks, control tokens are
-   plain text. Words over 64 characters borrow memory from the model's allocator. Safe on untrusted text; n log n. */
-FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+/* Text to tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids: [cap]. *n is
+   the number needed; FLASH_E_RANGE if it exceeds cap (ids then holds the first cap). flags 0: BOS
+   and EOS as the model asks, control tokens are plain text. Words over 64 characters borrow memory
+   from the model's allocator. Safe on untrusted text; n log n. */
+FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes,
+                                      unsigned flags,
                                       int32_t *ids, size_t cap, size_t *n);
-/* Tokens to text. The inverse of flash_tokenize for any bytes the vocabulary can spell. text: [cap], not NUL-terminated; *bytes is
-   the number needed. Control tokens are left out unless flagged. FLASH_E_ARGUMENT for ids out of range. */
-FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n, unsigned flags,
+/* Tokens to text. The inverse of flash_tokenize for any bytes the vocabulary can spell. text:
+   [cap], not NUL-terminated; *bytes is the number needed. Control tokens are left out unless
+   flagged. FLASH_E_ARGUMENT for ids out of range. */
+FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n,
+                                        unsigned flags,
                                         char *text, size_t cap, size_t *bytes);
-/* As flash_detokenize, token by token, in whole characters: holds back an unfinished one, replaces bytes that can be none
-   by U+FFFD. All zero at the start. */
+/* As flash_detokenize, token by token, in whole characters: holds back an unfinished one, replaces
+   bytes that can be none by U+FFFD. All zero at the start. */
 typedef struct flash_detokenizer { uint8_t held[4]; uint8_t n_held, begun; } flash_detokenizer;
 /* text: [cap], cap >= flash_token_bytes_max(m); a token < 0 flushes what is held. */
-FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d, int32_t token, unsigned flags,
+FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d,
+                                             int32_t token, unsigned flags,
                                              char *text, size_t cap, size_t *bytes);
-FLASH_API size_t  flash_token_bytes_max(const flash_model *m); /* enough for any one call of flash_detokenize_next [B] */
-/* A token's text as the vocabulary spells it (in the file, not NUL-terminated); NULL if out of range. */
+/* enough for any one call of flash_detokenize_next [B] */
+FLASH_API size_t  flash_token_bytes_max(const flash_model *m);
+/* A token's text as the vocabulary spells it (in the file, not NUL-terminated); NULL if out of
+   range. */
 FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes);
-FLASH_API int32_t flash_token_find(const flash_model *m, const char *text); /* by that spelling; -1 if there is none */
+/* by that spelling; -1 if there is none */
+FLASH_API int32_t flash_token_find(const flash_model *m, const char *text);
 FLASH_API int32_t flash_token_bos(const flash_model *m);  /* -1 if there is none */
 FLASH_API int32_t flash_token_eos(const flash_model *m);  /* -1 if there is none */
-FLASH_API int     flash_token_is_end(const flash_model *m, int32_t token); /* ends a text or a turn */
+/* ends a text or a turn */
+FLASH_API int     flash_token_is_end(const flash_model *m, int32_t token);
 FLASH_API int     flash_token_is_control(const flash_model *m, int32_t token);
 
 /* ===== >>api-session ====================================================== */
@@ -450,75 +525,108 @@ typedef struct flash_logit_bias { int32_t token; float bias; } flash_logit_bias;
 
 /* How the next token is chosen. All zero: the most probable one. Applied in this order. */
 typedef struct flash_sampler {
-    const flash_logit_bias *bias; int n_bias;     /* added to logits first; the caller's, must outlive the session       */
-    float repeat_penalty;                         /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
-    float frequency_penalty, presence_penalty;    /* subtracted: times the count; once                                   */
-    int   penalty_last_n;                         /* recent means so many tokens; 0: 64, -1: all                         */
-    float temperature;                            /* 0: greedy (ties: the lowest id)                                     */
-    int   top_k;                                  /* keep the k best; 0: all                                             */
-    float typical_p;                              /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off          */
-    float top_p;                                  /* keep the best mass p; 0 or 1: off                                   */
-    float min_p;                                  /* keep those >= min_p times the best; 0: off                          */
-    uint64_t seed;                                /* 0: 1                                                                */
-    const char *const *stop; int n_stop;          /* strings that end the text; the caller's, must outlive the session   */
-    int   ignore_end;                             /* 1: end-of-text tokens are never chosen                              */
+    /* added to logits first; the caller's, must outlive the session */
+    const flash_logit_bias *bias; int n_bias;
+    /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
+    float repeat_penalty;
+    /* subtracted: times the count; once */
+    float frequency_penalty, presence_penalty;
+    /* recent means so many tokens; 0: 64, -1: all */
+    int   penalty_last_n;
+    /* 0: greedy (ties: the lowest id) */
+    float temperature;
+    /* keep the k best; 0: all */
+    int   top_k;
+    /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
+    float typical_p;
+    /* keep the best mass p; 0 or 1: off */
+    float top_p;
+    /* keep those >= min_p times the best; 0: off */
+    float min_p;
+    /* 0: 1 */
+    uint64_t seed;
+    /* strings that end the text; the caller's, must outlive the session */
+    const char *const *stop; int n_stop;
+    /* 1: end-of-text tokens are never chosen */
+    int   ignore_end;
 } flash_sampler;
 
 typedef struct flash_session_desc {
-    int           n_ctx;       /* positions; 0: what the model was trained for, at most 4096                 */
-    int           chunk;       /* prompt tokens worked on together; 0: 64                                    */
-    int           threads;     /* 0: 1                                                                       */
-    flash_type    kv;          /* keys and values: F32 (0) or F16                                            */
-    int           all_logits;  /* 1: logits of every token of a chunk; step returns after each chunk         */
+    /* positions; 0: what the model was trained for, at most 4096 */
+    int           n_ctx;
+    /* prompt tokens worked on together; 0: 64 */
+    int           chunk;
+    /* 0: 1 */
+    int           threads;
+    /* keys and values: F32 (0) or F16 */
+    flash_type    kv;
+    /* 1: logits of every token of a chunk; step returns after each chunk */
+    int           all_logits;
     flash_sampler sampler;
-    flash_host    host;        /* all zero: the model's                                                      */
+    /* all zero: the model's */
+    flash_host    host;
 } flash_session_desc;
 
 typedef struct flash_budget {
-    int    tokens;             /* prompt tokens to work on in this call, 0: no limit                         */
-    double deadline;           /* return soon after the host's clock passes this [s], 0: none                */
+    /* prompt tokens to work on in this call, 0: no limit */
+    int    tokens;
+    /* return soon after the host's clock passes this [s], 0: none */
+    double deadline;
 } flash_budget;
 
 typedef struct flash_piece {
-    int32_t     token;         /* -1 where only held text is let go                                          */
-    const char *text;          /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call       */
-    size_t      bytes;         /* may be 0: held back until it is sure                                       */
+    /* -1 where only held text is let go */
+    int32_t     token;
+    /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call */
+    const char *text;
+    /* may be 0: held back until it is sure */
+    size_t      bytes;
 } flash_piece;
 
 /* What flash_session_create acquires [B]; 0 if desc is invalid. */
 FLASH_API size_t       flash_session_memory(const flash_model *m, const flash_session_desc *desc);
 /* m must outlive the session. desc is copied. */
-FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m, const flash_session_desc *desc);
+FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
+                                            const flash_session_desc *desc);
 FLASH_API void         flash_session_free(flash_session *s); /* NULL is fine */
-/* Queues tokens. FLASH_E_RANGE if the context has no room for all (then none is queued), FLASH_E_ARGUMENT for ids outside the vocabulary. */
+/* Queues tokens. FLASH_E_RANGE if the context has no room for all (then none is queued),
+   FLASH_E_ARGUMENT for ids outside the vocabulary. */
 FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, size_t n);
 /* Tokenises (NUL-terminated text) and queues; BOS only at position 0. */
 FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *text, unsigned flags);
-/* Works on queued tokens. FLASH_OK: the queue is empty and the last token's logits are there. FLASH_MORE: call again.
-   FLASH_E_CANCELLED: as FLASH_MORE, what was finished stays. budget NULL: no limit. Allocates nothing. */
+/* Works on queued tokens. FLASH_OK: the queue is empty and the last token's logits are there.
+   FLASH_MORE: call again. FLASH_E_CANCELLED: as FLASH_MORE, what was finished stays. budget NULL:
+   no limit. Allocates nothing. */
 FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget);
-/* One token of text: step, sample, queue. FLASH_OK: *piece is there; FLASH_MORE: the budget went into the prompt;
-   FLASH_END_OF_TEXT; FLASH_E_RANGE: context full. At position 0 with an empty queue it begins with BOS. */
-FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget, flash_piece *piece);
-/* Samples from the current logits without queueing; -1 if there are none. Advances the random numbers. */
+/* One token of text: step, sample, queue. FLASH_OK: *piece is there; FLASH_MORE: the budget went
+   into the prompt; FLASH_END_OF_TEXT; FLASH_E_RANGE: context full. At position 0 with an empty
+   queue it begins with BOS. */
+FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget,
+                                          flash_piece *piece);
+/* Samples from the current logits without queueing; -1 if there are none. Advances the random
+   numbers. */
 FLASH_API int32_t      flash_session_sample(flash_session *s);
-/* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the first. */
+/* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the
+   first step and while tokens are queued (as after flash_session_next). */
 FLASH_API const float *flash_session_logits(const flash_session *s);
-/* With all_logits: [n,V] of the chunk just worked on, whose first token is at position *first. NULL if there is none. */
+/* With all_logits: [n,V] of the chunk just worked on, whose first token is at position *first. NULL
+   if there is none. */
 FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n);
 FLASH_API int          flash_session_position(const flash_session *s); /* tokens worked on */
-FLASH_API int          flash_session_pending(const flash_session *s);  /* tokens queued, not yet worked on */
+/* tokens queued, not yet worked on */
+FLASH_API int          flash_session_pending(const flash_session *s);
 FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx */
 /* [position + pending] tokens so far; owned by s. */
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
-/* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0, flash_session_position]. Logits are
-   gone until the next step. */
+/* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
+   flash_session_position]. Logits are gone until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 /* As created: position 0, random numbers from the seed. */
 FLASH_API void         flash_session_reset(flash_session *s);
 /* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers. */
 FLASH_API void         flash_session_cancel(flash_session *s);
-/* Replaces the sampler; random numbers start anew from its seed. Stop strings must not be longer in total than at creation. */
+/* Replaces the sampler; random numbers start anew from its seed. Stop strings must not be longer in
+   total than at creation. */
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
 
 /* ===== >>api-low ========================================================== */
@@ -529,12 +637,15 @@ FLASH_API flash_isa   flash_isa_best(void);
 FLASH_API const char *flash_isa_name(flash_isa isa);
 /* FLASH_ISA_COUNT if there is none of that name. */
 FLASH_API flash_isa   flash_isa_parse(const char *name);
-/* A row of n weights as f32. src: [flash_row_bytes(t, n)] as in files, any alignment. FLASH_E_ARGUMENT if n does not fit. */
+/* A row of n weights as f32. src: [flash_row_bytes(t, n)] as in files, any alignment.
+   FLASH_E_ARGUMENT if n does not fit. */
 FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n);
-/* y[r] = row r of w times x, with activations quantised to int8 where w is quantised: the product sessions use.
-   w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)] bytes, any alignment. */
+/* y[r] = row r of w times x, with activations quantised to int8 where w is quantised: the product
+   sessions use. w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)] bytes, any
+   alignment. */
 FLASH_API size_t       flash_dot_work(size_t n);
-FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n, const float *x, float *y, void *work, flash_isa isa);
+FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
+                                      const float *x, float *y, void *work, flash_isa isa);
 
 #ifdef __cplusplus
 }
@@ -558,7 +669,7 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #define FLASH__IMPLEMENTED
 
 #if defined(__FAST_MATH__) && !defined(FLASH_ALLOW_FAST_MATH)
-#  error "flash.h: -ffast-math/-Ofast break NaN checks and reproducible results. Drop the flag, or define FLASH_ALLOW_FAST_MATH."
+#  error "flash.h: drop -ffast-math/-Ofast (results change), or define FLASH_ALLOW_FAST_MATH."
 #endif
 #if defined(FLASH_MALLOC) != defined(FLASH_FREE)
 #  error "flash.h: define both of FLASH_MALLOC(size), FLASH_FREE(ptr), or neither."
@@ -599,7 +710,8 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #  include <time.h>
 #endif
 
-/* No silent a*b+c -> fma(a,b,c): results would depend on compiler and flags. Undone in >>cleanup. */
+/* No silent a*b+c -> fma(a,b,c): results would depend on compiler and flags. Undone in
+   >>cleanup. */
 #if defined(FLASH_NO_FP_PRAGMA)
 #elif defined(__clang__)
 #  pragma STDC FP_CONTRACT OFF
@@ -621,8 +733,9 @@ extern "C" {
 
 /* ===== >>base ============================================================= */
 
-/* Small tools that every section uses. Sizes computed from input go through flash__mul and flash__add; bytes
-   from files through the flash__rd functions, which are right on every machine and compile to one load. */
+/* Small tools that every section uses. Sizes computed from input go through flash__mul and
+   flash__add; bytes from files through the flash__rd functions, which are right on every machine
+   and compile to one load. */
 
 FLASH_API int flash_version(void) { return FLASH_VERSION; }
 
@@ -654,7 +767,8 @@ static uint64_t flash__rd64(const uint8_t *p)
 }
 static void flash__wr32(uint8_t *p, uint32_t v)
 {
-    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16); p[3] = (uint8_t)(v >> 24);
+    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16);
+    p[3] = (uint8_t)(v >> 24);
 }
 static void flash__wr64(uint8_t *p, uint64_t v)
 {
@@ -666,8 +780,9 @@ static double flash__bits_f64(uint64_t u) { double d; memcpy(&d, &u, 8); return 
 static uint64_t flash__f64_bits(double d) { uint64_t u; memcpy(&u, &d, 8); return u; }
 static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
 
-/* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so the same
-   plan function says how much an object takes and carves it. used is SIZE_MAX after an overflow. */
+/* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so
+   the same plan function says how much an object takes and carves it. used is SIZE_MAX after an
+   overflow. */
 typedef struct flash__arena { uint8_t *base; size_t used; } flash__arena;
 
 static void *flash__take(flash__arena *a, size_t count, size_t item)
@@ -721,7 +836,8 @@ static char *flash__format(char *p, char *end, const char *format, va_list args)
         if (*format != '%') { p = flash__put(p, end, format, 1); continue; }
         switch (*++format) {
         case 's': s = va_arg(args, const char *); p = flash__put(p, end, s, strlen(s)); break;
-        case 't': s = va_arg(args, const char *); p = flash__put(p, end, s, va_arg(args, size_t)); break;
+        case 't': s = va_arg(args, const char *); p = flash__put(p, end, s, va_arg(args, size_t));
+        break;
         default: /* 'i', 'u' */
             if (*format == 'i') {
                 int v = va_arg(args, int);
@@ -737,7 +853,8 @@ static char *flash__format(char *p, char *end, const char *format, va_list args)
 }
 
 /* Fills err (if any) and returns status. %s text, %t text and its size_t, %i int, %u uint64_t. */
-static flash_status flash__fail(flash_error *err, flash_status status, uint64_t at, const char *format, ...)
+static flash_status flash__fail(flash_error *err, flash_status status, uint64_t at,
+                                const char *format, ...)
 {
     va_list args;
     if (!err) return status;
@@ -761,7 +878,8 @@ static void flash__note(const flash_host *h, int level, const char *format, ...)
 }
 
 /* Heap sort: in place, no recursion, n log n on any input. less(ctx, a, b): a comes before b. */
-static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a, uint32_t b), const void *ctx)
+static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a,
+                                                           uint32_t b), const void *ctx)
 {
     size_t root = n/2, child, end = n;
     while (end > 1) {
@@ -829,14 +947,17 @@ static void flash__file_close(flash__file *f, const flash_host *host)
     memset(f, 0, sizeof *f);
 }
 
-static flash_status flash__file_acquire(flash__file *f, uint64_t size, const flash_host *host, flash_error *err,
+static flash_status flash__file_acquire(flash__file *f, uint64_t size, const flash_host *host,
+                                        flash_error *err,
                                         uint8_t **buffer)
 {
     if (!size) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
-    if (size > SIZE_MAX) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "file of %u bytes: more than this machine "
+    if (size > SIZE_MAX)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "file of %u bytes: more than this machine "
                                             "can address", size);
     *buffer = (uint8_t *)flash__acquire(&host->allocator, (size_t)size);
-    if (!*buffer) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory to read a file of %u bytes", size);
+    if (!*buffer) return flash__fail(err, FLASH_E_MEMORY, 0,
+                                     "no memory to read a file of %u bytes", size);
     f->data = *buffer;
     f->size = (size_t)size;
     f->how = FLASH__FILE_ACQUIRED;
@@ -844,13 +965,15 @@ static flash_status flash__file_acquire(flash__file *f, uint64_t size, const fla
 }
 
 #if defined(FLASH__FILE_MMAP)
-static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
+                                     flash_error *err)
 {
     struct stat st;
     void *p;
     int fd = open(path, O_RDONLY);
     (void)host;
-    if (fd < 0) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+    if (fd < 0) return flash__fail(err, FLASH_E_IO, 0,
+                                   "%s: cannot be opened: check path and permission", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         close(fd);
         return flash__fail(err, FLASH_E_IO, 0, "%s: not a file", path);
@@ -858,7 +981,8 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     if (st.st_size <= 0 || (uint64_t)st.st_size > SIZE_MAX/2) {
         close(fd);
         return flash__fail(err, st.st_size > 0 ? FLASH_E_TOO_LARGE : FLASH_E_TRUNCATED, 0,
-                           st.st_size > 0 ? "%s: too large for this machine" : "%s: the file is empty", path);
+                           st.st_size > 0 ? "%s: too large for this machine"
+                               : "%s: the file is empty", path);
     }
     p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
@@ -869,17 +993,21 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     return FLASH_OK;
 }
 #elif defined(FLASH__FILE_WIN32)
-static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
+                                     flash_error *err)
 {
     LARGE_INTEGER size;
     HANDLE file, map;
     (void)host;
-    file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+    file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING,
+                       FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE)
-        return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+        return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission",
+                           path);
     if (!GetFileSizeEx(file, &size) || size.QuadPart <= 0 || (uint64_t)size.QuadPart > SIZE_MAX/2) {
         CloseHandle(file);
-        return flash__fail(err, FLASH_E_TRUNCATED, 0, "%s: empty, or too large for this machine", path);
+        return flash__fail(err, FLASH_E_TRUNCATED, 0, "%s: empty, or too large for this machine",
+                           path);
     }
     map = CreateFileMappingA(file, NULL, PAGE_READONLY, 0, 0, NULL);
     f->data = map ? (const uint8_t *)MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0) : NULL;
@@ -891,15 +1019,18 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     return FLASH_OK;
 }
 #elif defined(FLASH__FILE_STDIO)
-static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
+                                     flash_error *err)
 {
     FILE *in = fopen(path, "rb");
     uint8_t *buffer = NULL;
     flash_status s = FLASH_OK;
     long size = -1;
-    if (!in) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission", path);
+    if (!in) return flash__fail(err, FLASH_E_IO, 0,
+                                "%s: cannot be opened: check path and permission", path);
     if (!fseek(in, 0, SEEK_END)) size = ftell(in);
-    if (size < 0 || fseek(in, 0, SEEK_SET)) s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read", path);
+    if (size < 0 || fseek(in, 0, SEEK_SET))
+        s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read", path);
     if (!s) s = flash__file_acquire(f, (uint64_t)size, host, err, &buffer);
     if (!s && fread(buffer, 1, f->size, in) != f->size) {
         s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read to its end", path);
@@ -909,20 +1040,24 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     return s;
 }
 #else
-static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host, flash_error *err)
+static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
+                                     flash_error *err)
 {
     (void)f; (void)host;
-    return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s: built with FLASH_NO_STDIO: give data or read", path);
+    return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                       "%s: built with FLASH_NO_STDIO: give data or read", path);
 }
 #endif
 
-static flash_status flash__file_open(flash__file *f, const flash_source *s, const flash_host *host, flash_error *err)
+static flash_status flash__file_open(flash__file *f, const flash_source *s, const flash_host *host,
+                                     flash_error *err)
 {
     uint8_t *buffer;
     flash_status status;
     memset(f, 0, sizeof *f);
     if (!s->path + !s->data + !s->read != 2)
-        return flash__fail(err, FLASH_E_ARGUMENT, 0, "source: give exactly one of path, data and read");
+        return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                           "source: give exactly one of path, data and read");
     if (s->path) return flash__file_path(f, s->path, host, err);
     if (s->data) {
         if (!s->bytes) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
@@ -975,7 +1110,8 @@ FLASH_API const char *flash_isa_name(flash_isa isa)
 FLASH_API flash_isa flash_isa_parse(const char *name)
 {
     int i;
-    for (i = 0; i < FLASH_ISA_COUNT; i++) if (flash__same_word(name, flash_isa_name((flash_isa)i))) break;
+    for (i = 0; i < FLASH_ISA_COUNT; i++) if (flash__same_word(name, flash_isa_name((flash_isa)i)))
+        break;
     return (flash_isa)i;
 }
 
@@ -992,8 +1128,9 @@ FLASH_API const char *flash_build_info(void)
 
 /* ===== >>numbers ========================================================== */
 
-/* Conversions and functions with the same bits everywhere: only +, -, *, / and bit operations, each rounded once.
-   Accuracy, measured in tests/test_quant.c against libm: expf 2 ulp; the double ones 4e-15 relative. */
+/* Conversions and functions with the same bits everywhere: only +, -, *, / and bit operations, each
+   rounded once. Accuracy, measured in tests/test_quant.c against libm: expf 2 ulp; the double ones
+   4e-15 relative. */
 
 static float flash__f16_f32(uint32_t h)
 {
@@ -1007,9 +1144,11 @@ static float flash__f16_f32(uint32_t h)
 static uint16_t flash__f32_f16(float f)
 {
     uint32_t u = flash__f32_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff, r;
-    if (a >= 0x7f800000) return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000 ? 0x200 | (a >> 13 & 0x3ff) : 0));
+    if (a >= 0x7f800000)
+        return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000 ? 0x200 | (a >> 13 & 0x3ff) : 0));
     if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00);        /* rounds past 65504 */
-    if (a < 0x38800000) {                                         /* below 2^-14: subnormal, by a float add */
+    /* below 2^-14: subnormal, by a float add */
+    if (a < 0x38800000) {
         float x = flash__bits_f32(a) + 0.5f;                      /* 0.5 has an ulp of 2^-24 */
         return (uint16_t)(sign | (flash__f32_bits(x) - 0x3f000000));
     }
@@ -1091,11 +1230,12 @@ static void flash__cos_sin(double x, double *c, double *s)
 
 /* ===== >>quant ============================================================ */
 
-/* Block formats (facts: ggml-common.h and ggml-quants.c of github.com/ggml-org/ggml). One unpacker per type turns
-   32 weights into int8 q, and for each half a float scale d and minimum m: weight = d*q + m. Dequantising, the
-   dot products and the panels of the matrix kernels all go through it.
-   KNOWN TRAPS: 4-bit blocks hold item i and item i+16 in one byte, not neighbours; K blocks put 32 items, not 16,
-   that far apart; Q5 high bits are one 32-bit mask, item order; Q3_K scales are 6 bits spread over 12 bytes. */
+/* Block formats (facts: ggml-common.h and ggml-quants.c of github.com/ggml-org/ggml). One unpacker
+   per type turns 32 weights into int8 q, and for each half a float scale d and minimum m: weight =
+   d*q + m. Dequantising, the dot products and the panels of the matrix kernels all go through it.
+   KNOWN TRAPS: 4-bit blocks hold item i and item i+16 in one byte, not neighbours; K blocks put 32
+   items, not 16, that far apart; Q5 high bits are one 32-bit mask, item order; Q3_K scales are 6
+   bits spread over 12 bytes. */
 
 typedef struct flash__type_fact { const char *name; int id, items, bytes; } flash__type_fact;
 
@@ -1104,12 +1244,17 @@ static const flash__type_fact flash__types[] = {
     FLASH_TYPE_LIST(FLASH__X)
 #undef FLASH__X
 };
-/* Types that files may hold and we cannot compute with: known by size, so that the container can be checked. */
+/* Types that files may hold and we cannot compute with: known by size, so that the container can be
+   checked. */
 static const flash__type_fact flash__other_types[] = {
-    { "Q8_1", 9, 32, 36 }, { "Q8_K", 15, 256, 292 }, { "IQ2_XXS", 16, 256, 66 }, { "IQ2_XS", 17, 256, 74 },
-    { "IQ3_XXS", 18, 256, 98 }, { "IQ1_S", 19, 256, 50 }, { "IQ3_S", 21, 256, 110 }, { "IQ2_S", 22, 256, 82 },
-    { "I8", 24, 1, 1 }, { "I16", 25, 1, 2 }, { "I32", 26, 1, 4 }, { "I64", 27, 1, 8 }, { "F64", 28, 1, 8 },
-    { "IQ1_M", 29, 256, 56 }, { "TQ1_0", 34, 256, 54 }, { "TQ2_0", 35, 256, 66 }, { "NVFP4", 40, 64, 36 },
+    { "Q8_1", 9, 32, 36 }, { "Q8_K", 15, 256, 292 }, { "IQ2_XXS", 16, 256, 66 },
+        { "IQ2_XS", 17, 256, 74 },
+    { "IQ3_XXS", 18, 256, 98 }, { "IQ1_S", 19, 256, 50 }, { "IQ3_S", 21, 256, 110 },
+        { "IQ2_S", 22, 256, 82 },
+    { "I8", 24, 1, 1 }, { "I16", 25, 1, 2 }, { "I32", 26, 1, 4 }, { "I64", 27, 1, 8 },
+        { "F64", 28, 1, 8 },
+    { "IQ1_M", 29, 256, 56 }, { "TQ1_0", 34, 256, 54 }, { "TQ2_0", 35, 256, 66 },
+        { "NVFP4", 40, 64, 36 },
     { "Q1_0", 41, 128, 18 }, { "Q2_0", 42, 64, 18 },
 };
 
@@ -1145,7 +1290,8 @@ FLASH_API size_t flash_row_bytes(flash_type t, size_t n)
 {
     const flash__type_fact *f = flash__type_of((uint32_t)t);
     size_t bytes;
-    if (!f || n % (size_t)f->items || !flash__mul(&bytes, n/(size_t)f->items, (size_t)f->bytes)) return 0;
+    if (!f || n % (size_t)f->items || !flash__mul(&bytes, n/(size_t)f->items, (size_t)f->bytes))
+        return 0;
     return bytes;
 }
 
@@ -1164,7 +1310,8 @@ static void flash__group_scale(flash__group *g, float d, float m)
 static void flash__nibbles(int8_t *q, const uint8_t *p, int minus)
 {
     int i;
-    for (i = 0; i < 16; i++) { q[i] = (int8_t)((p[i] & 15) - minus); q[i + 16] = (int8_t)((p[i] >> 4) - minus); }
+    for (i = 0; i < 16; i++)
+        { q[i] = (int8_t)((p[i] & 15) - minus); q[i + 16] = (int8_t)((p[i] >> 4) - minus); }
 }
 
 static void flash__unpack_q4_0(const uint8_t *row, size_t i, flash__group *g)
@@ -1210,17 +1357,20 @@ static void flash__unpack_q8_0(const uint8_t *row, size_t i, flash__group *g)
     memcpy(g->q, b + 2, 32);
 }
 
-/* 256 items in two runs of 128; 2-bit items 32 bytes a run, run by shift; a 4-bit scale and minimum per 16. */
+/* 256 items in two runs of 128; 2-bit items 32 bytes a run, run by shift; a 4-bit scale and minimum
+   per 16. */
 static void flash__unpack_q2_k(const uint8_t *row, size_t i, flash__group *g)
 {
     const uint8_t *b = row + i/8*84, *sc = b + i%8*2, *q = b + 16 + i%8/4*32;
     float d = flash__f16_f32(flash__rd16(b + 80)), dmin = flash__f16_f32(flash__rd16(b + 82));
     int shift = (int)(i%4)*2, j;
     for (j = 0; j < 32; j++) g->q[j] = (int8_t)(q[j] >> shift & 3);
-    for (j = 0; j < 2; j++) { g->d[j] = d*(float)(sc[j] & 15); g->m[j] = -(dmin*(float)(sc[j] >> 4)); }
+    for (j = 0; j < 2; j++)
+        { g->d[j] = d*(float)(sc[j] & 15); g->m[j] = -(dmin*(float)(sc[j] >> 4)); }
 }
 
-static int flash__q3_k_scale(const uint8_t *s, size_t i) /* i-th of 16: 4 low bits, 2 high bits, biased by 32 */
+/* i-th of 16: 4 low bits, 2 high bits, biased by 32 */
+static int flash__q3_k_scale(const uint8_t *s, size_t i)
 {
     int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, high = s[8 + i%4] >> (i/4*2) & 3;
     return (low | high << 4) - 32;
@@ -1322,7 +1472,8 @@ static int flash__type_halves(flash_type t)
 }
 static int flash__type_minima(flash_type t)
 {
-    return t == FLASH_TYPE_Q4_1 || t == FLASH_TYPE_Q5_1 || t == FLASH_TYPE_Q2_K || t == FLASH_TYPE_Q4_K
+    return t == FLASH_TYPE_Q4_1 || t == FLASH_TYPE_Q5_1 || t == FLASH_TYPE_Q2_K
+        || t == FLASH_TYPE_Q4_K
         || t == FLASH_TYPE_Q5_K;
 }
 
@@ -1352,7 +1503,8 @@ static flash__unpack_fn flash__unpacker(flash_type t)
 static float flash__plain(flash_type t, const uint8_t *row, size_t i)
 {
     if (t == FLASH_TYPE_F32) return flash__rdf32(row + 4*i);
-    return t == FLASH_TYPE_F16 ? flash__f16_f32(flash__rd16(row + 2*i)) : flash__bf16_f32(flash__rd16(row + 2*i));
+    return t == FLASH_TYPE_F16 ? flash__f16_f32(flash__rd16(row + 2*i))
+        : flash__bf16_f32(flash__rd16(row + 2*i));
 }
 
 FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n)
@@ -1403,8 +1555,9 @@ static void flash__quantize_q8_scalar(const float *x, size_t n, flash__q8 *y)
 
 /* ===== >>k-table ========================================================== */
 
-/* The kernel list. A line here adds the table slot; tests and benchmarks walk the same list. The table is a value
-   inside its owner: no globals, and two instruction sets can run in one process. */
+/* The kernel list. A line here adds the table slot; tests and benchmarks walk the same list. The
+   table is a value inside its owner: no globals, and two instruction sets can run in one
+   process. */
 
 /* x points at floats [n] for F32, F16, BF16 and at flash__q8 [n/32] for the others. */
 typedef float (*flash__dot_fn)(flash_type t, const uint8_t *row, const void *x, size_t n);
@@ -1426,10 +1579,11 @@ typedef struct flash__kernels {
 
 /* ===== >>k-scalar ========================================================= */
 
-/* These define the results; every other instruction set must give the same bits.
-   Quantised: block after block, the exact integer sum as float times (d_w*d_x), then where the type has minima
-   m_w times (d_x*sum x); product and sum rounded separately. A block is 32 items, or 16 where the type's scale changes
-   inside. Float reductions: lane i%16 takes item i, then lanes are added 8, 4, 2, 1 apart. */
+/* These define the results; every other instruction set must give the same bits. Quantised: block
+   after block, the exact integer sum as float times (d_w*d_x), then where the type has minima m_w
+   times (d_x*sum x); product and sum rounded separately. A block is 32 items, or 16 where the
+   type's scale changes inside. Float reductions: lane i%16 takes item i, then lanes are added 8, 4,
+   2, 1 apart. */
 
 static float flash__tree16(float *lane)
 {
@@ -1481,7 +1635,8 @@ static void flash__rmsnorm_scalar(const float *x, const float *w, float eps, siz
     for (i = 0; i < n; i++) y[i] = x[i]*r*w[i];
 }
 
-/* Rotates the first dims items of one head in place (Su et al. 2021, arxiv 2104.09864). cos_sin: [dims/2] pairs. */
+/* Rotates the first dims items of one head in place (Su et al. 2021, arxiv 2104.09864). cos_sin:
+   [dims/2] pairs. */
 static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int style)
 {
     int i, a, b;
@@ -1504,8 +1659,8 @@ static void flash__silu_mul_scalar(const float *gate, const float *up, size_t n,
 
 /* ===== >>k-select ========================================================= */
 
-/* Start from the reference, lay better kernels over it. Asking for what is not there is an error, never a silent
-   substitute. */
+/* Start from the reference, lay better kernels over it. Asking for what is not there is an error,
+   never a silent substitute. */
 
 static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
 {
@@ -1520,7 +1675,8 @@ static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
 
 FLASH_API size_t flash_dot_work(size_t n) { return n/32*sizeof(flash__q8) + 64; }
 
-FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n, const float *x, float *y,
+FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
+                                      const float *x, float *y,
                                       void *work, flash_isa isa)
 {
     flash__kernels k;
@@ -1540,26 +1696,35 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 
 /* ===== >>gguf ============================================================= */
 
-/* GGUF reader and writer. The reader walks the bytes with a cursor that knows where they end; every count is checked
-   against the bytes that are left before it is believed. Two walks: the first checks everything and allocates nothing,
-   the second fills the index of keys and tensors. Rules stricter than the format's text, as the reference loader has
-   them: no duplicate names, no nested arrays, tensors back to back in order. */
+/* GGUF reader and writer. The reader walks the bytes with a cursor that knows where they end; every
+   count is checked against the bytes that are left before it is believed. Two walks: the first
+   checks everything and allocates nothing, the second fills the index of keys and tensors. Rules
+   stricter than the format's text, as the reference loader has them: no duplicate names, no nested
+   arrays, tensors back to back in order. */
 
 enum { FLASH__NAME_MAX = 63, FLASH__ALIGN_MAX = 1 << 20, FLASH__JUMPS = 8 };
 
 struct flash_gguf {
     flash__file file;
     flash_host  host;
-    size_t      block;                   /* acquired for this object [B]; 0 inside a model                 */
+    /* acquired for this object [B]; 0 inside a model */
+    size_t      block;
     uint32_t    version, n_key, n_tensor, alignment;
-    size_t      keys_at, infos_at, data_at;
-    size_t      jump[FLASH__JUMPS][2];   /* long arrays of strings: first byte, byte after                 */
+    size_t      keys_at, infos_at;
+    uint64_t    data_at;
+    int         headers;                 /* data may be missing */
+    /* long arrays of strings: first byte, byte after */
+    size_t      jump[FLASH__JUMPS][2];
     int         n_jump;
-    uint64_t   *key_at, *info_at;        /* [n_key], [n_tensor] offsets in file order                      */
-    uint32_t   *key_order, *info_order;  /* the same by name                                               */
+    /* [n_key], [n_tensor] offsets in file order */
+    uint64_t   *key_at, *info_at;
+    /* the same by name */
+    uint32_t   *key_order, *info_order;
 };
 
-typedef struct flash__cursor { const flash_gguf *g; size_t at; flash_error *err; flash_status status; } flash__cursor;
+typedef struct flash__cursor {
+                               const flash_gguf *g; size_t at; flash_error *err;
+flash_status status; } flash__cursor;
 
 /* n bytes at the cursor, or NULL (and a status) if the file ends before. */
 static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what)
@@ -1567,7 +1732,8 @@ static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what
     size_t at = c->at;
     if (c->status) return NULL;
     if (n > c->g->file.size - at) {
-        c->status = flash__fail(c->err, FLASH_E_TRUNCATED, at, "the file ends inside %s: %u bytes wanted, %u left",
+        c->status = flash__fail(c->err, FLASH_E_TRUNCATED, at,
+                                "the file ends inside %s: %u bytes wanted, %u left",
                                 what, n, (uint64_t)(c->g->file.size - at));
         return NULL;
     }
@@ -1591,9 +1757,11 @@ static int flash__value_bytes(flash_value_type t) /* 0 for strings and arrays */
     return bytes[t];
 }
 
-static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what, const char *name, size_t n)
+static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what,
+                               const char *name, size_t n)
 {
-    if (!c->status) c->status = flash__fail(c->err, s, c->at, "%s: \"%t\"", what, name, FLASH__MIN(n, (size_t)64));
+    if (!c->status) c->status = flash__fail(c->err, s, c->at, "%s: \"%t\"", what, name,
+                                            FLASH__MIN(n, (size_t)64));
     return c->status;
 }
 
@@ -1604,7 +1772,8 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
     uint32_t type;
     size_t j;
     if (!c->status && (n == 0 || n > 65535))
-        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8, "a key of %u bytes; 1 to 65535 are allowed", n);
+        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8,
+                                       "a key of %u bytes; 1 to 65535 are allowed", n);
     v->key = (const char *)flash__read(c, n, "a key");
     v->key_bytes = (size_t)n;
     type = flash__read32(c, "a value's type");
@@ -1612,16 +1781,20 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
     if (type == FLASH_VALUE_ARRAY) {
         type = flash__read32(c, "an array's type");
         v->count = flash__read64(c, "an array's length");
-        if (type == FLASH_VALUE_ARRAY) return flash__bad(c, FLASH_E_FORMAT, "an array of arrays under key", v->key, v->key_bytes);
+        if (type == FLASH_VALUE_ARRAY)
+            return flash__bad(c, FLASH_E_FORMAT, "an array of arrays under key", v->key,
+                              v->key_bytes);
         v->type = FLASH_VALUE_ARRAY;
     } else v->type = (flash_value_type)type;
     if (c->status) return c->status;
-    if (type >= FLASH_VALUE_COUNT) return flash__bad(c, FLASH_E_FORMAT, "unknown value type under key", v->key, v->key_bytes);
+    if (type >= FLASH_VALUE_COUNT)
+        return flash__bad(c, FLASH_E_FORMAT, "unknown value type under key", v->key, v->key_bytes);
     v->item = (flash_value_type)type;
     if (v->item != FLASH_VALUE_STRING) {
         uint64_t item = (uint64_t)flash__value_bytes(v->item);
         if (v->count > (c->g->file.size - c->at)/item)
-            return flash__bad(c, FLASH_E_TRUNCATED, "more array items than bytes left under key", v->key, v->key_bytes);
+            return flash__bad(c, FLASH_E_TRUNCATED, "more array items than bytes left under key",
+                              v->key, v->key_bytes);
         v->bytes = (size_t)(v->count*item);
         v->data = flash__read(c, v->bytes, "a value");
         return c->status;
@@ -1652,18 +1825,21 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
     size_t i;
     int d;
     if (!c->status && (n == 0 || n > FLASH__NAME_MAX))
-        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8, "a tensor name of %u bytes; 1 to 63 are allowed", n);
+        return c->status = flash__fail(c->err, FLASH_E_FORMAT, c->at - 8,
+                                       "a tensor name of %u bytes; 1 to 63 are allowed", n);
     t->name = (const char *)flash__read(c, n, "a tensor's name");
     t->name_bytes = (size_t)n;
     dims = flash__read32(c, "a tensor's dimensions");
     t->n_dims = (int)FLASH__MIN(dims, 5u);
     if (!c->status && (dims < 1 || dims > 4))
-        return flash__bad(c, FLASH_E_FORMAT, "not 1 to 4 dimensions: tensor", t->name, t->name_bytes);
+        return flash__bad(c, FLASH_E_FORMAT, "not 1 to 4 dimensions: tensor", t->name,
+                          t->name_bytes);
     for (d = 0; d < 4; d++) {
         t->ne[d] = d < t->n_dims ? flash__read64(c, "a tensor's shape") : 1;
         if (c->status) return c->status;
         if (t->ne[d] == 0 || t->ne[d] > (uint64_t)INT64_MAX/items)
-            return flash__bad(c, FLASH_E_FORMAT, "impossible shape: tensor", t->name, t->name_bytes);
+            return flash__bad(c, FLASH_E_FORMAT, "impossible shape: tensor", t->name,
+                              t->name_bytes);
         items *= t->ne[d];
     }
     t->type_id = flash__read32(c, "a tensor's type");
@@ -1673,11 +1849,15 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
     t->type = f ? (flash_type)f->id : FLASH_TYPE_NONE;
     for (i = 0; !f && i < FLASH__COUNT(flash__other_types); i++)
         if ((uint32_t)flash__other_types[i].id == t->type_id) f = flash__other_types + i;
-    if (!f) return flash__bad(c, FLASH_E_FORMAT, "unknown weight type: tensor", t->name, t->name_bytes);
+    if (!f) return flash__bad(c, FLASH_E_FORMAT, "unknown weight type: tensor", t->name,
+                              t->name_bytes);
     if (t->ne[0] % (uint64_t)f->items)
-        return flash__bad(c, FLASH_E_FORMAT, "row length is no multiple of the type's block: tensor", t->name, t->name_bytes);
+        return flash__bad(c, FLASH_E_FORMAT,
+                          "row length is no multiple of the type's block: tensor", t->name,
+            t->name_bytes);
     if (items/(uint64_t)f->items > (uint64_t)INT64_MAX/(uint64_t)f->bytes)
-        return flash__bad(c, FLASH_E_TOO_LARGE, "more bytes than can be counted: tensor", t->name, t->name_bytes);
+        return flash__bad(c, FLASH_E_TOO_LARGE, "more bytes than can be counted: tensor", t->name,
+                          t->name_bytes);
     t->bytes = items/(uint64_t)f->items*(uint64_t)f->bytes;
     return FLASH_OK;
 }
@@ -1686,15 +1866,21 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
 static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
 {
     static const struct { const char *magic, *text; flash_status status; } table[] = {
-        { "FUGG", "a byte-swapped (big-endian) GGUF file: convert the model for little-endian machines",
+        { "FUGG", "a byte-swapped (big-endian) GGUF file: convert the model for little-endian "
+         "machines",
           FLASH_E_UNSUPPORTED },
-        { "tjgg", "a ggjt file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
-        { "fmgg", "a ggmf file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
-        { "lmgg", "a ggml file from before GGUF (2023): convert it to GGUF first", FLASH_E_UNSUPPORTED },
+        { "tjgg", "a ggjt file from before GGUF (2023): convert it to GGUF first",
+          FLASH_E_UNSUPPORTED },
+        { "fmgg", "a ggmf file from before GGUF (2023): convert it to GGUF first",
+          FLASH_E_UNSUPPORTED },
+        { "lmgg", "a ggml file from before GGUF (2023): convert it to GGUF first",
+          FLASH_E_UNSUPPORTED },
         { "algg", "a ggla adapter file from before GGUF, not a model", FLASH_E_UNSUPPORTED },
-        { "version https://git-lfs", "a Git LFS pointer, not the model itself: fetch it with git lfs pull",
+        { "version https://git-lfs",
+          "a Git LFS pointer, not the model itself: fetch it with git lfs pull",
           FLASH_E_FORMAT },
-        { "PK\3\4", "a zip archive (a PyTorch checkpoint?): convert the model to GGUF first", FLASH_E_FORMAT },
+        { "PK\3\4", "a zip archive (a PyTorch checkpoint?): convert the model to GGUF first",
+          FLASH_E_FORMAT },
         { "<!DOCTYPE", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
         { "<html", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
     };
@@ -1705,11 +1891,13 @@ static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
             return flash__fail(err, table[i].status, 0, "%s", table[i].text);
     }
     if (g->file.size >= 10 && g->file.data[8] == '{' && flash__rd64(g->file.data) < g->file.size)
-        return flash__fail(err, FLASH_E_FORMAT, 0, "a safetensors file: convert the model to GGUF first");
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "a safetensors file: convert the model to GGUF first");
     n = FLASH__MIN(g->file.size, 4u);
     if (n < 4 && !memcmp(g->file.data, "GGUF", n))
         return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file ends inside the header");
-    return flash__fail(err, FLASH_E_FORMAT, 0, "not a GGUF file: it begins with \"%t\"", (const char *)g->file.data, n);
+    return flash__fail(err, FLASH_E_FORMAT, 0, "not a GGUF file: it begins with \"%t\"",
+                       (const char *)g->file.data, n);
 }
 
 static int flash__key_less(const void *ctx, uint32_t a, uint32_t b);
@@ -1751,56 +1939,70 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
     c.at = 4;
     g->version = flash__read32(&c, "the header");
     if (!c.status && g->version == 1)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "GGUF version 1, an early draft: convert the model again");
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4,
+                           "GGUF version 1, an early draft: convert the model again");
     if (!c.status && !(g->version & 0xffff))
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "a big-endian GGUF file: convert the model for little-endian machines");
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4,
+                           "a big-endian GGUF file: convert the model for little-endian machines");
     if (!c.status && g->version != 2 && g->version != 3)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 4, "GGUF version %u: versions 2 and 3 are known", (uint64_t)g->version);
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 4,
+                           "GGUF version %u: versions 2 and 3 are known", (uint64_t)g->version);
     n_tensor = flash__read64(&c, "the header");
     n_key = flash__read64(&c, "the header");
     if (c.status) return c.status;
     room = g->file.size - c.at; /* the smallest key takes 14 bytes, the smallest tensor info 33 */
-    if (n_key > room/14 || n_tensor > (room - n_key*14)/33 || n_key > UINT32_MAX || n_tensor > UINT32_MAX)
-        return flash__fail(err, FLASH_E_TRUNCATED, 8, "the header promises %u tensors and %u keys; the file is too "
+    if (n_key > room/14 || n_tensor > (room - n_key*14)/33 || n_key > UINT32_MAX
+        || n_tensor > UINT32_MAX)
+        return flash__fail(err, FLASH_E_TRUNCATED, 8,
+                           "the header promises %u tensors and %u keys; the file is too "
                            "short for them", n_tensor, n_key);
     g->n_key = (uint32_t)n_key;
     g->n_tensor = (uint32_t)n_tensor;
+    room = g->headers ? (uint64_t)INT64_MAX/2 : g->file.size;
     g->keys_at = c.at;
     for (i = 0; i < n_key; i++) {
         if (flash__read_key(&c, &v)) return c.status;
-        if (v.type == FLASH_VALUE_ARRAY && v.item == FLASH_VALUE_STRING && v.count > 256 && g->n_jump < FLASH__JUMPS) {
+        if (v.type == FLASH_VALUE_ARRAY && v.item == FLASH_VALUE_STRING && v.count > 256
+            && g->n_jump < FLASH__JUMPS) {
             g->jump[g->n_jump][0] = (size_t)(v.data - g->file.data);
             g->jump[g->n_jump++][1] = c.at;
         }
         if (v.key_bytes == 17 && !memcmp(v.key, "general.alignment", 17)) {
             g->alignment = v.type == FLASH_VALUE_U32 ? flash__rd32(v.data) : 0;
-            if (!g->alignment || (g->alignment & (g->alignment - 1)) || g->alignment > FLASH__ALIGN_MAX)
-                return flash__fail(err, FLASH_E_FORMAT, c.at, "general.alignment is not a power of two up to 1 MiB");
+            if (g->alignment < 8 || (g->alignment & (g->alignment - 1))
+                || g->alignment > FLASH__ALIGN_MAX)
+                return flash__fail(err, FLASH_E_FORMAT, c.at,
+                                   "general.alignment is not a power of two from 8 to 1 MiB");
         }
     }
     g->infos_at = c.at;
     for (i = 0; i < n_tensor; i++) {
         if (flash__read_info(&c, &t, &offset)) return c.status;
         if (offset != end)
-            return flash__fail(err, FLASH_E_FORMAT, c.at - 8, "tensor \"%t\" lies at data offset %u; %u is next in line",
+            return flash__fail(err, FLASH_E_FORMAT, c.at - 8,
+                               "tensor \"%t\" lies at data offset %u; %u is next in line",
                                t.name, t.name_bytes, offset, end);
-        if (t.bytes > g->file.size - FLASH__MIN(end, (uint64_t)g->file.size))
-            return flash__fail(err, FLASH_E_TRUNCATED, c.at - 8, "tensor \"%t\" reaches beyond the end of the file",
+        if (t.bytes > room - FLASH__MIN(end, room))
+            return flash__fail(err, FLASH_E_TRUNCATED, c.at - 8,
+                               "tensor \"%t\" reaches beyond the end of the file",
                                t.name, t.name_bytes);
         end = offset + ((t.bytes + g->alignment - 1) & ~(uint64_t)(g->alignment - 1));
     }
     room = ((uint64_t)c.at + g->alignment - 1) & ~(uint64_t)(g->alignment - 1);
-    if (n_tensor && (room > g->file.size || offset + t.bytes > g->file.size - room))
-        return flash__fail(err, FLASH_E_TRUNCATED, g->file.size, "the file ends inside the weights: %u bytes are there, "
+    if (n_tensor && !g->headers
+        && (room > g->file.size || offset + t.bytes > g->file.size - room))
+        return flash__fail(err, FLASH_E_TRUNCATED, g->file.size,
+                           "the file ends inside the weights: %u bytes are there, "
                            "%u are needed", (uint64_t)g->file.size, room + offset + t.bytes);
-    g->data_at = (size_t)FLASH__MIN(room, (uint64_t)g->file.size);
+    g->data_at = room;
     return FLASH_OK;
 }
 
 /* Carves the index out of the arena; with memory behind it, fills it. After flash__gguf_scan. */
 static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_error *err)
 {
-    uint64_t *key_at = (uint64_t *)flash__take(arena, g->n_key, 8), *info_at = (uint64_t *)flash__take(arena, g->n_tensor, 8);
+    uint64_t *key_at = (uint64_t *)flash__take(arena, g->n_key, 8),
+        *info_at = (uint64_t *)flash__take(arena, g->n_tensor, 8);
     uint32_t *key_order = (uint32_t *)flash__take(arena, g->n_key, 4);
     uint32_t *info_order = (uint32_t *)flash__take(arena, g->n_tensor, 4), i;
     flash__cursor c;
@@ -1810,7 +2012,8 @@ static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_
     if (!arena->base) return FLASH_OK;
     c.g = g; c.at = g->keys_at; c.err = err; c.status = FLASH_OK;
     for (i = 0; i < g->n_key; i++) { key_at[i] = c.at; key_order[i] = i; flash__read_key(&c, &v); }
-    for (i = 0; i < g->n_tensor; i++) { info_at[i] = c.at; info_order[i] = i; flash__read_info(&c, &t, &offset); }
+    for (i = 0; i < g->n_tensor; i++)
+        { info_at[i] = c.at; info_order[i] = i; flash__read_info(&c, &t, &offset); }
     if (c.status) return c.status;
     g->key_at = key_at; g->key_order = key_order;
     g->info_at = info_at; g->info_order = info_order;
@@ -1826,7 +2029,8 @@ static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_
         if (!flash__names_differ(g, info_at, info_order[i - 1], info_order[i])) {
             c.at = (size_t)info_at[info_order[i]];
             flash__read_info(&c, &t, &offset);
-            return flash__bad(&c, FLASH_E_FORMAT, "two tensors of the same name", t.name, t.name_bytes);
+            return flash__bad(&c, FLASH_E_FORMAT, "two tensors of the same name", t.name,
+                              t.name_bytes);
         }
     return FLASH_OK;
 }
@@ -1840,7 +2044,8 @@ FLASH_API void flash_gguf_free(flash_gguf *g)
     flash__release(&host.allocator, g, g->block);
 }
 
-FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source, const flash_host *host, flash_error *err)
+FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source,
+                                       const flash_host *host, flash_error *err)
 {
     flash_gguf g;
     flash__arena arena = { NULL, 0 };
@@ -1850,6 +2055,7 @@ FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *sou
     if (!source) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no source");
     memset(&g, 0, sizeof g);
     if (host) g.host = *host;
+    g.headers = source->headers != 0;
     s = flash__file_open(&g.file, source, &g.host, err);
     if (s) return s;
     s = flash__gguf_scan(&g, err);
@@ -1858,8 +2064,10 @@ FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *sou
         flash__gguf_index(&g, &arena, err);
         g.block = arena.used;
         arena.used = 0;
-        arena.base = g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&g.host.allocator, g.block);
-        if (!arena.base) s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the index of the file");
+        arena.base = g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&g.host.allocator,
+                g.block);
+        if (!arena.base) s = flash__fail(err, FLASH_E_MEMORY, 0,
+                                         "no memory for the index of the file");
     }
     if (s) { flash__file_close(&g.file, &g.host); return s; }
     *out = (flash_gguf *)flash__take(&arena, 1, sizeof g);
@@ -1888,7 +2096,9 @@ static flash_status flash__info_at(const flash_gguf *g, size_t at, flash_tensor 
     uint64_t offset = 0;
     c.g = g; c.at = at; c.err = NULL; c.status = FLASH_OK;
     if (flash__read_info(&c, out, &offset)) return c.status;
-    out->data = g->file.data + g->data_at + offset;
+    out->offset = g->data_at + offset;
+    out->data = out->offset > g->file.size || out->bytes > g->file.size - out->offset
+              ? NULL : g->file.data + out->offset;
     return FLASH_OK;
 }
 
@@ -1899,7 +2109,8 @@ FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_te
 }
 
 /* Position in order[] of a name, or n. */
-static uint32_t flash__search_name(const flash_gguf *g, const uint64_t *at, const uint32_t *order, uint32_t n, const char *name)
+static uint32_t flash__search_name(const flash_gguf *g, const uint64_t *at, const uint32_t *order,
+                                   uint32_t n, const char *name)
 {
     uint32_t lo = 0, hi = n;
     size_t length = strlen(name), bytes;
@@ -1922,14 +2133,16 @@ FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, fla
         flash_value v;
         c.g = g; c.at = g->keys_at; c.err = NULL; c.status = FLASH_OK;
         for (i = 0; i < g->n_key && !flash__read_key(&c, &v); i++)
-            if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes)) { *out = v; return FLASH_OK; }
+            if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes))
+                { *out = v; return FLASH_OK; }
         return FLASH_E_ARGUMENT;
     }
     i = flash__search_name(g, g->key_at, g->key_order, g->n_key, key);
     return i < g->n_key ? flash_gguf_key(g, g->key_order[i], out) : FLASH_E_ARGUMENT;
 }
 
-FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name, flash_tensor *out)
+FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name,
+                                              flash_tensor *out)
 {
     uint32_t i;
     if (!g || !name || !out) return FLASH_E_ARGUMENT;
@@ -1989,8 +2202,10 @@ static flash_status flash__write(flash_gguf_writer *w, const void *data, size_t 
     if (!w->status) w->written += n;
     return w->status;
 }
-static void flash__write32(flash_gguf_writer *w, uint32_t v) { uint8_t b[4]; flash__wr32(b, v); flash__write(w, b, 4); }
-static void flash__write64(flash_gguf_writer *w, uint64_t v) { uint8_t b[8]; flash__wr64(b, v); flash__write(w, b, 8); }
+static void flash__write32(flash_gguf_writer *w, uint32_t v) { uint8_t b[4]; flash__wr32(b,
+        v); flash__write(w, b, 4); }
+static void flash__write64(flash_gguf_writer *w, uint64_t v) { uint8_t b[8]; flash__wr64(b,
+        v); flash__write(w, b, 8); }
 static void flash__write_text(flash_gguf_writer *w, const char *text, size_t n)
 {
     flash__write64(w, n);
@@ -2004,7 +2219,8 @@ static void flash__write_zeros(flash_gguf_writer *w, uint64_t n)
 }
 static uint64_t flash__pad32(uint64_t n) { return (n + 31) & ~(uint64_t)31; }
 
-static flash_status flash__write_key(flash_gguf_writer *w, const char *key, size_t n, flash_value_type type)
+static flash_status flash__write_key(flash_gguf_writer *w, const char *key, size_t n,
+                                     flash_value_type type)
 {
     if (!w->keys_left || !n || n > 65535) w->status = w->status ? w->status : FLASH_E_ARGUMENT;
     if (w->status) return w->status;
@@ -2014,7 +2230,8 @@ static flash_status flash__write_key(flash_gguf_writer *w, const char *key, size
     return w->status;
 }
 
-FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys, uint32_t n_tensors)
+FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys,
+                                              uint32_t n_tensors)
 {
     if (!w || !w->write) return FLASH_E_ARGUMENT;
     w->keys_left = n_keys;
@@ -2033,7 +2250,8 @@ FLASH_API flash_status flash_gguf_write_u32(flash_gguf_writer *w, const char *ke
 }
 FLASH_API flash_status flash_gguf_write_f32(flash_gguf_writer *w, const char *key, float v)
 {
-    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_F32)) flash__write32(w, flash__f32_bits(v));
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_F32))
+        flash__write32(w, flash__f32_bits(v));
     return w->status;
 }
 FLASH_API flash_status flash_gguf_write_bool(flash_gguf_writer *w, const char *key, int v)
@@ -2042,13 +2260,16 @@ FLASH_API flash_status flash_gguf_write_bool(flash_gguf_writer *w, const char *k
     if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_BOOL)) flash__write(w, &b, 1);
     return w->status;
 }
-FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key, const char *text)
+FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key,
+                                               const char *text)
 {
-    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_STRING)) flash__write_text(w, text, strlen(text));
+    if (!flash__write_key(w, key, strlen(key), FLASH_VALUE_STRING))
+        flash__write_text(w, text, strlen(text));
     return w->status;
 }
 
-FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *key, flash_value_type item, const void *data, size_t n)
+FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *key,
+                                              flash_value_type item, const void *data, size_t n)
 {
     size_t i;
     if (item != FLASH_VALUE_U32 && item != FLASH_VALUE_I32 && item != FLASH_VALUE_F32)
@@ -2064,32 +2285,38 @@ FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *
     return w->status;
 }
 
-FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key, const char *const *text,
+FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key,
+                                                const char *const *text,
                                                 const size_t *bytes, size_t n)
 {
     size_t i;
     if (flash__write_key(w, key, strlen(key), FLASH_VALUE_ARRAY)) return w->status;
     flash__write32(w, FLASH_VALUE_STRING);
     flash__write64(w, n);
-    for (i = 0; i < n && !w->status; i++) flash__write_text(w, text[i], bytes ? bytes[i] : strlen(text[i]));
+    for (i = 0; i < n && !w->status; i++)
+        flash__write_text(w, text[i], bytes ? bytes[i] : strlen(text[i]));
     return w->status;
 }
 
 FLASH_API flash_status flash_gguf_write_value(flash_gguf_writer *w, const flash_value *v)
 {
     if (flash__write_key(w, v->key, v->key_bytes, v->type)) return w->status;
-    if (v->type == FLASH_VALUE_ARRAY) { flash__write32(w, (uint32_t)v->item); flash__write64(w, v->count); }
+    if (v->type == FLASH_VALUE_ARRAY)
+        { flash__write32(w, (uint32_t)v->item); flash__write64(w, v->count); }
     if (v->type == FLASH_VALUE_STRING) flash__write64(w, v->bytes);
     return flash__write(w, v->data, v->bytes);
 }
 
-FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name, flash_type type, int n_dims, const uint64_t *ne)
+FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name,
+                                               flash_type type, int n_dims, const uint64_t *ne)
 {
     size_t bytes = 0, n = strlen(name);
-    int d, bad = w->keys_left || !w->tensors_left || n_dims < 1 || n_dims > 4 || !n || n > FLASH__NAME_MAX
+    int d, bad = w->keys_left || !w->tensors_left || n_dims < 1 || n_dims > 4 || !n
+        || n > FLASH__NAME_MAX
                  || ne[0] > SIZE_MAX;
     if (!bad) bytes = flash_row_bytes(type, (size_t)ne[0]);
-    for (d = 1; d < n_dims && !bad; d++) bad = ne[d] > SIZE_MAX || !flash__mul(&bytes, bytes, (size_t)ne[d]);
+    for (d = 1; d < n_dims && !bad; d++) bad = ne[d] > SIZE_MAX
+        || !flash__mul(&bytes, bytes, (size_t)ne[d]);
     if (w->status) return w->status;
     if (bad || !bytes) return w->status = FLASH_E_ARGUMENT;
     flash__write_text(w, name, n);
@@ -2102,7 +2329,8 @@ FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char 
     return w->status;
 }
 
-FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *data, size_t bytes, int last)
+FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *data, size_t bytes,
+                                             int last)
 {
     if (w->keys_left || w->tensors_left) w->status = w->status ? w->status : FLASH_E_ARGUMENT;
     if (!w->filled && !w->status) flash__write_zeros(w, flash__pad32(w->written) - w->written);
@@ -2117,17 +2345,20 @@ FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *d
 
 FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w)
 {
-    if (!w->status && (w->keys_left || w->tensors_left || w->filled != w->offset)) w->status = FLASH_E_ARGUMENT;
+    if (!w->status && (w->keys_left || w->tensors_left || w->filled != w->offset))
+        w->status = FLASH_E_ARGUMENT;
     return w->status;
 }
 
 /* ===== >>unicode ========================================================== */
 
-/* Character classes for the pre-tokenizers, and UTF-8. The table is made by tools/unicode.c from UnicodeData.txt and
-   PropList.txt (Unicode 17): entries start*16 + class, sorted. FLASH__CASES is a run of upper and lower case letters
-   taking turns. Bytes that are no UTF-8 count as characters of one byte, class of U+FFFD. */
+/* Character classes for the pre-tokenizers, and UTF-8. The table is made by tools/unicode.c from
+   UnicodeData.txt and PropList.txt (Unicode 17): entries start*16 + class, sorted. FLASH__CASES is
+   a run of upper and lower case letters taking turns. Bytes that are no UTF-8 count as characters
+   of one byte, class of U+FFFD. */
 
-enum { FLASH__OTHER, FLASH__UPPER, FLASH__LOWER, FLASH__LETTER, FLASH__MARK, FLASH__NUMBER, FLASH__PUNCT,
+enum { FLASH__OTHER, FLASH__UPPER, FLASH__LOWER, FLASH__LETTER, FLASH__MARK, FLASH__NUMBER,
+       FLASH__PUNCT,
        FLASH__SYMBOL, FLASH__SPACE, FLASH__CASES };
 
 /* [128] classes of ASCII as digits of the enum above. */
@@ -2136,219 +2367,289 @@ static const char flash__ascii_class[] =
     "61111111111111111111111111166676" "7" "22222222222222222222222222" "67670";
 
 static const uint32_t flash__unicode[] = {
-    0x800, 0x858, 0x860, 0xa08, 0xa16, 0xa27, 0xa76, 0xa87, 0xaa3, 0xab6, 0xac7, 0xad0,
-    0xae7, 0xb25, 0xb47, 0xb52, 0xb66, 0xb87, 0xb95, 0xba3, 0xbb6, 0xbc5, 0xbf6, 0xc01,
-    0xd77, 0xd81, 0xdf2, 0xf77, 0xf82, 0x1009, 0x1382, 0x1399, 0x1492, 0x14a9, 0x1781, 0x1799,
-    0x17f2, 0x1811, 0x1829, 0x1861, 0x1882, 0x1891, 0x18c2, 0x18e1, 0x1922, 0x1931, 0x1952, 0x1961,
-    0x1992, 0x19c1, 0x19e2, 0x19f1, 0x1a09, 0x1a61, 0x1a79, 0x1ab2, 0x1ac1, 0x1ad2, 0x1ae1, 0x1b02,
-    0x1b11, 0x1b39, 0x1b71, 0x1b92, 0x1bb3, 0x1bc1, 0x1bd2, 0x1c03, 0x1c41, 0x1c62, 0x1c71, 0x1c92,
-    0x1ca1, 0x1cb9, 0x1dd2, 0x1de9, 0x1f02, 0x1f11, 0x1f29, 0x1f61, 0x1f89, 0x2342, 0x23a1, 0x23c2,
-    0x23d1, 0x23f2, 0x2411, 0x2422, 0x2431, 0x2469, 0x2502, 0x2943, 0x2962, 0x2b03, 0x2c27, 0x2c63,
-    0x2d27, 0x2e03, 0x2e57, 0x2ec3, 0x2ed7, 0x2ee3, 0x2ef7, 0x3004, 0x3709, 0x3743, 0x3757, 0x3761,
-    0x3772, 0x3780, 0x37a3, 0x37b2, 0x37e6, 0x37f1, 0x3800, 0x3847, 0x3861, 0x3876, 0x3881, 0x38b0,
-    0x38c1, 0x38d0, 0x38e1, 0x3902, 0x3911, 0x3a20, 0x3a31, 0x3ac2, 0x3cf1, 0x3d02, 0x3d21, 0x3d52,
-    0x3d89, 0x3f02, 0x3f41, 0x3f52, 0x3f67, 0x3f71, 0x3f82, 0x3f91, 0x3fb2, 0x3fd1, 0x4302, 0x4609,
-    0x4827, 0x4834, 0x48a9, 0x4c01, 0x4c19, 0x4cf2, 0x4d09, 0x5300, 0x5311, 0x5570, 0x5593, 0x55a6,
-    0x5602, 0x5896, 0x58b0, 0x58d7, 0x5900, 0x5914, 0x5be6, 0x5bf4, 0x5c06, 0x5c14, 0x5c36, 0x5c44,
-    0x5c66, 0x5c74, 0x5c80, 0x5d03, 0x5eb0, 0x5ef3, 0x5f36, 0x5f50, 0x6067, 0x6096, 0x60b7, 0x60c6,
-    0x60e7, 0x6104, 0x61b6, 0x61c0, 0x61d6, 0x6203, 0x64b4, 0x6605, 0x66a6, 0x66e3, 0x6704, 0x6713,
-    0x6d46, 0x6d53, 0x6d64, 0x6dd0, 0x6de7, 0x6df4, 0x6e53, 0x6e74, 0x6e97, 0x6ea4, 0x6ee3, 0x6f05,
-    0x6fa3, 0x6fd7, 0x6ff3, 0x7006, 0x70e0, 0x7103, 0x7114, 0x7123, 0x7304, 0x74b0, 0x74d3, 0x7a64,
-    0x7b13, 0x7b20, 0x7c05, 0x7ca3, 0x7eb4, 0x7f43, 0x7f67, 0x7f76, 0x7fa3, 0x7fb0, 0x7fd4, 0x7fe7,
-    0x8003, 0x8164, 0x81a3, 0x81b4, 0x8243, 0x8254, 0x8283, 0x8294, 0x82e0, 0x8306, 0x83f0, 0x8403,
-    0x8594, 0x85c0, 0x85e6, 0x85f0, 0x8603, 0x86b0, 0x8703, 0x8887, 0x8893, 0x8900, 0x8974, 0x8a03,
-    0x8ca4, 0x8e20, 0x8e34, 0x9043, 0x93a4, 0x93d3, 0x93e4, 0x9503, 0x9514, 0x9583, 0x9624, 0x9646,
-    0x9665, 0x9706, 0x9713, 0x9814, 0x9840, 0x9853, 0x98d0, 0x98f3, 0x9910, 0x9933, 0x9a90, 0x9aa3,
-    0x9b10, 0x9b23, 0x9b30, 0x9b63, 0x9ba0, 0x9bc4, 0x9bd3, 0x9be4, 0x9c50, 0x9c74, 0x9c90, 0x9cb4,
-    0x9ce3, 0x9cf0, 0x9d74, 0x9d80, 0x9dc3, 0x9de0, 0x9df3, 0x9e24, 0x9e40, 0x9e65, 0x9f03, 0x9f27,
-    0x9f45, 0x9fa7, 0x9fc3, 0x9fd6, 0x9fe4, 0x9ff0, 0xa014, 0xa040, 0xa053, 0xa0b0, 0xa0f3, 0xa110,
-    0xa133, 0xa290, 0xa2a3, 0xa310, 0xa323, 0xa340, 0xa353, 0xa370, 0xa383, 0xa3a0, 0xa3c4, 0xa3d0,
-    0xa3e4, 0xa430, 0xa474, 0xa490, 0xa4b4, 0xa4e0, 0xa514, 0xa520, 0xa593, 0xa5d0, 0xa5e3, 0xa5f0,
-    0xa665, 0xa704, 0xa723, 0xa754, 0xa766, 0xa770, 0xa814, 0xa840, 0xa853, 0xa8e0, 0xa8f3, 0xa920,
-    0xa933, 0xaa90, 0xaaa3, 0xab10, 0xab23, 0xab40, 0xab53, 0xaba0, 0xabc4, 0xabd3, 0xabe4, 0xac60,
-    0xac74, 0xaca0, 0xacb4, 0xace0, 0xad03, 0xad10, 0xae03, 0xae24, 0xae40, 0xae65, 0xaf06, 0xaf17,
-    0xaf20, 0xaf93, 0xafa4, 0xb000, 0xb014, 0xb040, 0xb053, 0xb0d0, 0xb0f3, 0xb110, 0xb133, 0xb290,
-    0xb2a3, 0xb310, 0xb323, 0xb340, 0xb353, 0xb3a0, 0xb3c4, 0xb3d3, 0xb3e4, 0xb450, 0xb474, 0xb490,
-    0xb4b4, 0xb4e0, 0xb554, 0xb580, 0xb5c3, 0xb5e0, 0xb5f3, 0xb624, 0xb640, 0xb665, 0xb707, 0xb713,
-    0xb725, 0xb780, 0xb824, 0xb833, 0xb840, 0xb853, 0xb8b0, 0xb8e3, 0xb910, 0xb923, 0xb960, 0xb993,
-    0xb9b0, 0xb9c3, 0xb9d0, 0xb9e3, 0xba00, 0xba33, 0xba50, 0xba83, 0xbab0, 0xbae3, 0xbba0, 0xbbe4,
-    0xbc30, 0xbc64, 0xbc90, 0xbca4, 0xbce0, 0xbd03, 0xbd10, 0xbd74, 0xbd80, 0xbe65, 0xbf37, 0xbfb0,
-    0xc004, 0xc053, 0xc0d0, 0xc0e3, 0xc110, 0xc123, 0xc290, 0xc2a3, 0xc3a0, 0xc3c4, 0xc3d3, 0xc3e4,
-    0xc450, 0xc464, 0xc490, 0xc4a4, 0xc4e0, 0xc554, 0xc570, 0xc583, 0xc5b0, 0xc5c3, 0xc5e0, 0xc603,
-    0xc624, 0xc640, 0xc665, 0xc700, 0xc776, 0xc785, 0xc7f7, 0xc803, 0xc814, 0xc846, 0xc853, 0xc8d0,
-    0xc8e3, 0xc910, 0xc923, 0xca90, 0xcaa3, 0xcb40, 0xcb53, 0xcba0, 0xcbc4, 0xcbd3, 0xcbe4, 0xcc50,
-    0xcc64, 0xcc90, 0xcca4, 0xcce0, 0xcd54, 0xcd70, 0xcdc3, 0xcdf0, 0xce03, 0xce24, 0xce40, 0xce65,
-    0xcf00, 0xcf13, 0xcf34, 0xcf40, 0xd004, 0xd043, 0xd0d0, 0xd0e3, 0xd110, 0xd123, 0xd3b4, 0xd3d3,
-    0xd3e4, 0xd450, 0xd464, 0xd490, 0xd4a4, 0xd4e3, 0xd4f7, 0xd500, 0xd543, 0xd574, 0xd585, 0xd5f3,
-    0xd624, 0xd640, 0xd665, 0xd797, 0xd7a3, 0xd800, 0xd814, 0xd840, 0xd853, 0xd970, 0xd9a3, 0xdb20,
-    0xdb33, 0xdbc0, 0xdbd3, 0xdbe0, 0xdc03, 0xdc70, 0xdca4, 0xdcb0, 0xdcf4, 0xdd50, 0xdd64, 0xdd70,
-    0xdd84, 0xde00, 0xde65, 0xdf00, 0xdf24, 0xdf46, 0xdf50, 0xe013, 0xe314, 0xe323, 0xe344, 0xe3b0,
-    0xe3f7, 0xe403, 0xe474, 0xe4f6, 0xe505, 0xe5a6, 0xe5c0, 0xe813, 0xe830, 0xe843, 0xe850, 0xe863,
-    0xe8b0, 0xe8c3, 0xea40, 0xea53, 0xea60, 0xea73, 0xeb14, 0xeb23, 0xeb44, 0xebd3, 0xebe0, 0xec03,
-    0xec50, 0xec63, 0xec70, 0xec84, 0xecf0, 0xed05, 0xeda0, 0xedc3, 0xee00, 0xf003, 0xf017, 0xf046,
-    0xf137, 0xf146, 0xf157, 0xf184, 0xf1a7, 0xf205, 0xf347, 0xf354, 0xf367, 0xf374, 0xf387, 0xf394,
-    0xf3a6, 0xf3e4, 0xf403, 0xf480, 0xf493, 0xf6d0, 0xf714, 0xf856, 0xf864, 0xf883, 0xf8d4, 0xf980,
-    0xf994, 0xfbd0, 0xfbe7, 0xfc64, 0xfc77, 0xfcd0, 0xfce7, 0xfd06, 0xfd57, 0xfd96, 0xfdb0, 0x10003,
-    0x102b4, 0x103f3, 0x10405, 0x104a6, 0x10503, 0x10564, 0x105a3, 0x105e4, 0x10613, 0x10624, 0x10653, 0x10674,
-    0x106e3, 0x10714, 0x10753, 0x10824, 0x108e3, 0x108f4, 0x10905, 0x109a4, 0x109e7, 0x10a01, 0x10c60, 0x10c71,
-    0x10c80, 0x10cd1, 0x10ce0, 0x10d02, 0x10fb6, 0x10fc3, 0x10fd2, 0x11003, 0x12490, 0x124a3, 0x124e0, 0x12503,
-    0x12570, 0x12583, 0x12590, 0x125a3, 0x125e0, 0x12603, 0x12890, 0x128a3, 0x128e0, 0x12903, 0x12b10, 0x12b23,
-    0x12b60, 0x12b83, 0x12bf0, 0x12c03, 0x12c10, 0x12c23, 0x12c60, 0x12c83, 0x12d70, 0x12d83, 0x13110, 0x13123,
-    0x13160, 0x13183, 0x135b0, 0x135d4, 0x13606, 0x13695, 0x137d0, 0x13803, 0x13907, 0x139a0, 0x13a01, 0x13f60,
-    0x13f82, 0x13fe0, 0x14006, 0x14013, 0x166d7, 0x166e6, 0x166f3, 0x16808, 0x16813, 0x169b6, 0x169d0, 0x16a03,
-    0x16eb6, 0x16ee5, 0x16f13, 0x16f90, 0x17003, 0x17124, 0x17160, 0x171f3, 0x17324, 0x17356, 0x17370, 0x17403,
-    0x17524, 0x17540, 0x17603, 0x176d0, 0x176e3, 0x17710, 0x17724, 0x17740, 0x17803, 0x17b44, 0x17d46, 0x17d73,
-    0x17d86, 0x17db7, 0x17dc3, 0x17dd4, 0x17de0, 0x17e05, 0x17ea0, 0x17f05, 0x17fa0, 0x18006, 0x180b4, 0x180e0,
-    0x180f4, 0x18105, 0x181a0, 0x18203, 0x18790, 0x18803, 0x18854, 0x18873, 0x18a94, 0x18aa3, 0x18ab0, 0x18b03,
-    0x18f60, 0x19003, 0x191f0, 0x19204, 0x192c0, 0x19304, 0x193c0, 0x19407, 0x19410, 0x19446, 0x19465, 0x19503,
-    0x196e0, 0x19703, 0x19750, 0x19803, 0x19ac0, 0x19b03, 0x19ca0, 0x19d05, 0x19db0, 0x19de7, 0x1a003, 0x1a174,
-    0x1a1c0, 0x1a1e6, 0x1a203, 0x1a554, 0x1a5f0, 0x1a604, 0x1a7d0, 0x1a7f4, 0x1a805, 0x1a8a0, 0x1a905, 0x1a9a0,
-    0x1aa06, 0x1aa73, 0x1aa86, 0x1aae0, 0x1ab04, 0x1ade0, 0x1ae04, 0x1aec0, 0x1b004, 0x1b053, 0x1b344, 0x1b453,
-    0x1b4d0, 0x1b4e6, 0x1b505, 0x1b5a6, 0x1b617, 0x1b6b4, 0x1b747, 0x1b7d6, 0x1b804, 0x1b833, 0x1ba14, 0x1bae3,
-    0x1bb05, 0x1bba3, 0x1be64, 0x1bf40, 0x1bfc6, 0x1c003, 0x1c244, 0x1c380, 0x1c3b6, 0x1c405, 0x1c4a0, 0x1c4d3,
-    0x1c505, 0x1c5a3, 0x1c7e6, 0x1c802, 0x1c891, 0x1c8a2, 0x1c8b0, 0x1c901, 0x1cbb0, 0x1cbd1, 0x1cc06, 0x1cc80,
-    0x1cd04, 0x1cd36, 0x1cd44, 0x1ce93, 0x1ced4, 0x1cee3, 0x1cf44, 0x1cf53, 0x1cf74, 0x1cfa3, 0x1cfb0, 0x1d002,
-    0x1d2c3, 0x1d6b2, 0x1d783, 0x1d792, 0x1d9b3, 0x1dc04, 0x1e009, 0x1e962, 0x1e9e9, 0x1f002, 0x1f081, 0x1f102,
-    0x1f160, 0x1f181, 0x1f1e0, 0x1f202, 0x1f281, 0x1f302, 0x1f381, 0x1f402, 0x1f460, 0x1f481, 0x1f4e0, 0x1f502,
-    0x1f580, 0x1f591, 0x1f5a0, 0x1f5b1, 0x1f5c0, 0x1f5d1, 0x1f5e0, 0x1f5f1, 0x1f602, 0x1f681, 0x1f702, 0x1f7e0,
-    0x1f802, 0x1f881, 0x1f902, 0x1f981, 0x1fa02, 0x1fa81, 0x1fb02, 0x1fb50, 0x1fb62, 0x1fb81, 0x1fbd7, 0x1fbe2,
-    0x1fbf7, 0x1fc22, 0x1fc50, 0x1fc62, 0x1fc81, 0x1fcd7, 0x1fd02, 0x1fd40, 0x1fd62, 0x1fd81, 0x1fdc0, 0x1fdd7,
-    0x1fe02, 0x1fe81, 0x1fed7, 0x1ff00, 0x1ff22, 0x1ff50, 0x1ff62, 0x1ff81, 0x1ffd7, 0x1fff0, 0x20008, 0x200b0,
-    0x20106, 0x20288, 0x202a0, 0x202f8, 0x20306, 0x20447, 0x20456, 0x20527, 0x20536, 0x205f8, 0x20600, 0x20705,
-    0x20713, 0x20720, 0x20745, 0x207a7, 0x207d6, 0x207f3, 0x20805, 0x208a7, 0x208d6, 0x208f0, 0x20903, 0x209d0,
-    0x20a07, 0x20c20, 0x20d04, 0x20f10, 0x21007, 0x21021, 0x21037, 0x21071, 0x21087, 0x210a2, 0x210b1, 0x210e2,
-    0x21101, 0x21132, 0x21147, 0x21151, 0x21167, 0x21191, 0x211e7, 0x21241, 0x21257, 0x21261, 0x21277, 0x21281,
-    0x21297, 0x212a1, 0x212e7, 0x212f2, 0x21301, 0x21342, 0x21353, 0x21392, 0x213a7, 0x213c2, 0x213e1, 0x21407,
-    0x21451, 0x21462, 0x214a7, 0x214e2, 0x214f7, 0x21505, 0x21831, 0x21842, 0x21855, 0x218a7, 0x218c0, 0x21907,
-    0x23086, 0x230c7, 0x23296, 0x232b7, 0x242a0, 0x24407, 0x244b0, 0x24605, 0x249c7, 0x24ea5, 0x25007, 0x27686,
-    0x27765, 0x27947, 0x27c56, 0x27c77, 0x27e66, 0x27f07, 0x29836, 0x29997, 0x29d86, 0x29dc7, 0x29fc6, 0x29fe7,
-    0x2b740, 0x2b767, 0x2c001, 0x2c302, 0x2c601, 0x2c612, 0x2c621, 0x2c652, 0x2c679, 0x2c6d1, 0x2c709, 0x2c742,
-    0x2c751, 0x2c762, 0x2c7c3, 0x2c7e1, 0x2c809, 0x2ce42, 0x2ce57, 0x2ceb9, 0x2cef4, 0x2cf21, 0x2cf32, 0x2cf40,
-    0x2cf96, 0x2cfd5, 0x2cfe6, 0x2d002, 0x2d260, 0x2d272, 0x2d280, 0x2d2d2, 0x2d2e0, 0x2d303, 0x2d680, 0x2d6f3,
-    0x2d706, 0x2d710, 0x2d7f4, 0x2d803, 0x2d970, 0x2da03, 0x2da70, 0x2da83, 0x2daf0, 0x2db03, 0x2db70, 0x2db83,
-    0x2dbf0, 0x2dc03, 0x2dc70, 0x2dc83, 0x2dcf0, 0x2dd03, 0x2dd70, 0x2dd83, 0x2ddf0, 0x2de04, 0x2e006, 0x2e2f3,
-    0x2e306, 0x2e507, 0x2e526, 0x2e5e0, 0x2e807, 0x2e9a0, 0x2e9b7, 0x2ef40, 0x2f007, 0x2fd60, 0x2ff07, 0x30008,
-    0x30016, 0x30047, 0x30053, 0x30075, 0x30086, 0x30127, 0x30146, 0x30207, 0x30215, 0x302a4, 0x30306, 0x30313,
-    0x30367, 0x30385, 0x303b3, 0x303d6, 0x303e7, 0x30400, 0x30413, 0x30970, 0x30994, 0x309b7, 0x309d3, 0x30a06,
-    0x30a13, 0x30fb6, 0x30fc3, 0x31000, 0x31053, 0x31300, 0x31313, 0x318f0, 0x31907, 0x31925, 0x31967, 0x31a03,
-    0x31c07, 0x31e60, 0x31ef7, 0x31f03, 0x32007, 0x321f0, 0x32205, 0x322a7, 0x32485, 0x32507, 0x32515, 0x32607,
-    0x32805, 0x328a7, 0x32b15, 0x32c07, 0x34003, 0x4dc07, 0x4e003, 0xa48d0, 0xa4907, 0xa4c70, 0xa4d03, 0xa4fe6,
-    0xa5003, 0xa60d6, 0xa6103, 0xa6205, 0xa62a3, 0xa62c0, 0xa6409, 0xa66e3, 0xa66f4, 0xa6736, 0xa6744, 0xa67e6,
-    0xa67f3, 0xa6809, 0xa69c3, 0xa69e4, 0xa6a03, 0xa6e65, 0xa6f04, 0xa6f26, 0xa6f80, 0xa7007, 0xa7173, 0xa7207,
-    0xa7229, 0xa7302, 0xa7329, 0xa7703, 0xa7712, 0xa7799, 0xa77d1, 0xa77e9, 0xa7883, 0xa7897, 0xa78b9, 0xa78f3,
-    0xa7909, 0xa7942, 0xa7969, 0xa7aa1, 0xa7af2, 0xa7b01, 0xa7b49, 0xa7c41, 0xa7c79, 0xa7cb1, 0xa7cc9, 0xa7dc1,
-    0xa7dd0, 0xa7f13, 0xa7f51, 0xa7f62, 0xa7f73, 0xa7fa2, 0xa7fb3, 0xa8024, 0xa8033, 0xa8064, 0xa8073, 0xa80b4,
-    0xa80c3, 0xa8234, 0xa8287, 0xa82c4, 0xa82d0, 0xa8305, 0xa8367, 0xa83a0, 0xa8403, 0xa8746, 0xa8780, 0xa8804,
-    0xa8823, 0xa8b44, 0xa8c60, 0xa8ce6, 0xa8d05, 0xa8da0, 0xa8e04, 0xa8f23, 0xa8f86, 0xa8fb3, 0xa8fc6, 0xa8fd3,
-    0xa8ff4, 0xa9005, 0xa90a3, 0xa9264, 0xa92e6, 0xa9303, 0xa9474, 0xa9540, 0xa95f6, 0xa9603, 0xa97d0, 0xa9804,
-    0xa9843, 0xa9b34, 0xa9c16, 0xa9ce0, 0xa9cf3, 0xa9d05, 0xa9da0, 0xa9de6, 0xa9e03, 0xa9e54, 0xa9e63, 0xa9f05,
-    0xa9fa3, 0xa9ff0, 0xaa003, 0xaa294, 0xaa370, 0xaa403, 0xaa434, 0xaa443, 0xaa4c4, 0xaa4e0, 0xaa505, 0xaa5a0,
-    0xaa5c6, 0xaa603, 0xaa777, 0xaa7a3, 0xaa7b4, 0xaa7e3, 0xaab04, 0xaab13, 0xaab24, 0xaab53, 0xaab74, 0xaab93,
-    0xaabe4, 0xaac03, 0xaac14, 0xaac23, 0xaac30, 0xaadb3, 0xaade6, 0xaae03, 0xaaeb4, 0xaaf06, 0xaaf23, 0xaaf54,
-    0xaaf70, 0xab013, 0xab070, 0xab093, 0xab0f0, 0xab113, 0xab170, 0xab203, 0xab270, 0xab283, 0xab2f0, 0xab302,
-    0xab5b7, 0xab5c3, 0xab602, 0xab693, 0xab6a7, 0xab6c0, 0xab702, 0xabc03, 0xabe34, 0xabeb6, 0xabec4, 0xabee0,
-    0xabf05, 0xabfa0, 0xac003, 0xd7a40, 0xd7b03, 0xd7c70, 0xd7cb3, 0xd7fc0, 0xf9003, 0xfa6e0, 0xfa703, 0xfada0,
-    0xfb002, 0xfb070, 0xfb132, 0xfb180, 0xfb1d3, 0xfb1e4, 0xfb1f3, 0xfb297, 0xfb2a3, 0xfb370, 0xfb383, 0xfb3d0,
-    0xfb3e3, 0xfb3f0, 0xfb403, 0xfb420, 0xfb433, 0xfb450, 0xfb463, 0xfbb27, 0xfbd33, 0xfd3e6, 0xfd407, 0xfd503,
-    0xfd907, 0xfd923, 0xfdc87, 0xfdd00, 0xfdf03, 0xfdfc7, 0xfe004, 0xfe106, 0xfe1a0, 0xfe204, 0xfe306, 0xfe530,
-    0xfe546, 0xfe627, 0xfe636, 0xfe647, 0xfe670, 0xfe686, 0xfe697, 0xfe6a6, 0xfe6c0, 0xfe703, 0xfe750, 0xfe763,
-    0xfefd0, 0xff016, 0xff047, 0xff056, 0xff0b7, 0xff0c6, 0xff105, 0xff1a6, 0xff1c7, 0xff1f6, 0xff211, 0xff3b6,
-    0xff3e7, 0xff3f6, 0xff407, 0xff412, 0xff5b6, 0xff5c7, 0xff5d6, 0xff5e7, 0xff5f6, 0xff663, 0xffbf0, 0xffc23,
-    0xffc80, 0xffca3, 0xffd00, 0xffd23, 0xffd80, 0xffda3, 0xffdd0, 0xffe07, 0xffe70, 0xffe87, 0xffef0, 0xfffc7,
-    0xfffe0, 0x100003, 0x1000c0, 0x1000d3, 0x100270, 0x100283, 0x1003b0, 0x1003c3, 0x1003e0, 0x1003f3, 0x1004e0, 0x100503,
-    0x1005e0, 0x100803, 0x100fb0, 0x101006, 0x101030, 0x101075, 0x101340, 0x101377, 0x101405, 0x101797, 0x1018a5, 0x1018c7,
-    0x1018f0, 0x101907, 0x1019d0, 0x101a07, 0x101a10, 0x101d07, 0x101fd4, 0x101fe0, 0x102803, 0x1029d0, 0x102a03, 0x102d10,
-    0x102e04, 0x102e15, 0x102fc0, 0x103003, 0x103205, 0x103240, 0x1032d3, 0x103415, 0x103423, 0x1034a5, 0x1034b0, 0x103503,
-    0x103764, 0x1037b0, 0x103803, 0x1039e0, 0x1039f6, 0x103a03, 0x103c40, 0x103c83, 0x103d06, 0x103d15, 0x103d60, 0x104001,
-    0x104282, 0x104503, 0x1049e0, 0x104a05, 0x104aa0, 0x104b01, 0x104d40, 0x104d82, 0x104fc0, 0x105003, 0x105280, 0x105303,
-    0x105640, 0x1056f6, 0x105701, 0x1057b0, 0x1057c1, 0x1058b0, 0x1058c1, 0x105930, 0x105941, 0x105960, 0x105972, 0x105a20,
-    0x105a32, 0x105b20, 0x105b32, 0x105ba0, 0x105bb2, 0x105bd0, 0x105c03, 0x105f40, 0x106003, 0x107370, 0x107403, 0x107560,
-    0x107603, 0x107680, 0x107803, 0x107860, 0x107873, 0x107b10, 0x107b23, 0x107bb0, 0x108003, 0x108060, 0x108083, 0x108090,
-    0x1080a3, 0x108360, 0x108373, 0x108390, 0x1083c3, 0x1083d0, 0x1083f3, 0x108560, 0x108576, 0x108585, 0x108603, 0x108777,
-    0x108795, 0x108803, 0x1089f0, 0x108a75, 0x108b00, 0x108e03, 0x108f30, 0x108f43, 0x108f60, 0x108fb5, 0x109003, 0x109165,
-    0x1091c0, 0x1091f6, 0x109203, 0x1093a0, 0x1093f6, 0x109403, 0x1095a0, 0x109803, 0x109b80, 0x109bc5, 0x109be3, 0x109c05,
-    0x109d00, 0x109d25, 0x10a003, 0x10a014, 0x10a040, 0x10a054, 0x10a070, 0x10a0c4, 0x10a103, 0x10a140, 0x10a153, 0x10a180,
-    0x10a193, 0x10a360, 0x10a384, 0x10a3b0, 0x10a3f4, 0x10a405, 0x10a490, 0x10a506, 0x10a590, 0x10a603, 0x10a7d5, 0x10a7f6,
-    0x10a803, 0x10a9d5, 0x10aa00, 0x10ac03, 0x10ac87, 0x10ac93, 0x10ae54, 0x10ae70, 0x10aeb5, 0x10af06, 0x10af70, 0x10b003,
-    0x10b360, 0x10b396, 0x10b403, 0x10b560, 0x10b585, 0x10b603, 0x10b730, 0x10b785, 0x10b803, 0x10b920, 0x10b996, 0x10b9d0,
-    0x10ba95, 0x10bb00, 0x10c003, 0x10c490, 0x10c801, 0x10cb30, 0x10cc02, 0x10cf30, 0x10cfa5, 0x10d003, 0x10d244, 0x10d280,
-    0x10d305, 0x10d3a0, 0x10d405, 0x10d4a3, 0x10d501, 0x10d660, 0x10d694, 0x10d6e6, 0x10d6f3, 0x10d702, 0x10d860, 0x10d8e7,
-    0x10d900, 0x10e605, 0x10e7f0, 0x10e803, 0x10eaa0, 0x10eab4, 0x10ead6, 0x10eae0, 0x10eb03, 0x10eb20, 0x10ec23, 0x10ec80,
-    0x10ed06, 0x10ed17, 0x10ed90, 0x10efa4, 0x10f003, 0x10f1d5, 0x10f273, 0x10f280, 0x10f303, 0x10f464, 0x10f515, 0x10f556,
-    0x10f5a0, 0x10f703, 0x10f824, 0x10f866, 0x10f8a0, 0x10fb03, 0x10fc55, 0x10fcc0, 0x10fe03, 0x10ff70, 0x110004, 0x110033,
-    0x110384, 0x110476, 0x1104e0, 0x110525, 0x110704, 0x110713, 0x110734, 0x110753, 0x110760, 0x1107f4, 0x110833, 0x110b04,
-    0x110bb6, 0x110bd0, 0x110be6, 0x110c24, 0x110c30, 0x110d03, 0x110e90, 0x110f05, 0x110fa0, 0x111004, 0x111033, 0x111274,
-    0x111350, 0x111365, 0x111406, 0x111443, 0x111454, 0x111473, 0x111480, 0x111503, 0x111734, 0x111746, 0x111763, 0x111770,
-    0x111804, 0x111833, 0x111b34, 0x111c13, 0x111c56, 0x111c94, 0x111cd6, 0x111ce4, 0x111d05, 0x111da3, 0x111db6, 0x111dc3,
-    0x111dd6, 0x111e00, 0x111e15, 0x111f50, 0x112003, 0x112120, 0x112133, 0x1122c4, 0x112386, 0x1123e4, 0x1123f3, 0x112414,
-    0x112420, 0x112803, 0x112870, 0x112883, 0x112890, 0x1128a3, 0x1128e0, 0x1128f3, 0x1129e0, 0x1129f3, 0x112a96, 0x112aa0,
-    0x112b03, 0x112df4, 0x112eb0, 0x112f05, 0x112fa0, 0x113004, 0x113040, 0x113053, 0x1130d0, 0x1130f3, 0x113110, 0x113133,
-    0x113290, 0x1132a3, 0x113310, 0x113323, 0x113340, 0x113353, 0x1133a0, 0x1133b4, 0x1133d3, 0x1133e4, 0x113450, 0x113474,
-    0x113490, 0x1134b4, 0x1134e0, 0x113503, 0x113510, 0x113574, 0x113580, 0x1135d3, 0x113624, 0x113640, 0x113664, 0x1136d0,
-    0x113704, 0x113750, 0x113803, 0x1138a0, 0x1138b3, 0x1138c0, 0x1138e3, 0x1138f0, 0x113903, 0x113b60, 0x113b73, 0x113b84,
-    0x113c10, 0x113c24, 0x113c30, 0x113c54, 0x113c60, 0x113c74, 0x113cb0, 0x113cc4, 0x113d13, 0x113d24, 0x113d33, 0x113d46,
-    0x113d60, 0x113d76, 0x113d90, 0x113e14, 0x113e30, 0x114003, 0x114354, 0x114473, 0x1144b6, 0x114505, 0x1145a6, 0x1145c0,
-    0x1145d6, 0x1145e4, 0x1145f3, 0x114620, 0x114803, 0x114b04, 0x114c43, 0x114c66, 0x114c73, 0x114c80, 0x114d05, 0x114da0,
-    0x115803, 0x115af4, 0x115b60, 0x115b84, 0x115c16, 0x115d83, 0x115dc4, 0x115de0, 0x116003, 0x116304, 0x116416, 0x116443,
-    0x116450, 0x116505, 0x1165a0, 0x116606, 0x1166d0, 0x116803, 0x116ab4, 0x116b83, 0x116b96, 0x116ba0, 0x116c05, 0x116ca0,
-    0x116d05, 0x116e40, 0x117003, 0x1171b0, 0x1171d4, 0x1172c0, 0x117305, 0x1173c6, 0x1173f7, 0x117403, 0x117470, 0x118003,
-    0x1182c4, 0x1183b6, 0x1183c0, 0x118a01, 0x118c02, 0x118e05, 0x118f30, 0x118ff3, 0x119070, 0x119093, 0x1190a0, 0x1190c3,
-    0x119140, 0x119153, 0x119170, 0x119183, 0x119304, 0x119360, 0x119374, 0x119390, 0x1193b4, 0x1193f3, 0x119404, 0x119413,
-    0x119424, 0x119446, 0x119470, 0x119505, 0x1195a0, 0x119a03, 0x119a80, 0x119aa3, 0x119d14, 0x119d80, 0x119da4, 0x119e13,
-    0x119e26, 0x119e33, 0x119e44, 0x119e50, 0x11a003, 0x11a014, 0x11a0b3, 0x11a334, 0x11a3a3, 0x11a3b4, 0x11a3f6, 0x11a474,
-    0x11a480, 0x11a503, 0x11a514, 0x11a5c3, 0x11a8a4, 0x11a9a6, 0x11a9d3, 0x11a9e6, 0x11aa30, 0x11ab03, 0x11af90, 0x11b006,
-    0x11b0a0, 0x11b604, 0x11b680, 0x11bc03, 0x11be16, 0x11be20, 0x11bf05, 0x11bfa0, 0x11c003, 0x11c090, 0x11c0a3, 0x11c2f4,
-    0x11c370, 0x11c384, 0x11c403, 0x11c416, 0x11c460, 0x11c505, 0x11c6d0, 0x11c706, 0x11c723, 0x11c900, 0x11c924, 0x11ca80,
-    0x11ca94, 0x11cb70, 0x11d003, 0x11d070, 0x11d083, 0x11d0a0, 0x11d0b3, 0x11d314, 0x11d370, 0x11d3a4, 0x11d3b0, 0x11d3c4,
-    0x11d3e0, 0x11d3f4, 0x11d463, 0x11d474, 0x11d480, 0x11d505, 0x11d5a0, 0x11d603, 0x11d660, 0x11d673, 0x11d690, 0x11d6a3,
-    0x11d8a4, 0x11d8f0, 0x11d904, 0x11d920, 0x11d934, 0x11d983, 0x11d990, 0x11da05, 0x11daa0, 0x11db03, 0x11ddc0, 0x11de05,
-    0x11dea0, 0x11ee03, 0x11ef34, 0x11ef76, 0x11ef90, 0x11f004, 0x11f023, 0x11f034, 0x11f043, 0x11f110, 0x11f123, 0x11f344,
-    0x11f3b0, 0x11f3e4, 0x11f436, 0x11f505, 0x11f5a4, 0x11f5b0, 0x11fb03, 0x11fb10, 0x11fc05, 0x11fd57, 0x11ff20, 0x11fff6,
-    0x120003, 0x1239a0, 0x124005, 0x1246f0, 0x124706, 0x124750, 0x124803, 0x125440, 0x12f903, 0x12ff16, 0x12ff30, 0x130003,
-    0x134300, 0x134404, 0x134413, 0x134474, 0x134560, 0x134603, 0x143fb0, 0x144003, 0x146470, 0x161003, 0x1611e4, 0x161305,
-    0x1613a0, 0x168003, 0x16a390, 0x16a403, 0x16a5f0, 0x16a605, 0x16a6a0, 0x16a6e6, 0x16a703, 0x16abf0, 0x16ac05, 0x16aca0,
-    0x16ad03, 0x16aee0, 0x16af04, 0x16af56, 0x16af60, 0x16b003, 0x16b304, 0x16b376, 0x16b3c7, 0x16b403, 0x16b446, 0x16b457,
-    0x16b460, 0x16b505, 0x16b5a0, 0x16b5b5, 0x16b620, 0x16b633, 0x16b780, 0x16b7d3, 0x16b900, 0x16d403, 0x16d6d6, 0x16d705,
-    0x16d7a0, 0x16e401, 0x16e602, 0x16e805, 0x16e976, 0x16e9b0, 0x16ea01, 0x16eb90, 0x16ebb2, 0x16ed40, 0x16f003, 0x16f4b0,
-    0x16f4f4, 0x16f503, 0x16f514, 0x16f880, 0x16f8f4, 0x16f933, 0x16fa00, 0x16fe03, 0x16fe26, 0x16fe33, 0x16fe44, 0x16fe50,
-    0x16ff04, 0x16ff23, 0x16ff45, 0x16ff70, 0x170003, 0x18cd60, 0x18cff3, 0x18d1f0, 0x18d803, 0x18df30, 0x1aff03, 0x1aff40,
-    0x1aff53, 0x1affc0, 0x1affd3, 0x1afff0, 0x1b0003, 0x1b1230, 0x1b1323, 0x1b1330, 0x1b1503, 0x1b1530, 0x1b1553, 0x1b1560,
-    0x1b1643, 0x1b1680, 0x1b1703, 0x1b2fc0, 0x1bc003, 0x1bc6b0, 0x1bc703, 0x1bc7d0, 0x1bc803, 0x1bc890, 0x1bc903, 0x1bc9a0,
-    0x1bc9c7, 0x1bc9d4, 0x1bc9f6, 0x1bca00, 0x1cc007, 0x1ccf05, 0x1ccfa7, 0x1ccfd0, 0x1cd007, 0x1ceb40, 0x1ceba7, 0x1ced10,
-    0x1cee07, 0x1cef10, 0x1cf004, 0x1cf2e0, 0x1cf304, 0x1cf470, 0x1cf507, 0x1cfc40, 0x1d0007, 0x1d0f60, 0x1d1007, 0x1d1270,
-    0x1d1297, 0x1d1654, 0x1d16a7, 0x1d16d4, 0x1d1730, 0x1d17b4, 0x1d1837, 0x1d1854, 0x1d18c7, 0x1d1aa4, 0x1d1ae7, 0x1d1eb0,
-    0x1d2007, 0x1d2424, 0x1d2457, 0x1d2460, 0x1d2c05, 0x1d2d40, 0x1d2e05, 0x1d2f40, 0x1d3007, 0x1d3570, 0x1d3605, 0x1d3790,
-    0x1d4001, 0x1d41a2, 0x1d4341, 0x1d44e2, 0x1d4550, 0x1d4562, 0x1d4681, 0x1d4822, 0x1d49c1, 0x1d49d0, 0x1d49e1, 0x1d4a00,
-    0x1d4a21, 0x1d4a30, 0x1d4a51, 0x1d4a70, 0x1d4a91, 0x1d4ad0, 0x1d4ae1, 0x1d4b62, 0x1d4ba0, 0x1d4bb2, 0x1d4bc0, 0x1d4bd2,
-    0x1d4c40, 0x1d4c52, 0x1d4d01, 0x1d4ea2, 0x1d5041, 0x1d5060, 0x1d5071, 0x1d50b0, 0x1d50d1, 0x1d5150, 0x1d5161, 0x1d51d0,
-    0x1d51e2, 0x1d5381, 0x1d53a0, 0x1d53b1, 0x1d53f0, 0x1d5401, 0x1d5450, 0x1d5461, 0x1d5470, 0x1d54a1, 0x1d5510, 0x1d5522,
-    0x1d56c1, 0x1d5862, 0x1d5a01, 0x1d5ba2, 0x1d5d41, 0x1d5ee2, 0x1d6081, 0x1d6222, 0x1d63c1, 0x1d6562, 0x1d6701, 0x1d68a2,
-    0x1d6a60, 0x1d6a81, 0x1d6c17, 0x1d6c22, 0x1d6db7, 0x1d6dc2, 0x1d6e21, 0x1d6fb7, 0x1d6fc2, 0x1d7157, 0x1d7162, 0x1d71c1,
-    0x1d7357, 0x1d7362, 0x1d74f7, 0x1d7502, 0x1d7561, 0x1d76f7, 0x1d7702, 0x1d7897, 0x1d78a2, 0x1d7901, 0x1d7a97, 0x1d7aa2,
-    0x1d7c37, 0x1d7c42, 0x1d7ca1, 0x1d7cb2, 0x1d7cc0, 0x1d7ce5, 0x1d8007, 0x1da004, 0x1da377, 0x1da3b4, 0x1da6d7, 0x1da754,
-    0x1da767, 0x1da844, 0x1da857, 0x1da876, 0x1da8c0, 0x1da9b4, 0x1daa00, 0x1daa14, 0x1dab00, 0x1df002, 0x1df0a3, 0x1df0b2,
-    0x1df1f0, 0x1df252, 0x1df2b0, 0x1e0004, 0x1e0070, 0x1e0084, 0x1e0190, 0x1e01b4, 0x1e0220, 0x1e0234, 0x1e0250, 0x1e0264,
-    0x1e02b0, 0x1e0303, 0x1e06e0, 0x1e08f4, 0x1e0900, 0x1e1003, 0x1e12d0, 0x1e1304, 0x1e1373, 0x1e13e0, 0x1e1405, 0x1e14a0,
-    0x1e14e3, 0x1e14f7, 0x1e1500, 0x1e2903, 0x1e2ae4, 0x1e2af0, 0x1e2c03, 0x1e2ec4, 0x1e2f05, 0x1e2fa0, 0x1e2ff7, 0x1e3000,
-    0x1e4d03, 0x1e4ec4, 0x1e4f05, 0x1e4fa0, 0x1e5d03, 0x1e5ee4, 0x1e5f03, 0x1e5f15, 0x1e5fb0, 0x1e5ff6, 0x1e6000, 0x1e6c03,
-    0x1e6df0, 0x1e6e03, 0x1e6e34, 0x1e6e43, 0x1e6e64, 0x1e6e73, 0x1e6ee4, 0x1e6f03, 0x1e6f54, 0x1e6f60, 0x1e6fe3, 0x1e7000,
-    0x1e7e03, 0x1e7e70, 0x1e7e83, 0x1e7ec0, 0x1e7ed3, 0x1e7ef0, 0x1e7f03, 0x1e7ff0, 0x1e8003, 0x1e8c50, 0x1e8c75, 0x1e8d04,
-    0x1e8d70, 0x1e9001, 0x1e9222, 0x1e9444, 0x1e94b3, 0x1e94c0, 0x1e9505, 0x1e95a0, 0x1e95e6, 0x1e9600, 0x1ec715, 0x1ecac7,
-    0x1ecad5, 0x1ecb07, 0x1ecb15, 0x1ecb50, 0x1ed015, 0x1ed2e7, 0x1ed2f5, 0x1ed3e0, 0x1ee003, 0x1ee040, 0x1ee053, 0x1ee200,
-    0x1ee213, 0x1ee230, 0x1ee243, 0x1ee250, 0x1ee273, 0x1ee280, 0x1ee293, 0x1ee330, 0x1ee343, 0x1ee380, 0x1ee393, 0x1ee3a0,
-    0x1ee3b3, 0x1ee3c0, 0x1ee423, 0x1ee430, 0x1ee473, 0x1ee480, 0x1ee493, 0x1ee4a0, 0x1ee4b3, 0x1ee4c0, 0x1ee4d3, 0x1ee500,
-    0x1ee513, 0x1ee530, 0x1ee543, 0x1ee550, 0x1ee573, 0x1ee580, 0x1ee593, 0x1ee5a0, 0x1ee5b3, 0x1ee5c0, 0x1ee5d3, 0x1ee5e0,
-    0x1ee5f3, 0x1ee600, 0x1ee613, 0x1ee630, 0x1ee643, 0x1ee650, 0x1ee673, 0x1ee6b0, 0x1ee6c3, 0x1ee730, 0x1ee743, 0x1ee780,
-    0x1ee793, 0x1ee7d0, 0x1ee7e3, 0x1ee7f0, 0x1ee803, 0x1ee8a0, 0x1ee8b3, 0x1ee9c0, 0x1eea13, 0x1eea40, 0x1eea53, 0x1eeaa0,
-    0x1eeab3, 0x1eebc0, 0x1eef07, 0x1eef20, 0x1f0007, 0x1f02c0, 0x1f0307, 0x1f0940, 0x1f0a07, 0x1f0af0, 0x1f0b17, 0x1f0c00,
-    0x1f0c17, 0x1f0d00, 0x1f0d17, 0x1f0f60, 0x1f1005, 0x1f10d7, 0x1f1ae0, 0x1f1e67, 0x1f2030, 0x1f2107, 0x1f23c0, 0x1f2407,
-    0x1f2490, 0x1f2507, 0x1f2520, 0x1f2607, 0x1f2660, 0x1f3007, 0x1f6d90, 0x1f6dc7, 0x1f6ed0, 0x1f6f07, 0x1f6fd0, 0x1f7007,
-    0x1f7da0, 0x1f7e07, 0x1f7ec0, 0x1f7f07, 0x1f7f10, 0x1f8007, 0x1f80c0, 0x1f8107, 0x1f8480, 0x1f8507, 0x1f85a0, 0x1f8607,
-    0x1f8880, 0x1f8907, 0x1f8ae0, 0x1f8b07, 0x1f8bc0, 0x1f8c07, 0x1f8c20, 0x1f8d07, 0x1f8d90, 0x1f9007, 0x1fa580, 0x1fa607,
-    0x1fa6e0, 0x1fa707, 0x1fa7d0, 0x1fa807, 0x1fa8b0, 0x1fa8e7, 0x1fac70, 0x1fac87, 0x1fac90, 0x1facd7, 0x1fadd0, 0x1fadf7,
-    0x1faeb0, 0x1faef7, 0x1faf90, 0x1fb007, 0x1fb930, 0x1fb947, 0x1fbf05, 0x1fbfa7, 0x1fbfb0, 0x200003, 0x2a6e00, 0x2a7003,
-    0x2b81e0, 0x2b8203, 0x2ceae0, 0x2ceb03, 0x2ebe10, 0x2ebf03, 0x2ee5e0, 0x2f8003, 0x2fa1e0, 0x300003, 0x3134b0, 0x313503,
-    0x3347a0, 0xe01004, 0xe01f00,
+    0x800, 0x858, 0x860, 0xa08, 0xa16, 0xa27, 0xa76, 0xa87, 0xaa3,
+    0xab6, 0xac7, 0xad0, 0xae7, 0xb25, 0xb47, 0xb52, 0xb66, 0xb87,
+    0xb95, 0xba3, 0xbb6, 0xbc5, 0xbf6, 0xc01, 0xd77, 0xd81, 0xdf2,
+    0xf77, 0xf82, 0x1009, 0x1382, 0x1399, 0x1492, 0x14a9, 0x1781, 0x1799,
+    0x17f2, 0x1811, 0x1829, 0x1861, 0x1882, 0x1891, 0x18c2, 0x18e1, 0x1922,
+    0x1931, 0x1952, 0x1961, 0x1992, 0x19c1, 0x19e2, 0x19f1, 0x1a09, 0x1a61,
+    0x1a79, 0x1ab2, 0x1ac1, 0x1ad2, 0x1ae1, 0x1b02, 0x1b11, 0x1b39, 0x1b71,
+    0x1b92, 0x1bb3, 0x1bc1, 0x1bd2, 0x1c03, 0x1c41, 0x1c62, 0x1c71, 0x1c92,
+    0x1ca1, 0x1cb9, 0x1dd2, 0x1de9, 0x1f02, 0x1f11, 0x1f29, 0x1f61, 0x1f89,
+    0x2342, 0x23a1, 0x23c2, 0x23d1, 0x23f2, 0x2411, 0x2422, 0x2431, 0x2469,
+    0x2502, 0x2943, 0x2962, 0x2b03, 0x2c27, 0x2c63, 0x2d27, 0x2e03, 0x2e57,
+    0x2ec3, 0x2ed7, 0x2ee3, 0x2ef7, 0x3004, 0x3709, 0x3743, 0x3757, 0x3761,
+    0x3772, 0x3780, 0x37a3, 0x37b2, 0x37e6, 0x37f1, 0x3800, 0x3847, 0x3861,
+    0x3876, 0x3881, 0x38b0, 0x38c1, 0x38d0, 0x38e1, 0x3902, 0x3911, 0x3a20,
+    0x3a31, 0x3ac2, 0x3cf1, 0x3d02, 0x3d21, 0x3d52, 0x3d89, 0x3f02, 0x3f41,
+    0x3f52, 0x3f67, 0x3f71, 0x3f82, 0x3f91, 0x3fb2, 0x3fd1, 0x4302, 0x4609,
+    0x4827, 0x4834, 0x48a9, 0x4c01, 0x4c19, 0x4cf2, 0x4d09, 0x5300, 0x5311,
+    0x5570, 0x5593, 0x55a6, 0x5602, 0x5896, 0x58b0, 0x58d7, 0x5900, 0x5914,
+    0x5be6, 0x5bf4, 0x5c06, 0x5c14, 0x5c36, 0x5c44, 0x5c66, 0x5c74, 0x5c80,
+    0x5d03, 0x5eb0, 0x5ef3, 0x5f36, 0x5f50, 0x6067, 0x6096, 0x60b7, 0x60c6,
+    0x60e7, 0x6104, 0x61b6, 0x61c0, 0x61d6, 0x6203, 0x64b4, 0x6605, 0x66a6,
+    0x66e3, 0x6704, 0x6713, 0x6d46, 0x6d53, 0x6d64, 0x6dd0, 0x6de7, 0x6df4,
+    0x6e53, 0x6e74, 0x6e97, 0x6ea4, 0x6ee3, 0x6f05, 0x6fa3, 0x6fd7, 0x6ff3,
+    0x7006, 0x70e0, 0x7103, 0x7114, 0x7123, 0x7304, 0x74b0, 0x74d3, 0x7a64,
+    0x7b13, 0x7b20, 0x7c05, 0x7ca3, 0x7eb4, 0x7f43, 0x7f67, 0x7f76, 0x7fa3,
+    0x7fb0, 0x7fd4, 0x7fe7, 0x8003, 0x8164, 0x81a3, 0x81b4, 0x8243, 0x8254,
+    0x8283, 0x8294, 0x82e0, 0x8306, 0x83f0, 0x8403, 0x8594, 0x85c0, 0x85e6,
+    0x85f0, 0x8603, 0x86b0, 0x8703, 0x8887, 0x8893, 0x8900, 0x8974, 0x8a03,
+    0x8ca4, 0x8e20, 0x8e34, 0x9043, 0x93a4, 0x93d3, 0x93e4, 0x9503, 0x9514,
+    0x9583, 0x9624, 0x9646, 0x9665, 0x9706, 0x9713, 0x9814, 0x9840, 0x9853,
+    0x98d0, 0x98f3, 0x9910, 0x9933, 0x9a90, 0x9aa3, 0x9b10, 0x9b23, 0x9b30,
+    0x9b63, 0x9ba0, 0x9bc4, 0x9bd3, 0x9be4, 0x9c50, 0x9c74, 0x9c90, 0x9cb4,
+    0x9ce3, 0x9cf0, 0x9d74, 0x9d80, 0x9dc3, 0x9de0, 0x9df3, 0x9e24, 0x9e40,
+    0x9e65, 0x9f03, 0x9f27, 0x9f45, 0x9fa7, 0x9fc3, 0x9fd6, 0x9fe4, 0x9ff0,
+    0xa014, 0xa040, 0xa053, 0xa0b0, 0xa0f3, 0xa110, 0xa133, 0xa290, 0xa2a3,
+    0xa310, 0xa323, 0xa340, 0xa353, 0xa370, 0xa383, 0xa3a0, 0xa3c4, 0xa3d0,
+    0xa3e4, 0xa430, 0xa474, 0xa490, 0xa4b4, 0xa4e0, 0xa514, 0xa520, 0xa593,
+    0xa5d0, 0xa5e3, 0xa5f0, 0xa665, 0xa704, 0xa723, 0xa754, 0xa766, 0xa770,
+    0xa814, 0xa840, 0xa853, 0xa8e0, 0xa8f3, 0xa920, 0xa933, 0xaa90, 0xaaa3,
+    0xab10, 0xab23, 0xab40, 0xab53, 0xaba0, 0xabc4, 0xabd3, 0xabe4, 0xac60,
+    0xac74, 0xaca0, 0xacb4, 0xace0, 0xad03, 0xad10, 0xae03, 0xae24, 0xae40,
+    0xae65, 0xaf06, 0xaf17, 0xaf20, 0xaf93, 0xafa4, 0xb000, 0xb014, 0xb040,
+    0xb053, 0xb0d0, 0xb0f3, 0xb110, 0xb133, 0xb290, 0xb2a3, 0xb310, 0xb323,
+    0xb340, 0xb353, 0xb3a0, 0xb3c4, 0xb3d3, 0xb3e4, 0xb450, 0xb474, 0xb490,
+    0xb4b4, 0xb4e0, 0xb554, 0xb580, 0xb5c3, 0xb5e0, 0xb5f3, 0xb624, 0xb640,
+    0xb665, 0xb707, 0xb713, 0xb725, 0xb780, 0xb824, 0xb833, 0xb840, 0xb853,
+    0xb8b0, 0xb8e3, 0xb910, 0xb923, 0xb960, 0xb993, 0xb9b0, 0xb9c3, 0xb9d0,
+    0xb9e3, 0xba00, 0xba33, 0xba50, 0xba83, 0xbab0, 0xbae3, 0xbba0, 0xbbe4,
+    0xbc30, 0xbc64, 0xbc90, 0xbca4, 0xbce0, 0xbd03, 0xbd10, 0xbd74, 0xbd80,
+    0xbe65, 0xbf37, 0xbfb0, 0xc004, 0xc053, 0xc0d0, 0xc0e3, 0xc110, 0xc123,
+    0xc290, 0xc2a3, 0xc3a0, 0xc3c4, 0xc3d3, 0xc3e4, 0xc450, 0xc464, 0xc490,
+    0xc4a4, 0xc4e0, 0xc554, 0xc570, 0xc583, 0xc5b0, 0xc5c3, 0xc5e0, 0xc603,
+    0xc624, 0xc640, 0xc665, 0xc700, 0xc776, 0xc785, 0xc7f7, 0xc803, 0xc814,
+    0xc846, 0xc853, 0xc8d0, 0xc8e3, 0xc910, 0xc923, 0xca90, 0xcaa3, 0xcb40,
+    0xcb53, 0xcba0, 0xcbc4, 0xcbd3, 0xcbe4, 0xcc50, 0xcc64, 0xcc90, 0xcca4,
+    0xcce0, 0xcd54, 0xcd70, 0xcdc3, 0xcdf0, 0xce03, 0xce24, 0xce40, 0xce65,
+    0xcf00, 0xcf13, 0xcf34, 0xcf40, 0xd004, 0xd043, 0xd0d0, 0xd0e3, 0xd110,
+    0xd123, 0xd3b4, 0xd3d3, 0xd3e4, 0xd450, 0xd464, 0xd490, 0xd4a4, 0xd4e3,
+    0xd4f7, 0xd500, 0xd543, 0xd574, 0xd585, 0xd5f3, 0xd624, 0xd640, 0xd665,
+    0xd797, 0xd7a3, 0xd800, 0xd814, 0xd840, 0xd853, 0xd970, 0xd9a3, 0xdb20,
+    0xdb33, 0xdbc0, 0xdbd3, 0xdbe0, 0xdc03, 0xdc70, 0xdca4, 0xdcb0, 0xdcf4,
+    0xdd50, 0xdd64, 0xdd70, 0xdd84, 0xde00, 0xde65, 0xdf00, 0xdf24, 0xdf46,
+    0xdf50, 0xe013, 0xe314, 0xe323, 0xe344, 0xe3b0, 0xe3f7, 0xe403, 0xe474,
+    0xe4f6, 0xe505, 0xe5a6, 0xe5c0, 0xe813, 0xe830, 0xe843, 0xe850, 0xe863,
+    0xe8b0, 0xe8c3, 0xea40, 0xea53, 0xea60, 0xea73, 0xeb14, 0xeb23, 0xeb44,
+    0xebd3, 0xebe0, 0xec03, 0xec50, 0xec63, 0xec70, 0xec84, 0xecf0, 0xed05,
+    0xeda0, 0xedc3, 0xee00, 0xf003, 0xf017, 0xf046, 0xf137, 0xf146, 0xf157,
+    0xf184, 0xf1a7, 0xf205, 0xf347, 0xf354, 0xf367, 0xf374, 0xf387, 0xf394,
+    0xf3a6, 0xf3e4, 0xf403, 0xf480, 0xf493, 0xf6d0, 0xf714, 0xf856, 0xf864,
+    0xf883, 0xf8d4, 0xf980, 0xf994, 0xfbd0, 0xfbe7, 0xfc64, 0xfc77, 0xfcd0,
+    0xfce7, 0xfd06, 0xfd57, 0xfd96, 0xfdb0, 0x10003, 0x102b4, 0x103f3, 0x10405,
+    0x104a6, 0x10503, 0x10564, 0x105a3, 0x105e4, 0x10613, 0x10624, 0x10653, 0x10674,
+    0x106e3, 0x10714, 0x10753, 0x10824, 0x108e3, 0x108f4, 0x10905, 0x109a4, 0x109e7,
+    0x10a01, 0x10c60, 0x10c71, 0x10c80, 0x10cd1, 0x10ce0, 0x10d02, 0x10fb6, 0x10fc3,
+    0x10fd2, 0x11003, 0x12490, 0x124a3, 0x124e0, 0x12503, 0x12570, 0x12583, 0x12590,
+    0x125a3, 0x125e0, 0x12603, 0x12890, 0x128a3, 0x128e0, 0x12903, 0x12b10, 0x12b23,
+    0x12b60, 0x12b83, 0x12bf0, 0x12c03, 0x12c10, 0x12c23, 0x12c60, 0x12c83, 0x12d70,
+    0x12d83, 0x13110, 0x13123, 0x13160, 0x13183, 0x135b0, 0x135d4, 0x13606, 0x13695,
+    0x137d0, 0x13803, 0x13907, 0x139a0, 0x13a01, 0x13f60, 0x13f82, 0x13fe0, 0x14006,
+    0x14013, 0x166d7, 0x166e6, 0x166f3, 0x16808, 0x16813, 0x169b6, 0x169d0, 0x16a03,
+    0x16eb6, 0x16ee5, 0x16f13, 0x16f90, 0x17003, 0x17124, 0x17160, 0x171f3, 0x17324,
+    0x17356, 0x17370, 0x17403, 0x17524, 0x17540, 0x17603, 0x176d0, 0x176e3, 0x17710,
+    0x17724, 0x17740, 0x17803, 0x17b44, 0x17d46, 0x17d73, 0x17d86, 0x17db7, 0x17dc3,
+    0x17dd4, 0x17de0, 0x17e05, 0x17ea0, 0x17f05, 0x17fa0, 0x18006, 0x180b4, 0x180e0,
+    0x180f4, 0x18105, 0x181a0, 0x18203, 0x18790, 0x18803, 0x18854, 0x18873, 0x18a94,
+    0x18aa3, 0x18ab0, 0x18b03, 0x18f60, 0x19003, 0x191f0, 0x19204, 0x192c0, 0x19304,
+    0x193c0, 0x19407, 0x19410, 0x19446, 0x19465, 0x19503, 0x196e0, 0x19703, 0x19750,
+    0x19803, 0x19ac0, 0x19b03, 0x19ca0, 0x19d05, 0x19db0, 0x19de7, 0x1a003, 0x1a174,
+    0x1a1c0, 0x1a1e6, 0x1a203, 0x1a554, 0x1a5f0, 0x1a604, 0x1a7d0, 0x1a7f4, 0x1a805,
+    0x1a8a0, 0x1a905, 0x1a9a0, 0x1aa06, 0x1aa73, 0x1aa86, 0x1aae0, 0x1ab04, 0x1ade0,
+    0x1ae04, 0x1aec0, 0x1b004, 0x1b053, 0x1b344, 0x1b453, 0x1b4d0, 0x1b4e6, 0x1b505,
+    0x1b5a6, 0x1b617, 0x1b6b4, 0x1b747, 0x1b7d6, 0x1b804, 0x1b833, 0x1ba14, 0x1bae3,
+    0x1bb05, 0x1bba3, 0x1be64, 0x1bf40, 0x1bfc6, 0x1c003, 0x1c244, 0x1c380, 0x1c3b6,
+    0x1c405, 0x1c4a0, 0x1c4d3, 0x1c505, 0x1c5a3, 0x1c7e6, 0x1c802, 0x1c891, 0x1c8a2,
+    0x1c8b0, 0x1c901, 0x1cbb0, 0x1cbd1, 0x1cc06, 0x1cc80, 0x1cd04, 0x1cd36, 0x1cd44,
+    0x1ce93, 0x1ced4, 0x1cee3, 0x1cf44, 0x1cf53, 0x1cf74, 0x1cfa3, 0x1cfb0, 0x1d002,
+    0x1d2c3, 0x1d6b2, 0x1d783, 0x1d792, 0x1d9b3, 0x1dc04, 0x1e009, 0x1e962, 0x1e9e9,
+    0x1f002, 0x1f081, 0x1f102, 0x1f160, 0x1f181, 0x1f1e0, 0x1f202, 0x1f281, 0x1f302,
+    0x1f381, 0x1f402, 0x1f460, 0x1f481, 0x1f4e0, 0x1f502, 0x1f580, 0x1f591, 0x1f5a0,
+    0x1f5b1, 0x1f5c0, 0x1f5d1, 0x1f5e0, 0x1f5f1, 0x1f602, 0x1f681, 0x1f702, 0x1f7e0,
+    0x1f802, 0x1f881, 0x1f902, 0x1f981, 0x1fa02, 0x1fa81, 0x1fb02, 0x1fb50, 0x1fb62,
+    0x1fb81, 0x1fbd7, 0x1fbe2, 0x1fbf7, 0x1fc22, 0x1fc50, 0x1fc62, 0x1fc81, 0x1fcd7,
+    0x1fd02, 0x1fd40, 0x1fd62, 0x1fd81, 0x1fdc0, 0x1fdd7, 0x1fe02, 0x1fe81, 0x1fed7,
+    0x1ff00, 0x1ff22, 0x1ff50, 0x1ff62, 0x1ff81, 0x1ffd7, 0x1fff0, 0x20008, 0x200b0,
+    0x20106, 0x20288, 0x202a0, 0x202f8, 0x20306, 0x20447, 0x20456, 0x20527, 0x20536,
+    0x205f8, 0x20600, 0x20705, 0x20713, 0x20720, 0x20745, 0x207a7, 0x207d6, 0x207f3,
+    0x20805, 0x208a7, 0x208d6, 0x208f0, 0x20903, 0x209d0, 0x20a07, 0x20c20, 0x20d04,
+    0x20f10, 0x21007, 0x21021, 0x21037, 0x21071, 0x21087, 0x210a2, 0x210b1, 0x210e2,
+    0x21101, 0x21132, 0x21147, 0x21151, 0x21167, 0x21191, 0x211e7, 0x21241, 0x21257,
+    0x21261, 0x21277, 0x21281, 0x21297, 0x212a1, 0x212e7, 0x212f2, 0x21301, 0x21342,
+    0x21353, 0x21392, 0x213a7, 0x213c2, 0x213e1, 0x21407, 0x21451, 0x21462, 0x214a7,
+    0x214e2, 0x214f7, 0x21505, 0x21831, 0x21842, 0x21855, 0x218a7, 0x218c0, 0x21907,
+    0x23086, 0x230c7, 0x23296, 0x232b7, 0x242a0, 0x24407, 0x244b0, 0x24605, 0x249c7,
+    0x24ea5, 0x25007, 0x27686, 0x27765, 0x27947, 0x27c56, 0x27c77, 0x27e66, 0x27f07,
+    0x29836, 0x29997, 0x29d86, 0x29dc7, 0x29fc6, 0x29fe7, 0x2b740, 0x2b767, 0x2c001,
+    0x2c302, 0x2c601, 0x2c612, 0x2c621, 0x2c652, 0x2c679, 0x2c6d1, 0x2c709, 0x2c742,
+    0x2c751, 0x2c762, 0x2c7c3, 0x2c7e1, 0x2c809, 0x2ce42, 0x2ce57, 0x2ceb9, 0x2cef4,
+    0x2cf21, 0x2cf32, 0x2cf40, 0x2cf96, 0x2cfd5, 0x2cfe6, 0x2d002, 0x2d260, 0x2d272,
+    0x2d280, 0x2d2d2, 0x2d2e0, 0x2d303, 0x2d680, 0x2d6f3, 0x2d706, 0x2d710, 0x2d7f4,
+    0x2d803, 0x2d970, 0x2da03, 0x2da70, 0x2da83, 0x2daf0, 0x2db03, 0x2db70, 0x2db83,
+    0x2dbf0, 0x2dc03, 0x2dc70, 0x2dc83, 0x2dcf0, 0x2dd03, 0x2dd70, 0x2dd83, 0x2ddf0,
+    0x2de04, 0x2e006, 0x2e2f3, 0x2e306, 0x2e507, 0x2e526, 0x2e5e0, 0x2e807, 0x2e9a0,
+    0x2e9b7, 0x2ef40, 0x2f007, 0x2fd60, 0x2ff07, 0x30008, 0x30016, 0x30047, 0x30053,
+    0x30075, 0x30086, 0x30127, 0x30146, 0x30207, 0x30215, 0x302a4, 0x30306, 0x30313,
+    0x30367, 0x30385, 0x303b3, 0x303d6, 0x303e7, 0x30400, 0x30413, 0x30970, 0x30994,
+    0x309b7, 0x309d3, 0x30a06, 0x30a13, 0x30fb6, 0x30fc3, 0x31000, 0x31053, 0x31300,
+    0x31313, 0x318f0, 0x31907, 0x31925, 0x31967, 0x31a03, 0x31c07, 0x31e60, 0x31ef7,
+    0x31f03, 0x32007, 0x321f0, 0x32205, 0x322a7, 0x32485, 0x32507, 0x32515, 0x32607,
+    0x32805, 0x328a7, 0x32b15, 0x32c07, 0x34003, 0x4dc07, 0x4e003, 0xa48d0, 0xa4907,
+    0xa4c70, 0xa4d03, 0xa4fe6, 0xa5003, 0xa60d6, 0xa6103, 0xa6205, 0xa62a3, 0xa62c0,
+    0xa6409, 0xa66e3, 0xa66f4, 0xa6736, 0xa6744, 0xa67e6, 0xa67f3, 0xa6809, 0xa69c3,
+    0xa69e4, 0xa6a03, 0xa6e65, 0xa6f04, 0xa6f26, 0xa6f80, 0xa7007, 0xa7173, 0xa7207,
+    0xa7229, 0xa7302, 0xa7329, 0xa7703, 0xa7712, 0xa7799, 0xa77d1, 0xa77e9, 0xa7883,
+    0xa7897, 0xa78b9, 0xa78f3, 0xa7909, 0xa7942, 0xa7969, 0xa7aa1, 0xa7af2, 0xa7b01,
+    0xa7b49, 0xa7c41, 0xa7c79, 0xa7cb1, 0xa7cc9, 0xa7dc1, 0xa7dd0, 0xa7f13, 0xa7f51,
+    0xa7f62, 0xa7f73, 0xa7fa2, 0xa7fb3, 0xa8024, 0xa8033, 0xa8064, 0xa8073, 0xa80b4,
+    0xa80c3, 0xa8234, 0xa8287, 0xa82c4, 0xa82d0, 0xa8305, 0xa8367, 0xa83a0, 0xa8403,
+    0xa8746, 0xa8780, 0xa8804, 0xa8823, 0xa8b44, 0xa8c60, 0xa8ce6, 0xa8d05, 0xa8da0,
+    0xa8e04, 0xa8f23, 0xa8f86, 0xa8fb3, 0xa8fc6, 0xa8fd3, 0xa8ff4, 0xa9005, 0xa90a3,
+    0xa9264, 0xa92e6, 0xa9303, 0xa9474, 0xa9540, 0xa95f6, 0xa9603, 0xa97d0, 0xa9804,
+    0xa9843, 0xa9b34, 0xa9c16, 0xa9ce0, 0xa9cf3, 0xa9d05, 0xa9da0, 0xa9de6, 0xa9e03,
+    0xa9e54, 0xa9e63, 0xa9f05, 0xa9fa3, 0xa9ff0, 0xaa003, 0xaa294, 0xaa370, 0xaa403,
+    0xaa434, 0xaa443, 0xaa4c4, 0xaa4e0, 0xaa505, 0xaa5a0, 0xaa5c6, 0xaa603, 0xaa777,
+    0xaa7a3, 0xaa7b4, 0xaa7e3, 0xaab04, 0xaab13, 0xaab24, 0xaab53, 0xaab74, 0xaab93,
+    0xaabe4, 0xaac03, 0xaac14, 0xaac23, 0xaac30, 0xaadb3, 0xaade6, 0xaae03, 0xaaeb4,
+    0xaaf06, 0xaaf23, 0xaaf54, 0xaaf70, 0xab013, 0xab070, 0xab093, 0xab0f0, 0xab113,
+    0xab170, 0xab203, 0xab270, 0xab283, 0xab2f0, 0xab302, 0xab5b7, 0xab5c3, 0xab602,
+    0xab693, 0xab6a7, 0xab6c0, 0xab702, 0xabc03, 0xabe34, 0xabeb6, 0xabec4, 0xabee0,
+    0xabf05, 0xabfa0, 0xac003, 0xd7a40, 0xd7b03, 0xd7c70, 0xd7cb3, 0xd7fc0, 0xf9003,
+    0xfa6e0, 0xfa703, 0xfada0, 0xfb002, 0xfb070, 0xfb132, 0xfb180, 0xfb1d3, 0xfb1e4,
+    0xfb1f3, 0xfb297, 0xfb2a3, 0xfb370, 0xfb383, 0xfb3d0, 0xfb3e3, 0xfb3f0, 0xfb403,
+    0xfb420, 0xfb433, 0xfb450, 0xfb463, 0xfbb27, 0xfbd33, 0xfd3e6, 0xfd407, 0xfd503,
+    0xfd907, 0xfd923, 0xfdc87, 0xfdd00, 0xfdf03, 0xfdfc7, 0xfe004, 0xfe106, 0xfe1a0,
+    0xfe204, 0xfe306, 0xfe530, 0xfe546, 0xfe627, 0xfe636, 0xfe647, 0xfe670, 0xfe686,
+    0xfe697, 0xfe6a6, 0xfe6c0, 0xfe703, 0xfe750, 0xfe763, 0xfefd0, 0xff016, 0xff047,
+    0xff056, 0xff0b7, 0xff0c6, 0xff105, 0xff1a6, 0xff1c7, 0xff1f6, 0xff211, 0xff3b6,
+    0xff3e7, 0xff3f6, 0xff407, 0xff412, 0xff5b6, 0xff5c7, 0xff5d6, 0xff5e7, 0xff5f6,
+    0xff663, 0xffbf0, 0xffc23, 0xffc80, 0xffca3, 0xffd00, 0xffd23, 0xffd80, 0xffda3,
+    0xffdd0, 0xffe07, 0xffe70, 0xffe87, 0xffef0, 0xfffc7, 0xfffe0, 0x100003, 0x1000c0,
+    0x1000d3, 0x100270, 0x100283, 0x1003b0, 0x1003c3, 0x1003e0, 0x1003f3, 0x1004e0, 0x100503,
+    0x1005e0, 0x100803, 0x100fb0, 0x101006, 0x101030, 0x101075, 0x101340, 0x101377, 0x101405,
+    0x101797, 0x1018a5, 0x1018c7, 0x1018f0, 0x101907, 0x1019d0, 0x101a07, 0x101a10, 0x101d07,
+    0x101fd4, 0x101fe0, 0x102803, 0x1029d0, 0x102a03, 0x102d10, 0x102e04, 0x102e15, 0x102fc0,
+    0x103003, 0x103205, 0x103240, 0x1032d3, 0x103415, 0x103423, 0x1034a5, 0x1034b0, 0x103503,
+    0x103764, 0x1037b0, 0x103803, 0x1039e0, 0x1039f6, 0x103a03, 0x103c40, 0x103c83, 0x103d06,
+    0x103d15, 0x103d60, 0x104001, 0x104282, 0x104503, 0x1049e0, 0x104a05, 0x104aa0, 0x104b01,
+    0x104d40, 0x104d82, 0x104fc0, 0x105003, 0x105280, 0x105303, 0x105640, 0x1056f6, 0x105701,
+    0x1057b0, 0x1057c1, 0x1058b0, 0x1058c1, 0x105930, 0x105941, 0x105960, 0x105972, 0x105a20,
+    0x105a32, 0x105b20, 0x105b32, 0x105ba0, 0x105bb2, 0x105bd0, 0x105c03, 0x105f40, 0x106003,
+    0x107370, 0x107403, 0x107560, 0x107603, 0x107680, 0x107803, 0x107860, 0x107873, 0x107b10,
+    0x107b23, 0x107bb0, 0x108003, 0x108060, 0x108083, 0x108090, 0x1080a3, 0x108360, 0x108373,
+    0x108390, 0x1083c3, 0x1083d0, 0x1083f3, 0x108560, 0x108576, 0x108585, 0x108603, 0x108777,
+    0x108795, 0x108803, 0x1089f0, 0x108a75, 0x108b00, 0x108e03, 0x108f30, 0x108f43, 0x108f60,
+    0x108fb5, 0x109003, 0x109165, 0x1091c0, 0x1091f6, 0x109203, 0x1093a0, 0x1093f6, 0x109403,
+    0x1095a0, 0x109803, 0x109b80, 0x109bc5, 0x109be3, 0x109c05, 0x109d00, 0x109d25, 0x10a003,
+    0x10a014, 0x10a040, 0x10a054, 0x10a070, 0x10a0c4, 0x10a103, 0x10a140, 0x10a153, 0x10a180,
+    0x10a193, 0x10a360, 0x10a384, 0x10a3b0, 0x10a3f4, 0x10a405, 0x10a490, 0x10a506, 0x10a590,
+    0x10a603, 0x10a7d5, 0x10a7f6, 0x10a803, 0x10a9d5, 0x10aa00, 0x10ac03, 0x10ac87, 0x10ac93,
+    0x10ae54, 0x10ae70, 0x10aeb5, 0x10af06, 0x10af70, 0x10b003, 0x10b360, 0x10b396, 0x10b403,
+    0x10b560, 0x10b585, 0x10b603, 0x10b730, 0x10b785, 0x10b803, 0x10b920, 0x10b996, 0x10b9d0,
+    0x10ba95, 0x10bb00, 0x10c003, 0x10c490, 0x10c801, 0x10cb30, 0x10cc02, 0x10cf30, 0x10cfa5,
+    0x10d003, 0x10d244, 0x10d280, 0x10d305, 0x10d3a0, 0x10d405, 0x10d4a3, 0x10d501, 0x10d660,
+    0x10d694, 0x10d6e6, 0x10d6f3, 0x10d702, 0x10d860, 0x10d8e7, 0x10d900, 0x10e605, 0x10e7f0,
+    0x10e803, 0x10eaa0, 0x10eab4, 0x10ead6, 0x10eae0, 0x10eb03, 0x10eb20, 0x10ec23, 0x10ec80,
+    0x10ed06, 0x10ed17, 0x10ed90, 0x10efa4, 0x10f003, 0x10f1d5, 0x10f273, 0x10f280, 0x10f303,
+    0x10f464, 0x10f515, 0x10f556, 0x10f5a0, 0x10f703, 0x10f824, 0x10f866, 0x10f8a0, 0x10fb03,
+    0x10fc55, 0x10fcc0, 0x10fe03, 0x10ff70, 0x110004, 0x110033, 0x110384, 0x110476, 0x1104e0,
+    0x110525, 0x110704, 0x110713, 0x110734, 0x110753, 0x110760, 0x1107f4, 0x110833, 0x110b04,
+    0x110bb6, 0x110bd0, 0x110be6, 0x110c24, 0x110c30, 0x110d03, 0x110e90, 0x110f05, 0x110fa0,
+    0x111004, 0x111033, 0x111274, 0x111350, 0x111365, 0x111406, 0x111443, 0x111454, 0x111473,
+    0x111480, 0x111503, 0x111734, 0x111746, 0x111763, 0x111770, 0x111804, 0x111833, 0x111b34,
+    0x111c13, 0x111c56, 0x111c94, 0x111cd6, 0x111ce4, 0x111d05, 0x111da3, 0x111db6, 0x111dc3,
+    0x111dd6, 0x111e00, 0x111e15, 0x111f50, 0x112003, 0x112120, 0x112133, 0x1122c4, 0x112386,
+    0x1123e4, 0x1123f3, 0x112414, 0x112420, 0x112803, 0x112870, 0x112883, 0x112890, 0x1128a3,
+    0x1128e0, 0x1128f3, 0x1129e0, 0x1129f3, 0x112a96, 0x112aa0, 0x112b03, 0x112df4, 0x112eb0,
+    0x112f05, 0x112fa0, 0x113004, 0x113040, 0x113053, 0x1130d0, 0x1130f3, 0x113110, 0x113133,
+    0x113290, 0x1132a3, 0x113310, 0x113323, 0x113340, 0x113353, 0x1133a0, 0x1133b4, 0x1133d3,
+    0x1133e4, 0x113450, 0x113474, 0x113490, 0x1134b4, 0x1134e0, 0x113503, 0x113510, 0x113574,
+    0x113580, 0x1135d3, 0x113624, 0x113640, 0x113664, 0x1136d0, 0x113704, 0x113750, 0x113803,
+    0x1138a0, 0x1138b3, 0x1138c0, 0x1138e3, 0x1138f0, 0x113903, 0x113b60, 0x113b73, 0x113b84,
+    0x113c10, 0x113c24, 0x113c30, 0x113c54, 0x113c60, 0x113c74, 0x113cb0, 0x113cc4, 0x113d13,
+    0x113d24, 0x113d33, 0x113d46, 0x113d60, 0x113d76, 0x113d90, 0x113e14, 0x113e30, 0x114003,
+    0x114354, 0x114473, 0x1144b6, 0x114505, 0x1145a6, 0x1145c0, 0x1145d6, 0x1145e4, 0x1145f3,
+    0x114620, 0x114803, 0x114b04, 0x114c43, 0x114c66, 0x114c73, 0x114c80, 0x114d05, 0x114da0,
+    0x115803, 0x115af4, 0x115b60, 0x115b84, 0x115c16, 0x115d83, 0x115dc4, 0x115de0, 0x116003,
+    0x116304, 0x116416, 0x116443, 0x116450, 0x116505, 0x1165a0, 0x116606, 0x1166d0, 0x116803,
+    0x116ab4, 0x116b83, 0x116b96, 0x116ba0, 0x116c05, 0x116ca0, 0x116d05, 0x116e40, 0x117003,
+    0x1171b0, 0x1171d4, 0x1172c0, 0x117305, 0x1173c6, 0x1173f7, 0x117403, 0x117470, 0x118003,
+    0x1182c4, 0x1183b6, 0x1183c0, 0x118a01, 0x118c02, 0x118e05, 0x118f30, 0x118ff3, 0x119070,
+    0x119093, 0x1190a0, 0x1190c3, 0x119140, 0x119153, 0x119170, 0x119183, 0x119304, 0x119360,
+    0x119374, 0x119390, 0x1193b4, 0x1193f3, 0x119404, 0x119413, 0x119424, 0x119446, 0x119470,
+    0x119505, 0x1195a0, 0x119a03, 0x119a80, 0x119aa3, 0x119d14, 0x119d80, 0x119da4, 0x119e13,
+    0x119e26, 0x119e33, 0x119e44, 0x119e50, 0x11a003, 0x11a014, 0x11a0b3, 0x11a334, 0x11a3a3,
+    0x11a3b4, 0x11a3f6, 0x11a474, 0x11a480, 0x11a503, 0x11a514, 0x11a5c3, 0x11a8a4, 0x11a9a6,
+    0x11a9d3, 0x11a9e6, 0x11aa30, 0x11ab03, 0x11af90, 0x11b006, 0x11b0a0, 0x11b604, 0x11b680,
+    0x11bc03, 0x11be16, 0x11be20, 0x11bf05, 0x11bfa0, 0x11c003, 0x11c090, 0x11c0a3, 0x11c2f4,
+    0x11c370, 0x11c384, 0x11c403, 0x11c416, 0x11c460, 0x11c505, 0x11c6d0, 0x11c706, 0x11c723,
+    0x11c900, 0x11c924, 0x11ca80, 0x11ca94, 0x11cb70, 0x11d003, 0x11d070, 0x11d083, 0x11d0a0,
+    0x11d0b3, 0x11d314, 0x11d370, 0x11d3a4, 0x11d3b0, 0x11d3c4, 0x11d3e0, 0x11d3f4, 0x11d463,
+    0x11d474, 0x11d480, 0x11d505, 0x11d5a0, 0x11d603, 0x11d660, 0x11d673, 0x11d690, 0x11d6a3,
+    0x11d8a4, 0x11d8f0, 0x11d904, 0x11d920, 0x11d934, 0x11d983, 0x11d990, 0x11da05, 0x11daa0,
+    0x11db03, 0x11ddc0, 0x11de05, 0x11dea0, 0x11ee03, 0x11ef34, 0x11ef76, 0x11ef90, 0x11f004,
+    0x11f023, 0x11f034, 0x11f043, 0x11f110, 0x11f123, 0x11f344, 0x11f3b0, 0x11f3e4, 0x11f436,
+    0x11f505, 0x11f5a4, 0x11f5b0, 0x11fb03, 0x11fb10, 0x11fc05, 0x11fd57, 0x11ff20, 0x11fff6,
+    0x120003, 0x1239a0, 0x124005, 0x1246f0, 0x124706, 0x124750, 0x124803, 0x125440, 0x12f903,
+    0x12ff16, 0x12ff30, 0x130003, 0x134300, 0x134404, 0x134413, 0x134474, 0x134560, 0x134603,
+    0x143fb0, 0x144003, 0x146470, 0x161003, 0x1611e4, 0x161305, 0x1613a0, 0x168003, 0x16a390,
+    0x16a403, 0x16a5f0, 0x16a605, 0x16a6a0, 0x16a6e6, 0x16a703, 0x16abf0, 0x16ac05, 0x16aca0,
+    0x16ad03, 0x16aee0, 0x16af04, 0x16af56, 0x16af60, 0x16b003, 0x16b304, 0x16b376, 0x16b3c7,
+    0x16b403, 0x16b446, 0x16b457, 0x16b460, 0x16b505, 0x16b5a0, 0x16b5b5, 0x16b620, 0x16b633,
+    0x16b780, 0x16b7d3, 0x16b900, 0x16d403, 0x16d6d6, 0x16d705, 0x16d7a0, 0x16e401, 0x16e602,
+    0x16e805, 0x16e976, 0x16e9b0, 0x16ea01, 0x16eb90, 0x16ebb2, 0x16ed40, 0x16f003, 0x16f4b0,
+    0x16f4f4, 0x16f503, 0x16f514, 0x16f880, 0x16f8f4, 0x16f933, 0x16fa00, 0x16fe03, 0x16fe26,
+    0x16fe33, 0x16fe44, 0x16fe50, 0x16ff04, 0x16ff23, 0x16ff45, 0x16ff70, 0x170003, 0x18cd60,
+    0x18cff3, 0x18d1f0, 0x18d803, 0x18df30, 0x1aff03, 0x1aff40, 0x1aff53, 0x1affc0, 0x1affd3,
+    0x1afff0, 0x1b0003, 0x1b1230, 0x1b1323, 0x1b1330, 0x1b1503, 0x1b1530, 0x1b1553, 0x1b1560,
+    0x1b1643, 0x1b1680, 0x1b1703, 0x1b2fc0, 0x1bc003, 0x1bc6b0, 0x1bc703, 0x1bc7d0, 0x1bc803,
+    0x1bc890, 0x1bc903, 0x1bc9a0, 0x1bc9c7, 0x1bc9d4, 0x1bc9f6, 0x1bca00, 0x1cc007, 0x1ccf05,
+    0x1ccfa7, 0x1ccfd0, 0x1cd007, 0x1ceb40, 0x1ceba7, 0x1ced10, 0x1cee07, 0x1cef10, 0x1cf004,
+    0x1cf2e0, 0x1cf304, 0x1cf470, 0x1cf507, 0x1cfc40, 0x1d0007, 0x1d0f60, 0x1d1007, 0x1d1270,
+    0x1d1297, 0x1d1654, 0x1d16a7, 0x1d16d4, 0x1d1730, 0x1d17b4, 0x1d1837, 0x1d1854, 0x1d18c7,
+    0x1d1aa4, 0x1d1ae7, 0x1d1eb0, 0x1d2007, 0x1d2424, 0x1d2457, 0x1d2460, 0x1d2c05, 0x1d2d40,
+    0x1d2e05, 0x1d2f40, 0x1d3007, 0x1d3570, 0x1d3605, 0x1d3790, 0x1d4001, 0x1d41a2, 0x1d4341,
+    0x1d44e2, 0x1d4550, 0x1d4562, 0x1d4681, 0x1d4822, 0x1d49c1, 0x1d49d0, 0x1d49e1, 0x1d4a00,
+    0x1d4a21, 0x1d4a30, 0x1d4a51, 0x1d4a70, 0x1d4a91, 0x1d4ad0, 0x1d4ae1, 0x1d4b62, 0x1d4ba0,
+    0x1d4bb2, 0x1d4bc0, 0x1d4bd2, 0x1d4c40, 0x1d4c52, 0x1d4d01, 0x1d4ea2, 0x1d5041, 0x1d5060,
+    0x1d5071, 0x1d50b0, 0x1d50d1, 0x1d5150, 0x1d5161, 0x1d51d0, 0x1d51e2, 0x1d5381, 0x1d53a0,
+    0x1d53b1, 0x1d53f0, 0x1d5401, 0x1d5450, 0x1d5461, 0x1d5470, 0x1d54a1, 0x1d5510, 0x1d5522,
+    0x1d56c1, 0x1d5862, 0x1d5a01, 0x1d5ba2, 0x1d5d41, 0x1d5ee2, 0x1d6081, 0x1d6222, 0x1d63c1,
+    0x1d6562, 0x1d6701, 0x1d68a2, 0x1d6a60, 0x1d6a81, 0x1d6c17, 0x1d6c22, 0x1d6db7, 0x1d6dc2,
+    0x1d6e21, 0x1d6fb7, 0x1d6fc2, 0x1d7157, 0x1d7162, 0x1d71c1, 0x1d7357, 0x1d7362, 0x1d74f7,
+    0x1d7502, 0x1d7561, 0x1d76f7, 0x1d7702, 0x1d7897, 0x1d78a2, 0x1d7901, 0x1d7a97, 0x1d7aa2,
+    0x1d7c37, 0x1d7c42, 0x1d7ca1, 0x1d7cb2, 0x1d7cc0, 0x1d7ce5, 0x1d8007, 0x1da004, 0x1da377,
+    0x1da3b4, 0x1da6d7, 0x1da754, 0x1da767, 0x1da844, 0x1da857, 0x1da876, 0x1da8c0, 0x1da9b4,
+    0x1daa00, 0x1daa14, 0x1dab00, 0x1df002, 0x1df0a3, 0x1df0b2, 0x1df1f0, 0x1df252, 0x1df2b0,
+    0x1e0004, 0x1e0070, 0x1e0084, 0x1e0190, 0x1e01b4, 0x1e0220, 0x1e0234, 0x1e0250, 0x1e0264,
+    0x1e02b0, 0x1e0303, 0x1e06e0, 0x1e08f4, 0x1e0900, 0x1e1003, 0x1e12d0, 0x1e1304, 0x1e1373,
+    0x1e13e0, 0x1e1405, 0x1e14a0, 0x1e14e3, 0x1e14f7, 0x1e1500, 0x1e2903, 0x1e2ae4, 0x1e2af0,
+    0x1e2c03, 0x1e2ec4, 0x1e2f05, 0x1e2fa0, 0x1e2ff7, 0x1e3000, 0x1e4d03, 0x1e4ec4, 0x1e4f05,
+    0x1e4fa0, 0x1e5d03, 0x1e5ee4, 0x1e5f03, 0x1e5f15, 0x1e5fb0, 0x1e5ff6, 0x1e6000, 0x1e6c03,
+    0x1e6df0, 0x1e6e03, 0x1e6e34, 0x1e6e43, 0x1e6e64, 0x1e6e73, 0x1e6ee4, 0x1e6f03, 0x1e6f54,
+    0x1e6f60, 0x1e6fe3, 0x1e7000, 0x1e7e03, 0x1e7e70, 0x1e7e83, 0x1e7ec0, 0x1e7ed3, 0x1e7ef0,
+    0x1e7f03, 0x1e7ff0, 0x1e8003, 0x1e8c50, 0x1e8c75, 0x1e8d04, 0x1e8d70, 0x1e9001, 0x1e9222,
+    0x1e9444, 0x1e94b3, 0x1e94c0, 0x1e9505, 0x1e95a0, 0x1e95e6, 0x1e9600, 0x1ec715, 0x1ecac7,
+    0x1ecad5, 0x1ecb07, 0x1ecb15, 0x1ecb50, 0x1ed015, 0x1ed2e7, 0x1ed2f5, 0x1ed3e0, 0x1ee003,
+    0x1ee040, 0x1ee053, 0x1ee200, 0x1ee213, 0x1ee230, 0x1ee243, 0x1ee250, 0x1ee273, 0x1ee280,
+    0x1ee293, 0x1ee330, 0x1ee343, 0x1ee380, 0x1ee393, 0x1ee3a0, 0x1ee3b3, 0x1ee3c0, 0x1ee423,
+    0x1ee430, 0x1ee473, 0x1ee480, 0x1ee493, 0x1ee4a0, 0x1ee4b3, 0x1ee4c0, 0x1ee4d3, 0x1ee500,
+    0x1ee513, 0x1ee530, 0x1ee543, 0x1ee550, 0x1ee573, 0x1ee580, 0x1ee593, 0x1ee5a0, 0x1ee5b3,
+    0x1ee5c0, 0x1ee5d3, 0x1ee5e0, 0x1ee5f3, 0x1ee600, 0x1ee613, 0x1ee630, 0x1ee643, 0x1ee650,
+    0x1ee673, 0x1ee6b0, 0x1ee6c3, 0x1ee730, 0x1ee743, 0x1ee780, 0x1ee793, 0x1ee7d0, 0x1ee7e3,
+    0x1ee7f0, 0x1ee803, 0x1ee8a0, 0x1ee8b3, 0x1ee9c0, 0x1eea13, 0x1eea40, 0x1eea53, 0x1eeaa0,
+    0x1eeab3, 0x1eebc0, 0x1eef07, 0x1eef20, 0x1f0007, 0x1f02c0, 0x1f0307, 0x1f0940, 0x1f0a07,
+    0x1f0af0, 0x1f0b17, 0x1f0c00, 0x1f0c17, 0x1f0d00, 0x1f0d17, 0x1f0f60, 0x1f1005, 0x1f10d7,
+    0x1f1ae0, 0x1f1e67, 0x1f2030, 0x1f2107, 0x1f23c0, 0x1f2407, 0x1f2490, 0x1f2507, 0x1f2520,
+    0x1f2607, 0x1f2660, 0x1f3007, 0x1f6d90, 0x1f6dc7, 0x1f6ed0, 0x1f6f07, 0x1f6fd0, 0x1f7007,
+    0x1f7da0, 0x1f7e07, 0x1f7ec0, 0x1f7f07, 0x1f7f10, 0x1f8007, 0x1f80c0, 0x1f8107, 0x1f8480,
+    0x1f8507, 0x1f85a0, 0x1f8607, 0x1f8880, 0x1f8907, 0x1f8ae0, 0x1f8b07, 0x1f8bc0, 0x1f8c07,
+    0x1f8c20, 0x1f8d07, 0x1f8d90, 0x1f9007, 0x1fa580, 0x1fa607, 0x1fa6e0, 0x1fa707, 0x1fa7d0,
+    0x1fa807, 0x1fa8b0, 0x1fa8e7, 0x1fac70, 0x1fac87, 0x1fac90, 0x1facd7, 0x1fadd0, 0x1fadf7,
+    0x1faeb0, 0x1faef7, 0x1faf90, 0x1fb007, 0x1fb930, 0x1fb947, 0x1fbf05, 0x1fbfa7, 0x1fbfb0,
+    0x200003, 0x2a6e00, 0x2a7003, 0x2b81e0, 0x2b8203, 0x2ceae0, 0x2ceb03, 0x2ebe10, 0x2ebf03,
+    0x2ee5e0, 0x2f8003, 0x2fa1e0, 0x300003, 0x3134b0, 0x313503, 0x3347a0, 0xe01004, 0xe01f00,
 };
 
 static int flash__class(uint32_t c)
@@ -2365,7 +2666,8 @@ static int flash__class(uint32_t c)
     return (c - (e >> 4)) & 1 ? FLASH__LOWER : FLASH__UPPER;
 }
 
-/* Length of the character at p (p < end): 1 to 4, and *c; or 0 for bytes that are no UTF-8. *c is then U+FFFD. */
+/* Length of the character at p (p < end): 1 to 4, and *c; or 0 for bytes that are no UTF-8. *c is
+   then U+FFFD. */
 static int flash__utf8(const uint8_t *p, const uint8_t *end, uint32_t *c)
 {
     static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
@@ -2389,8 +2691,8 @@ static int flash__char(const uint8_t *p, const uint8_t *end, uint32_t *c)
     return n ? n : 1;
 }
 
-/* Start of the character that ends at p (begin < p). Splits text exactly as going forward does: a lead byte is never
-   the inside of another character. */
+/* Start of the character that ends at p (begin < p). Splits text exactly as going forward does: a
+   lead byte is never the inside of another character. */
 static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 {
     uint32_t c;
@@ -2402,15 +2704,18 @@ static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 
 /* ===== >>pretokenize ====================================================== */
 
-/* Byte-level BPE splits text into words before it merges. The published regular expressions (each model's
-   tokenizer.json) use few constructs, so they are written here in two characters an item and matched directly:
-   a class, then how often: . once, ? 0-1, * any, + 1 or more, 3 one to three (all greedy, backtracking). Classes:
-     L \p{L}   N \p{N}   s \s   n [\r\n]   / [\r\n/]   a [A-Za-z]   d [0-9]   m [\p{L}\p{M}]   P [\p{P}\p{S}]
-     u \p{P}   x [^\s\p{L}\p{N}]   p [^\r\n\p{L}\p{N}]   q [^\r\n\p{L}\p{P}\p{S}]   A ASCII \p{P}\p{S}
-     U [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]   l [\p{Ll}\p{Lm}\p{Lo}\p{M}]   D [\p{P}$+<=>^~|]   F D and `
-     C [4E00-9FA5 3040-30FF]   K [0800-9FA5 AC00-D7FF]   Z, Y: DeepSeek's lists of cased letters, of punctuation
-     ' 's|'t|'re|'ve|'m|'ll|'d   I the same in any case   ! (?!\S)   $ end; anything else is itself
-   Several passes: each splits the pieces of the one before; what a pass does not match stays a piece. */
+/* Byte-level BPE splits text into words before it merges. The published regular expressions (each
+   model's tokenizer.json) use few constructs, so they are written here in two characters an item
+   and matched directly: a class, then how often: . once, ? 0-1, * any, + 1 or more, 3 one to three
+   (all greedy, backtracking). Classes:
+     L \p{L}   N \p{N}   s \s   n [\r\n]   / [\r\n/]   a [A-Za-z]   d [0-9]   m [\p{L}\p{M}]
+     u \p{P}   P [\p{P}\p{S}]   x [^\s\p{L}\p{N}]   p [^\r\n\p{L}\p{N}]   q [^\r\n\p{L}\p{P}\p{S}]
+     U [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]   l [\p{Ll}\p{Lm}\p{Lo}\p{M}]   A ASCII \p{P}\p{S}
+     D [\p{P}$+<=>^~|]   F D and `   C [4E00-9FA5 3040-30FF]   K [0800-9FA5 AC00-D7FF]
+     Z, Y: DeepSeek's lists of cased letters, of punctuation   ! (?!\S)   $ end
+     ' 's|'t|'re|'ve|'m|'ll|'d   I the same in any case   anything else is itself
+   Several passes: each splits the pieces of the one before; what a pass does not match stays a
+   piece. */
 
 #define FLASH__GPT2   "'.| ?L+| ?N+| ?x+|s+!.|s+"
 #define FLASH__LLAMA3 "I.|p?L+|N3| ?x+n*|s*n+|s+!.|s+"
@@ -2418,9 +2723,11 @@ static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 #define FLASH__TEKKEN "p?U*l+|p?U+l*|N.| ?x+/*|s*n+|s+!.|s+"
 #define FLASH__GPT4O  "p?U*l+I?|p?U+l*I?|N3| ?x+/*|s*n+|s+!.|s+"
 
-typedef struct flash__pre { const char *name; uint8_t whole_words, bos; const char *pass[7]; } flash__pre;
+typedef struct flash__pre { const char *name; uint8_t whole_words,
+                            bos; const char *pass[7]; } flash__pre;
 
-static const flash__pre flash__pre_table[] = { /* name, whole words are looked up first, BOS by default, passes */
+/* name, whole words are looked up first, BOS by default, passes */
+static const flash__pre flash__pre_table[] = {
     { "default",        0, 0, { "D+", FLASH__GPT2, "N+", "d.d.d." } },
     { "gpt-2",          0, 0, { FLASH__GPT2 } },
     { "mpt",            0, 0, { FLASH__GPT2 } },
@@ -2453,7 +2760,8 @@ static const flash__pre *flash__pre_find(const char *name, size_t n)
     return NULL;
 }
 
-static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n) /* [n] first, last, first, last ... */
+/* [n] first, last, first, last ... */
+static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n)
 {
     size_t i;
     for (i = 0; i + 1 < n; i += 2) if (c >= range[i] && c <= range[i + 1]) return 1;
@@ -2462,11 +2770,15 @@ static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n) /* [n] 
 
 static int flash__in(char what, uint32_t c)
 {
-    /* Cased letters of today's Unicode that DeepSeek's list, made for an older one, does not have. */
-    static const uint32_t uncased[] = { 0x560, 0x588, 0x10c7, 0x10c7, 0x10cd, 0x10cd, 0x10d0, 0x10ff, 0x1c80, 0x1c8a,
-        0x2d00, 0x2d2d, 0xa790, 0xa7fa, 0xab30, 0xab68, 0x10570, 0x105bc, 0x10d50, 0x10d85, 0x16e40, 0x16ed3,
+    /* Cased letters of today's Unicode that DeepSeek's list, made for an older one, does not
+       have. */
+    static const uint32_t uncased[] = { 0x560, 0x588, 0x10c7, 0x10c7, 0x10cd, 0x10cd, 0x10d0,
+                                        0x10ff, 0x1c80, 0x1c8a,
+        0x2d00, 0x2d2d, 0xa790, 0xa7fa, 0xab30, 0xab68, 0x10570, 0x105bc, 0x10d50, 0x10d85,
+            0x16e40, 0x16ed3,
         0x1d400, 0x1df2a };
-    static const uint32_t punct[] = { '!', '/', ':', '~', 0xff01, 0xff0f, 0xff1a, 0xff5e, 0x2018, 0x201f,
+    static const uint32_t punct[] = { '!', '/', ':', '~', 0xff01, 0xff0f, 0xff1a, 0xff5e, 0x2018,
+                                      0x201f,
         0x3000, 0x3002 };
     int k, letter, cased, newline = c == '\r' || c == '\n';
     switch (what) { /* those that need no class */
@@ -2495,7 +2807,8 @@ static int flash__in(char what, uint32_t c)
     case 'q': return !letter && k != FLASH__PUNCT && k != FLASH__SYMBOL && !newline;
     case 'U': return k == FLASH__UPPER || k == FLASH__LETTER || k == FLASH__MARK;
     case 'l': return k == FLASH__LOWER || k == FLASH__LETTER || k == FLASH__MARK;
-    case 'D': case 'F': return k == FLASH__PUNCT || (c < 128 && k == FLASH__SYMBOL && (c != '`' || what == 'F'));
+    case 'D': case 'F': return k == FLASH__PUNCT
+        || (c < 128 && k == FLASH__SYMBOL && (c != '`' || what == 'F'));
     case 'Z': return cased ? !flash__in_ranges(c, uncased, FLASH__COUNT(uncased)) : c == 0x295;
     default:  return c == (uint32_t)(unsigned char)what;
     }
@@ -2513,8 +2826,10 @@ static size_t flash__contraction(const uint8_t *p, const uint8_t *end, int any_c
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 
-/* End of the match of one alternative at p, NULL if it does not match. *stuck: no match begins before it. */
-static const uint8_t *flash__match(const char *item, const uint8_t *p, const uint8_t *end, const uint8_t **stuck)
+/* End of the match of one alternative at p, NULL if it does not match. *stuck: no match begins
+   before it. */
+static const uint8_t *flash__match(const char *item, const uint8_t *p, const uint8_t *end,
+                                   const uint8_t **stuck)
 {
     const uint8_t *q = p, *r;
     uint32_t c;
@@ -2522,7 +2837,8 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
     if (!*item || *item == '|') return p;
     if (*item == '!') {
         if (p < end) flash__char(p, end, &c);
-        return p == end || flash__class(c) == FLASH__SPACE ? flash__match(item + 2, p, end, stuck) : NULL;
+        return p == end || flash__class(c) == FLASH__SPACE ? flash__match(item + 2, p, end, stuck)
+            : NULL;
     }
     if (*item == '$') return p == end ? flash__match(item + 2, p, end, stuck) : NULL;
     if (*item == '\'' || *item == 'I') {
@@ -2537,14 +2853,16 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
     for (; count >= least; count--) {
         r = flash__match(item + 2, q, end, stuck);
         if (r) return r;
-        if (item[2] == '$') { *stuck = q; return NULL; } /* a shorter run cannot reach the end either */
+        /* a shorter run cannot reach the end either */
+        if (item[2] == '$') { *stuck = q; return NULL; }
         if (count) q = flash__char_before(p, q);
     }
     return NULL;
 }
 
 /* The first alternative of pattern that matches something at p, or NULL. */
-static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, const uint8_t *end, const uint8_t **stuck)
+static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, const uint8_t *end,
+                                       const uint8_t **stuck)
 {
     const uint8_t *r;
     for (;;) {
@@ -2558,28 +2876,38 @@ static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, co
 
 /* ===== >>vocab ============================================================ */
 
-/* The vocabulary, left where the file has it, plus an index. Every token stands for raw bytes: in SentencePiece files
-   U+2581 is a space; in byte-level BPE files each character is one byte (GPT-2's table). All look-ups compare raw
-   bytes, so text is never rewritten. Control, unknown, unused and byte tokens are not found by text.
-   KNOWN TRAPS: special ids and their defaults lie in [0, V) only if checked; scores and types may be shorter arrays or
-   of other types; <0x-1> is not a byte token. */
+/* The vocabulary, left where the file has it, plus an index. Every token stands for raw bytes: in
+   SentencePiece files U+2581 is a space; in byte-level BPE files each character is one byte
+   (GPT-2's table). All look-ups compare raw bytes, so text is never rewritten. Control, unknown,
+   unused and byte tokens are not found by text. KNOWN TRAPS: special ids and their defaults lie in
+   [0, V) only if checked; scores and types may be shorter arrays or of other types; <0x-1> is not a
+   byte token. */
 
 enum { FLASH__VOCAB_NONE, FLASH__VOCAB_SPM, FLASH__VOCAB_BPE };
-enum { FLASH__TOKEN_NORMAL = 1, FLASH__TOKEN_UNKNOWN, FLASH__TOKEN_CONTROL, FLASH__TOKEN_USER, FLASH__TOKEN_UNUSED,
+enum { FLASH__TOKEN_NORMAL = 1, FLASH__TOKEN_UNKNOWN, FLASH__TOKEN_CONTROL, FLASH__TOKEN_USER,
+       FLASH__TOKEN_UNUSED,
        FLASH__TOKEN_BYTE };
-enum { FLASH__SPECIAL_BYTES_MAX = 512, FLASH__ENDS_MAX = 16 };
+enum { FLASH__SPECIAL_BYTES_MAX = 512, FLASH__ENDS_MAX = 16, FLASH__PROBES_MAX = 512 };
 
 typedef struct flash__vocab {
     int             kind;
     uint32_t        n, n_merge, n_special, token_bytes_max;
-    const uint8_t  *text;                    /* the token strings, 8 bytes of length before each            */
-    const uint8_t  *scores, *types;          /* [n] f32, i32; or NULL                                       */
-    uint32_t       *at;                      /* [n] offset of each text                                     */
-    int32_t        *slot;   size_t slots;    /* hash: raw bytes -> token                                    */
-    uint32_t       *left, *right, *result;   /* [n_merge] tokens, in order of rank                          */
-    int32_t        *merge_slot; size_t merge_slots; /* hash: (left, right) -> rank                          */
-    uint32_t       *special;                 /* [n_special] control and user tokens, sorted by text         */
-    int32_t         byte[256];               /* token of a byte, -1: none                                   */
+    /* the token strings, 8 bytes of length before each */
+    const uint8_t  *text;
+    /* [n] f32, i32; or NULL */
+    const uint8_t  *scores, *types;
+    /* [n] offset of each text */
+    uint32_t       *at;
+    /* hash: raw bytes -> token */
+    int32_t        *slot;   size_t slots;
+    /* [n_merge] tokens, in order of rank */
+    uint32_t       *left, *right, *result;
+    /* hash: (left, right) -> rank */
+    int32_t        *merge_slot; size_t merge_slots;
+    /* [n_special] control and user tokens, sorted by text */
+    uint32_t       *special;
+    /* token of a byte, -1: none */
+    int32_t         byte[256];
     int32_t         bos, eos, unk, ends[FLASH__ENDS_MAX];
     int             n_ends, add_bos, add_eos, space_prefix, inner_space;
     const flash__pre *pre;
@@ -2589,8 +2917,9 @@ typedef struct flash__vocab {
 enum { FLASH__RAW, FLASH__SPM_TEXT, FLASH__BPE_TEXT };
 typedef struct flash__bytes { const uint8_t *p, *end, *p2, *end2; int mode; } flash__bytes;
 
-/* GPT-2's table backwards: the byte that a character stands for, -1 for none. Printable Latin-1 is itself; the other 68
-   bytes are U+0100... in order (github.com/openai/gpt-2/blob/master/src/encoder.py). */
+/* GPT-2's table backwards: the byte that a character stands for, -1 for none. Printable Latin-1 is
+   itself; the other 68 bytes are U+0100... in order
+   (github.com/openai/gpt-2/blob/master/src/encoder.py). */
 static int flash__bpe_byte(uint32_t c)
 {
     if ((c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xff && c != 0xad)) return (int)c;
@@ -2608,11 +2937,13 @@ static int flash__next_byte(flash__bytes *b)
         b->p = b->p2; b->end = b->end2;
         b->p2 = b->end2 = NULL;
     }
-    if (b->mode == FLASH__SPM_TEXT && b->end - b->p >= 3 && b->p[0] == 0xe2 && b->p[1] == 0x96 && b->p[2] == 0x81) {
+    if (b->mode == FLASH__SPM_TEXT && b->end - b->p >= 3 && b->p[0] == 0xe2 && b->p[1] == 0x96
+        && b->p[2] == 0x81) {
         b->p += 3;
         return ' ';
     }
-    if (b->mode == FLASH__BPE_TEXT && (n = flash__utf8(b->p, b->end, &c)) != 0 && (byte = flash__bpe_byte(c)) >= 0) {
+    if (b->mode == FLASH__BPE_TEXT && (n = flash__utf8(b->p, b->end, &c)) != 0
+        && (byte = flash__bpe_byte(c)) >= 0) {
         b->p += n;
         return byte;
     }
@@ -2650,7 +2981,8 @@ static flash__bytes flash__token_bytes(const flash__vocab *v, uint32_t id)
     size_t n;
     const uint8_t *p = flash__token_span(v, id, &n);
     if (v->kind == FLASH__VOCAB_SPM) return flash__span(p, n, FLASH__SPM_TEXT);
-    return flash__span(p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT : FLASH__RAW);
+    return flash__span(p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT
+                       : FLASH__RAW);
 }
 
 static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
@@ -2661,30 +2993,53 @@ static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
     return (h ^ h >> 15)*0x2c1b3c6du;
 }
 
-/* Slot of the token with these raw bytes: it holds the token, or -1 if there is none. */
-static int32_t *flash__vocab_slot(const flash__vocab *v, flash__bytes b)
+/* Where the token with these raw bytes is, or would go: its slot holds -1 or tag and token. */
+static size_t flash__vocab_slot(const flash__vocab *v, flash__bytes b, uint32_t hash)
 {
-    size_t i = flash__hash(b) & (v->slots - 1);
+    size_t i = hash & (v->slots - 1);
     for (; v->slot[i] >= 0; i = (i + 1) & (v->slots - 1)) {
-        flash__bytes x = b, y = flash__token_bytes(v, (uint32_t)v->slot[i]);
+        uint32_t id = (uint32_t)v->slot[i] & (FLASH_VOCAB_MAX - 1);
+        flash__bytes x = b, y;
         int c;
-        while ((c = flash__next_byte(&x)) == flash__next_byte(&y)) if (c < 0) return v->slot + i;
+        if ((uint32_t)v->slot[i] >> 20 != hash >> 21) continue;
+        y = flash__token_bytes(v, id);
+        while ((c = flash__next_byte(&x)) == flash__next_byte(&y)) if (c < 0) return i;
     }
-    return v->slot + i;
+    return i;
+}
+
+/* The token with these raw bytes, -1 for none. */
+static int32_t flash__vocab_find(const flash__vocab *v, flash__bytes b)
+{
+    int32_t s = v->slot[flash__vocab_slot(v, b, flash__hash(b))];
+    return s < 0 ? s : s & (FLASH_VOCAB_MAX - 1);
+}
+
+/* Makes a token findable, the first of those that spell the same. 0 if that took suspiciously long:
+   by chance it does not happen (odds below 1e-15 at load 2/3), so someone chose the tokens to make
+   us slow. */
+static int flash__vocab_add(flash__vocab *v, uint32_t id)
+{
+    flash__bytes b = flash__token_bytes(v, id);
+    uint32_t hash = flash__hash(b);
+    size_t i = flash__vocab_slot(v, b, hash);
+    if (v->slot[i] < 0) v->slot[i] = (int32_t)(hash >> 21 << 20 | id);
+    return ((i - hash) & (v->slots - 1)) < FLASH__PROBES_MAX;
 }
 
 static size_t flash__merge_hash(const flash__vocab *v, uint32_t l, uint32_t r)
 {
     uint64_t h = ((uint64_t)l << 32 | r)*0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 29)*0xbf58476d1ce4e5b9u;
     return (size_t)(h >> 32) & (v->merge_slots - 1);
 }
 
 /* Rank of a merge, or -1. */
 static int32_t flash__merge_rank(const flash__vocab *v, uint32_t l, uint32_t r)
 {
-    size_t i = flash__merge_hash(v, l, r);
+    size_t i = v->n_merge ? flash__merge_hash(v, l, r) : 0;
     int32_t k;
-    for (; (k = v->merge_slot[i]) >= 0; i = (i + 1) & (v->merge_slots - 1))
+    for (; v->n_merge && (k = v->merge_slot[i]) >= 0; i = (i + 1) & (v->merge_slots - 1))
         if (v->left[k] == l && v->right[k] == r) return k;
     return -1;
 }
@@ -2698,15 +3053,18 @@ static int flash__special_less(const void *ctx, uint32_t a, uint32_t b)
     return c ? c < 0 : a < b;
 }
 
-/* The longest special token that text begins with, -1 for none. Binary search, one more byte at a time. */
-static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const uint8_t *end, int all, size_t *length)
+/* The longest special token that text begins with, -1 for none. Binary search, one more byte at a
+   time. */
+static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const uint8_t *end,
+                                 int all, size_t *length)
 {
     uint32_t lo = 0, hi = v->n_special;
     size_t k, n;
     int32_t found = -1;
     for (k = 0; lo < hi && p + k < end; k++) {
         uint32_t a = lo, b = hi, mid;
-        while (a < b) { /* first whose byte k is not below p[k]; a text that ends before k comes first */
+        /* first whose byte k is not below p[k]; a text that ends before k comes first */
+        while (a < b) {
             const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a)/2], &n);
             if (n <= k || t[k] < p[k]) a = mid + 1; else b = mid;
         }
@@ -2747,16 +3105,19 @@ static int flash__byte_token(const uint8_t *p, size_t n)
 }
 
 /* A key that must be of this type if it is there at all. *found 0: absent. */
-static flash_status flash__want(const flash_gguf *g, const char *key, flash_value_type type, flash_value_type item,
+static flash_status flash__want(const flash_gguf *g, const char *key, flash_value_type type,
+                                flash_value_type item,
                                 flash_value *v, int *found, flash_error *err)
 {
     *found = !flash_gguf_find(g, key, v);
     if (*found && (v->type != type || v->item != item))
-        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(v->data - g->file.data), "key %s has the wrong type", key);
+        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(v->data - g->file.data),
+                           "key %s has the wrong type", key);
     return FLASH_OK;
 }
 
-static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out, int *found, flash_error *err)
+static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out,
+                                    int *found, flash_error *err)
 {
     flash_value v;
     flash_status s = flash__want(g, key, FLASH_VALUE_U32, FLASH_VALUE_U32, &v, found, err);
@@ -2764,7 +3125,8 @@ static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32
     return s;
 }
 
-static flash_status flash__want_bool(const flash_gguf *g, const char *key, int *out, flash_error *err)
+static flash_status flash__want_bool(const flash_gguf *g, const char *key, int *out,
+                                     flash_error *err)
 {
     flash_value v;
     int found;
@@ -2779,42 +3141,60 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     flash_value x;
     int found;
     uint32_t i, t;
-    flash_status s = flash__want(g, "tokenizer.ggml.model", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x, &found, err);
+    flash_status s = flash__want(g, "tokenizer.ggml.model", FLASH_VALUE_STRING, FLASH_VALUE_STRING,
+                                 &x, &found, err);
     if (s) return s;
-    if (!found) return flash__fail(err, FLASH_E_FORMAT, 0, "the file has no tokenizer (key tokenizer.ggml.model)");
+    if (!found) return flash__fail(err, FLASH_E_FORMAT, 0,
+                                   "the file has no tokenizer (key tokenizer.ggml.model)");
     if (x.bytes == 5 && !memcmp(x.data, "llama", 5)) v->kind = FLASH__VOCAB_SPM;
     else if (x.bytes == 4 && !memcmp(x.data, "gpt2", 4)) v->kind = FLASH__VOCAB_BPE;
-    else if ((x.bytes == 4 && !memcmp(x.data, "none", 4)) || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_OK;
-    else return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tokenizer model \"%t\" is not supported; llama and gpt2 are",
+    else if ((x.bytes == 4 && !memcmp(x.data, "none", 4))
+             || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_OK;
+    else return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                            "tokenizer model \"%t\" is not supported; llama and gpt2 are",
                             (const char *)x.data, FLASH__MIN(x.bytes, (size_t)40));
-    s = flash__want(g, "tokenizer.ggml.tokens", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found, err);
+    s = flash__want(g, "tokenizer.ggml.tokens", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found,
+                    err);
     if (s) return s;
-    if (!found || !x.count) return flash__fail(err, FLASH_E_FORMAT, 0, "the tokenizer has no tokens (key tokenizer.ggml.tokens)");
+    if (!found || !x.count)
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "the tokenizer has no tokens (key tokenizer.ggml.tokens)");
     if (x.count > FLASH_VOCAB_MAX || x.bytes > UINT32_MAX)
-        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u tokens; %u are allowed", x.count, (uint64_t)FLASH_VOCAB_MAX);
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u tokens; %u are allowed", x.count,
+                           (uint64_t)FLASH_VOCAB_MAX);
     v->n = (uint32_t)x.count;
     v->text = x.data;
-    s = flash__want(g, "tokenizer.ggml.token_type", FLASH_VALUE_ARRAY, FLASH_VALUE_I32, &x, &found, err);
+    s = flash__want(g, "tokenizer.ggml.token_type", FLASH_VALUE_ARRAY, FLASH_VALUE_I32, &x, &found,
+                    err);
     if (!s && found && x.count != v->n)
-        s = flash__fail(err, FLASH_E_FORMAT, 0, "tokenizer.ggml.token_type has %u items for %u tokens", x.count, (uint64_t)v->n);
+        s = flash__fail(err, FLASH_E_FORMAT, 0,
+                        "tokenizer.ggml.token_type has %u items for %u tokens", x.count,
+            (uint64_t)v->n);
     if (s) return s;
     v->types = found ? x.data : NULL;
     for (i = 0; found && i < v->n; i++) {
         t = flash__rd32(x.data + 4*(size_t)i);
-        v->n_special += t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_USER || t == FLASH__TOKEN_UNKNOWN;
+        v->n_special += t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_USER
+            || t == FLASH__TOKEN_UNKNOWN;
     }
-    s = flash__want(g, "tokenizer.ggml.scores", FLASH_VALUE_ARRAY, FLASH_VALUE_F32, &x, &found, err);
+    s = flash__want(g, "tokenizer.ggml.scores", FLASH_VALUE_ARRAY, FLASH_VALUE_F32, &x, &found,
+                    err);
     if (!s && found && x.count != v->n)
-        s = flash__fail(err, FLASH_E_FORMAT, 0, "tokenizer.ggml.scores has %u items for %u tokens", x.count, (uint64_t)v->n);
+        s = flash__fail(err, FLASH_E_FORMAT, 0, "tokenizer.ggml.scores has %u items for %u tokens",
+                        x.count, (uint64_t)v->n);
     if (s) return s;
     v->scores = found ? x.data : NULL;
     if (v->kind == FLASH__VOCAB_SPM && !found)
-        return flash__fail(err, FLASH_E_FORMAT, 0, "a llama tokenizer needs scores (key tokenizer.ggml.scores)");
-    s = flash__want(g, "tokenizer.ggml.merges", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found, err);
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "a llama tokenizer needs scores (key tokenizer.ggml.scores)");
+    s = flash__want(g, "tokenizer.ggml.merges", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found,
+                    err);
     if (s) return s;
     if (v->kind == FLASH__VOCAB_BPE) {
-        if (!found) return flash__fail(err, FLASH_E_FORMAT, 0, "a gpt2 tokenizer needs merges (key tokenizer.ggml.merges)");
-        if (x.count > INT32_MAX/4) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u merges", x.count);
+        if (!found) return flash__fail(err, FLASH_E_FORMAT, 0,
+                                       "a gpt2 tokenizer needs merges (key tokenizer.ggml.merges)");
+        if (x.count > INT32_MAX/4)
+            return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u merges", x.count);
         v->n_merge = (uint32_t)x.count;
     }
     v->slots = flash__pow2(v->n + v->n/2 + 1);
@@ -2849,29 +3229,37 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
         int32_t id[3];
         for (i = 1; i < n && p[i] != ' '; i++) {}
         if (i + 1 >= n)
-            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "merge %u is not two parts with a space "
+            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
+                               "merge %u is not two parts with a space "
                                "between: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
         l = flash__span(p, i, FLASH__BPE_TEXT);
         r = flash__span(p + i + 1, n - i - 1, FLASH__BPE_TEXT);
         both = l;
         both.p2 = r.p; both.end2 = r.end;
-        id[0] = *flash__vocab_slot(v, l);
-        id[1] = *flash__vocab_slot(v, r);
-        id[2] = *flash__vocab_slot(v, both);
+        id[0] = flash__vocab_find(v, l);
+        id[1] = flash__vocab_find(v, r);
+        id[2] = flash__vocab_find(v, both);
         if (id[0] < 0 || id[1] < 0 || id[2] < 0)
-            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "merge %u names a token that the vocabulary "
+            return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
+                               "merge %u names a token that the vocabulary "
                                "lacks: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
         v->left[rank] = (uint32_t)id[0];
         v->right[rank] = (uint32_t)id[1];
         v->result[rank] = (uint32_t)id[2];
+        /* a repeat: the first counts */
+        if (flash__merge_rank(v, v->left[rank], v->right[rank]) >= 0) continue;
         k = flash__merge_hash(v, v->left[rank], v->right[rank]);
-        while (v->merge_slot[k] >= 0) k = (k + 1) & (v->merge_slots - 1);
+        for (i = 0; v->merge_slot[k] >= 0 && i < FLASH__PROBES_MAX; i++)
+            k = (k + 1) & (v->merge_slots - 1);
+        if (i == FLASH__PROBES_MAX)
+            return flash__fail(err, FLASH_E_FORMAT, 0, "the merges are made to be slow to look up");
         v->merge_slot[k] = (int32_t)rank;
     }
     return FLASH_OK;
 }
 
-static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key, int32_t fallback,
+static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key,
+                                    int32_t fallback,
                                     int32_t *out, flash_error *err)
 {
     uint32_t id = 0;
@@ -2879,7 +3267,8 @@ static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, 
     flash_status s = flash__want_u32(g, key, &id, &found, err);
     if (s) return s;
     if (found && id >= v->n)
-        return flash__fail(err, FLASH_E_FORMAT, 0, "%s is %u; there are %u tokens", key, (uint64_t)id, (uint64_t)v->n);
+        return flash__fail(err, FLASH_E_FORMAT, 0, "%s is %u; there are %u tokens", key,
+                           (uint64_t)id, (uint64_t)v->n);
     *out = found ? (int32_t)id : fallback >= 0 && (uint32_t)fallback < v->n ? fallback : -1;
     return FLASH_OK;
 }
@@ -2890,9 +3279,11 @@ static void flash__add_end(flash__vocab *v, int32_t id)
 }
 
 /* Fills the index that flash__vocab_plan has carved. */
-static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, const flash_model_desc *desc, flash_error *err)
+static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
+                                      const flash_model_desc *desc, flash_error *err)
 {
-    static const char *const end_text[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    static const char *const end_text[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",
+                                            "<|endoftext|>",
         "<|end_of_text|>", "<|eom_id|>", "<|eot|>", "</s>", "<|end_of_turn|>" };
     flash_value x;
     size_t at = 0, n, k;
@@ -2910,29 +3301,36 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, cons
         const uint8_t *p = (const uint8_t *)text;
         int type, byte = flash__byte_token(p, n), last = -1, c;
         if (n > FLASH_TOKEN_BYTES_MAX)
-            return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data), "token %u has %u bytes; %u are allowed",
+            return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data),
+                               "token %u has %u bytes; %u are allowed",
                                (uint64_t)i, (uint64_t)n, (uint64_t)FLASH_TOKEN_BYTES_MAX);
         v->at[i] = (uint32_t)(p - v->text);
         v->token_bytes_max = FLASH__MAX(v->token_bytes_max, (uint32_t)n);
         type = flash__token_type(v, i);
         if (!v->types && spm && byte >= 0) type = FLASH__TOKEN_BYTE;
         if (type == FLASH__TOKEN_BYTE) {
-            if (byte < 0) return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data), "token %u is a byte token "
-                                             "without a byte: \"%t\"", (uint64_t)i, text, FLASH__MIN(n, (size_t)64));
+            if (byte < 0) return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
+                                             "token %u is a byte token "
+                                             "without a byte: \"%t\"", (uint64_t)i, text,
+                                                 FLASH__MIN(n, (size_t)64));
             if (v->byte[byte] < 0) v->byte[byte] = (int32_t)i;
         } else if (type == FLASH__TOKEN_NORMAL || type == FLASH__TOKEN_USER) {
             flash__bytes b = flash__token_bytes(v, i);
-            int32_t *slot = flash__vocab_slot(v, b);
-            if (n && *slot < 0) *slot = (int32_t)i;
+            if (n && !flash__vocab_add(v, i))
+                return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
+                                   "the tokens are made to be slow to look up");
             while ((c = flash__next_byte(&b)) >= 0) {
                 if (c == ' ' && last != ' ' && last >= 0) v->inner_space = 1;
                 last = c;
             }
         }
-        if (type == FLASH__TOKEN_CONTROL || type == FLASH__TOKEN_USER || type == FLASH__TOKEN_UNKNOWN) {
+        if (type == FLASH__TOKEN_CONTROL || type == FLASH__TOKEN_USER
+            || type == FLASH__TOKEN_UNKNOWN) {
             if (n > FLASH__SPECIAL_BYTES_MAX)
-                return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data), "special token %u has %u bytes; %u "
-                                   "are allowed", (uint64_t)i, (uint64_t)n, (uint64_t)FLASH__SPECIAL_BYTES_MAX);
+                return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data),
+                                   "special token %u has %u bytes; %u "
+                                   "are allowed", (uint64_t)i, (uint64_t)n,
+                                       (uint64_t)FLASH__SPECIAL_BYTES_MAX);
             if (n) v->special[special++] = i;
         }
     }
@@ -2940,12 +3338,15 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, cons
     flash__sort(v->special, special, flash__special_less, v);
     for (k = 0; k < 256 && !spm; k++) {
         uint8_t byte = (uint8_t)k;
-        v->byte[k] = *flash__vocab_slot(v, flash__span(&byte, 1, FLASH__RAW));
+        v->byte[k] = flash__vocab_find(v, flash__span(&byte, 1, FLASH__RAW));
     }
     if ((s = flash__vocab_merges(g, v, err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos, err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos, err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk, err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos,
+                             err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos,
+                             err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk,
+                             err)) != 0) return s;
     flash__add_end(v, v->eos);
     if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eot_token_id", -1, &id, err)) != 0) return s;
     flash__add_end(v, id);
@@ -2954,21 +3355,29 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, cons
     for (k = 0; k < FLASH__COUNT(end_text); k++) {
         const uint8_t *p = (const uint8_t *)end_text[k];
         id = flash__special_at(v, p, p + strlen(end_text[k]), 1, &n);
-        if (id >= 0 && n == strlen(end_text[k]) && flash__token_type(v, (uint32_t)id) == FLASH__TOKEN_CONTROL)
+        if (id >= 0 && n == strlen(end_text[k])
+            && flash__token_type(v, (uint32_t)id) == FLASH__TOKEN_CONTROL)
             flash__add_end(v, id);
     }
     v->space_prefix = spm;
     v->add_bos = spm;
     if (v->kind == FLASH__VOCAB_BPE) {
-        s = flash__want(g, "tokenizer.ggml.pre", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x, &found, err);
+        s = flash__want(g, "tokenizer.ggml.pre", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x,
+                        &found, err);
         if (s) return s;
-        if (!found) flash__note(&desc->host, 1, "the file names no pre-tokenizer: using \"default\", which may be wrong");
-        v->pre = found ? flash__pre_find((const char *)x.data, x.bytes) : flash__pre_find("default", 7);
+        if (!found) flash__note(&desc->host, 1,
+                                "the file names no pre-tokenizer: using \"default\", which may be "
+            "wrong");
+        v->pre = found ? flash__pre_find((const char *)x.data, x.bytes)
+            : flash__pre_find("default", 7);
         if (!v->pre) {
             if (!desc->any_pretokenizer)
-                return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)(x.data - g->file.data), "pre-tokenizer \"%t\" is not known; "
-                                   "the option any_pretokenizer reads it as \"default\"", (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
-            flash__note(&desc->host, 1, "pre-tokenizer \"%t\" is not known: using \"default\"", (const char *)x.data,
+                return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)(x.data - g->file.data),
+                                   "pre-tokenizer \"%t\" is not known; "
+                                   "the option any_pretokenizer reads it as \"default\"",
+                                       (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
+            flash__note(&desc->host, 1, "pre-tokenizer \"%t\" is not known: using \"default\"",
+                        (const char *)x.data,
                        FLASH__MIN(x.bytes, (size_t)64));
             v->pre = flash__pre_find("default", 7);
         }
@@ -2981,14 +3390,17 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v, cons
 
 /* ===== >>arch ============================================================= */
 
-/* What each architecture calls its tensors and which shapes they have: data, not code. Names and shapes: docs/gguf.md and
-   src/llama-arch.cpp of github.com/ggml-org/llama.cpp. Shapes are written [rows, cols]; files store cols first.
-   KNOWN TRAPS: llama files rotate neighbouring pairs (their converter permutes q and k); per-layer arrays must have one
-   item per layer; a head count of 0 divides. */
+/* What each architecture calls its tensors and which shapes they have: data, not code. Names and
+   shapes: docs/gguf.md and src/llama-arch.cpp of github.com/ggml-org/llama.cpp. Shapes are written
+   [rows, cols]; files store cols first. KNOWN TRAPS: llama files rotate neighbouring pairs (their
+   converter permutes q and k); per-layer arrays must have one item per layer; a head count of 0
+   divides. */
 
-enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_Q, FLASH__DIM_KV, FLASH__DIM_F, FLASH__DIM_V, FLASH__DIM_ROPE };
+enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_Q, FLASH__DIM_KV, FLASH__DIM_F, FLASH__DIM_V,
+       FLASH__DIM_ROPE };
 
-typedef struct flash__mat { const uint8_t *data; flash_type type; int rows, cols; size_t row_bytes; } flash__mat;
+typedef struct flash__mat { const uint8_t *data; flash_type type; int rows,
+                            cols; size_t row_bytes; } flash__mat;
 
 typedef struct flash__layer {
     const float *attn_norm, *ffn_norm;                    /* [D]                        */
@@ -3073,15 +3485,19 @@ FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_typ
 {
     uint64_t n = 0;
     int i;
-    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || (kv != FLASH_TYPE_F32 && kv != FLASH_TYPE_F16)) return 0;
-    for (i = 0; i < a->n_layer; i++) n += 2*flash__dim(a, a->layer + i, FLASH__DIM_KV)*flash_row_bytes(kv, (size_t)n_ctx);
+    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX
+        || (kv != FLASH_TYPE_F32 && kv != FLASH_TYPE_F16)) return 0;
+    for (i = 0; i < a->n_layer; i++)
+        n += 2*flash__dim(a, a->layer + i, FLASH__DIM_KV)*flash_row_bytes(kv, (size_t)n_ctx);
     return n;
 }
 
 /* --- reading the hyper-parameters ------------------------------------------ */
 
 /* One reader with a sticky status, so that the list below reads as a list. */
-typedef struct flash__hyper { const flash_gguf *g; const char *arch; flash_error *err; flash_status status; char key[96]; } flash__hyper;
+typedef struct flash__hyper {
+                              const flash_gguf *g; const char *arch; flash_error *err;
+flash_status status; char key[96]; } flash__hyper;
 
 static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
 {
@@ -3093,12 +3509,16 @@ static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
     return !h->status && !flash_gguf_find(h->g, h->key, v);
 }
 
-static int64_t flash__hyper_range(flash__hyper *h, const flash_value *v, uint64_t i, int64_t least, int64_t most)
+static int64_t flash__hyper_range(flash__hyper *h, const flash_value *v, uint64_t i, int64_t least,
+                                  int64_t most)
 {
     int64_t x = flash_value_integer(v, i);
     if (x < least || x > most)
-        h->status = flash__fail(h->err, x > most ? FLASH_E_TOO_LARGE : FLASH_E_FORMAT, (uint64_t)(v->data - h->g->file.data),
-                                "%s is %i; %i to %i are allowed", h->key, x > INT32_MAX ? INT32_MAX : (int)x, (int)least, (int)most);
+        h->status = flash__fail(h->err, x > most ? FLASH_E_TOO_LARGE : FLASH_E_FORMAT,
+                                (uint64_t)(v->data - h->g->file.data),
+                                    "%s is %s%u; %i to %i are allowed",
+                                h->key, x < 0 ? "-" : "", (uint64_t)(x < 0 ? -x : x), (int)least,
+                                    (int)most);
     return x;
 }
 
@@ -3108,7 +3528,8 @@ static void flash__hyper_absent(flash__hyper *h)
 }
 
 /* fallback < least: the key must be there. */
-static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback, int64_t least, int64_t most)
+static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback, int64_t least,
+                            int64_t most)
 {
     flash_value v;
     if (!flash__hyper_find(h, name, &v)) {
@@ -3116,7 +3537,8 @@ static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback,
         return (int)fallback;
     }
     if (v.type != FLASH_VALUE_U32) {
-        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has the wrong type", h->key);
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                "key %s has the wrong type", h->key);
         return (int)fallback;
     }
     return (int)flash__hyper_range(h, &v, 0, least, most);
@@ -3139,18 +3561,23 @@ static float flash__hyper_float(flash__hyper *h, const char *name, float fallbac
 }
 
 /* One number for all layers, or one for each. fallback -1: the key must be there. */
-static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, int fallback, int least, int most, int32_t *out)
+static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, int fallback,
+                                int least, int most, int32_t *out)
 {
     flash_value v;
     int i, found = flash__hyper_find(h, name, &v);
     if (!found && fallback == -1) flash__hyper_absent(h);
-    if (found && v.item != FLASH_VALUE_U32 && (v.item != FLASH_VALUE_I32 || v.type != FLASH_VALUE_ARRAY))
-        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has the wrong type", h->key);
+    if (found && v.item != FLASH_VALUE_U32
+        && (v.item != FLASH_VALUE_I32 || v.type != FLASH_VALUE_ARRAY))
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                "key %s has the wrong type", h->key);
     else if (found && v.type == FLASH_VALUE_ARRAY && v.count != (uint64_t)n_layer)
-        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data), "key %s has %u items for %i layers",
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                "key %s has %u items for %i layers",
                                 h->key, v.count, n_layer);
     for (i = 0; i < n_layer && !h->status && found; i++)
-        out[i] = (int32_t)flash__hyper_range(h, &v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)i : 0, least, most);
+        out[i] = (int32_t)flash__hyper_range(h, &v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)i : 0,
+                                             least, most);
 }
 
 /* Name of the architecture; "general.architecture" must be a short text. */
@@ -3158,10 +3585,12 @@ static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_e
 {
     flash_value v;
     int found;
-    flash_status s = flash__want(g, "general.architecture", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &v, &found, err);
+    flash_status s = flash__want(g, "general.architecture", FLASH_VALUE_STRING, FLASH_VALUE_STRING,
+                                 &v, &found, err);
     if (s) return s;
     if (!found || !v.bytes || v.bytes > 31 || memchr(v.data, 0, v.bytes))
-        return flash__fail(err, FLASH_E_FORMAT, 0, "key general.architecture is missing or no short text");
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "key general.architecture is missing or no short text");
     memcpy(name, v.data, v.bytes);
     name[v.bytes] = 0;
     return FLASH_OK;
@@ -3173,32 +3602,41 @@ static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a)
     a->rope_base = flash__hyper_float(h, "rope.freq_base", 10000.0f);
     if (!h->status && a->rope_base < 1)
         h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is below 1", h->key);
-    a->rope_factor = flash__hyper_float(h, "rope.scaling.factor", flash__hyper_float(h, "rope.scale_linear", 1.0f));
+    a->rope_factor = flash__hyper_float(h, "rope.scaling.factor",
+                                        flash__hyper_float(h, "rope.scale_linear", 1.0f));
     a->rope_attn_factor = flash__hyper_float(h, "rope.scaling.attn_factor", 1.0f);
     a->rope_beta_fast = flash__hyper_float(h, "rope.scaling.yarn_beta_fast", 32.0f);
     a->rope_beta_slow = flash__hyper_float(h, "rope.scaling.yarn_beta_slow", 1.0f);
-    a->rope_n_ctx = flash__hyper_int(h, "rope.scaling.original_context_length", a->n_ctx, 1, INT32_MAX);
+    a->rope_n_ctx = flash__hyper_int(h, "rope.scaling.original_context_length", a->n_ctx, 1,
+                                     INT32_MAX);
     a->rope_scaling = a->rope_factor != 1.0f ? FLASH_ROPE_LINEAR : FLASH_ROPE_PLAIN;
     if (flash__hyper_find(h, "rope.scaling.type", &v)) {
         const char *text = (const char *)v.data;
         if (v.type != FLASH_VALUE_STRING)
-            return h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s has the wrong type", h->key);
-        if (!flash__compare(text, v.bytes, "none", 4)) { a->rope_scaling = FLASH_ROPE_PLAIN; a->rope_factor = 1; }
+            return h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s has the wrong type",
+                                           h->key);
+        if (!flash__compare(text, v.bytes, "none", 4))
+            { a->rope_scaling = FLASH_ROPE_PLAIN; a->rope_factor = 1; }
         else if (!flash__compare(text, v.bytes, "linear", 6)) a->rope_scaling = FLASH_ROPE_LINEAR;
         else if (!flash__compare(text, v.bytes, "llama3", 6)) a->rope_scaling = FLASH_ROPE_LLAMA3;
         else if (!flash__compare(text, v.bytes, "yarn", 4)) a->rope_scaling = FLASH_ROPE_YARN;
-        else h->status = flash__fail(h->err, FLASH_E_UNSUPPORTED, (uint64_t)(v.data - h->g->file.data), "rope scaling \"%t\" is not "
-                                     "supported; none, linear, llama3 and yarn are", text, FLASH__MIN(v.bytes, (size_t)40));
+        else h->status = flash__fail(h->err, FLASH_E_UNSUPPORTED,
+                                     (uint64_t)(v.data - h->g->file.data),
+            "rope scaling \"%t\" is not "
+                                     "supported; none, linear, llama3 and yarn are", text,
+                                         FLASH__MIN(v.bytes, (size_t)40));
     }
     a->rope_low_freq = flash__hyper_float(h, "rope.scaling.low_freq_factor", 1.0f);
     a->rope_high_freq = flash__hyper_float(h, "rope.scaling.high_freq_factor", 4.0f);
     if (!h->status && a->rope_high_freq <= a->rope_low_freq)
-        h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is not above low_freq_factor", h->key);
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is not above low_freq_factor",
+                                h->key);
     return h->status;
 }
 
 /* Reads and checks all hyper-parameters. n_layer is known already. */
-static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token, flash_arch *a, flash_error *err)
+static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token,
+                                     flash_arch *a, flash_error *err)
 {
     int32_t list[FLASH_LAYERS_MAX];
     flash__hyper h;
@@ -3212,7 +3650,8 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     if (h.status) return h.status;
     for (k = 0; k < FLASH__COUNT(flash__archs) && strcmp(flash__archs[k].name, a->name); k++) {}
     if (k == FLASH__COUNT(flash__archs))
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "architecture \"%s\" is not supported; llama is", a->name);
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "architecture \"%s\" is not supported; llama is", a->name);
     a->rope_style = flash__archs[k].rope_style;
     a->n_layer = n_layer;
     a->d_model = flash__hyper_int(&h, "embedding_length", 0, 1, FLASH_DIM_MAX);
@@ -3221,43 +3660,54 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     if (flash__hyper_int(&h, "expert_count", 0, 0, INT32_MAX) > 0 && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "mixtures of experts are not supported");
     flash__hyper_layers(&h, "attention.head_count", n_layer, -1, 1, 65535, list);
-    for (i = 0; i < n_layer && !h.status; i++) a->layer[i].n_head = a->layer[i].n_kv_head = (uint16_t)list[i];
+    for (i = 0; i < n_layer && !h.status; i++)
+        a->layer[i].n_head = a->layer[i].n_kv_head = (uint16_t)list[i];
     for (i = 0; i < n_layer && !h.status; i++) list[i] = a->layer[i].n_head;
     flash__hyper_layers(&h, "attention.head_count_kv", n_layer, 0, 1, 65535, list);
     for (i = 0; i < n_layer && !h.status; i++) {
         a->layer[i].n_kv_head = (uint16_t)list[i];
         if (a->layer[i].n_head % list[i])
-            return flash__fail(err, FLASH_E_FORMAT, 0, "layer %i: %i heads cannot share %i key/value heads", i,
+            return flash__fail(err, FLASH_E_FORMAT, 0,
+                               "layer %i: %i heads cannot share %i key/value heads", i,
                                (int)a->layer[i].n_head, (int)list[i]);
     }
     flash__hyper_layers(&h, "feed_forward_length", n_layer, -1, 1, FLASH_DIM_MAX, list);
     for (i = 0; i < n_layer && !h.status; i++) a->layer[i].d_ffn = list[i];
     if (h.status) return h.status;
-    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/a->layer[0].n_head, 1, FLASH_HEAD_MAX);
-    if (flash__hyper_int(&h, "attention.value_length", a->d_head, 1, FLASH_HEAD_MAX) != a->d_head && !h.status)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "values of another size than keys are not supported");
+    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/a->layer[0].n_head, 1,
+                                 FLASH_HEAD_MAX);
+    if (flash__hyper_int(&h, "attention.value_length", a->d_head, 1, FLASH_HEAD_MAX) != a->d_head
+        && !h.status)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "values of another size than keys are not supported");
     a->rope_dims = flash__hyper_int(&h, "rope.dimension_count", a->d_head, 2, a->d_head);
-    if (!h.status && a->rope_dims & 1) return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
+    if (!h.status && a->rope_dims & 1)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
     if (flash__arch_rope(&h, a)) return h.status;
     a->attention_scale = 1.0f/sqrtf((float)a->d_head);
     for (i = 0; i < n_layer; i++)
         if (flash__dim(a, a->layer + i, FLASH__DIM_Q) > FLASH_DIM_MAX)
-            return flash__fail(err, FLASH_E_TOO_LARGE, 0, "layer %i: %i heads of %i", i, (int)a->layer[i].n_head, a->d_head);
+            return flash__fail(err, FLASH_E_TOO_LARGE, 0, "layer %i: %i heads of %i", i,
+                               (int)a->layer[i].n_head, a->d_head);
     if (flash_gguf_find_tensor(g, "token_embd.weight", &t))
         return flash__fail(err, FLASH_E_FORMAT, 0, "tensor token_embd.weight is missing");
-    if (t.ne[1] > FLASH_VOCAB_MAX) return flash__fail(err, FLASH_E_TOO_LARGE, 0, "an embedding of %u tokens", t.ne[1]);
+    if (t.ne[1] > FLASH_VOCAB_MAX)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "an embedding of %u tokens", t.ne[1]);
     a->n_vocab = (int)t.ne[1];
     if (n_token && n_token != (uint32_t)a->n_vocab)
-        return flash__fail(err, FLASH_E_FORMAT, 0, "token_embd.weight has %i rows for %u tokens", a->n_vocab, (uint64_t)n_token);
-    if (flash__hyper_find(&h, "vocab_size", &v)) flash__hyper_int(&h, "vocab_size", 0, a->n_vocab, a->n_vocab);
+        return flash__fail(err, FLASH_E_FORMAT, 0, "token_embd.weight has %i rows for %u tokens",
+                           a->n_vocab, (uint64_t)n_token);
+    if (flash__hyper_find(&h, "vocab_size", &v))
+        flash__hyper_int(&h, "vocab_size", 0, a->n_vocab, a->n_vocab);
     a->tied = flash_gguf_find_tensor(g, "output.weight", &t) != FLASH_OK;
     return h.status;
 }
 
 /* ===== >>model ============================================================ */
 
-/* Loading: survey the file (how large will the index be), plan one block, fill it. Matrices stay in the file; vectors
-   (norms, biases) are copied as floats, since a file may be unaligned or the machine big-endian. */
+/* Loading: survey the file (how large will the index be), plan one block, fill it. Matrices stay in
+   the file; vectors (norms, biases) are copied as floats, since a file may be unaligned or the
+   machine big-endian. */
 
 struct flash_model {
     flash_gguf       g;      /* must be first among what holds the file */
@@ -3274,10 +3724,13 @@ struct flash_model {
     size_t           block;  /* [B] */
 };
 
-typedef struct flash__survey { flash_gguf g; flash__vocab vocab; int n_layer; size_t n_vector; } flash__survey;
+typedef struct flash__survey {
+                               flash_gguf g; flash__vocab vocab; int n_layer; size_t n_vector;
+} flash__survey;
 
 /* Finds the sizes that the plan needs; checks the container. Leaves the file open on success. */
-static flash_status flash__model_survey(flash__survey *s, const flash_model_desc *desc, flash_error *err)
+static flash_status flash__model_survey(flash__survey *s, const flash_model_desc *desc,
+                                        flash_error *err)
 {
     flash__hyper h;
     flash__cursor c;
@@ -3285,6 +3738,7 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
     flash_tensor t;
     uint64_t offset;
     uint32_t i;
+    int found;
     char name[32];
     memset(s, 0, sizeof *s);
     s->g.host = desc->host;
@@ -3295,22 +3749,30 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
     if (!h.status) h.status = flash__vocab_survey(&s->g, &s->vocab, err);
     if (!h.status && !desc->vocab_only) {
         h.status = flash__arch_name(&s->g, name, err);
-        if (!h.status && !flash_gguf_find(&s->g, "split.count", &v) && flash_value_integer(&v, 0) > 1)
-            h.status = flash__fail(err, FLASH_E_UNSUPPORTED, 0, "one part of a model split into %i files: merge them first "
-                                   "(llama-gguf-split --merge)", (int)(flash_value_integer(&v, 0) & 0xffff));
+        if (!h.status)
+            h.status = flash__want(&s->g, "split.count", FLASH_VALUE_U16, FLASH_VALUE_U16, &v,
+                                   &found,
+                                   err);
+        if (!h.status && found && flash__rd16(v.data) > 1)
+            h.status = flash__fail(err, FLASH_E_UNSUPPORTED, 0, "one part of a model split into %i "
+                                   "files: merge them first (llama-gguf-split --merge)",
+                                   (int)flash__rd16(v.data));
         if (!h.status) s->n_layer = flash__hyper_int(&h, "block_count", 0, 1, FLASH_LAYERS_MAX);
         if (!h.status && s->g.n_tensor < (uint32_t)s->n_layer)
-            h.status = flash__fail(err, FLASH_E_FORMAT, 0, "%i layers, but only %u tensors", s->n_layer, (uint64_t)s->g.n_tensor);
+            h.status = flash__fail(err, FLASH_E_FORMAT, 0, "%i layers, but only %u tensors",
+                                   s->n_layer, (uint64_t)s->g.n_tensor);
         c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_OK;
         for (i = 0; i < s->g.n_tensor && !h.status && !flash__read_info(&c, &t, &offset); i++)
-            if (t.type == FLASH_TYPE_F32 && t.ne[0]*4 == t.bytes) s->n_vector += (size_t)((t.ne[0] + 15) & ~(uint64_t)15);
+            if (t.type == FLASH_TYPE_F32 && t.ne[0]*4 == t.bytes)
+                s->n_vector += (size_t)((t.ne[0] + 15) & ~(uint64_t)15);
     }
     if (h.status) flash__file_close(&s->g.file, &desc->host);
     return h.status;
 }
 
 /* Carves everything out of the arena, in a fixed order. */
-static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash__arena *a, flash_error *err)
+static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash__arena *a,
+                                      flash_error *err)
 {
     flash_model *m = (flash_model *)flash__take(a, 1, sizeof *m);
     flash__layer *layer;
@@ -3330,7 +3792,8 @@ static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash
 }
 
 /* Fills one field of base (a layer or the root) by its rule. prefix: "blk.3." or "". */
-static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule, const char *prefix, const flash_layer *l,
+static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule,
+                                       const char *prefix, const flash_layer *l,
                                        void *base, flash_error *err)
 {
     uint64_t rows = flash__dim(&m->arch, l, rule->rows), cols = flash__dim(&m->arch, l, rule->cols);
@@ -3338,15 +3801,20 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     char name[64], *p = flash__put(name, name + 63, prefix, strlen(prefix));
     *flash__put(p, name + 63, rule->name, strlen(rule->name)) = 0;
     if (flash_gguf_find_tensor(&m->g, name, &t))
-        return rule->needed ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name) : FLASH_OK;
+        return rule->needed ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name)
+            : FLASH_OK;
     if (!rule->matrix) { uint64_t swap = rows; rows = cols; cols = swap; }
     if (t.ne[0] != cols || t.ne[1] != rows || t.ne[2] != 1 || t.ne[3] != 1)
-        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)((const uint8_t *)t.name - m->g.file.data), "tensor %s is %ux%u, must be %ux%u",
+        return flash__fail(err, FLASH_E_FORMAT,
+                           (uint64_t)((const uint8_t *)t.name - m->g.file.data),
+            "tensor %s is %ux%u, must be %ux%u",
                            name, t.ne[0], t.ne[1]*t.ne[2]*t.ne[3], cols, rows);
     if (rule->matrix) {
         flash__mat *w = (flash__mat *)(void *)((uint8_t *)base + rule->at);
         if (t.type == FLASH_TYPE_NONE)
-            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s has weight type %u, which is not supported", name, (uint64_t)t.type_id);
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                               "tensor %s has weight type %u, which is not supported", name,
+                (uint64_t)t.type_id);
         w->data = t.data;
         w->type = t.type;
         w->rows = (int)rows;
@@ -3357,7 +3825,8 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
         const float *shown = v;
         size_t i;
         if (t.type != FLASH_TYPE_F32)
-            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s is of type %s, must be F32", name, flash_type_name(t.type));
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s is of type %s, must be F32",
+                               name, flash_type_name(t.type));
         m->vector_used += (size_t)((cols + 15) & ~(uint64_t)15);
         FLASH_ASSERT(m->vector_used <= m->n_vector);
         for (i = 0; i < (size_t)cols; i++) v[i] = flash__rdf32(t.data + 4*i);
@@ -3366,7 +3835,8 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     return FLASH_OK;
 }
 
-/* Every tensor of the file must be one that a rule names: a leftover means the model does something we would not do. */
+/* Every tensor of the file must be one that a rule names: a leftover means the model does something
+   we would not do. */
 static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
 {
     uint32_t i;
@@ -3377,30 +3847,36 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
         size_t count = FLASH__COUNT(flash__root_rules);
         int layer = 0;
         if (n > 6 && !memcmp(p, "blk.", 4)) {
-            for (; dot < end && *dot >= '0' && *dot <= '9' && layer < FLASH_LAYERS_MAX; dot++) layer = layer*10 + (*dot - '0');
+            for (; dot < end && *dot >= '0' && *dot <= '9' && layer < FLASH_LAYERS_MAX; dot++)
+                layer = layer*10 + (*dot - '0');
             if (dot < end && *dot == '.' && layer < m->arch.n_layer) {
                 p = dot + 1;
                 rules = flash__layer_rules;
                 count = FLASH__COUNT(flash__layer_rules);
             }
         }
-        for (k = 0; k < count && flash__compare(p, (size_t)(end - p), rules[k].name, strlen(rules[k].name)); k++) {}
+        for (k = 0; k < count && flash__compare(p, (size_t)(end - p), rules[k].name,
+                                                strlen(rules[k].name)); k++) {}
         if (k == count) {
             p = flash__name_at(&m->g, m->g.info_at[i], &n);
-            return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)((const uint8_t *)p - m->g.file.data), "tensor \"%t\" is not one that "
+            return flash__fail(err, FLASH_E_UNSUPPORTED,
+                               (uint64_t)((const uint8_t *)p - m->g.file.data),
+                "tensor \"%t\" is not one that "
                                "architecture %s is known to have", p, n, m->arch.name);
         }
     }
     return FLASH_OK;
 }
 
-/* Position p turns pair i by the angle p*speed[i]. Linear: speeds divided by the factor. Llama 3: low frequencies divided,
-   high ones kept, a blend between (github.com/meta-llama/llama-models, apply_scaling). YaRN: the same with a ramp over the
-   dimensions, and cos and sin scaled by 0.1 ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071). rope_freqs.weight divides too. */
+/* Position p turns pair i by the angle p*speed[i]. Linear: speeds divided by the factor. Llama 3:
+   low frequencies divided, high ones kept, a blend between (github.com/meta-llama/llama-models,
+   apply_scaling). YaRN: the same with a ramp over the dimensions, and cos and sin scaled by 0.1
+   ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071). rope_freqs.weight divides too. */
 static void flash__rope_plan(flash_model *m)
 {
     const flash_arch *a = &m->arch;
-    const double two_pi = 6.283185307179586, log_base = flash__log(a->rope_base), factor = a->rope_factor;
+    const double two_pi = 6.283185307179586, log_base = flash__log(a->rope_base),
+        factor = a->rope_factor;
     double low = 0, high = 0, blend, speed;
     int i, n = a->rope_dims;
     m->rope_scale = a->rope_attn_factor;
@@ -3417,10 +3893,12 @@ static void flash__rope_plan(flash_model *m)
         blend = 0; /* share of the unscaled speed */
         if (a->rope_scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
         if (a->rope_scaling == FLASH_ROPE_LLAMA3)
-            blend = (a->rope_n_ctx*speed/two_pi - a->rope_low_freq)/(a->rope_high_freq - a->rope_low_freq);
+            blend = (a->rope_n_ctx*speed/two_pi - a->rope_low_freq)/(a->rope_high_freq
+                                                                     - a->rope_low_freq);
         blend = FLASH__MIN(FLASH__MAX(blend, 0.0), 1.0);
         if (a->rope_scaling != FLASH_ROPE_PLAIN) speed = speed/factor*(1 - blend) + speed*blend;
-        m->rope_speed[i] = FLASH__MIN(speed, 1e6); /* keeps angles where flash__cos_sin is defined */
+        /* keeps angles where flash__cos_sin is defined */
+        m->rope_speed[i] = FLASH__MIN(speed, 1e6);
     }
 }
 
@@ -3433,7 +3911,8 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
     s = flash__arch_load(&m->g, n_layer, m->vocab.n, &m->arch, err);
     if (s) return s;
     for (k = 0; k < FLASH__COUNT(flash__root_rules); k++)
-        if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root, err)) != 0) return s;
+        if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root,
+                                    err)) != 0) return s;
     for (i = 0; i < n_layer; i++) {
         char prefix[16] = "blk.", *p = prefix + 4;
         if (i > 99) *p++ = (char)('0' + i/100);
@@ -3442,12 +3921,14 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
         *p++ = '.';
         *p = 0;
         for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++)
-            if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i, m->layer + i, err)) != 0) return s;
+            if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i,
+                                        m->layer + i, err)) != 0) return s;
     }
     if (m->arch.tied) m->root.head = m->root.embed;
     for (i = 0; m->root.rope_factors && i < m->arch.rope_dims/2; i++)
         if (!(m->root.rope_factors[i] > 1e-6f && m->root.rope_factors[i] < 1e6f))
-            return flash__fail(err, FLASH_E_FORMAT, 0, "rope_freqs.weight holds a factor that is not between 1e-6 and 1e6");
+            return flash__fail(err, FLASH_E_FORMAT, 0,
+                               "rope_freqs.weight holds a factor that is not between 1e-6 and 1e6");
     flash__rope_plan(m);
     return flash__tensors_known(m, err);
 }
@@ -3460,13 +3941,15 @@ FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *e
     size_t n;
     if (!desc || flash__model_survey(&s, desc, err)) return 0;
     flash__model_plan(&none, &s, &a, err);
-    n = a.used == SIZE_MAX ? 0 : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size : 0);
+    n = a.used == SIZE_MAX ? 0 : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size
+                                           : 0);
     flash__file_close(&s.g.file, &desc->host);
     if (!n) flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
     return n;
 }
 
-FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc, flash_error *err)
+FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
+                                        flash_error *err)
 {
     flash__survey s;
     flash__arena a = { NULL, 0 };
@@ -3478,16 +3961,19 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
     if (!desc || !desc->host.allocator.acquire != !desc->host.allocator.release)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc, or only one half of an allocator");
     status = flash__kernels_select(&k, desc->isa);
-    if (status) return flash__fail(err, status, 0, "instruction set %s is not available here", flash_isa_name(desc->isa));
+    if (status) return flash__fail(err, status, 0, "instruction set %s is not available here",
+                                   flash_isa_name(desc->isa));
     status = flash__model_survey(&s, desc, err);
     if (status) return status;
     flash__model_plan(&m, &s, &a, err);
     s.g.block = a.used;
     a.used = 0;
-    a.base = s.g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&desc->host.allocator, s.g.block);
+    a.base = s.g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&desc->host.allocator,
+                                                                      s.g.block);
     if (!a.base) {
         flash__file_close(&s.g.file, &desc->host);
-        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the model's index (%u bytes)", (uint64_t)s.g.block);
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the model's index (%u bytes)",
+                           (uint64_t)s.g.block);
     }
     status = flash__model_plan(&m, &s, &a, err);
     m->block = s.g.block;
@@ -3514,12 +4000,13 @@ FLASH_API flash_isa flash_model_isa(const flash_model *m) { return m ? m->k.isa 
 
 /* ===== >>tokenize ========================================================= */
 
-/* Words into tokens: start from characters (SentencePiece) or bytes (BPE) and join the neighbours whose joint is best,
-   by score or by rank, leftmost first, until none is left. A heap holds the candidates, stale ones are passed over, so
-   any word costs n log n. SentencePiece text is cut before each space that follows a non-space, unless some token
-   reaches across such a place: no joint can, and the words stay short.
-   KNOWN TRAPS: the space prefix goes before the first word and after each special token; U+2581 in the text is not a
-   space: it is spelled in bytes, so that decoding gives it back. */
+/* Words into tokens: start from characters (SentencePiece) or bytes (BPE) and join the neighbours
+   whose joint is best, by score or by rank, leftmost first, until none is left. A heap holds the
+   candidates, stale ones are passed over, so any word costs n log n. SentencePiece text is cut
+   before each space that follows a non-space, unless some token reaches across such a place: no
+   joint can, and the words stay short. KNOWN TRAPS: the space prefix goes before the first word and
+   after each special token; U+2581 in the text is not a space: it is spelled in bytes, so that
+   decoding gives it back. */
 
 enum { FLASH__NO_EOS = 1 << 16, FLASH__WORD_STACK = 64 };
 
@@ -3531,7 +4018,8 @@ typedef struct flash__tokens {
     const flash_host   *host;
     int32_t *ids; size_t cap, n;
     flash_status status;
-    const uint8_t *word; uint32_t word_bytes; int prefix; /* prefix: byte 0 of the word is a space that is not in the text */
+    /* prefix: byte 0 of the word is a space that is not in the text */
+    const uint8_t *word; uint32_t word_bytes; int prefix;
     flash__symbol *symbol;
     flash__joint  *heap; size_t heap_n;
 } flash__tokens;
@@ -3578,16 +4066,19 @@ static void flash__push_joint(flash__tokens *t, int32_t left)
     j.left = (uint32_t)left;
     j.n = a->n + b->n;
     if (t->v->kind == FLASH__VOCAB_BPE) {
-        int32_t rank = a->id < 0 || b->id < 0 ? -1 : flash__merge_rank(t->v, (uint32_t)a->id, (uint32_t)b->id);
+        int32_t rank = a->id < 0 || b->id < 0 ? -1 : flash__merge_rank(t->v, (uint32_t)a->id,
+                (uint32_t)b->id);
         if (rank < 0) return;
         j.key = (uint32_t)rank;
         j.id = (int32_t)t->v->result[rank];
     } else {
-        j.id = j.n > t->v->token_bytes_max ? -1 : *flash__vocab_slot(t->v, flash__word_span(t, a->at, j.n));
+        j.id = j.n > t->v->token_bytes_max ? -1
+            : flash__vocab_find(t->v, flash__word_span(t, a->at, j.n));
         if (j.id < 0) return;
         j.key = flash__score_key(t->v, j.id);
     }
-    for (i = t->heap_n++; i && flash__joint_before(&j, t->heap + (i - 1)/2); i = (i - 1)/2) t->heap[i] = t->heap[(i - 1)/2];
+    for (i = t->heap_n++; i && flash__joint_before(&j, t->heap + (i - 1)/2); i = (i - 1)/2)
+        t->heap[i] = t->heap[(i - 1)/2];
     t->heap[i] = j;
 }
 
@@ -3596,7 +4087,8 @@ static flash__joint flash__pop_joint(flash__tokens *t)
     flash__joint top = t->heap[0], last = t->heap[--t->heap_n];
     size_t i = 0, child;
     for (; (child = 2*i + 1) < t->heap_n; i = child) {
-        if (child + 1 < t->heap_n && flash__joint_before(t->heap + child + 1, t->heap + child)) child++;
+        if (child + 1 < t->heap_n && flash__joint_before(t->heap + child + 1, t->heap + child))
+            child++;
         if (!flash__joint_before(t->heap + child, &last)) break;
         t->heap[i] = t->heap[child];
     }
@@ -3651,13 +4143,14 @@ static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix
     t->word_bytes = (uint32_t)n + (uint32_t)prefix;
     t->prefix = prefix;
     if (t->v->pre && t->v->pre->whole_words) {
-        int32_t id = *flash__vocab_slot(t->v, flash__word_span(t, 0, t->word_bytes));
+        int32_t id = flash__vocab_find(t->v, flash__word_span(t, 0, t->word_bytes));
         if (id >= 0) { flash__emit(t, id); return; }
     }
     t->symbol = symbols;
     t->heap = joints;
     if (t->word_bytes > FLASH__WORD_STACK) {
-        if (n > INT32_MAX/2 || !flash__mul(&bytes, t->word_bytes, sizeof(flash__symbol) + 2*sizeof(flash__joint))) {
+        if (n > INT32_MAX/2 || !flash__mul(&bytes, t->word_bytes,
+                                           sizeof(flash__symbol) + 2*sizeof(flash__joint))) {
             t->status = FLASH_E_TOO_LARGE;
             return;
         }
@@ -3670,8 +4163,10 @@ static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix
         flash__symbol *s = t->symbol + count;
         const uint8_t *q = p + at - (prefix ? 1 : 0);
         s->at = at;
-        s->n = prefix && !at ? 1 : t->v->kind == FLASH__VOCAB_BPE ? 1 : (uint32_t)flash__char(q, p + n, &c);
-        s->id = t->v->kind == FLASH__VOCAB_BPE ? t->v->byte[*q] : *flash__vocab_slot(t->v, flash__word_span(t, at, s->n));
+        s->n = prefix && !at ? 1 : t->v->kind == FLASH__VOCAB_BPE ? 1
+            : (uint32_t)flash__char(q, p + n, &c);
+        s->id = t->v->kind == FLASH__VOCAB_BPE ? t->v->byte[*q]
+            : flash__vocab_find(t->v, flash__word_span(t, at, s->n));
         s->previous = (int32_t)count - 1;
         at += s->n;
         s->next = at < t->word_bytes ? (int32_t)count + 1 : -1;
@@ -3719,7 +4214,8 @@ static void flash__fragment(flash__tokens *t, const uint8_t *p, const uint8_t *e
     flash__word(t, p, (size_t)(end - p), prefix);
 }
 
-FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes,
+                                      unsigned flags,
                                       int32_t *ids, size_t cap, size_t *n)
 {
     flash__tokens t;
@@ -3734,17 +4230,20 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
     t.ids = ids;
     t.cap = cap;
     if (t.v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
-    if (t.v->add_bos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE))) flash__emit(&t, t.v->bos);
+    if (t.v->add_bos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE)))
+        flash__emit(&t, t.v->bos);
     for (i = 0; i < t.v->n_special; i++) {
         size_t length;
         const uint8_t *s = flash__token_span(t.v, t.v->special[i], &length);
-        if ((flags & FLASH_TEXT_SPECIAL) || flash__token_type(t.v, t.v->special[i]) == FLASH__TOKEN_USER)
+        if ((flags & FLASH_TEXT_SPECIAL)
+            || flash__token_type(t.v, t.v->special[i]) == FLASH__TOKEN_USER)
             first[*s >> 3] |= (uint8_t)(1 << (*s & 7));
     }
     for (end = p + bytes, from = p; p < end && !t.status;) {
         size_t length = 0;
         int32_t id = -1;
-        if (first[*p >> 3] >> (*p & 7) & 1) id = flash__special_at(t.v, p, end, (flags & FLASH_TEXT_SPECIAL) != 0, &length);
+        if (first[*p >> 3] >> (*p & 7) & 1)
+            id = flash__special_at(t.v, p, end, (flags & FLASH_TEXT_SPECIAL) != 0, &length);
         if (id < 0) { p++; continue; }
         flash__fragment(&t, from, p, fresh);
         flash__emit(&t, id);
@@ -3753,18 +4252,21 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
     }
     if (bytes) flash__fragment(&t, from, end, fresh);
     if (t.status) return t.status;
-    if (t.v->add_eos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE | FLASH__NO_EOS))) flash__emit(&t, t.v->eos);
+    if (t.v->add_eos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE | FLASH__NO_EOS)))
+        flash__emit(&t, t.v->eos);
     *n = t.n;
     return t.n > cap ? FLASH_E_RANGE : FLASH_OK;
 }
 
 /* What a token adds to the text. byte: room for a byte token's one byte. */
-static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigned flags, uint8_t *byte)
+static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigned flags,
+                                     uint8_t *byte)
 {
     size_t n;
     const uint8_t *p = flash__token_span(v, id, &n);
     int type = flash__token_type(v, id), value = flash__byte_token(p, n);
-    if (flash__token_special(v, id)) return flash__span(p, flags & FLASH_TEXT_SPECIAL ? n : 0, FLASH__RAW);
+    if (flash__token_special(v, id))
+        return flash__span(p, flags & FLASH_TEXT_SPECIAL ? n : 0, FLASH__RAW);
     if (type == FLASH__TOKEN_BYTE || (!v->types && v->kind == FLASH__VOCAB_SPM && value >= 0)) {
         *byte = (uint8_t)value;
         return flash__span(byte, 1, FLASH__RAW);
@@ -3772,7 +4274,8 @@ static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigne
     return flash__token_bytes(v, id);
 }
 
-FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n, unsigned flags,
+FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n,
+                                        unsigned flags,
                                         char *text, size_t cap, size_t *bytes)
 {
     const flash__vocab *v;
@@ -3785,9 +4288,11 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
     for (i = 0; i < n; i++) if (ids[i] < 0 || (uint32_t)ids[i] >= v->n) return FLASH_E_ARGUMENT;
     for (i = 0; i < n; i++) {
         flash__bytes b = flash__token_out(v, (uint32_t)ids[i], flags, &byte);
-        int special = flash__token_type(v, (uint32_t)ids[i]) == FLASH__TOKEN_USER || flash__token_special(v, (uint32_t)ids[i]);
+        int special = flash__token_type(v, (uint32_t)ids[i]) == FLASH__TOKEN_USER
+            || flash__token_special(v, (uint32_t)ids[i]);
         while ((c = flash__next_byte(&b)) >= 0) {
-            if (fresh && c == ' ' && v->space_prefix && !special) { fresh = 0; continue; } /* the prefix */
+            /* the prefix */
+            if (fresh && c == ' ' && v->space_prefix && !special) { fresh = 0; continue; }
             fresh = 0;
             if (used < cap) text[used] = (char)c;
             used++;
@@ -3798,7 +4303,8 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
     return used > cap ? FLASH_E_RANGE : FLASH_OK;
 }
 
-/* Bytes of d->held that can go out: whole characters, or bytes that can no longer become one (written as U+FFFD). */
+/* Bytes of d->held that can go out: whole characters, or bytes that can no longer become one
+   (written as U+FFFD). */
 static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
 {
     size_t used = 0, at = 0;
@@ -3806,7 +4312,8 @@ static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
     while (at < d->n_held) {
         const uint8_t *p = d->held + at, *end = d->held + d->n_held;
         int n = flash__utf8(p, end, &c), want = *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4, k;
-        if (!n && !all && *p >= 0xc2 && *p < 0xf5 && end - p < want) { /* may go on: all but the first must continue */
+        /* may go on: all but the first must continue */
+        if (!n && !all && *p >= 0xc2 && *p < 0xf5 && end - p < want) {
             for (k = 1; k < end - p && (p[k] & 0xc0) == 0x80; k++) {}
             if (k == end - p) break;
         }
@@ -3824,14 +4331,16 @@ FLASH_API size_t flash_token_bytes_max(const flash_model *m)
     return m ? 3*((size_t)m->vocab.token_bytes_max + 4) : 0; /* each byte may become U+FFFD */
 }
 
-FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d, int32_t token, unsigned flags,
+FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d,
+                                             int32_t token, unsigned flags,
                                              char *text, size_t cap, size_t *bytes)
 {
     const flash__vocab *v;
     size_t used = 0;
     uint8_t byte;
     int c;
-    if (!m || !d || !text || !bytes || cap < flash_token_bytes_max(m) || d->n_held > 4) return FLASH_E_ARGUMENT;
+    if (!m || !d || !text || !bytes || cap < flash_token_bytes_max(m) || d->n_held > 4)
+        return FLASH_E_ARGUMENT;
     v = &m->vocab;
     if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
     if (token >= 0 && (uint32_t)token >= v->n) return FLASH_E_ARGUMENT;
@@ -3840,7 +4349,8 @@ FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detoken
         flash__bytes b = flash__token_out(v, (uint32_t)token, flags, &byte);
         int special = flash__token_special(v, (uint32_t)token);
         while ((c = flash__next_byte(&b)) >= 0) {
-            if (!d->begun && c == ' ' && v->space_prefix && !special && !(flags & FLASH_TEXT_CONTINUE)) { d->begun = 1; continue; }
+            if (!d->begun && c == ' ' && v->space_prefix && !special
+                && !(flags & FLASH_TEXT_CONTINUE)) { d->begun = 1; continue; }
             d->begun = 1;
             d->held[d->n_held++] = (uint8_t)c;
             used += flash__let_go(d, 0, text + used);
@@ -3890,10 +4400,11 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
 
 /* ===== >>forward ========================================================== */
 
-/* The forward pass over a chunk of T tokens, one layer at a time, so that a step can stop between two layers.
-   Attention never holds the T x T matrix: positions are taken in blocks of 64 that begin at multiples of 64, each with its
-   own maximum, joined by rescaling (online softmax; Milakov and Gimelshein 2018, arxiv 1805.02867). The blocks do
-   not depend on how the prompt was cut, so the bits do not either. */
+/* The forward pass over a chunk of T tokens, one layer at a time, so that a step can stop between
+   two layers. Attention never holds the T x T matrix: positions are taken in blocks of 64 that
+   begin at multiples of 64, each with its own maximum, joined by rescaling (online softmax; Milakov
+   and Gimelshein 2018, arxiv 1805.02867). The blocks do not depend on how the prompt was cut, so
+   the bits do not either. */
 
 enum { FLASH__ATTENTION_BLOCK = 64 };
 
@@ -3931,7 +4442,8 @@ typedef struct flash__job {
     int tokens, tasks, layer;
 } flash__job;
 
-static void flash__run(flash_session *s, int tasks, void (*task)(void *ctx, int index), flash__job *job)
+static void flash__run(flash_session *s, int tasks, void (*task)(void *ctx, int index),
+                       flash__job *job)
 {
     const flash_host *host = &s->desc.host;
     int i;
@@ -3944,30 +4456,35 @@ static void flash__matmul_task(void *ctx, int index)
 {
     const flash__job *j = (const flash__job *)ctx;
     const flash__mat *w = j->w;
-    int from = (int)((int64_t)w->rows*index/j->tasks), to = (int)((int64_t)w->rows*(index + 1)/j->tasks), r, t;
+    int from = (int)((int64_t)w->rows*index/j->tasks),
+        to = (int)((int64_t)w->rows*(index + 1)/j->tasks), r, t;
     int quantised = flash_type_block(w->type) > 1;
     for (r = from; r < to; r++)
         for (t = 0; t < j->tokens; t++) {
             const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(size_t)(w->cols/32))
                                       : (const void *)(j->x + (size_t)t*(size_t)w->cols);
-            j->y[(size_t)t*(size_t)w->rows + (size_t)r] = j->s->m->k.dot(w->type, w->data + (size_t)r*w->row_bytes, x, (size_t)w->cols);
+            j->y[(size_t)t*(size_t)w->rows + (size_t)r] = j->s->m->k.dot(w->type,
+                    w->data + (size_t)r*w->row_bytes, x, (size_t)w->cols);
         }
 }
 
 /* y[t] = w x[t] (+ bias). s->q8 holds x quantised if w is. */
-static void flash__matmul(flash_session *s, const flash__mat *w, const float *bias, const float *x, int T, float *y)
+static void flash__matmul(flash_session *s, const flash__mat *w, const float *bias, const float *x,
+                          int T, float *y)
 {
     flash__job job;
     int i, t;
     job.s = s; job.w = w; job.x = x; job.y = y; job.tokens = T; job.layer = 0;
     flash__run(s, FLASH__MIN((w->rows + 15)/16, 64), flash__matmul_task, &job);
-    for (t = 0; bias && t < T; t++) for (i = 0; i < w->rows; i++) y[(size_t)t*(size_t)w->rows + (size_t)i] += bias[i];
+    for (t = 0; bias && t < T; t++) for (i = 0; i < w->rows; i++)
+        y[(size_t)t*(size_t)w->rows + (size_t)i] += bias[i];
 }
 
 static void flash__quantize_rows(flash_session *s, const float *x, int T, int n)
 {
     int t;
-    for (t = 0; t < T && n % 32 == 0; t++) s->m->k.quantize_q8(x + (size_t)t*(size_t)n, (size_t)n, s->q8 + (size_t)t*(size_t)(n/32));
+    for (t = 0; t < T && n % 32 == 0; t++)
+        s->m->k.quantize_q8(x + (size_t)t*(size_t)n, (size_t)n, s->q8 + (size_t)t*(size_t)(n/32));
 }
 
 static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T, float *y)
@@ -3997,16 +4514,19 @@ static void flash__cache_store(const flash_session *s, uint8_t *row, const float
 }
 
 /* softmax(q K^T scale) V of one query head over positions [from, to). out: [C]. */
-static void flash__attend(const flash_session *s, const float *q, const uint8_t *k, const uint8_t *v, int from, int to, float *out)
+static void flash__attend(const flash_session *s, const float *q, const uint8_t *k,
+                          const uint8_t *v, int from, int to, float *out)
 {
-    float score[FLASH__ATTENTION_BLOCK], room[FLASH_HEAD_MAX], sum[FLASH_HEAD_MAX], best = 0, total = 0;
+    float score[FLASH__ATTENTION_BLOCK], room[FLASH_HEAD_MAX], sum[FLASH_HEAD_MAX], best = 0,
+        total = 0;
     int C = s->m->arch.d_head, begin, end, t, i;
     size_t row = (size_t)C*(size_t)s->kv_item;
     for (begin = from; begin < to; begin = end) {
         float lane[16] = { 0 }, most, l, keep = 0, add = 1;
         end = FLASH__MIN(to, (begin/FLASH__ATTENTION_BLOCK + 1)*FLASH__ATTENTION_BLOCK);
         for (t = begin; t < end; t++)
-            score[t - begin] = s->m->k.dot_f32(q, flash__cache_row(s, k + (size_t)t*row, C, room), (size_t)C)*s->m->arch.attention_scale;
+            score[t - begin] = s->m->k.dot_f32(q, flash__cache_row(s, k + (size_t)t*row, C, room),
+                                               (size_t)C)*s->m->arch.attention_scale;
         most = score[0];
         for (t = begin + 1; t < end; t++) most = score[t - begin] > most ? score[t - begin] : most;
         for (i = 0; i < C; i++) sum[i] = 0;
@@ -4037,7 +4557,8 @@ static void flash__attention_task(void *ctx, int index)
     size_t C = (size_t)a->d_head, head = (size_t)kv*(size_t)s->n_ctx*C*(size_t)s->kv_item;
     for (g = 0; g < group; g++) {
         size_t at = ((size_t)t*l->n_head + (size_t)(kv*group + g))*C;
-        flash__attend(s, s->q + at, s->k[j->layer] + head, s->v[j->layer] + head, from, to, s->h + at);
+        flash__attend(s, s->q + at, s->k[j->layer] + head, s->v[j->layer] + head, from, to,
+                      s->h + at);
     }
 }
 
@@ -4058,9 +4579,11 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__matmul(s, &w->v, w->bv, s->h, T, s->vv);
     for (t = 0; t < T; t++) {
         const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
-        for (h = 0; h < H; h++) m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
+        for (h = 0; h < H; h++)
+            m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
         for (h = 0; h < K; h++) {
-            size_t from = (size_t)(t*K + h)*(size_t)C, at = ((size_t)h*(size_t)s->n_ctx + (size_t)(s->pos + t))*(size_t)(C*s->kv_item);
+            size_t from = (size_t)(t*K + h)*(size_t)C,
+                at = ((size_t)h*(size_t)s->n_ctx + (size_t)(s->pos + t))*(size_t)(C*s->kv_item);
             m->k.rope(s->kk + from, rope, a->rope_dims, a->rope_style);
             flash__cache_store(s, s->k[il] + at, s->kk + from, C);
             flash__cache_store(s, s->v[il] + at, s->vv + from, C);
@@ -4096,7 +4619,8 @@ static void flash__chunk_begin(flash_session *s, int T)
     int t, i;
     for (t = 0; t < T; t++) {
         const flash__mat *e = &m->root.embed;
-        flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t]*e->row_bytes, s->x + (size_t)t*(size_t)a->d_model, (size_t)a->d_model);
+        flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t]*e->row_bytes,
+                         s->x + (size_t)t*(size_t)a->d_model, (size_t)a->d_model);
         for (i = 0; i < a->rope_dims/2; i++) {
             float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
             double c, sine;
@@ -4140,7 +4664,8 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
         }
         for (; s->layer < s->m->arch.n_layer; s->layer++) {
             if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
-            if (deadline > 0 && worked && flash__clock(&s->desc.host) >= deadline) return FLASH_MORE;
+            if (deadline > 0 && worked && flash__clock(&s->desc.host) >= deadline)
+                return FLASH_MORE;
             flash__attention(s, s->layer, s->run);
             flash__ffn(s, s->layer, s->run);
             worked = 1;
@@ -4154,8 +4679,9 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
 
 /* ===== >>sampler ========================================================== */
 
-/* From logits to a token. All arithmetic in double with our own exp, ties by id: the same seed gives the same text
-   everywhere. A filter keeps a prefix of the candidates sorted by logit; without filters nothing is sorted. */
+/* From logits to a token. All arithmetic in double with our own exp, ties by id: the same seed
+   gives the same text everywhere. A filter keeps a prefix of the candidates sorted by logit;
+   without filters nothing is sorted. */
 
 typedef struct flash__candidate { float logit; int32_t id; } flash__candidate;
 
@@ -4190,9 +4716,11 @@ static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
     for (i = 0; i < n/2; i++) { flash__candidate t = c[i]; c[i] = c[n - 1 - i]; c[n - 1 - i] = t; }
 }
 
-static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n, flash__candidate *c)
+static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n,
+                             flash__candidate *c)
 {
-    int last = p->penalty_last_n < 0 ? n : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n : 64), i;
+    int last = p->penalty_last_n < 0 ? n : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n
+                                                      : 64), i;
     float repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1;
     if (repeat == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0) return;
     for (i = n - last; i < n; i++) {
@@ -4207,8 +4735,9 @@ static void flash__penalties(const flash_sampler *p, const int32_t *recent, int 
     for (i = n - last; i < n; i++) if (c[recent[i]].id < 0) c[recent[i]].id = ~c[recent[i]].id;
 }
 
-/* Keeps the candidates whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022, arxiv 2202.00666).
-   c: sorted, best first, n of them with total weight sum. Returns how many stay, sorted best first again. */
+/* Keeps the candidates whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022,
+   arxiv 2202.00666). c: sorted, best first, n of them with total weight sum. Returns how many stay,
+   sorted best first again. */
 static size_t flash__typical(flash__candidate *c, size_t n, double p, double scale, double best)
 {
     double sum = 0, entropy = 0, mass = 0;
@@ -4219,8 +4748,10 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
         entropy -= w > 0 ? w*((c[i].logit - best)*scale - flash__log(sum)) : 0;
     }
     for (lo = 0; lo < n && -((c[lo].logit - best)*scale - flash__log(sum)) < entropy; lo++) {}
-    for (hi = lo, keep = 0; keep < n && mass < p; keep++) { /* [lo, hi) grows towards the nearer side */
-        double below = lo > 0 ? entropy + ((c[lo - 1].logit - best)*scale - flash__log(sum)) : 1e300;
+    /* [lo, hi) grows towards the nearer side */
+    for (hi = lo, keep = 0; keep < n && mass < p; keep++) {
+        double below = lo > 0 ? entropy + ((c[lo - 1].logit - best)*scale - flash__log(sum))
+            : 1e300;
         double above = hi < n ? -((c[hi].logit - best)*scale - flash__log(sum)) - entropy : 1e300;
         size_t take = below <= above ? --lo : hi++;
         mass += flash__exp((c[take].logit - best)*scale)/sum;
@@ -4230,15 +4761,18 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
 }
 
 /* The next token. c: [n] scratch. recent: [n_recent] the tokens so far. */
-static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits, const int32_t *recent, int n_recent,
+static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits,
+                             const int32_t *recent, int n_recent,
                              uint64_t *random, flash__candidate *c)
 {
     size_t n = (size_t)m->arch.n_vocab, i, kept = n;
     double scale, sum = 0, mass = 0, u, best;
     int k;
-    for (i = 0; i < n; i++) { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
+    for (i = 0; i < n; i++)
+        { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
     for (k = 0; k < p->n_bias; k++)
-        if (p->bias[k].token >= 0 && (size_t)p->bias[k].token < n) c[p->bias[k].token].logit += p->bias[k].bias;
+        if (p->bias[k].token >= 0 && (size_t)p->bias[k].token < n)
+            c[p->bias[k].token].logit += p->bias[k].bias;
     for (k = 0; p->ignore_end && k < m->vocab.n_ends; k++) c[m->vocab.ends[k]].logit = -3e38f;
     flash__penalties(p, recent, n_recent, c);
     if (!(p->temperature > 0) || p->top_k == 1) {
@@ -4248,13 +4782,16 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
     scale = 1.0/p->temperature;
     best = c[0].logit;
     for (i = 1; i < n; i++) best = c[i].logit > best ? c[i].logit : best;
-    if (p->top_k > 0 || (p->top_p > 0 && p->top_p < 1) || (p->typical_p > 0 && p->typical_p < 1) || p->min_p > 0) {
+    if (p->top_k > 0 || (p->top_p > 0 && p->top_p < 1) || (p->typical_p > 0 && p->typical_p < 1)
+        || p->min_p > 0) {
         if (p->top_k > 0 && (size_t)p->top_k < n) kept = (size_t)p->top_k;
         flash__best_first(c, n, kept);
-        if (p->typical_p > 0 && p->typical_p < 1) kept = flash__typical(c, kept, p->typical_p, scale, best);
+        if (p->typical_p > 0 && p->typical_p < 1)
+            kept = flash__typical(c, kept, p->typical_p, scale, best);
         for (i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
         if (p->top_p > 0 && p->top_p < 1) {
-            for (i = 0; i < kept && mass < p->top_p*sum; i++) mass += flash__exp((c[i].logit - best)*scale);
+            for (i = 0; i < kept && mass < p->top_p*sum; i++)
+                mass += flash__exp((c[i].logit - best)*scale);
             kept = i;
         }
         for (i = 1; i < kept && p->min_p > 0; i++)
@@ -4262,13 +4799,15 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
     }
     for (sum = 0, i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
     u = (double)(flash__random(random) >> 11)*(1.0/9007199254740992.0)*sum;
-    for (mass = 0, i = 0; i + 1 < kept; i++) if ((mass += flash__exp((c[i].logit - best)*scale)) > u) break;
+    for (mass = 0, i = 0; i + 1 < kept; i++)
+        if ((mass += flash__exp((c[i].logit - best)*scale)) > u) break;
     return c[i].id;
 }
 
 /* ===== >>session ========================================================== */
 
-/* A session is one block: keys and values, work buffers, the tokens so far, text held back for stop strings. */
+/* A session is one block: keys and values, work buffers, the tokens so far, text held back for stop
+   strings. */
 
 static size_t flash__stops_longest(const flash_sampler *p)
 {
@@ -4281,13 +4820,16 @@ static size_t flash__stops_longest(const flash_sampler *p)
 static int flash__sampler_ok(const flash_sampler *p)
 {
     int i;
-    if (p->n_bias < 0 || (p->n_bias && !p->bias) || p->n_stop < 0 || (p->n_stop && !p->stop)) return 0;
+    if (p->n_bias < 0 || (p->n_bias && !p->bias) || p->n_stop < 0 || (p->n_stop && !p->stop))
+        return 0;
     for (i = 0; i < p->n_stop; i++) if (!p->stop[i] || !p->stop[i][0]) return 0;
     return p->temperature == p->temperature && p->top_k >= 0; /* no NaN */
 }
 
-/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. 0 if desc is invalid. */
-static int flash__session_plan(flash_session **out, const flash_model *m, const flash_session_desc *desc, flash__arena *a)
+/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. 0 if desc is
+   invalid. */
+static int flash__session_plan(flash_session **out, const flash_model *m,
+                               const flash_session_desc *desc, flash__arena *a)
 {
     flash_session plan, *s = (flash_session *)flash__take(a, 1, sizeof plan);
     const flash_arch *arch;
@@ -4295,8 +4837,10 @@ static int flash__session_plan(flash_session **out, const flash_model *m, const 
     int i;
     *out = s;
     if (!m || !desc || m->desc.vocab_only || desc->n_ctx < 0 || desc->chunk < 0 || desc->threads < 0
-        || desc->n_ctx > FLASH_CONTEXT_MAX || (desc->kv != FLASH_TYPE_F32 && desc->kv != FLASH_TYPE_F16)
-        || !desc->host.allocator.acquire != !desc->host.allocator.release || !flash__sampler_ok(&desc->sampler)) return 0;
+        || desc->n_ctx > FLASH_CONTEXT_MAX
+            || (desc->kv != FLASH_TYPE_F32 && desc->kv != FLASH_TYPE_F16)
+        || !desc->host.allocator.acquire != !desc->host.allocator.release
+            || !flash__sampler_ok(&desc->sampler)) return 0;
     arch = &m->arch;
     memset(&plan, 0, sizeof plan);
     plan.m = m;
@@ -4310,7 +4854,8 @@ static int flash__session_plan(flash_session **out, const flash_model *m, const 
     plan.n_ctx = desc->n_ctx ? desc->n_ctx : FLASH__MIN(arch->n_ctx, 4096);
     plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : 64, plan.n_ctx);
     plan.kv_item = desc->kv == FLASH_TYPE_F32 ? 4 : 2;
-    T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer; V = (size_t)arch->n_vocab;
+    T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer;
+    V = (size_t)arch->n_vocab;
     for (i = 0; i < arch->n_layer; i++) {
         Q = FLASH__MAX(Q, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
         KV = FLASH__MAX(KV, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV));
@@ -4338,7 +4883,8 @@ static int flash__session_plan(flash_session **out, const flash_model *m, const 
     for (i = 0; i < arch->n_layer; i++) {
         size_t bytes = (size_t)plan.n_ctx*(size_t)plan.kv_item;
         uint8_t *k, *v;
-        if (!flash__mul(&bytes, bytes, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV))) { a->used = SIZE_MAX; break; }
+        if (!flash__mul(&bytes, bytes, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV)))
+            { a->used = SIZE_MAX; break; }
         k = (uint8_t *)flash__take(a, bytes, 1);
         v = (uint8_t *)flash__take(a, bytes, 1);
         if (a->base) { plan.k[i] = k; plan.v[i] = v; }
@@ -4363,7 +4909,8 @@ FLASH_API void flash_session_reset(flash_session *s)
     memset(&s->detok, 0, sizeof s->detok);
 }
 
-FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m, const flash_session_desc *desc)
+FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
+                                            const flash_session_desc *desc)
 {
     flash__arena a = { NULL, 0 };
     const flash_allocator *alloc;
@@ -4394,8 +4941,8 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
 {
     size_t i;
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
-    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
     if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
+    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
     memcpy(s->ids + s->fed, ids, n*sizeof *ids);
     s->fed += (int)n;
     s->ended = 0;
@@ -4408,11 +4955,13 @@ FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *tex
     flash_status status;
     if (!s || !text) return FLASH_E_ARGUMENT;
     if (s->fed) flags |= FLASH_TEXT_CONTINUE;
-    status = flash_tokenize(s->m, text, strlen(text), flags | FLASH__NO_EOS, s->ids + s->fed, (size_t)(s->n_ctx - s->fed), &n);
+    status = flash_tokenize(s->m, text, strlen(text), flags | FLASH__NO_EOS, s->ids + s->fed,
+                            (size_t)(s->n_ctx - s->fed), &n);
     if (status) return status;
     s->fed += (int)n;
     s->ended = 0;
-    if (*text) s->detok.begun = 1; /* what follows continues it: a leading space belongs to the text */
+    /* what follows continues it: a leading space belongs to the text */
+    if (*text) s->detok.begun = 1;
     return FLASH_OK;
 }
 
@@ -4424,10 +4973,12 @@ FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *
 FLASH_API int32_t flash_session_sample(flash_session *s)
 {
     const float *logits = flash_session_logits(s);
-    return logits ? flash__sample(s->m, &s->desc.sampler, logits, s->ids, s->fed, &s->random, s->candidate) : -1;
+    return logits ? flash__sample(s->m, &s->desc.sampler, logits, s->ids, s->fed, &s->random,
+                                  s->candidate) : -1;
 }
 
-/* How much of the held text can go out: all before a stop string (*stopped 1), or all that no stop string can begin in. */
+/* How much of the held text can go out: all before a stop string (*stopped 1), or all that no stop
+   string can begin in. */
 static size_t flash__sure_text(const flash_session *s, int *stopped)
 {
     const flash_sampler *p = &s->desc.sampler;
@@ -4453,9 +5004,23 @@ static void flash__hand_out(flash_session *s, size_t n, flash_piece *piece)
     piece->bytes = n;
 }
 
-FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget, flash_piece *piece)
+/* The end of the text, for the reason why: first what is still held back, then the reason. */
+static flash_status flash__last_piece(flash_session *s, flash_status why, flash_piece *piece)
 {
-    static const unsigned flags = 0;
+    size_t n = 0;
+    if (s->m->vocab.kind != FLASH__VOCAB_NONE)
+        flash_detokenize_next(s->m, &s->detok, -1, 0, s->text + s->text_n, s->text_cap - s->text_n,
+                              &n);
+    s->text_n += n;
+    if (!s->text_n) return why;
+    piece->token = -1;
+    flash__hand_out(s, s->text_n, piece);
+    return FLASH_OK;
+}
+
+FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget,
+                                          flash_piece *piece)
+{
     flash_status status;
     int stopped = 0;
     size_t n = 0;
@@ -4466,23 +5031,20 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
         if (bos < 0) return FLASH_E_ARGUMENT;
         if ((status = flash_session_feed(s, &bos, 1)) != 0) return status;
     }
-    while ((status = flash__forward(s, budget)) == FLASH_MORE && s->desc.all_logits && !budget) {}
+    do status = flash__forward(s, budget);
+    while (status == FLASH_MORE && s->desc.all_logits && !budget);
     if (status) return status;
-    if (!s->have_logits || s->fed == s->n_ctx) return s->have_logits ? FLASH_E_RANGE : FLASH_E_ARGUMENT;
+    if (!s->have_logits) return FLASH_E_ARGUMENT;
+    if (s->fed == s->n_ctx) return flash__last_piece(s, FLASH_E_RANGE, piece);
     piece->token = flash_session_sample(s);
     if (flash_token_is_end(s->m, piece->token)) {
         s->ended = 1;
-        if (s->m->vocab.kind != FLASH__VOCAB_NONE)
-            flash_detokenize_next(s->m, &s->detok, -1, flags, s->text + s->text_n, s->text_cap - s->text_n, &n);
-        s->text_n += n;
-        if (!s->text_n) return FLASH_END_OF_TEXT;
-        piece->token = -1;
-        flash__hand_out(s, s->text_n, piece);
-        return FLASH_OK;
+        return flash__last_piece(s, FLASH_END_OF_TEXT, piece);
     }
     s->ids[s->fed++] = piece->token;
     if (s->m->vocab.kind != FLASH__VOCAB_NONE)
-        flash_detokenize_next(s->m, &s->detok, piece->token, flags, s->text + s->text_n, s->text_cap - s->text_n, &n);
+        flash_detokenize_next(s->m, &s->detok, piece->token, 0, s->text + s->text_n,
+                              s->text_cap - s->text_n, &n);
     s->text_n += n;
     n = flash__sure_text(s, &stopped);
     flash__hand_out(s, n, piece);
@@ -4497,12 +5059,14 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
 FLASH_API const float *flash_session_logits(const flash_session *s)
 {
     if (!s || !s->have_logits || s->pos != s->fed) return NULL;
-    return s->desc.all_logits ? s->logits + (size_t)(s->last_n - 1)*(size_t)s->m->arch.n_vocab : s->logits;
+    return s->desc.all_logits ? s->logits + (size_t)(s->last_n - 1)*(size_t)s->m->arch.n_vocab
+        : s->logits;
 }
 
 FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n)
 {
-    if (!s || !s->desc.all_logits || !s->have_logits || s->run || !s->last_n || !first || !n) return NULL;
+    if (!s || !s->desc.all_logits || !s->have_logits || s->run || !s->last_n || !first || !n)
+        return NULL;
     *first = s->last;
     *n = s->last_n;
     return s->logits;
@@ -4528,7 +5092,8 @@ FLASH_API void flash_session_cancel(flash_session *s) { if (s) s->cancel = 1; }
 
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler)
 {
-    if (!s || !sampler || !flash__sampler_ok(sampler) || flash__stops_longest(sampler) > s->stop_max) return FLASH_E_ARGUMENT;
+    if (!s || !sampler || !flash__sampler_ok(sampler)
+        || flash__stops_longest(sampler) > s->stop_max) return FLASH_E_ARGUMENT;
     s->desc.sampler = *sampler;
     s->random = sampler->seed ? sampler->seed : 1;
     return FLASH_OK;
@@ -4540,7 +5105,8 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 
 /* ===== >>cleanup ========================================================== */
 
-/* Whatever was set or defined above for our own use ends here; the user's code after the include is as before. */
+/* Whatever was set or defined above for our own use ends here; the user's code after the include is
+   as before. */
 
 #if defined(FLASH_NO_FP_PRAGMA)
 #elif defined(__clang__)
@@ -4585,21 +5151,25 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 
    flash.h is available under two licences; choose the one you like.
 
-   ALTERNATIVE A - MIT License. Copyright (c) 2026 the flash.h authors.
-   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-   documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-   rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-   persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
-   this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED
-   "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
-   MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS
-   BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
-   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ALTERNATIVE A - MIT License. Copyright (c) 2026 the flash.h authors. Permission is hereby
+   granted, free of charge, to any person obtaining a copy of this software and associated
+   documentation files (the "Software"), to deal in the Software without restriction, including
+   without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense,
+   and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do
+   so, subject to the following conditions: The above copyright notice and this permission notice
+   shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED
+   "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+   WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT
+   SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY,
+   WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH
+   THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
-   ALTERNATIVE B - Public Domain (www.unlicense.org). This is free and unencumbered software released into the public
-   domain. Anyone is free to copy, modify, publish, use, compile, sell, or distribute this software, either in source code
-   form or as a compiled binary, for any purpose, commercial or non-commercial, and by any means. In jurisdictions that
-   recognize copyright laws, the author or authors of this software dedicate any and all copyright interest in the software
-   to the public domain. We make this dedication for the benefit of the public at large and to the detriment of our heirs and
-   successors. We intend this dedication to be an overt act of relinquishment in perpetuity of all present and future rights
-   to this software under copyright law. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND. */
+   ALTERNATIVE B - Public Domain (www.unlicense.org). This is free and unencumbered software
+   released into the public domain. Anyone is free to copy, modify, publish, use, compile, sell, or
+   distribute this software, either in source code form or as a compiled binary, for any purpose,
+   commercial or non-commercial, and by any means. In jurisdictions that recognize copyright laws,
+   the author or authors of this software dedicate any and all copyright interest in the software to
+   the public domain. We make this dedication for the benefit of the public at large and to the
+   detriment of our heirs and successors. We intend this dedication to be an overt act of
+   relinquishment in perpetuity of all present and future rights to this software under copyright
+   law. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND. */

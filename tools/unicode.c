@@ -1,9 +1,11 @@
-/* Makes the character class table of flash.h (section >>unicode) from the Unicode character database.
+/* Makes the character class table of flash.h (section >>unicode) from the Unicode character
+   database.
 
        cc tools/unicode.c -o build/unicode && build/unicode UnicodeData.txt PropList.txt
 
-   Output: entries start*16 + class of each run of equal class, as the table in flash.h has them. Class 9 is a run of
-   upper and lower case letters taking turns, upper first (Latin Extended has hundreds of pairs). */
+   Output: entries start*16 + class of each run of equal class, as the table in flash.h has them.
+   Class 9 is a run of upper and lower case letters taking turns, upper first (Latin Extended has
+   hundreds of pairs). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +66,7 @@ int main(int argc, char **argv)
             for (c = b; kind[c] == ((c - b) & 1 ? LOWER : UPPER); c++) {}
             if (b > a && c - b >= 4) break;
         }
-        printf("%s0x%lx,", n % 12 ? " " : n ? "\n    " : "    ", a*16 + (unsigned long)k);
+        printf("%s0x%lx,", n % 9 ? " " : n ? "\n    " : "    ", a*16 + (unsigned long)k);
         n++;
     }
     printf("\n");

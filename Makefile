@@ -1,0 +1,103 @@
+# flash.h itself needs no build. This builds what is around it: examples, tools, tests.
+#   make test config=sanitize CC=clang
+#   make test CC=s390x-linux-gnu-gcc CFLAGS=-static RUN=qemu-s390x B=build/s390x
+
+config ?= release
+B      ?= build$(if $(filter-out release,$(config)),/$(config))# the folder for what is built
+RUN    ?=#              put before every program that is run: an emulator, a debugger
+CFLAGS ?=#              added last, so that they win
+LDLIBS ?= -lm
+
+FLAGS_release  = -O2# no -march: the file picks instruction sets itself; no -Ofast: results are exact
+FLAGS_debug    = -O0 -g
+FLAGS_sanitize = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_scalar   = -O2 -DFLASH_NO_SIMD
+FLAGS_coverage = -O0 -g --coverage
+ifeq ($(FLAGS_$(config)),)
+$(error config=$(config): use release, debug, sanitize, scalar or coverage)
+endif
+COMPILE = $(CC) -std=c99 -I. -Wall -Wextra -Wpedantic $(FLAGS_$(config)) $(CFLAGS)
+
+# In tools/, a file with main is a program; the others are the subcommands of flash.c.
+PROGRAMS = $(shell grep -ls '^int main' tools/*.c)
+CLI      = $(filter-out $(filter-out tools/flash.c,$(PROGRAMS)),$(wildcard tools/*.c))
+TOOLS    = $(patsubst tools/%.c,$(B)/%,$(filter-out tools/flash.c,$(PROGRAMS))) $(B)/flash
+EXAMPLES = $(patsubst examples/%.c,$(B)/%,$(wildcard examples/*.c))
+TESTS    = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+MAKERS   = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mk*.c))
+REPLAYS  = $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+SCRIPTS  = $(patsubst tests/%.sh,$(B)/tests/%,$(wildcard tests/test_*.sh))
+LOGS     = $(patsubst %,%.log,$(TESTS) $(REPLAYS) $(SCRIPTS))
+FUZZERS  = $(patsubst tests/fuzz/fuzz_%.c,fuzz-%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 300
+
+all: $(EXAMPLES) $(TOOLS) ## examples and tools (the default)
+
+test: $(LOGS) ## all tests; config=release|debug|sanitize|scalar|coverage, CC, CFLAGS, RUN
+	@awk -f tests/sum.awk $^
+
+programs: all $(TESTS) $(MAKERS) $(REPLAYS) ## all that can be built, running nothing
+
+run: $(if $(MODEL),$(B)/flash) ## make run MODEL=file.gguf [ARGS='-p TEXT']: text from a model
+	@$(if $(MODEL),$(RUN) $(B)/flash run "$(MODEL)" $(ARGS),echo "usage: make run MODEL=file.gguf" >&2; exit 2)
+
+lint: ## what can be checked without running: warnings, symbols, macros, table of contents
+	@sh tools/lint.sh
+
+matrix: ## every compiler here x standards x options, tests natively, sanitized and emulated
+	@sh tools/matrix.sh
+
+fuzz: $(FUZZERS) ## libFuzzer (clang), FUZZ_SECONDS=300 for each target
+
+peer: $(B)/flash ## comparison with llama.cpp, PEER_DIR=folder: see tests/peer.sh
+	@B="$(B)" RUN="$(RUN)" PEER_DIR="$(PEER_DIR)" sh tests/peer.sh
+
+coverage: ## tests with gcc's line counts of flash.h
+	-@$(MAKE) test config=coverage
+	@sh tools/coverage.sh
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+$(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
+	$(COMPILE) $< -o $@ $(LDLIBS)
+
+$(B)/flash: $(CLI) $(wildcard tools/*.h) flash.h $(B)/flags
+	$(COMPILE) $(CLI) -o $@ $(LDLIBS)
+
+$(filter-out $(B)/flash,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
+	$(COMPILE) $< -o $@ $(LDLIBS)
+
+$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
+	$(COMPILE) $< -o $@ $(LDLIBS)
+
+$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
+	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
+
+# A test's log ends with its exit code, for tests/sum.awk; a failing test does not stop the others.
+LOG = >$@ 2>&1; echo "exit $$?" >>$@; sed '$$d' $@
+$(patsubst %,%.log,$(TESTS)): $(B)/tests/%.log: $(B)/tests/% FORCE
+	@$(RUN) $< $(LOG)
+$(patsubst %,%.log,$(REPLAYS)): $(B)/tests/fuzz_%.log: $(B)/tests/fuzz_% FORCE
+	@$(RUN) $< tests/fuzz/corpus/$*/* $(LOG)
+$(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh all $(MAKERS) FORCE
+	@B="$(B)" RUN="$(RUN)" sh $< $(LOG)
+
+fuzz-%: tests/fuzz/fuzz_%.c flash.h
+	@mkdir -p build/fuzz/$*
+	clang -std=c99 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $< \
+	    -o build/fuzz/fuzz_$* -lm
+	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$*- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \
+	    build/fuzz/$* $(wildcard tests/fuzz/corpus/$*)
+
+# Changes when the command does: another compiler or other flags build everything anew.
+$(B)/flags: FORCE
+	@mkdir -p $(B)/tests
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
+
+FORCE:
+.PHONY: all test programs run lint matrix fuzz peer coverage clean help FORCE

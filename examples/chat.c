@@ -1,0 +1,69 @@
+/* chat.c - a conversation: every line of standard input joins the text, and the model goes on.
+   build    cc -std=c99 -O2 -I. examples/chat.c -o build/chat -lm
+   run      build/chat model.gguf
+   expect   after every line an answer, token by token, until the model ends the text or 128 tokens
+            are written. /reset forgets everything; the end of input leaves. There is no chat
+            template: a base model continues your lines as a story would. */
+#define FLASH_IMPLEMENTATION
+#include "flash.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { ANSWER = 128 }; /* tokens at most */
+
+/* Streams one answer; returns what ended it. */
+static flash_status answer(flash_session *s)
+{
+    flash_piece piece;
+    flash_status st = FLASH_OK;
+    for (int n = 0; n < ANSWER && (st = flash_session_next(s, NULL, &piece)) == FLASH_OK; n++) {
+        fwrite(piece.text, 1, piece.bytes, stdout);
+        fflush(stdout);
+    }
+    putchar('\n');
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    flash_model *model;
+    flash_session *s;
+    flash_error err;
+    flash_model_desc md = {0};
+    flash_session_desc sd = {0};
+    char line[4096] = "\n"; /* later turns begin on a new line */
+    md.source.path = argc > 1 ? argv[1] : "model.gguf";
+    sd.sampler.temperature = 0.8f;
+    sd.sampler.top_p = 0.95f;
+    if (flash_model_load(&model, &md, &err)) {
+        fprintf(stderr, "chat: %s\n", err.text);
+        return 1;
+    }
+    if (flash_session_create(&s, model, &sd)) {
+        fprintf(stderr, "chat: out of memory\n");
+        return 1;
+    }
+    while (printf("> "), fflush(stdout), fgets(line + 1, sizeof line - 1, stdin)) {
+        int later = flash_session_position(s) > 0;
+        flash_status st;
+        line[1 + strcspn(line + 1, "\r\n")] = 0;
+        if (!strcmp(line + 1, "/reset")) {
+            flash_session_reset(s);
+            continue;
+        }
+        st = flash_session_feed_text(s, later ? line : line + 1, later ? FLASH_TEXT_CONTINUE : 0);
+        if (st == FLASH_OK)
+            st = answer(s);
+        if (st == FLASH_E_RANGE) {
+            printf("(%d tokens are all it can hold: starting over)\n", flash_session_capacity(s));
+            flash_session_reset(s);
+        } else if (st < 0) {
+            fprintf(stderr, "chat: %s\n", flash_status_text(st));
+            return 1;
+        }
+    }
+    putchar('\n');
+    flash_session_free(s);
+    flash_model_free(model);
+    return 0;
+}

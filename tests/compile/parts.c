@@ -1,0 +1,16 @@
+/* One part alone: compiled with -DPART_X for each part, see tools/lint.sh. */
+#ifdef PART_RUNTIME
+#define FLASH_RUNTIME_IMPLEMENTATION
+#endif
+#include "../../flash.h"
+
+int parts(void);
+
+int parts(void)
+{
+#ifdef PART_RUNTIME
+    return flash_version() + (int)flash_session_memory(NULL, NULL);
+#else
+    return FLASH_VERSION;
+#endif
+}

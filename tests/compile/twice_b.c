@@ -1,0 +1,11 @@
+/* The second private copy. */
+#define FLASH_STATIC
+#define FLASH_IMPLEMENTATION
+#include "../../flash.h"
+
+int twice_b(void);
+
+int twice_b(void)
+{
+    return flash_version();
+}

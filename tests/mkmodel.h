@@ -1,0 +1,656 @@
+/* GGUF files built in memory: small random models for tests, and the same models broken on purpose.
+   Shares no code with flash.h, so that the two check each other. Include from any number of
+   programs; out of memory ends the program, as suits a test. */
+#ifndef MKMODEL_H
+#define MKMODEL_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- bytes ---------------------------------------------------------------------------------- */
+
+typedef struct mk_buf {
+    uint8_t *p;
+    size_t n, cap;
+} mk_buf;
+
+static inline void *mk_alloc(void *old, size_t n)
+{
+    void *p = realloc(old, n ? n : 1);
+    if (!p) {
+        fprintf(stderr, "mkmodel: out of memory\n");
+        exit(1);
+    }
+    return p;
+}
+
+/* Grows by n bytes and returns the first of them. */
+static inline uint8_t *mk_grow(mk_buf *b, size_t n)
+{
+    if (b->cap - b->n < n) {
+        b->cap = (b->n + n) * 2;
+        b->p = (uint8_t *)mk_alloc(b->p, b->cap);
+    }
+    b->n += n;
+    return b->p + b->n - n;
+}
+
+static inline void mk_bytes(mk_buf *b, const void *p, size_t n)
+{
+    if (n) {
+        memcpy(mk_grow(b, n), p, n);
+    }
+}
+
+static inline void mk_fill(mk_buf *b, int byte, size_t n)
+{
+    if (n) {
+        memset(mk_grow(b, n), byte, n);
+    }
+}
+
+/* The low `size` bytes of v, little-endian on any host. */
+static inline void mk_int(mk_buf *b, uint64_t v, int size)
+{
+    uint8_t *p = mk_grow(b, (size_t)size);
+    for (int i = 0; i < size; i++) {
+        p[i] = (uint8_t)(v >> (8 * i));
+    }
+}
+
+static inline void mk_u8(mk_buf *b, uint32_t v)
+{
+    mk_int(b, v, 1);
+}
+
+static inline void mk_u16(mk_buf *b, uint32_t v)
+{
+    mk_int(b, v, 2);
+}
+
+static inline void mk_u32(mk_buf *b, uint32_t v)
+{
+    mk_int(b, v, 4);
+}
+
+static inline void mk_u64(mk_buf *b, uint64_t v)
+{
+    mk_int(b, v, 8);
+}
+
+static inline void mk_f32(mk_buf *b, float v)
+{
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    mk_u32(b, u);
+}
+
+static inline void mk_f64(mk_buf *b, double v)
+{
+    uint64_t u;
+    memcpy(&u, &v, 8);
+    mk_u64(b, u);
+}
+
+static inline void mk_text(mk_buf *b, const char *text)
+{
+    mk_u64(b, strlen(text));
+    mk_bytes(b, text, strlen(text));
+}
+
+/* --- random numbers and small floats -------------------------------------------------------- */
+
+/* splitmix64 */
+static inline uint64_t mk_rnd(uint64_t *seed)
+{
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* [0,1), 24 bits: the same on every machine. */
+static inline double mk_uniform(uint64_t *seed)
+{
+    return (double)(mk_rnd(seed) >> 40) / 16777216.0;
+}
+
+/* Mean 0, deviation 1; four uniforms are normal enough for weights and need no libm. */
+static inline double mk_normal(uint64_t *seed)
+{
+    double s = -2;
+    for (int i = 0; i < 4; i++) {
+        s += mk_uniform(seed);
+    }
+    return s * 1.7320508075688772;
+}
+
+/* To IEEE half, nearest even; NaN stays NaN. */
+static inline uint16_t mk_half(float v)
+{
+    uint32_t u, sign, mant;
+    int e;
+    memcpy(&u, &v, 4);
+    sign = u >> 16 & 0x8000u;
+    e = (int)(u >> 23 & 255) - 127 + 15;
+    mant = u & 0x7FFFFFu;
+    if (e == 255 - 127 + 15) {
+        return (uint16_t)(sign | 0x7C00u | (mant ? 0x200u : 0));
+    }
+    if (e < -10) {
+        return (uint16_t)sign;
+    }
+    mant |= 0x800000u;
+    int drop = e > 0 ? 13 : 14 - e;
+    uint32_t r = (mant >> drop) + (e > 0 ? (uint32_t)(e - 1) << 10 : 0);
+    uint32_t rest = mant & ((1u << drop) - 1), tie = 1u << (drop - 1);
+    r += rest > tie || (rest == tie && (r & 1));
+    return (uint16_t)(sign | (r > 0x7C00u ? 0x7C00u : r));
+}
+
+/* --- weight types --------------------------------------------------------------------------- */
+
+enum {
+    MK_F32 = 0, MK_F16 = 1, MK_Q4_0 = 2, MK_Q4_1 = 3, MK_Q5_0 = 6, MK_Q5_1 = 7, MK_Q8_0 = 8,
+    MK_Q2_K = 10, MK_Q3_K = 11, MK_Q4_K = 12, MK_Q5_K = 13, MK_Q6_K = 14, MK_IQ4_NL = 20,
+    MK_IQ4_XS = 23, MK_BF16 = 30, MK_MXFP4 = 39
+};
+
+/* A block of random bytes is a valid block but for its scales. `at`: the f16 scale, `min_at`: the
+   f16 minimum, which has to be `min` times the scale for weights of mean 0; -1: none. `unit`: the
+   deviation of random weights with scale 1. */
+typedef struct mk_layout {
+    const char *name;
+    uint32_t id;
+    int items, bytes, at, min_at;
+    double min, unit;
+} mk_layout;
+
+static inline const mk_layout *mk_layout_of(uint32_t id)
+{
+    static const mk_layout table[] = {
+        {"f32", MK_F32, 1, 4, -1, -1, 0, 1},          {"f16", MK_F16, 1, 2, -1, -1, 0, 1},
+        {"bf16", MK_BF16, 1, 2, -1, -1, 0, 1},        {"q4_0", MK_Q4_0, 32, 18, 0, -1, 0, 4.6},
+        {"q4_1", MK_Q4_1, 32, 20, 0, 2, -7.5, 4.6},   {"q5_0", MK_Q5_0, 32, 22, 0, -1, 0, 9.2},
+        {"q5_1", MK_Q5_1, 32, 24, 0, 2, -15.5, 9.2},  {"q8_0", MK_Q8_0, 32, 34, 0, -1, 0, 74},
+        {"q2_k", MK_Q2_K, 256, 84, 80, 82, 1.5, 14},  {"q3_k", MK_Q3_K, 256, 110, 108, -1, 0, 43},
+        {"q4_k", MK_Q4_K, 256, 144, 0, 2, 7.5, 257},  {"q5_k", MK_Q5_K, 256, 176, 0, 2, 15.5, 523},
+        {"q6_k", MK_Q6_K, 256, 210, 208, -1, 0, 1369}, {"iq4_nl", MK_IQ4_NL, 32, 18, 0, -1, 0, 70},
+        {"iq4_xs", MK_IQ4_XS, 256, 136, 0, -1, 0, 1290}, {"mxfp4", MK_MXFP4, 32, 17, 0, -1, 0, 2.8},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (table[i].id == id) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+/* n random weights of the given deviation around mean. */
+static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, double deviation,
+                              uint64_t *seed)
+{
+    const mk_layout *l = mk_layout_of(type);
+    for (size_t i = 0; i < n; i += (size_t)l->items) {
+        if (l->items == 1) {
+            float v = (float)(mean + deviation * mk_normal(seed));
+            uint32_t u;
+            memcpy(&u, &v, 4);
+            mk_int(b, type == MK_F32 ? u : type == MK_F16 ? mk_half(v) : u >> 16, l->bytes);
+            continue;
+        }
+        uint8_t *p = mk_grow(b, (size_t)l->bytes);
+        for (int k = 0; k < l->bytes; k++) {
+            p[k] = (uint8_t)(mk_rnd(seed) >> 56);
+        }
+        double d = deviation / l->unit * (0.7 + 0.6 * mk_uniform(seed));
+        if (type == MK_MXFP4) {
+            /* a power of two: exponent plus 127 */
+            p[0] = (uint8_t)(127 + (int)floor(log2(d) + 0.5));
+            continue;
+        }
+        uint16_t h = mk_half((float)d), m = mk_half((float)(d * l->min));
+        p[l->at] = (uint8_t)h;
+        p[l->at + 1] = (uint8_t)(h >> 8);
+        if (l->min_at >= 0) {
+            p[l->min_at] = (uint8_t)m;
+            p[l->min_at + 1] = (uint8_t)(m >> 8);
+        }
+    }
+}
+
+/* --- files ---------------------------------------------------------------------------------- */
+
+enum { MK_KEYS = 64, MK_TENSORS = 64 };
+
+enum {
+    MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_U32, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING,
+    MK_V_ARRAY, MK_V_U64, MK_V_I64, MK_V_F64
+};
+
+typedef struct mk_key {
+    mk_buf name, value;   /* value: as written, after the type           */
+    uint64_t name_bytes;  /* the length written; normally name.n         */
+    uint32_t type;
+} mk_key;
+
+typedef struct mk_tensor {
+    char name[80];
+    uint32_t n_dims;      /* as written                                  */
+    int n_ne;             /* how many of ne are written                  */
+    uint64_t ne[8];
+    uint32_t type;
+    int own_offset;       /* 1: offset is written as it is, else set     */
+    uint64_t offset;
+    mk_buf data;
+} mk_tensor;
+
+typedef struct mk_file {
+    uint32_t version, align;              /* align: of the data; the key is separate        */
+    int own_counts;                       /* 1: n_tensors and n_kv below are written        */
+    uint64_t n_tensors, n_kv;
+    size_t keys, tensors;
+    size_t data_at;                       /* set by mk_emit: where tensor data begins       */
+    mk_key key[MK_KEYS];
+    mk_tensor tensor[MK_TENSORS];
+} mk_file;
+
+static inline void mk_free(mk_file *f)
+{
+    for (size_t i = 0; i < f->keys; i++) {
+        free(f->key[i].name.p);
+        free(f->key[i].value.p);
+    }
+    for (size_t i = 0; i < f->tensors; i++) {
+        free(f->tensor[i].data.p);
+    }
+    free(f);
+}
+
+static inline mk_file *mk_new(void)
+{
+    mk_file *f = (mk_file *)mk_alloc(NULL, sizeof *f);
+    memset(f, 0, sizeof *f);
+    f->version = 3;
+    f->align = 32;
+    return f;
+}
+
+static inline mk_key *mk_find(mk_file *f, const char *name)
+{
+    for (size_t i = 0; i < f->keys; i++) {
+        if (f->key[i].name.n == strlen(name) && !memcmp(f->key[i].name.p, name, strlen(name))) {
+            return &f->key[i];
+        }
+    }
+    return NULL;
+}
+
+/* One more key, even if there is one of that name; the caller appends its value. */
+static inline mk_buf *mk_add(mk_file *f, const char *name, uint32_t type)
+{
+    mk_key *k = &f->key[f->keys++];
+    memset(k, 0, sizeof *k);
+    mk_bytes(&k->name, name, strlen(name));
+    k->name_bytes = strlen(name);
+    k->type = type;
+    return &k->value;
+}
+
+/* Sets a key anew, in its old place if there is one; the caller appends its value. */
+static inline mk_buf *mk_set(mk_file *f, const char *name, uint32_t type)
+{
+    mk_key *k = mk_find(f, name);
+    if (!k) {
+        return mk_add(f, name, type);
+    }
+    k->type = type;
+    k->value.n = 0;
+    return &k->value;
+}
+
+static inline void mk_set_u32(mk_file *f, const char *name, uint32_t v)
+{
+    mk_u32(mk_set(f, name, MK_V_U32), v);
+}
+
+static inline void mk_set_f32(mk_file *f, const char *name, float v)
+{
+    mk_f32(mk_set(f, name, MK_V_F32), v);
+}
+
+static inline void mk_set_bool(mk_file *f, const char *name, int v)
+{
+    mk_u8(mk_set(f, name, MK_V_BOOL), (uint32_t)v);
+}
+
+static inline void mk_set_text(mk_file *f, const char *name, const char *v)
+{
+    mk_text(mk_set(f, name, MK_V_STRING), v);
+}
+
+/* Begins an array of n items; the caller appends them. */
+static inline mk_buf *mk_set_array(mk_file *f, const char *name, uint32_t item, uint64_t n)
+{
+    mk_buf *b = mk_set(f, name, MK_V_ARRAY);
+    mk_u32(b, item);
+    mk_u64(b, n);
+    return b;
+}
+
+static inline void mk_remove(mk_file *f, const char *name)
+{
+    mk_key *k = mk_find(f, name);
+    if (k) {
+        free(k->name.p);
+        free(k->value.p);
+        memmove(k, k + 1, (size_t)(f->key + --f->keys - k) * sizeof *k);
+    }
+}
+
+static inline mk_tensor *mk_find_tensor(mk_file *f, const char *name)
+{
+    for (size_t i = 0; i < f->tensors; i++) {
+        if (!strcmp(f->tensor[i].name, name)) {
+            return &f->tensor[i];
+        }
+    }
+    return NULL;
+}
+
+/* Appends a tensor of one (ne1 0) or two dimensions with random weights. */
+static inline mk_tensor *mk_add_tensor(mk_file *f, const char *name, uint32_t type, uint64_t ne0,
+                                       uint64_t ne1, double mean, double deviation, uint64_t *seed)
+{
+    mk_tensor *t = &f->tensor[f->tensors++];
+    memset(t, 0, sizeof *t);
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->type = type;
+    t->n_ne = ne1 ? 2 : 1;
+    t->n_dims = (uint32_t)t->n_ne;
+    t->ne[0] = ne0;
+    t->ne[1] = ne1;
+    mk_weights(&t->data, type, (size_t)(ne0 * (ne1 ? ne1 : 1)), mean, deviation, seed);
+    return t;
+}
+
+static inline void mk_remove_tensor(mk_file *f, const char *name)
+{
+    mk_tensor *t = mk_find_tensor(f, name);
+    if (t) {
+        free(t->data.p);
+        memmove(t, t + 1, (size_t)(f->tensor + --f->tensors - t) * sizeof *t);
+    }
+}
+
+/* The file's bytes, in an allocation of just that size: the caller frees it. */
+static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
+{
+    mk_buf b = {0};
+    uint64_t offset = 0;
+    mk_bytes(&b, "GGUF", 4);
+    mk_u32(&b, f->version);
+    mk_u64(&b, f->own_counts ? f->n_tensors : f->tensors);
+    mk_u64(&b, f->own_counts ? f->n_kv : f->keys);
+    for (size_t i = 0; i < f->keys; i++) {
+        mk_u64(&b, f->key[i].name_bytes);
+        mk_bytes(&b, f->key[i].name.p, f->key[i].name.n);
+        mk_u32(&b, f->key[i].type);
+        mk_bytes(&b, f->key[i].value.p, f->key[i].value.n);
+    }
+    for (size_t i = 0; i < f->tensors; i++) {
+        mk_tensor *t = &f->tensor[i];
+        mk_text(&b, t->name);
+        mk_u32(&b, t->n_dims);
+        for (int d = 0; d < t->n_ne; d++) {
+            mk_u64(&b, t->ne[d]);
+        }
+        mk_u32(&b, t->type);
+        t->offset = t->own_offset ? t->offset : offset;
+        mk_u64(&b, t->offset);
+        offset += (t->data.n + f->align - 1) / f->align * f->align;
+    }
+    f->data_at = (b.n + f->align - 1) / f->align * f->align;
+    for (size_t i = 0; i < f->tensors; i++) {
+        mk_fill(&b, 0, (f->align - b.n % f->align) % f->align);
+        mk_bytes(&b, f->tensor[i].data.p, f->tensor[i].data.n);
+    }
+    mk_fill(&b, 0, (f->align - b.n % f->align) % f->align);
+    *bytes = b.n;
+    return (uint8_t *)mk_alloc(b.p, b.n);
+}
+
+/* --- llama models --------------------------------------------------------------------------- */
+
+/* All zero: a tied F32 model with a SentencePiece vocabulary. */
+typedef struct mk_options {
+    int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64                  */
+    int n_vocab;     /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
+    int n_ctx;       /* 0: 256                                                                   */
+    int untied, bpe;
+    const char *pre; /* of BPE; NULL: "gpt-2"                                                    */
+    uint32_t embd, qkv, attn_output, ffn_up, ffn_down, head; /* weight types                     */
+    uint64_t seed;
+} mk_options;
+
+/* UTF-8 of a code point below 0x800. */
+static inline int mk_utf8(char *out, int cp)
+{
+    int n = 0;
+    if (cp >= 0x80) {
+        out[n++] = (char)(0xC0 | cp >> 6);
+        cp = 0x80 | (cp & 63);
+    }
+    out[n++] = (char)cp;
+    out[n] = 0;
+    return n;
+}
+
+/* Byte-level BPE spells each byte as a printable character: itself where it is one, else the next
+   free code point from 256 on. */
+static inline int mk_byte_char(int byte)
+{
+    int next = 256;
+    for (int i = 0;; i++) {
+        int plain = (i > 32 && i < 127) || (i > 160 && i < 256 && i != 173);
+        if (i == byte) {
+            return plain ? i : next;
+        }
+        next += !plain;
+    }
+}
+
+#define MK_SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
+
+static inline void mk_spm(mk_file *f, int n_vocab)
+{
+    static const char *const words[] = {
+        MK_SPACE "t", "he", "in", MK_SPACE "a", "er", "on", MK_SPACE "the", MK_SPACE "s", "re",
+        "nd", MK_SPACE "and", "ou", MK_SPACE MK_SPACE, "ing", MK_SPACE, "e", "t", "a", "o", "i",
+        "n", "s", "h", "r", "d", "l", "u", "c", "m", "w", "g", "y", ".", ",", "\xC3\xA9",
+        "\xE4\xB8\xAD", "\xF0\x9F\x98\x80",
+    };
+    const int n_words = (int)(sizeof words / sizeof words[0]);
+    int bytes = n_vocab >= 300 ? 256 : n_vocab >= 160 ? 128 : 0;
+    char text[32];
+    mk_buf *tokens = mk_set_array(f, "tokenizer.ggml.tokens", MK_V_STRING, (uint64_t)n_vocab);
+    mk_buf *scores = mk_set_array(f, "tokenizer.ggml.scores", MK_V_F32, (uint64_t)n_vocab);
+    mk_buf *types = mk_set_array(f, "tokenizer.ggml.token_type", MK_V_I32, (uint64_t)n_vocab);
+    for (int i = 0; i < n_vocab; i++) {
+        int word = i - 3 - bytes, type = i == 0 ? 2 : i < 3 ? 3 : word < 0 ? 6 : 1;
+        snprintf(text, sizeof text, "<extra_%d>", i);
+        if (i < 3) {
+            snprintf(text, sizeof text, "%s", i == 0 ? "<unk>" : i == 1 ? "<s>" : "</s>");
+        } else if (word < 0) {
+            snprintf(text, sizeof text, "<0x%02X>", i - 3);
+        } else if (word < n_words) {
+            snprintf(text, sizeof text, "%s", words[word]);
+        }
+        mk_text(tokens, text);
+        mk_f32(scores, word < 0 ? 0.0f : -(float)word);
+        mk_u32(types, (uint32_t)(word >= n_words ? 5 : type));
+    }
+    mk_set_text(f, "tokenizer.ggml.model", "llama");
+    mk_set_u32(f, "tokenizer.ggml.bos_token_id", 1);
+    mk_set_u32(f, "tokenizer.ggml.eos_token_id", 2);
+    mk_set_u32(f, "tokenizer.ggml.unknown_token_id", 0);
+    mk_set_bool(f, "tokenizer.ggml.add_bos_token", 1);
+}
+
+static inline void mk_bpe(mk_file *f, int n_vocab, const char *pre)
+{
+    /* U+0120 is the space, U+010A the line feed */
+    static const char *const merges[] = {
+        "t h", "h e", "\xC4\xA0 t", "\xC4\xA0t he", "i n", "a n", "an d", "\xC4\xA0 and",
+        "\xC4\xA0 a", "e r", "o u", "in g", "\xC4\xA0 \xC4\xA0",
+        "\xC4\xA0\xC4\xA0 \xC4\xA0\xC4\xA0", "\xC4\x8A \xC4\x8A", "1 2", "12 3", "l l",
+        "' ll", "\xC3\x83 \xC2\xA9",
+    };
+    const int n_merges = (int)(sizeof merges / sizeof merges[0]);
+    char text[32];
+    mk_buf *b = mk_set_array(f, "tokenizer.ggml.tokens", MK_V_STRING, (uint64_t)n_vocab);
+    mk_buf *types = mk_set_array(f, "tokenizer.ggml.token_type", MK_V_I32, (uint64_t)n_vocab);
+    for (int i = 0; i < n_vocab; i++) {
+        snprintf(text, sizeof text, "<extra_%d>", i);
+        if (i < 256) {
+            mk_utf8(text, mk_byte_char(i));
+        } else if (i < 256 + n_merges) {
+            const char *space = strchr(merges[i - 256], ' ');
+            snprintf(text, sizeof text, "%.*s%s", (int)(space - merges[i - 256]), merges[i - 256],
+                     space + 1);
+        } else if (i == 256 + n_merges) {
+            snprintf(text, sizeof text, "<|endoftext|>");
+        }
+        mk_text(b, text);
+        mk_u32(types, i < 256 + n_merges ? 1 : i == 256 + n_merges ? 3 : 5);
+    }
+    b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, (uint64_t)n_merges);
+    for (int i = 0; i < n_merges; i++) {
+        mk_text(b, merges[i]);
+    }
+    mk_set_text(f, "tokenizer.ggml.model", "gpt2");
+    mk_set_text(f, "tokenizer.ggml.pre", pre);
+    mk_set_u32(f, "tokenizer.ggml.bos_token_id", (uint32_t)(256 + n_merges));
+    mk_set_u32(f, "tokenizer.ggml.eos_token_id", (uint32_t)(256 + n_merges));
+}
+
+static inline int mk_or(int v, int otherwise)
+{
+    return v ? v : otherwise;
+}
+
+static inline mk_file *mk_llama(const mk_options *o)
+{
+    mk_file *f = mk_new();
+    uint64_t seed = o->seed + 1;
+    int layers = mk_or(o->n_layer, 2), vocab = mk_or(o->n_vocab, 320);
+    int heads = mk_or(o->n_head, 4), kv_heads = mk_or(o->n_kv_head, 2), c = mk_or(o->d_head, 8);
+    uint64_t d = (uint64_t)mk_or(o->d_model, 32), ffn = (uint64_t)mk_or(o->d_ffn, 64);
+    uint64_t q = (uint64_t)(heads * c), kv = (uint64_t)(kv_heads * c);
+    double s_d = 1 / sqrt((double)d), s_q = 1 / sqrt((double)q), s_f = 1 / sqrt((double)ffn);
+    char name[80];
+
+    mk_set_text(f, "general.architecture", "llama");
+    mk_set_text(f, "general.name", "random");
+    mk_set_u32(f, "llama.vocab_size", (uint32_t)vocab);
+    mk_set_u32(f, "llama.context_length", (uint32_t)mk_or(o->n_ctx, 256));
+    mk_set_u32(f, "llama.embedding_length", (uint32_t)d);
+    mk_set_u32(f, "llama.block_count", (uint32_t)layers);
+    mk_set_u32(f, "llama.feed_forward_length", (uint32_t)ffn);
+    mk_set_u32(f, "llama.attention.head_count", (uint32_t)heads);
+    mk_set_u32(f, "llama.attention.head_count_kv", (uint32_t)kv_heads);
+    mk_set_u32(f, "llama.attention.key_length", (uint32_t)c);
+    mk_set_u32(f, "llama.attention.value_length", (uint32_t)c);
+    mk_set_u32(f, "llama.rope.dimension_count", (uint32_t)c);
+    mk_set_f32(f, "llama.rope.freq_base", 10000);
+    mk_set_f32(f, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    if (o->bpe) {
+        mk_bpe(f, vocab, o->pre ? o->pre : "gpt-2");
+    } else {
+        mk_spm(f, vocab);
+    }
+
+    mk_add_tensor(f, "token_embd.weight", o->embd, d, (uint64_t)vocab, 0, s_d, &seed);
+    for (int i = 0; i < layers; i++) {
+        const struct {
+            const char *name;
+            uint32_t type;
+            uint64_t ne0, ne1;
+            double deviation;
+        } w[] = {
+            {"attn_norm", MK_F32, d, 0, 0.1}, {"attn_q", o->qkv, d, q, s_d},
+            {"attn_k", o->qkv, d, kv, s_d},   {"attn_v", o->qkv, d, kv, s_d},
+            {"attn_output", o->attn_output, q, d, s_q},
+            {"ffn_norm", MK_F32, d, 0, 0.1},  {"ffn_gate", o->ffn_up, d, ffn, s_d},
+            {"ffn_up", o->ffn_up, d, ffn, s_d}, {"ffn_down", o->ffn_down, ffn, d, s_f},
+        };
+        for (size_t k = 0; k < sizeof w / sizeof w[0]; k++) {
+            snprintf(name, sizeof name, "blk.%d.%s.weight", i, w[k].name);
+            mk_add_tensor(f, name, w[k].type, w[k].ne0, w[k].ne1, w[k].ne1 ? 0 : 1,
+                          w[k].deviation, &seed);
+        }
+    }
+    mk_add_tensor(f, "output_norm.weight", MK_F32, d, 0, 1, 0.1, &seed);
+    if (o->untied) {
+        mk_add_tensor(f, "output.weight", o->head, d, (uint64_t)vocab, 0, 2 * s_d, &seed);
+    }
+    return f;
+}
+
+/* --- a heap that counts ---------------------------------------------------------------------- */
+
+/* Functions for flash_allocator: user is an mk_heap. Fresh memory is filled with rubbish; bytes
+   past the end are watched; sizes are checked on release. */
+typedef struct mk_heap {
+    long fail_at;       /* the acquisition that fails, counted from 0; negative: none */
+    long count;         /* acquisitions so far                                        */
+    long live, errors;  /* blocks out; wrong sizes, alignments and overruns seen      */
+    size_t bytes;       /* out now                                                    */
+    size_t total;       /* ever acquired                                              */
+    size_t largest;     /* ever asked for at once                                     */
+} mk_heap;
+
+enum { MK_HEAP_HEAD = 64 + 16, MK_HEAP_TAIL = 16 };
+
+static inline void *mk_heap_acquire(void *user, size_t bytes, size_t align)
+{
+    mk_heap *h = (mk_heap *)user;
+    uint8_t *raw, *p;
+    h->largest = bytes > h->largest ? bytes : h->largest;
+    h->errors += align == 0 || (align & (align - 1)) || align > 64;
+    if (h->count++ == h->fail_at || bytes > (size_t)1 << 30) {
+        return NULL;
+    }
+    raw = (uint8_t *)mk_alloc(NULL, bytes + MK_HEAP_HEAD + MK_HEAP_TAIL);
+    p = raw + MK_HEAP_HEAD - ((uintptr_t)raw + MK_HEAP_HEAD) % 64;
+    memcpy(p - 16, &bytes, sizeof bytes);
+    memcpy(p - 8, &raw, sizeof raw);
+    memset(p, 0xCD, bytes);
+    memset(p + bytes, 0xA5, MK_HEAP_TAIL);
+    h->live++;
+    h->bytes += bytes;
+    h->total += bytes;
+    return p;
+}
+
+static inline void mk_heap_release(void *user, void *ptr, size_t bytes)
+{
+    mk_heap *h = (mk_heap *)user;
+    uint8_t *p = (uint8_t *)ptr, *raw;
+    size_t had;
+    memcpy(&had, p - 16, sizeof had);
+    memcpy(&raw, p - 8, sizeof raw);
+    h->errors += had != bytes;
+    for (int i = 0; i < MK_HEAP_TAIL; i++) {
+        h->errors += p[had + (size_t)i] != 0xA5;
+    }
+    h->live--;
+    h->bytes -= had;
+    memset(p, 0xDD, had);
+    free(raw);
+}
+
+#endif

@@ -1,0 +1,64 @@
+// Compares what flash computes with what llama.cpp computes; exit code 1 if they differ.
+//   node peer_compare.mjs probs NAME FLASH.jsonl PEER.jsonl TOLERANCE
+//   node peer_compare.mjs perplexity PEER_DIR MODEL.gguf IDS.txt WINDOW "flash's line"
+import fs from "node:fs";
+import path from "node:path";
+import {pathToFileURL} from "node:url";
+
+const [what, ...args] = process.argv.slice(2);
+const lines = (file) => fs.readFileSync(file, "utf8").split("\n").filter((l) => l.startsWith("{"))
+    .map((l) => JSON.parse(l));
+
+// Where the peer's best is ahead of its second by more than the tolerance, the best must agree.
+function probs(name, flashFile, peerFile, tolerance) {
+    const flash = lines(flashFile), peer = lines(peerFile);
+    if (!flash.length || flash.length !== peer.length) {
+        console.log(`${name}: ${flash.length} positions against ${peer.length}`);
+        return false;
+    }
+    let worst = 0, at = 0, sure = 0, wrong = 0, same = 0;
+    flash.forEach((f, i) => {
+        const p = peer[i], ours = new Map(f.top), theirs = new Map(p.top);
+        if (f.token !== p.token || f.pos !== p.pos) wrong++;
+        for (const id of new Set([...ours.keys(), ...theirs.keys()])) {
+            const d = Math.abs((ours.get(id) ?? 0) - (theirs.get(id) ?? 0));
+            if (!(d <= worst)) [worst, at] = [d, i];
+        }
+        const equal = f.top[0][0] === p.top[0][0];
+        same += equal;
+        if (p.top[0][1] - (p.top[1]?.[1] ?? 0) > tolerance) {
+            sure++;
+            wrong += !equal;
+        }
+    });
+    console.log(`${name}: ${flash.length} positions, largest difference ${worst.toExponential(2)}` +
+        ` (position ${at}), best equal at ${same}, at ${sure - wrong} of the ${sure} with a margin`);
+    return wrong === 0 && worst <= tolerance;
+}
+
+// The windows of `flash perplexity`: BOS and WINDOW-1 tokens each, all but the first scored.
+async function perplexity(dir, file, idsFile, window, line) {
+    const {open} = await import(pathToFileURL(path.resolve(dir, "peer.mjs")));
+    const {model} = await open(["", "", path.resolve(file)]);
+    const ids = fs.readFileSync(idsFile, "utf8").trim().split(/\s+/).map(Number);
+    const context = await model.createContext({contextSize: window + 8, batchSize: 512, threads: 1});
+    const sequence = context.getSequence(), options = {temperature: 1, topK: 0, topP: 1, minP: 0};
+    let sum = 0, n = 0;
+    for (let i = 0; i < ids.length; i += window - 1) {
+        const tokens = [model.tokens.bos, ...ids.slice(i, i + window - 1)];
+        await sequence.clearHistory();
+        const out = await sequence.controlledEvaluate(tokens.map((t, k) =>
+            k + 1 < tokens.length ? [t, {generateNext: {probabilities: true, options}}] : t));
+        for (let k = 0; k + 1 < tokens.length; k++, n++)
+            sum -= Math.log(out[k].next.probabilities.get(tokens[k + 1]));
+    }
+    const theirs = Math.exp(sum / n), ours = Number(/perplexity ([0-9.]+)/.exec(line)?.[1]);
+    const apart = Math.abs(ours / theirs - 1);
+    console.log(`peer: perplexity ${theirs.toFixed(4)} over ${n} tokens; flash differs by ` +
+        `${(apart * 100).toFixed(4)} %`);
+    return apart <= 1e-3;
+}
+
+const good = what === "probs" ? probs(args[0], args[1], args[2], Number(args[3]))
+    : await perplexity(args[0], args[1], args[2], Number(args[3]), args[4]);
+process.exit(good ? 0 : 1);

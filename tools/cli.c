@@ -1,0 +1,310 @@
+/* cli.c - shared helpers of the subcommands, see cli.h. */
+#define _POSIX_C_SOURCE 200809L /* fileno, isatty */
+#include "cli.h"
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifdef _WIN32
+#  include <fcntl.h>
+#  include <io.h>
+#  define isatty _isatty
+#  define fileno _fileno
+#else
+#  include <unistd.h>
+#endif
+
+static const char *cli_command = "";
+
+static void cli_die(int status, const char *format, va_list args)
+{
+    fflush(stdout);
+    fprintf(stderr, "flash %s: ", cli_command);
+    vfprintf(stderr, format, args);
+    if (status == 2)
+        fprintf(stderr, " (see flash %s --help)", cli_command);
+    fputc('\n', stderr);
+    exit(status);
+}
+
+void cli_fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    cli_die(1, format, args);
+}
+
+void cli_fail_file(const char *path, const flash_error *err)
+{
+    if (strncmp(err->text, path, strlen(path))) /* a file that cannot be read is named already */
+        cli_fail("%s: %s", path, err->text);
+    cli_fail("%s", err->text);
+}
+
+void cli_usage(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    cli_die(2, format, args);
+}
+
+void cli_log(void *user, int level, const char *text)
+{
+    (void)user;
+    if (level > 0)
+        fprintf(stderr, "flash %s: warning: %s\n", cli_command, text);
+}
+
+/* ---- options --------------------------------------------------------------- */
+
+static void cli_help(const cli_option *o, const char *notes)
+{
+    printf("usage: flash %s MODEL [options]\n\n", cli_command);
+    for (; o->name; o++) {
+        printf("  %s %-*s  %s", o->name, (int)(20 - strlen(o->name)), o->value ? o->value : "",
+               o->about);
+        if (o->kind == CLI_ISA)
+            for (int i = FLASH_ISA_AUTO + 1; i < FLASH_ISA_COUNT; i++)
+                printf(" %s", flash_isa_name((flash_isa)i));
+        putchar('\n');
+    }
+    printf("\n%s", notes);
+    exit(0);
+}
+
+static void cli_set(const cli_option *o, const char *text)
+{
+    char *end = NULL;
+    double number = 0;
+    errno = 0;
+    switch (o->kind) {
+    case CLI_FLAG:
+        *(int *)o->to = 1;
+        return;
+    case CLI_TEXT:
+        *(const char **)o->to = text;
+        return;
+    case CLI_ISA:
+        *(flash_isa *)o->to = flash_isa_parse(text);
+        if (*(flash_isa *)o->to == FLASH_ISA_COUNT)
+            cli_usage("%s %s: there is no such instruction set", o->name, text);
+        return;
+    case CLI_FLOAT:
+        number = strtod(text, &end);
+        break;
+    case CLI_INT:
+    case CLI_SEED: {
+        unsigned long long whole = strtoull(text, &end, 10);
+        if (*text < '0' || *text > '9') /* strtoull reads "-1" as a large number */
+            end = NULL;
+        number = (double)whole;
+        if (o->kind == CLI_SEED)
+            *(uint64_t *)o->to = whole;
+        break;
+    }
+    }
+    if (!end || end == text || *end || errno || !(number >= o->lo && number <= o->hi))
+        cli_usage("%s %s: want a%s number from %.15g to %.15g", o->name, text,
+                  o->kind == CLI_FLOAT ? "" : " whole", o->lo, o->hi);
+    if (o->kind == CLI_FLOAT)
+        *(float *)o->to = (float)number;
+    else if (o->kind == CLI_INT)
+        *(int *)o->to = (int)number;
+}
+
+const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes)
+{
+    const char *model = NULL;
+    cli_command = argv[0];
+    for (int i = 1; i < argc; i++) {
+        const cli_option *o = options;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+            cli_help(options, notes);
+        while (o->name && strcmp(o->name, argv[i]))
+            o++;
+        if (o->name && o->kind != CLI_FLAG && i + 1 == argc)
+            cli_usage("%s needs %s", o->name, o->value);
+        if (o->name)
+            cli_set(o, o->kind == CLI_FLAG ? NULL : argv[++i]);
+        else if (argv[i][0] == '-' && argv[i][1])
+            cli_usage("unknown option %s", argv[i]);
+        else if (model)
+            cli_usage("one MODEL, not %s and %s", model, argv[i]);
+        else
+            model = argv[i];
+    }
+    if (!model)
+        cli_usage("which MODEL?");
+    return model;
+}
+
+/* ---- files and terminals ----------------------------------------------------- */
+
+char *cli_read(const char *path, size_t *bytes)
+{
+    int from_stdin = !path || !strcmp(path, "-");
+    FILE *f = from_stdin ? stdin : fopen(path, "rb");
+    size_t cap = 1 << 16, n = 0, got;
+    if (!f)
+        cli_fail("cannot open %s: %s", path, strerror(errno));
+    char *text = malloc(cap);
+    if (from_stdin)
+        cli_binary(f);
+    while (text && (got = fread(text + n, 1, cap - n - 1, f)) > 0) {
+        n += got;
+        if (n + 1 == cap) {
+            char *more = cap > SIZE_MAX / 2 ? NULL : realloc(text, cap *= 2);
+            if (!more)
+                free(text);
+            text = more;
+        }
+    }
+    if (!text)
+        cli_fail("out of memory while reading %s", from_stdin ? "standard input" : path);
+    if (ferror(f))
+        cli_fail("cannot read %s: %s", from_stdin ? "standard input" : path, strerror(errno));
+    if (!from_stdin)
+        fclose(f);
+    text[n] = 0;
+    *bytes = n;
+    return text;
+}
+
+int cli_is_terminal(FILE *f)
+{
+    return isatty(fileno(f));
+}
+
+void cli_binary(FILE *f)
+{
+#ifdef _WIN32
+    _setmode(_fileno(f), _O_BINARY);
+#else
+    (void)f;
+#endif
+}
+
+const char *cli_size(uint64_t bytes, char text[24])
+{
+    static const char unit[] = "BKMGTPE";
+    double x = (double)bytes;
+    int u = 0;
+    for (; x >= 1000 && u < 6; u++)
+        x /= 1024;
+    if (u)
+        snprintf(text, 24, "%.3g %ciB", x, unit[u]);
+    else
+        snprintf(text, 24, "%d B", (int)bytes);
+    return text;
+}
+
+void cli_progress(const char *what, double done, double total)
+{
+    static time_t begun, shown; /* whole seconds: a line a second is enough */
+    time_t now = time(NULL);
+    if (done <= 0) {
+        begun = shown = now;
+    } else if (done >= total) {
+        if (shown != begun)
+            fprintf(stderr, "\r%40s\r", "");
+        shown = begun;
+    } else if (now != shown && difftime(now, begun) > 2 && cli_is_terminal(stderr)) {
+        double left = difftime(now, begun) * (total - done) / done;
+        fprintf(stderr, "\r%s: %3.0f %%, %.0f:%02.0f left   ", what, 100 * done / total,
+                floor(left / 60), floor(fmod(left, 60)));
+        shown = now;
+    }
+}
+
+/* ---- models ------------------------------------------------------------------ */
+
+flash_model *cli_load(const flash_model_desc *desc)
+{
+    flash_model_desc d = *desc;
+    flash_model *m;
+    flash_error err;
+    d.host.log = cli_log;
+    if (flash_model_load(&m, &d, &err))
+        cli_fail_file(d.source.path, &err);
+    return m;
+}
+
+flash_session *cli_session(const flash_model *m, const flash_session_desc *desc)
+{
+    flash_session *s;
+    char size[24];
+    flash_status st = flash_session_create(&s, m, desc);
+    if (st == FLASH_E_MEMORY)
+        cli_fail("no memory for a session of %s; try a smaller context (-c)",
+                 cli_size(flash_session_memory(m, desc), size));
+    if (st)
+        cli_fail("cannot start a session: %s", flash_status_text(st));
+    return s;
+}
+
+int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+                      size_t *n)
+{
+    size_t cap = bytes + 16; /* enough unless a space costs several tokens */
+    int32_t *ids = NULL;
+    flash_status st = FLASH_E_RANGE;
+    for (int pass = 0; pass < 2 && st == FLASH_E_RANGE; pass++, cap = *n) {
+        free(ids);
+        ids = cap > SIZE_MAX / sizeof *ids ? NULL : malloc(cap * sizeof *ids);
+        st = ids ? flash_tokenize(m, text, bytes, flags, ids, cap, n) : FLASH_E_MEMORY;
+    }
+    if (st)
+        cli_fail("cannot tokenise: %s", flash_status_text(st));
+    return ids;
+}
+
+int32_t *cli_ids(const flash_model *m, const char *text, size_t *n)
+{
+    static const char gap[] = " \t\r\n,";
+    int32_t *ids = malloc((strlen(text) / 2 + 1) * sizeof *ids);
+    flash_value v = {0};
+    if (!ids)
+        cli_fail("out of memory");
+    flash_gguf_find(flash_model_gguf(m), "tokenizer.ggml.tokens", &v);
+    for (*n = 0; *(text += strspn(text, gap)); ) {
+        char *end;
+        unsigned long id = strtoul(text, &end, 10);
+        if (*text < '0' || *text > '9' || (*end && !strchr(gap, *end)))
+            cli_fail("\"%.*s\" is no token id", (int)strcspn(text, gap), text);
+        if (id >= v.count)
+            cli_fail("token %.*s is outside the vocabulary of %lu", (int)(end - text), text,
+                     (unsigned long)v.count);
+        ids[(*n)++] = (int32_t)id;
+        text = end;
+    }
+    return ids;
+}
+
+void cli_logits(flash_session *s, const flash_model *m, const int32_t *ids, size_t n,
+                cli_each *each, void *user)
+{
+    int V = flash_model_arch(m)->n_vocab, first, rows;
+    flash_status st;
+    flash_session_reset(s);
+    st = flash_session_feed(s, ids, n);
+    while (st >= 0 && flash_session_pending(s)) {
+        st = flash_session_step(s, NULL);
+        const float *logits = flash_session_chunk_logits(s, &first, &rows);
+        for (int r = 0; logits && r < rows; r++, logits += V) {
+            double max = logits[0], sum = 0;
+            for (int i = 1; i < V; i++)
+                max = logits[i] > max ? logits[i] : max;
+            for (int i = 0; i < V; i++)
+                sum += exp(logits[i] - max);
+            if (!(sum >= 1 && sum <= V)) /* NaN or infinite */
+                cli_fail("the logits at position %d are no numbers: the weights are damaged",
+                         first + r);
+            each(user, first + r, logits, max + log(sum));
+        }
+    }
+    if (st < 0)
+        cli_fail("cannot run the model: %s", flash_status_text(st));
+}

@@ -1,0 +1,86 @@
+/* cli.h - what the subcommands of flash share: options, files, errors, progress. */
+#ifndef FLASH_CLI_H
+#define FLASH_CLI_H
+
+#include "../flash.h"
+#include <stdio.h>
+
+/* One list: prototypes, dispatch and `flash help` come from it. cmd_X is in cmd_X.c and returns the
+   exit status. */
+#define CLI_COMMANDS(X) \
+    X(run,        "write text: continue a prompt, or begin one") \
+    X(info,       "what a GGUF file is, and the memory it needs") \
+    X(tokenize,   "text to token ids, and back") \
+    X(probs,      "the most probable next tokens at every position, as JSON lines") \
+    X(perplexity, "how well a model predicts a text")
+
+#define CLI_X(name, about) int cmd_##name(int argc, char **argv);
+CLI_COMMANDS(CLI_X)
+#undef CLI_X
+
+typedef enum cli_kind {
+    CLI_FLAG,  /* int, set to 1 */
+    CLI_INT,   /* int           */
+    CLI_FLOAT, /* float         */
+    CLI_SEED,  /* uint64_t      */
+    CLI_TEXT,  /* const char *  */
+    CLI_ISA    /* flash_isa     */
+} cli_kind;
+
+/* One option. A table of them ends with {0}; parsing, checks and --help read it. */
+typedef struct cli_option {
+    const char *name, *value;   /* "-n", "N"; value NULL for a flag         */
+    cli_kind    kind;
+    void       *to;
+    double      lo, hi;         /* of numbers, both allowed                 */
+    const char *about;
+} cli_option;
+
+/* The options that several commands have. */
+#define CLI_PRE_OPTION(md) \
+    {"--any-pretokenizer", NULL, CLI_FLAG, &(md).any_pretokenizer, 0, 0, \
+     "read an unknown pre-tokenizer as \"default\", with a warning"}
+#define CLI_RUN_OPTIONS(md, sd) \
+    {"-t", "THREADS", CLI_INT, &(sd).threads, 1, 1024, "threads (1)"}, \
+    {"--isa", "NAME", CLI_ISA, &(md).isa, 0, 0, "instruction set (the best here):"}, \
+    CLI_PRE_OPTION(md)
+
+/* Parses argv[1..] after the table and returns MODEL, the only other argument. --help prints the
+   table and notes and exits 0, usage errors exit 2. All messages name argv[0] from here on. */
+const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes);
+
+/* One line on stderr, "flash COMMAND: ...", and exit: 1, or 2 for a wrong command line. */
+void cli_fail(const char *format, ...);
+void cli_usage(const char *format, ...);
+void cli_fail_file(const char *path, const flash_error *err);
+/* The library's warnings, one line each on stderr: a flash_host.log. */
+void cli_log(void *user, int level, const char *text);
+
+/* Whole file, or stdin for NULL and "-"; [*bytes] and a NUL, the caller frees it. */
+char *cli_read(const char *path, size_t *bytes);
+int   cli_is_terminal(FILE *f);
+/* Keeps \n as it is where the system would turn it into \r\n. */
+void  cli_binary(FILE *f);
+/* "1.13 MiB" in text, which it returns. */
+const char *cli_size(uint64_t bytes, char text[24]);
+/* "what: 40 %, 0:12 left" on stderr, if that is a terminal and more than 2 [s] have passed since
+   done was 0; rewritten once a second, wiped when done reaches total. */
+void  cli_progress(const char *what, double done, double total);
+
+/* These fail with the file's name and the reason. */
+flash_model   *cli_load(const flash_model_desc *desc);
+flash_session *cli_session(const flash_model *m, const flash_session_desc *desc);
+/* Token ids of text, [*n], the caller frees them. */
+int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
+                      size_t *n);
+/* Ids in decimal, separated by white space or commas: [*n], each in the vocabulary of m; the caller
+   frees them. */
+int32_t *cli_ids(const flash_model *m, const char *text, size_t *n);
+/* logits: [V] after the token at position; log_sum: log of the sum of exp(logits), so that
+   log p(i) = logits[i] - log_sum. */
+typedef void cli_each(void *user, int position, const float *logits, double log_sum);
+/* Runs ids through s, created with all_logits, and calls each for every position in order. */
+void cli_logits(flash_session *s, const flash_model *m, const int32_t *ids, size_t n,
+                cli_each *each, void *user);
+
+#endif

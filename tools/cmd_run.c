@@ -1,0 +1,114 @@
+/* cmd_run.c - flash run: continues a prompt, or begins a text, and writes it as it comes. */
+#include "cli.h"
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static flash_session *running; /* for the signal handler, which can be given nothing */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    signal(sig, SIG_DFL); /* a second Ctrl-C ends the program at once */
+    interrupted = 1;
+    flash_session_cancel(running);
+}
+
+/* Works on the prompt in slices, for the sake of progress. */
+static flash_status run_prompt(flash_session *s, const int32_t *ids, size_t n)
+{
+    flash_budget budget = {0};
+    flash_status st = flash_session_feed(s, ids, n);
+    if (st == FLASH_E_RANGE)
+        cli_fail("the prompt has %lu tokens, the context holds %d: shorten it or raise -c",
+                 (unsigned long)n, flash_session_capacity(s));
+    budget.tokens = 32;
+    cli_progress("prompt", 0, 1);
+    while (st >= 0 && flash_session_pending(s)) {
+        st = flash_session_step(s, &budget);
+        cli_progress("prompt", flash_session_position(s), (double)n);
+    }
+    cli_progress("prompt", 1, 1);
+    return st < 0 ? st : FLASH_OK;
+}
+
+enum { CTX = FLASH_CONTEXT_MAX };
+
+int cmd_run(int argc, char **argv)
+{
+    const char *prompt = NULL, *file = NULL;
+    char *text = NULL;
+    int32_t *ids = NULL;
+    int n_max = 0, echo = 0, special = 0, no_bos = 0;
+    size_t bytes = 0, n_ids = 0;
+    flash_model_desc md = {0};
+    flash_session_desc sd = {0};
+    flash_sampler *by = &sd.sampler;
+    flash_piece piece;
+    flash_status st = FLASH_OK;
+    const cli_option options[] = {
+        {"-p", "TEXT", CLI_TEXT, &prompt, 0, 0, "prompt (none: a text from its beginning)"},
+        {"-f", "FILE", CLI_TEXT, &file, 0, 0, "prompt from a file, - is standard input"},
+        {"-n", "N", CLI_INT, &n_max, 1, CTX, "at most N tokens (until text or context end)"},
+        {"-c", "CTX", CLI_INT, &sd.n_ctx, 1, CTX, "context in tokens (as trained, at most 4096)"},
+        {"--temp", "X", CLI_FLOAT, &by->temperature, 0, 100, "temperature (0: greedy)"},
+        {"--top-k", "N", CLI_INT, &by->top_k, 0, FLASH_VOCAB_MAX, "keep the N best (0: all)"},
+        {"--top-p", "X", CLI_FLOAT, &by->top_p, 0, 1, "keep the best of total mass X (1: all)"},
+        {"--min-p", "X", CLI_FLOAT, &by->min_p, 0, 1, "keep those >= X times the best (0: all)"},
+        {"--typical", "X", CLI_FLOAT, &by->typical_p, 0, 1, "keep the typical of mass X (1: all)"},
+        {"--repeat-penalty", "X", CLI_FLOAT, &by->repeat_penalty, 0.1, 10,
+         "of the last 64 tokens (1: none)"},
+        {"--seed", "N", CLI_SEED, &by->seed, 0, 18446744073709551615.0, "same seed, same text (1)"},
+        CLI_RUN_OPTIONS(md, sd),
+        {"--special", NULL, CLI_FLAG, &special, 0, 0, "read control tokens in the prompt"},
+        {"--no-bos", NULL, CLI_FLAG, &no_bos, 0, 0, "do not begin the prompt with BOS"},
+        {"--echo", NULL, CLI_FLAG, &echo, 0, 0, "write the prompt, too"},
+        {0}
+    };
+    md.source.path = cli_parse(argc, argv, options,
+        "Writes the continuation as it comes, not the prompt. Ctrl-C ends it (exit 130).\n");
+    if (prompt && file)
+        cli_usage("-p or -f, not both");
+
+    if (prompt)
+        bytes = strlen(prompt);
+    else if (file)
+        prompt = text = cli_read(file, &bytes);
+
+    unsigned flags = (special ? FLASH_TEXT_SPECIAL : 0) | (no_bos ? FLASH_TEXT_NO_BOS : 0);
+    flash_model *m = cli_load(&md);
+    flash_session *s = cli_session(m, &sd);
+    if (prompt)
+        ids = cli_tokenize(m, prompt, bytes, flags, &n_ids);
+    if (!n_ids && (no_bos || flash_token_bos(m) < 0))
+        cli_fail("nothing to begin with: no prompt and no BOS; give one with -p");
+    running = s;
+    signal(SIGINT, on_interrupt);
+    if (n_ids)
+        st = run_prompt(s, ids, n_ids);
+
+    cli_binary(stdout);
+    if (echo && prompt)
+        fwrite(prompt, 1, bytes, stdout);
+    for (int n = 0; !st && !ferror(stdout) && (!n_max || n < n_max); n += piece.token >= 0) {
+        st = flash_session_next(s, NULL, &piece);
+        if (st)
+            break;
+        fwrite(piece.text, 1, piece.bytes, stdout);
+        fflush(stdout);
+    }
+    if (cli_is_terminal(stdout))
+        putchar('\n');
+    if (st < 0 && st != FLASH_E_RANGE && st != FLASH_E_CANCELLED)
+        cli_fail("%s", flash_status_text(st));
+    if (st == FLASH_E_RANGE && cli_is_terminal(stderr))
+        fprintf(stderr, "flash run: the context of %d tokens is full; -c sets it\n",
+                flash_session_capacity(s));
+    signal(SIGINT, SIG_DFL);
+    fflush(stdout);
+    flash_session_free(s);
+    flash_model_free(m);
+    free(ids);
+    free(text);
+    return interrupted ? 130 : 0;
+}

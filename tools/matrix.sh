@@ -1,0 +1,99 @@
+#!/bin/sh
+# Every compiler found here x standards x options compiles the implementation; the tests run
+# natively, sanitized, as 32 bit and emulated. Two jobs at a time; logs in build/matrix. Last come
+# the counts. A missing compiler is skipped by name (with CI=true: an error).
+B=build/matrix
+C=tests/compile
+WARN='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wcast-qual
+      -Wpointer-arith -Werror'
+
+if [ "$1" = job ]; then # NAME|COMMAND, from xargs below
+    name=${2%%|*} from=$(date +%s)
+    log=$B/$(echo "$name" | tr -c 'A-Za-z0-9.\n' -).log
+    if timeout 900 sh -c "${2#*|}" >"$log" 2>&1; then
+        echo "ok     $name, $(($(date +%s) - from)) s$(tail -1 "$log" | sed -n '/ passed, /s/^/: /p')"
+    else
+        echo "FAILED $name: $log"
+        grep -E 'FAILED|rror|warning|exit [1-9]|no summary' "$log" | head -6 | sed 's/^/    /'
+    fi
+    exit 0
+fi
+
+unset MAKEFLAGS MFLAGS MAKELEVEL # jobs run make themselves, with a configuration of their own
+rm -rf $B
+mkdir -p $B
+: >$B/jobs
+: >$B/missing
+
+job() # NAME COMMAND
+{
+    printf '%s|%s\n' "$1" "$(echo "$2" | tr '\n' ' ')" >>$B/jobs
+}
+have() # all of the programs named, or the name is noted
+{
+    for program; do
+        command -v "$program" >/dev/null || { echo "$program" >>$B/missing; return 1; }
+    done
+}
+tests() # NAME CC CFLAGS RUN: the tests in a folder of their own
+{
+    dir=$(echo "$1" | tr -c 'A-Za-z0-9\n' -)
+    job "tests, $1" "${4:+FLASH_QUICK=1} make -s test B=$B/$dir CC=$2 CFLAGS='$3' RUN='$4'"
+}
+
+# The slow ones first: two workers then end together.
+arch=$(uname -m)
+for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
+    cpu=${target%:*} cc=${target#*:}-gcc
+    command -v $cc >/dev/null || cc=$cc-12
+    [ $arch = $cpu ] || { have $cc qemu-$cpu && tests "$cpu emulated" $cc -static qemu-$cpu; }
+done
+have clang && tests "ASan and UBSan" clang \
+    '-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
+have tcc && tests tcc tcc ''
+have gcc && tests 'gcc -O2' gcc ''
+have clang && tests 'clang -O2' clang ''
+have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11'
+have musl-gcc && tests 'musl, static' musl-gcc -static
+# 32 bit x86 computes in SSE registers, else excess precision changes bits. Debian's cross compilers
+# exclude gcc-multilib, whose one link -idirafter replaces.
+if [ $arch = x86_64 ] && have gcc; then
+    flags='-m32 -msse2 -mfpmath=sse -idirafter /usr/include/x86_64-linux-gnu'
+    if echo 'int main(void) { return 0; }' | gcc $flags -xc - -o $B/m32 2>/dev/null; then
+        tests -m32 gcc "$flags"
+    else
+        echo 'gcc -m32' >>$B/missing
+    fi
+fi
+have x86_64-w64-mingw32-gcc &&
+    job 'compile only, mingw-w64' "make -s programs B=$B/mingw CC=x86_64-w64-mingw32-gcc"
+
+for cxx in g++ clang++; do
+    have $cxx && for std in c++11 c++17 c++20; do
+        out=$B/$cxx-$std
+        job "$cxx $std" "$cxx -std=$std -O1 $WARN $C/impl.cpp $C/use.cpp -lm -o $out && $out"
+    done
+done
+for cc in gcc clang; do
+    have $cc && for std in c99 gnu99 c11 c17; do
+        for opt in -O0 -O2; do
+            for def in '' FLASH_NO_SIMD FLASH_STATIC FLASH_NO_STDIO FLASH_NO_MMAP; do
+                name="$cc $std $opt${def:+ $def}"
+                job "$name" "$cc -std=$std $opt ${def:+-D$def} $WARN -Wstrict-prototypes \
+                    -Wmissing-prototypes -Wc++-compat -c $C/impl.c -o '$B/$name.o'"
+            done
+        done
+    done
+done
+
+tr '\n' '\0' <$B/jobs | xargs -0 -n 1 -P ${JOBS:-2} sh "$0" job | tee $B/results
+passed=$(grep -c '^ok ' $B/results)
+failed=$(($(grep -c '' $B/jobs) - passed))
+skipped=$(grep -c '' $B/missing)
+word=skip:
+if [ "$CI" = true ]; then
+    failed=$((failed + skipped)) skipped=0 word=FAILED
+fi
+sed "s/.*/$word & (not installed)/" $B/missing
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
