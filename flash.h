@@ -625,8 +625,8 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 FLASH_API void         flash_session_reset(flash_session *s);
 /* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers. */
 FLASH_API void         flash_session_cancel(flash_session *s);
-/* Replaces the sampler; random numbers start anew from its seed. Stop strings must not be longer in
-   total than at creation. */
+/* Replaces the sampler; random numbers start anew from its seed. No stop string may be longer than
+   the longest at creation. */
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
 
 /* ===== >>api-low ========================================================== */
@@ -685,6 +685,7 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #  define FLASH_ASSERT(cond) assert(cond)
 #  define FLASH__OWN_ASSERT
 #endif
+#include <float.h>
 #include <math.h>   /* sqrt, sqrtf, floor: exact by IEEE 754 */
 #include <stdarg.h>
 #include <string.h>
@@ -722,6 +723,14 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #  pragma fp_contract(off)
 #endif
 
+/* Where floats are kept wider than float (x87, gcc -std=c99 on s390x) a store makes them floats.
+   The results are then right but not the same bits as elsewhere: there -msse2 -mfpmath=sse or
+   -std=gnu99 help. */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+#  define FLASH__FLOAT volatile float
+#else
+#  define FLASH__FLOAT float
+#endif
 #define FLASH__STATIC_ASSERT(cond, name) typedef char flash__assert_##name[(cond) ? 1 : -1]
 #define FLASH__COUNT(array) (sizeof(array)/sizeof((array)[0]))
 #define FLASH__MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -1160,7 +1169,11 @@ static uint16_t flash__f32_f16(float f)
 static float flash__bf16_f32(uint32_t h) { return flash__bits_f32(h << 16); }
 
 /* Nearest integer, ties to even, for |x| < 2^22. */
-static float flash__round(float x) { return x + 12582912.0f - 12582912.0f; }
+static float flash__round(float x)
+{
+    FLASH__FLOAT y = x + 12582912.0f;
+    return y - 12582912.0f;
+}
 
 /* e^x. Polynomial of Cephes expf (Moshier); x is held in [-87.3, 88]. */
 static float flash__expf(float x)
@@ -4943,7 +4956,7 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
     if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
     for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
-    memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+    if (n) memcpy(s->ids + s->fed, ids, n*sizeof *ids);
     s->fed += (int)n;
     s->ended = 0;
     return FLASH_OK;
@@ -4984,13 +4997,16 @@ static size_t flash__sure_text(const flash_session *s, int *stopped)
     const flash_sampler *p = &s->desc.sampler;
     size_t at, n;
     int i;
-    for (at = 0; at < s->text_n; at++)
+    for (at = 0; at < s->text_n; at++) {
+        int half = 0; /* a stop string may begin here and go on */
         for (i = 0; i < p->n_stop; i++) {
             n = strlen(p->stop[i]);
             if (memcmp(s->text + at, p->stop[i], FLASH__MIN(n, s->text_n - at))) continue;
-            *stopped = n <= s->text_n - at;
-            return at;
+            if (n <= s->text_n - at) { *stopped = 1; return at; }
+            half = 1;
         }
+        if (half) return at;
+    }
     return s->text_n;
 }
 
@@ -5131,6 +5147,7 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__FILE_WIN32
 #  undef FLASH__FILE_MMAP
 #  undef FLASH__STATIC_ASSERT
+#  undef FLASH__FLOAT
 #  undef FLASH__COUNT
 #  undef FLASH__MIN
 #  undef FLASH__MAX

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Compares build/flash with llama.cpp as its npm package ships it.
 #   PEER_DIR=folder sh tests/peer.sh [MODEL.gguf...]     (or: make peer)
-# PEER_DIR holds node_modules with node-llama-cpp, and peer.mjs and peer_probs.mjs of the shared data.
+# PEER_DIR holds node_modules with node-llama-cpp, and peer.mjs and peer_probs.mjs of the shared
+# data.
 # Without models: stories260K of the shared data, its text and perplexity, and tests/data.
 B=${B:-build}
 shared=${FLASH_SHARED:-../shared}/data

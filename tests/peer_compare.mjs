@@ -32,7 +32,7 @@ function probs(name, flashFile, peerFile, tolerance) {
         }
     });
     console.log(`${name}: ${flash.length} positions, largest difference ${worst.toExponential(2)}` +
-        ` (position ${at}), best equal at ${same}, at ${sure - wrong} of the ${sure} with a margin`);
+        ` (position ${at}), best equal at ${same}, at ${sure - wrong} of ${sure} with a margin`);
     return wrong === 0 && worst <= tolerance;
 }
 
@@ -41,7 +41,8 @@ async function perplexity(dir, file, idsFile, window, line) {
     const {open} = await import(pathToFileURL(path.resolve(dir, "peer.mjs")));
     const {model} = await open(["", "", path.resolve(file)]);
     const ids = fs.readFileSync(idsFile, "utf8").trim().split(/\s+/).map(Number);
-    const context = await model.createContext({contextSize: window + 8, batchSize: 512, threads: 1});
+    const context = await model.createContext(
+        {contextSize: window + 8, batchSize: 512, threads: 1});
     const sequence = context.getSequence(), options = {temperature: 1, topK: 0, topP: 1, minP: 0};
     let sum = 0, n = 0;
     for (let i = 0; i < ids.length; i += window - 1) {

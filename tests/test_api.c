@@ -198,7 +198,7 @@ static void test_arch(const flash_model *m)
     CHECK_EQ(a->rope_dims, 8);
     CHECK_EQ(a->rope_style, FLASH_ROPE_PAIRS);
     CHECK_EQ(a->rope_scaling, FLASH_ROPE_PLAIN);
-    CHECK(a->rope_base == 10000 && a->norm_eps == 1e-5f && a->rope_factor == 1);
+    CHECK(a->rope_base == 10000 && fabs(a->norm_eps - 1e-5) < 1e-11 && a->rope_factor == 1);
     CHECK(fabs(a->attention_scale - 1 / sqrt(8)) < 1e-6);
     /* embedding; q, k, v, o; gate, up, down; norms */
     CHECK_EQ(flash_arch_params(a),
