@@ -44,13 +44,16 @@ run: $(if $(MODEL),$(B)/flash) ## make run MODEL=file.gguf [ARGS='-p TEXT']: tex
 lint: ## what can be checked without running: warnings, symbols, macros, table of contents
 	@sh tools/lint.sh
 
-matrix: ## every compiler here x standards x options, tests natively, sanitized and emulated
-	@sh tools/matrix.sh
+matrix: ## compilers x standards x options, tests sanitized and emulated; ONLY=PATTERN: some
+	@ONLY='$(ONLY)' sh tools/matrix.sh
 
 fuzz: $(FUZZERS) ## libFuzzer (clang), FUZZ_SECONDS=300 for each target
 
 peer: $(B)/flash ## comparison with llama.cpp, PEER_DIR=folder: see tests/peer.sh
 	@B="$(B)" RUN="$(RUN)" PEER_DIR="$(PEER_DIR)" sh tests/peer.sh
+
+bench-peer: $(B)/flash ## speed next to llama.cpp's, PEER_DIR=folder: see tools/bench_peer.sh
+	@B="$(B)" RUN="$(RUN)" PEER_DIR="$(PEER_DIR)" sh tools/bench_peer.sh $(ARGS)
 
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
@@ -60,7 +63,7 @@ clean: ## remove build/
 	rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]*:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
 
 $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
@@ -100,4 +103,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer coverage clean help FORCE

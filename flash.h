@@ -58,11 +58,14 @@ int main(int argc, char **argv)
        >>config        parts, overridable macros, compiler and target
        >>base          checked sizes, little-endian readers, arena, error text, sort, random
        >>os            files, memory maps, clock
+       >>threads       a small pool of workers
        >>cpu           what this processor can run
        >>numbers       f16, bf16, exp, log, sin and cos with fixed bits
        >>quant         block formats: layout, unpack, dequantise, quantise activations
        >>k-table       the kernel list and the table type
        >>k-scalar      reference kernels: these DEFINE the results
+       >>k-avx2        x86-64 since 2013
+       >>k-avx512      x86-64 with VNNI
        >>k-select      choosing kernels for an instruction set
        >>gguf          GGUF reader and writer
        >>unicode       character classes for the pre-tokenizers
@@ -92,6 +95,7 @@ int main(int argc, char **argv)
      FLASH_ASSERT(cond)             internal contracts, never about input (assert)
      FLASH_NO_STDIO                 no paths: models come from memory or a callback
      FLASH_NO_MMAP                  paths are read into memory instead of mapped
+     FLASH_NO_THREADS               no threads of our own (a host's parallel_for still works)
      FLASH_NO_SIMD                  only the scalar kernels
      FLASH_NO_FP_PRAGMA             leave fp contraction alone (then pass -ffp-contract=off)
      FLASH_ALLOW_FAST_MATH          lift the #error under -ffast-math
@@ -163,6 +167,7 @@ enum {
     FLASH_VOCAB_MAX   = 1 << 20, /* tokens of a vocabulary                                */
     FLASH_DIM_MAX     = 1 << 20, /* d_model, d_ffn, heads times d_head                    */
     FLASH_HEAD_MAX    = 512,     /* d_head                                                */
+    FLASH_THREADS_MAX = 64,      /* threads of a session                                  */
     FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text                            */
 };
 
@@ -177,7 +182,7 @@ FLASH_API const char *flash_build_info(void);
 /* One list: the enum, the sentences and the tests come from it. 0 done; positive: not finished, not
    failed. */
 #define FLASH_STATUS_LIST(X) \
-    X(FLASH_OK,              0, "ok") \
+    X(FLASH_E_NONE,          0, "ok") \
     X(FLASH_MORE,            1, "the budget is spent; call again to go on") \
     X(FLASH_END_OF_TEXT,     2, "the model or a stop string ended the text") \
     X(FLASH_E_ARGUMENT,     -1, "an argument is out of its documented range") \
@@ -195,6 +200,9 @@ typedef enum flash_status {
 #define FLASH__X(name, value, text) name = value,
     FLASH_STATUS_LIST(FLASH__X)
 #undef FLASH__X
+#ifndef FLASH_OK /* drivers of on-chip flash define it, as 0 too */
+    FLASH_OK = FLASH_E_NONE,
+#endif
     FLASH_STATUS_FORCE_32BIT = 0x7fffffff
 } flash_status;
 
@@ -437,7 +445,8 @@ typedef struct flash_arch {
 
 /* Weights of the model, embedding and head counted once each (a tied head not at all). */
 FLASH_API uint64_t flash_arch_params(const flash_arch *a);
-/* Bytes of keys and values for n_ctx positions stored as type kv [B]; 0 if out of range. */
+/* Bytes of keys and values for n_ctx positions (stored 64 at a time) as type kv [B]; 0 if out of
+   range. */
 FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_type kv);
 
 /* ===== >>api-model ======================================================== */
@@ -445,9 +454,21 @@ FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_typ
 typedef struct flash_model   flash_model;   /* opaque, read-only after load */
 typedef struct flash_session flash_session; /* opaque, one thread at a time */
 
+#define FLASH_ISA_LIST(X) \
+    X(AUTO,         "auto")         /* the best this processor runs */ \
+    X(SCALAR,       "scalar")       /* defines the results          */ \
+    X(SSE41,        "sse41") \
+    X(AVX2,         "avx2")         /* with F16C                    */ \
+    X(AVX512,       "avx512")       /* F, BW, VL, DQ, VNNI          */ \
+    X(NEON,         "neon") \
+    X(NEON_DOTPROD, "neon-dotprod") \
+    X(NEON_I8MM,    "neon-i8mm") \
+    X(WASM,         "wasm")
+
 typedef enum flash_isa {
-    FLASH_ISA_AUTO = 0, /* the best this processor runs */
-    FLASH_ISA_SCALAR,
+#define FLASH__X(name, text) FLASH_ISA_##name,
+    FLASH_ISA_LIST(FLASH__X)
+#undef FLASH__X
     FLASH_ISA_COUNT,
     FLASH_ISA_FORCE_32BIT = 0x7fffffff
 } flash_isa;
@@ -558,7 +579,7 @@ typedef struct flash_session_desc {
     int           chunk;
     /* 0: 1 */
     int           threads;
-    /* keys and values: F32 (0) or F16 */
+    /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 32) */
     flash_type    kv;
     /* 1: logits of every token of a chunk; step returns after each chunk */
     int           all_logits;
@@ -646,6 +667,11 @@ FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *ds
 FLASH_API size_t       flash_dot_work(size_t n);
 FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
                                       const float *x, float *y, void *work, flash_isa isa);
+/* A processor's limits, for benchmarks. spin: `rounds` turns of int8 multiply-adds in registers;
+   returns the operations done (2 a product), 0 if isa is not available. read: reads bytes (a
+   multiple of 256) with wide loads; returns a sum. */
+FLASH_API double   flash_isa_spin(flash_isa isa, int rounds);
+FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 
 #ifdef __cplusplus
 }
@@ -708,7 +734,10 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #  include <stdio.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
+#  define FLASH__HOSTED
 #  include <time.h>
+#elif defined(_WIN32)
+#  define FLASH__HOSTED
 #endif
 
 /* No silent a*b+c -> fma(a,b,c): results would depend on compiler and flags. Undone in
@@ -735,6 +764,58 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 #define FLASH__COUNT(array) (sizeof(array)/sizeof((array)[0]))
 #define FLASH__MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FLASH__MAX(a, b) ((a) > (b) ? (a) : (b))
+
+#if defined(__GNUC__) || defined(__clang__)
+#  define FLASH__TARGET(isa) __attribute__((target(isa)))
+#  define FLASH__INLINE      inline __attribute__((always_inline))
+#else
+#  define FLASH__TARGET(isa)
+#  define FLASH__INLINE      inline
+#endif
+#if defined(FLASH_NO_THREADS) || defined(__TINYC__) || !defined(FLASH__HOSTED)
+#elif defined(_WIN32)
+#  define FLASH__THREADS
+#  define FLASH__THREADS_WIN32
+#  ifndef FLASH__FILE_WIN32
+#    include <windows.h>
+#  endif
+#else
+#  define FLASH__THREADS
+#  define FLASH__THREADS_POSIX
+#  include <pthread.h>
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
+#  define FLASH__ATOMIC_GNU
+#elif defined(_MSC_VER)
+#  define FLASH__ATOMIC_MSVC
+#endif
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#  define FLASH__PAUSE() __asm__ volatile ("pause")
+#elif defined(__GNUC__) && defined(__aarch64__)
+#  define FLASH__PAUSE() __asm__ volatile ("yield")
+#else
+#  define FLASH__PAUSE() ((void)0)
+#endif
+#if defined(__GNUC__) && defined(__x86_64__)
+#  define FLASH__OPAQUE(v) __asm__ volatile ("" : "+x"(v))
+#else
+#  define FLASH__OPAQUE(v)
+#endif
+#if defined(__clang__)
+#  define FLASH__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__) && __GNUC__ >= 8
+#  define FLASH__UNROLL _Pragma("GCC unroll 16")
+#else
+#  define FLASH__UNROLL
+#endif
+#if !defined(FLASH_NO_SIMD) && !defined(__TINYC__)
+#  if defined(__x86_64__) || defined(_M_X64)
+#    define FLASH__X86
+#    define FLASH__AVX2
+#    define FLASH__AVX512
+#    include <immintrin.h>
+#  endif
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -970,7 +1051,7 @@ static flash_status flash__file_acquire(flash__file *f, uint64_t size, const fla
     f->data = *buffer;
     f->size = (size_t)size;
     f->how = FLASH__FILE_ACQUIRED;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 #if defined(FLASH__FILE_MMAP)
@@ -999,7 +1080,7 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     f->data = (const uint8_t *)p;
     f->size = (size_t)st.st_size;
     f->how = FLASH__FILE_MAPPED;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 #elif defined(FLASH__FILE_WIN32)
 static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
@@ -1025,7 +1106,7 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     if (!f->data) return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be mapped", path);
     f->size = (size_t)size.QuadPart;
     f->how = FLASH__FILE_MAPPED;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 #elif defined(FLASH__FILE_STDIO)
 static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
@@ -1033,7 +1114,7 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
 {
     FILE *in = fopen(path, "rb");
     uint8_t *buffer = NULL;
-    flash_status s = FLASH_OK;
+    flash_status s = FLASH_E_NONE;
     long size = -1;
     if (!in) return flash__fail(err, FLASH_E_IO, 0,
                                 "%s: cannot be opened: check path and permission", path);
@@ -1072,7 +1153,7 @@ static flash_status flash__file_open(flash__file *f, const flash_source *s, cons
         if (!s->bytes) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
         f->data = (const uint8_t *)s->data;
         f->size = s->bytes;
-        return FLASH_OK;
+        return FLASH_E_NONE;
     }
     status = flash__file_acquire(f, s->size, host, err, &buffer);
     if (!status && s->read(s->user, 0, buffer, f->size)) {
@@ -1104,34 +1185,264 @@ static double flash__clock(const flash_host *host)
 #endif
 }
 
+/* ===== >>threads ========================================================== */
+
+/* One job at a time, done by the caller and whoever else turns up: workers enter a job by taking a
+   number, the caller never waits for one that has not entered. So a machine with fewer processors
+   than threads loses nothing, and the work is done with any subset of workers, even none. Idle
+   workers spin for some 50 microseconds, then sleep. */
+
+typedef void (*flash__task)(void *ctx, int index);
+
+#if defined(FLASH__ATOMIC_GNU)
+static int  flash__add(volatile int *p, int n) { return __atomic_fetch_add(p, n,
+        __ATOMIC_ACQ_REL); }
+static int  flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+#elif defined(FLASH__ATOMIC_MSVC)
+static int  flash__add(volatile int *p,
+                       int n) { return (int)_InterlockedExchangeAdd((volatile long *)p, n); }
+static int  flash__get(volatile int *p) { return (int)_InterlockedExchangeAdd((volatile long *)p,
+        0); }
+#else
+static int  flash__add(volatile int *p, int n) { int v = *p; *p = v + n; return v; }
+#endif
+
+#if defined(FLASH__THREADS_POSIX)
+typedef pthread_t       flash__thread;
+typedef pthread_mutex_t flash__mutex;
+typedef pthread_cond_t  flash__cond;
+static void flash__mutex_make(flash__mutex *m) { pthread_mutex_init(m, NULL); }
+static void flash__mutex_end(flash__mutex *m)  { pthread_mutex_destroy(m); }
+static void flash__lock(flash__mutex *m)       { pthread_mutex_lock(m); }
+static void flash__unlock(flash__mutex *m)     { pthread_mutex_unlock(m); }
+static void flash__cond_make(flash__cond *c)   { pthread_cond_init(c, NULL); }
+static void flash__cond_end(flash__cond *c)    { pthread_cond_destroy(c); }
+static void flash__wait(flash__cond *c, flash__mutex *m) { pthread_cond_wait(c, m); }
+static void flash__wake(flash__cond *c)        { pthread_cond_broadcast(c); }
+#define FLASH__THREAD_RESULT void *
+static int  flash__thread_start(flash__thread *t, void *(*run)(void *), void *arg)
+{
+    return !pthread_create(t, NULL, run, arg);
+}
+static void flash__thread_join(flash__thread t) { pthread_join(t, NULL); }
+#elif defined(FLASH__THREADS_WIN32)
+typedef HANDLE             flash__thread;
+typedef SRWLOCK            flash__mutex;
+typedef CONDITION_VARIABLE flash__cond;
+static void flash__mutex_make(flash__mutex *m) { InitializeSRWLock(m); }
+static void flash__mutex_end(flash__mutex *m)  { (void)m; }
+static void flash__lock(flash__mutex *m)       { AcquireSRWLockExclusive(m); }
+static void flash__unlock(flash__mutex *m)     { ReleaseSRWLockExclusive(m); }
+static void flash__cond_make(flash__cond *c)   { InitializeConditionVariable(c); }
+static void flash__cond_end(flash__cond *c)    { (void)c; }
+static void flash__wait(flash__cond *c, flash__mutex *m) { SleepConditionVariableSRW(c, m,
+        INFINITE, 0); }
+static void flash__wake(flash__cond *c)        { WakeAllConditionVariable(c); }
+#define FLASH__THREAD_RESULT DWORD WINAPI
+static int  flash__thread_start(flash__thread *t, DWORD (WINAPI *run)(void *), void *arg)
+{
+    return (*t = CreateThread(NULL, 0, run, arg, 0, NULL)) != NULL;
+}
+static void flash__thread_join(flash__thread t) { WaitForSingleObject(t,
+                                                                      INFINITE); CloseHandle(t); }
+#endif
+
+#ifdef FLASH__THREADS
+typedef struct flash__pool {
+    flash__mutex lock;
+    flash__cond  work, done;
+    flash__task  task;
+    void        *ctx;
+    volatile int turn, stop;              /* turn: counts jobs                              */
+    int          next, tasks, inside, asleep, n;
+    flash__thread thread[FLASH_THREADS_MAX];
+} flash__pool;
+
+static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
+{
+    flash__pool *p = (flash__pool *)arg;
+    int seen = 0, spins;
+    for (;;) {
+        for (spins = 0; spins < 4000 && flash__get(&p->turn) == seen
+             && !flash__get(&p->stop); spins++) FLASH__PAUSE();
+        flash__lock(&p->lock);
+        while (p->turn == seen && !p->stop) {
+            p->asleep++;
+            flash__wait(&p->work, &p->lock);
+            p->asleep--;
+        }
+        seen = p->turn;
+        while (p->next < p->tasks) {
+            int index = p->next++;
+            p->inside++;
+            flash__unlock(&p->lock);
+            p->task(p->ctx, index);
+            flash__lock(&p->lock);
+            if (!--p->inside) flash__wake(&p->done);
+        }
+        if (p->stop) break;
+        flash__unlock(&p->lock);
+    }
+    flash__unlock(&p->lock);
+    return 0;
+}
+
+/* Runs task for indices [0, tasks): 0 here, the others wherever a worker is awake, the rest
+   here. */
+static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *ctx)
+{
+    flash__lock(&p->lock);
+    p->task = task;
+    p->ctx = ctx;
+    p->next = 1;
+    p->tasks = tasks;
+    p->turn++;
+    if (p->asleep) flash__wake(&p->work);
+    flash__unlock(&p->lock);
+    task(ctx, 0);
+    flash__lock(&p->lock);
+    /* the work is done: tasks pick their share until none is left, so late ones need not start */
+    p->tasks = 0;
+    while (p->inside) flash__wait(&p->done, &p->lock);
+    flash__unlock(&p->lock);
+}
+
+/* Starts n workers; fewer if the system gives fewer. */
+static void flash__pool_start(flash__pool *p, int n)
+{
+    memset(p, 0, sizeof *p);
+    flash__mutex_make(&p->lock);
+    flash__cond_make(&p->work);
+    flash__cond_make(&p->done);
+    while (p->n < n && flash__thread_start(&p->thread[p->n], flash__pool_worker, p)) p->n++;
+}
+
+static void flash__pool_end(flash__pool *p)
+{
+    flash__lock(&p->lock);
+    p->stop = 1;
+    flash__wake(&p->work);
+    flash__unlock(&p->lock);
+    while (p->n) flash__thread_join(p->thread[--p->n]);
+    flash__cond_end(&p->work);
+    flash__cond_end(&p->done);
+    flash__mutex_end(&p->lock);
+}
+#else
+typedef struct flash__pool { int n; } flash__pool;
+static void flash__pool_run(flash__pool *p, int tasks, flash__task task,
+                            void *ctx) { (void)p; (void)tasks; task(ctx, 0); }
+static void flash__pool_start(flash__pool *p, int n) { (void)n; p->n = 0; }
+static void flash__pool_end(flash__pool *p) { (void)p; }
+#endif
+
 /* ===== >>cpu ============================================================== */
 
-/* What this processor can run. One set so far: the scalar kernels that define the results. */
+/* What this processor can run: compiled in, in the processor, and enabled by the operating system
+   (cpuid is half of it; xgetbv tells whether wide registers are saved). Asked anew each time:
+   nothing is cached, nothing global. */
 
-FLASH_API flash_isa flash_isa_best(void) { return FLASH_ISA_SCALAR; }
+#ifdef FLASH__X86
+#if defined(_MSC_VER) && !defined(__clang__)
+static void flash__cpuid(int leaf, int sub, int r[4]) { __cpuidex(r, leaf, sub); }
+static uint64_t flash__xcr0(void) { return _xgetbv(0); }
+#else
+static void flash__cpuid(int leaf, int sub, int r[4])
+{
+    __asm__ volatile ("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf),
+                      "c"(sub));
+}
+static uint64_t flash__xcr0(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile (".byte 0x0f, 0x01, 0xd0" : "=a"(lo), "=d"(hi) : "c"(0)); /* xgetbv */
+    return (uint64_t)hi << 32 | lo;
+}
+#endif
+
+static flash_isa flash__x86_best(void)
+{
+    int r[4], most;
+    uint32_t ecx1, ebx7, ecx7;
+    uint64_t saved;
+    flash__cpuid(0, 0, r);
+    most = r[0];
+    flash__cpuid(1, 0, r);
+    ecx1 = (uint32_t)r[2];
+    if (!(ecx1 >> 19 & 1)) return FLASH_ISA_SCALAR;                             /* SSE4.1 */
+    /* OSXSAVE, FMA, F16C */
+    if (most < 7 || !(ecx1 >> 27 & 1) || !(ecx1 >> 12 & 1) || !(ecx1 >> 29 & 1))
+        return FLASH_ISA_SSE41;
+    saved = flash__xcr0();
+    flash__cpuid(7, 0, r);
+    ebx7 = (uint32_t)r[1];
+    ecx7 = (uint32_t)r[2];
+    /* YMM saved, AVX2 */
+    if ((saved & 0x06) != 0x06 || !(ebx7 >> 5 & 1)) return FLASH_ISA_SSE41;
+    if ((saved & 0xe6) != 0xe6 || !(ebx7 >> 16 & 1) || !(ebx7 >> 17 & 1) || !(ebx7 >> 30 & 1)
+        || !(ebx7 >> 31 & 1)
+        /* ZMM saved, F DQ BW VL, VNNI */
+        || !(ecx7 >> 11 & 1)) return FLASH_ISA_AVX2;
+    return FLASH_ISA_AVX512;
+}
+#endif
+
+FLASH_API flash_isa flash_isa_best(void)
+{
+#if defined(FLASH__X86)
+    return flash__x86_best();
+#elif defined(FLASH__NEON)
+    return flash__neon_best();
+#elif defined(FLASH__WASM)
+    return FLASH_ISA_WASM;
+#else
+    return FLASH_ISA_SCALAR;
+#endif
+}
+
+/* The sets of one family are each contained in the next. */
+static int flash__isa_usable(flash_isa isa)
+{
+    flash_isa best = flash_isa_best();
+    flash_isa first = best >= FLASH_ISA_WASM ? FLASH_ISA_WASM : best >= FLASH_ISA_NEON
+        ? FLASH_ISA_NEON : FLASH_ISA_SSE41;
+    return isa == FLASH_ISA_SCALAR || (isa >= first && isa <= best);
+}
 
 FLASH_API const char *flash_isa_name(flash_isa isa)
 {
-    static const char *const name[] = { "auto", "scalar" };
+    static const char *const name[] = {
+#define FLASH__X(name, text) text,
+        FLASH_ISA_LIST(FLASH__X)
+#undef FLASH__X
+    };
     return (unsigned)isa < FLASH_ISA_COUNT ? name[isa] : "unknown";
 }
 
 FLASH_API flash_isa flash_isa_parse(const char *name)
 {
-    int i;
-    for (i = 0; i < FLASH_ISA_COUNT; i++) if (flash__same_word(name, flash_isa_name((flash_isa)i)))
-        break;
+    int i = 0;
+    while (i < FLASH_ISA_COUNT && !flash__same_word(name, flash_isa_name((flash_isa)i))) i++;
     return (flash_isa)i;
 }
 
 FLASH_API const char *flash_build_info(void)
 {
-#if defined(FLASH__FILE_MMAP) || defined(FLASH__FILE_WIN32)
-    return "flash.h 0.1.0, scalar, mapped files";
-#elif defined(FLASH__FILE_STDIO)
-    return "flash.h 0.1.0, scalar, stdio files";
+#if defined(FLASH__X86)
+#  define FLASH__SETS "scalar sse41 avx2 avx512"
+#elif defined(FLASH__NEON)
+#  define FLASH__SETS "scalar neon neon-dotprod neon-i8mm"
+#elif defined(FLASH__WASM)
+#  define FLASH__SETS "scalar wasm"
 #else
-    return "flash.h 0.1.0, scalar, no files";
+#  define FLASH__SETS "scalar"
+#endif
+#if defined(FLASH__FILE_MMAP) || defined(FLASH__FILE_WIN32)
+    return "flash.h 0.1.0, " FLASH__SETS ", mapped files";
+#elif defined(FLASH__FILE_STDIO)
+    return "flash.h 0.1.0, " FLASH__SETS ", stdio files";
+#else
+    return "flash.h 0.1.0, " FLASH__SETS ", no files";
 #endif
 }
 
@@ -1311,8 +1622,13 @@ FLASH_API size_t flash_row_bytes(flash_type t, size_t n)
 /* 32 weights: item i is d[i/16]*q[i] + m[i/16]. */
 typedef struct flash__group { int8_t q[32]; float d[2], m[2]; } flash__group;
 
-/* 32 activations: item i is d*q[i]; s holds the sums of the halves of q. */
-typedef struct flash__q8 { float d; int16_t s[2]; int8_t q[32]; } flash__q8;
+/* 32 activations: item i is d*q[i]. One cache line. */
+typedef struct flash__q8 {
+    float   d, ds[3];       /* scale; scale times the sum of q: first half, second half, both */
+    int32_t start[3], pad;  /* -128 times those sums                                          */
+    int8_t  q[32];
+} flash__q8;
+FLASH__STATIC_ASSERT(sizeof(flash__q8) == 64, q8_is_a_cache_line);
 
 static void flash__group_scale(flash__group *g, float d, float m)
 {
@@ -1536,11 +1852,20 @@ FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *ds
             dst[32*i + j] = flash__type_minima(t) ? v + g.m[j/16] : v;
         }
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
+}
+
+static void flash__q8_sums(flash__q8 *y, float amax, int first, int second)
+{
+    int i, sum[3];
+    sum[0] = first; sum[1] = second; sum[2] = first + second;
+    y->d = amax/127.0f;
+    y->pad = 0;
+    for (i = 0; i < 3; i++) { y->ds[i] = y->d*(float)sum[i]; y->start[i] = -128*sum[i]; }
 }
 
 /* Activations: scale amax/127, items rounded to nearest even. The same for every weight type. */
-static void flash__quantize_q8_scalar(const float *x, size_t n, flash__q8 *y)
+static void flash__quantize_scalar(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
     int i;
@@ -1552,7 +1877,6 @@ static void flash__quantize_q8_scalar(const float *x, size_t n, flash__q8 *y)
             amax = a > amax ? a : amax; /* NaN never wins */
         }
         if (!(amax <= 3e38f)) amax = 3e38f; /* infinities: a finite scale, items clipped below */
-        y->d = amax/127.0f;
         inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
         for (i = 0; i < 32; i++) {
             float v = x[i]*inverse;
@@ -1561,34 +1885,56 @@ static void flash__quantize_q8_scalar(const float *x, size_t n, flash__q8 *y)
             y->q[i] = (int8_t)flash__round(v);
             sum[i/16] += y->q[i];
         }
-        y->s[0] = (int16_t)sum[0];
-        y->s[1] = (int16_t)sum[1];
+        flash__q8_sums(y, amax, sum[0], sum[1]);
     }
 }
 
 /* ===== >>k-table ========================================================== */
 
 /* The kernel list. A line here adds the table slot; tests and benchmarks walk the same list. The
-   table is a value inside its owner: no globals, and two instruction sets can run in one
-   process. */
-
-/* x points at floats [n] for F32, F16, BF16 and at flash__q8 [n/32] for the others. */
-typedef float (*flash__dot_fn)(flash_type t, const uint8_t *row, const void *x, size_t n);
+   table is a value inside its owner: no globals, and two instruction sets can run in one process.
+   Quantised matrices are multiplied in two ways. One token: `rows` reads the file's own layout at
+   the memory's speed. Many: `pack` turns panel_rows rows into a panel, int8 laid out as the
+   instruction set wants it plus float scales, and `panel` runs it against all tokens of a chunk.
+   Every weight type is only an unpacker to that panel. */
 
 #define FLASH__KERNELS(X) \
-    X(dot,         float, (flash_type t, const uint8_t *row, const void *x, size_t n)) \
-    X(dot_f32,     float, (const float *a, const float *b, size_t n)) \
-    X(quantize_q8, void,  (const float *x, size_t n, flash__q8 *y)) \
-    X(rmsnorm,     void,  (const float *x, const float *w, float eps, size_t n, float *y)) \
-    X(rope,        void,  (float *x, const float *cos_sin, int dims, int style)) \
-    X(silu_mul,    void,  (const float *gate, const float *up, size_t n, float *y))
+    X(quantize, void, (const float *x, size_t n, flash__q8 *y)) \
+    X(rows,     void, (flash_type t, const uint8_t *w, size_t row_bytes, int rows, \
+                       const void *x, size_t n, float *y)) \
+    X(pack,     void, (flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n, \
+                       uint8_t *panel)) \
+    X(panel,    void, (flash_type t, const uint8_t *panel, int rows, const flash__q8 *x, \
+                       int tokens, \
+                       size_t n, float *y, size_t ldy)) \
+    X(sgemm,    void, (const float *a, size_t lda, const float *b, size_t ldb, float *c, \
+                       size_t ldc, \
+                       int M, int N, int K)) \
+    X(softmax,  float, (float *x, float scale, int from, int to, float *total)) \
+    X(rmsnorm,  void, (const float *x, const float *w, float eps, size_t n, float *y)) \
+    X(rope,     void, (float *x, const float *cos_sin, int dims, int style)) \
+    X(silu_mul, void, (const float *gate, const float *up, size_t n, float *y)) \
+    X(widen,    void, (const uint16_t *h, size_t n, float *y)) \
+    X(spin,     double, (int rounds)) \
+    X(read,     uint64_t, (const uint8_t *p, size_t n))
+
+enum { FLASH__PANEL_ROWS_MAX = 32 };
 
 typedef struct flash__kernels {
     flash_isa isa;
+    int panel_rows; /* <= FLASH__PANEL_ROWS_MAX */
 #define FLASH__X(op, ret, args) ret (*op) args;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
 } flash__kernels;
+
+/* Bytes of one 32-wide block of a panel: the int8 of its rows, then scales, then minima, one or two
+   floats a row. */
+static size_t flash__panel_stride(flash_type t, int rows)
+{
+    int parts = flash__type_halves(t) ? 2 : 1;
+    return (size_t)rows*(32 + 4*(size_t)parts*(flash__type_minima(t) ? 2 : 1));
+}
 
 /* ===== >>k-scalar ========================================================= */
 
@@ -1617,7 +1963,7 @@ static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, 
 {
     flash__unpack_fn unpack = flash__unpacker(t);
     const flash__q8 *q = (const flash__q8 *)x;
-    int step = flash__type_halves(t) ? 16 : 32, minima = flash__type_minima(t);
+    int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), h, j;
     flash__group g;
     float acc = 0;
     size_t i;
@@ -1628,16 +1974,154 @@ static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, 
         return flash__tree16(lane);
     }
     for (i = 0; i < n/32; i++) {
-        int h, j;
         unpack(row, i, &g);
-        for (h = 0; h < 32; h += step) {
-            int sum = 0, sx = step == 16 ? q[i].s[h/16] : q[i].s[0] + q[i].s[1];
-            for (j = h; j < h + step; j++) sum += g.q[j]*q[i].q[j];
-            acc = acc + (float)sum*(g.d[h/16]*q[i].d);
-            if (minima) acc = acc + g.m[h/16]*(q[i].d*(float)sx);
+        for (h = 0; h < parts; h++) {
+            int sum = 0;
+            for (j = 32/parts*h; j < 32/parts*(h + 1); j++) sum += g.q[j]*q[i].q[j];
+            acc = acc + (float)sum*(g.d[h]*q[i].d);
+            if (minima) acc = acc + g.m[h]*q[i].ds[parts == 2 ? h : 2];
         }
     }
     return acc;
+}
+
+/* y[r] = row r times x, one token. x: [n] floats for F32, F16, BF16; [n/32] flash__q8 for the
+   others. */
+static void flash__rows_scalar(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                               const void *x, size_t n, float *y)
+{
+    int r;
+    for (r = 0; r < rows; r++) y[r] = flash__dot_scalar(t, w + (size_t)r*row_bytes, x, n);
+}
+
+/* How the int8 items of a type become unsigned: offset, and groups of four that 16 bits can hold;
+   0: signed. */
+static int flash__type_offset(flash_type t, int *groups)
+{
+    *groups = 8;
+    switch (t) {
+    case FLASH_TYPE_Q4_0: return 8;
+    case FLASH_TYPE_Q3_K: return 4;
+    case FLASH_TYPE_Q4_1: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q2_K: return 0;
+    case FLASH_TYPE_Q5_0: *groups = 4; return 16;
+    case FLASH_TYPE_Q5_1: case FLASH_TYPE_Q5_K: *groups = 4; return 0;
+    case FLASH_TYPE_Q6_K: *groups = 2; return 32;
+    default: *groups = 0; return -1;
+    }
+}
+
+/* Unpacks rows into a panel of R rows: [b][8 groups of 4 items][R][4] bytes with offset added (-1:
+   as they are), then scales [parts][R], minima [parts][R]. Missing rows become zeros. */
+static void flash__pack_rows(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                             uint8_t *panel, int R,
+                             int offset)
+{
+    flash__unpack_fn unpack = flash__unpacker(t);
+    int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, h;
+    size_t stride = flash__panel_stride(t, R), i;
+    uint64_t more = (uint64_t)(128 - offset)*0x0101010101010101u, v;
+    for (r = 0; r < R; r++) {
+        uint8_t *p = panel + 4*r;
+        for (i = 0; i < n/32; i++, p += stride) {
+            float *scale = (float *)(void *)(p + 32*R);
+            flash__group g;
+            if (r < rows) unpack(w + (size_t)r*row_bytes, i, &g);
+            else memset(&g, 0, sizeof g);
+            /* eight bytes at once: q + 128 never carries, minus 128 - offset never borrows */
+            for (k = 0; k < 4; k++) {
+                memcpy(&v, g.q + 8*k, 8);
+                if (offset >= 0) v = (v ^ 0x8080808080808080u) - more;
+                memcpy(p + 8*R*k, &v, 4);
+                memcpy(p + 8*R*k + 4*R, (uint8_t *)&v + 4, 4);
+            }
+            for (h = 0; h < parts; h++) {
+                scale[R*h] = g.d[h];
+                if (minima) scale[R*(parts + h)] = g.m[h];
+            }
+        }
+    }
+}
+
+static void flash__pack_scalar(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                               size_t n, uint8_t *panel)
+{
+    flash__pack_rows(t, w, row_bytes, rows, n, panel, 4, -1);
+}
+
+static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                                int tokens, size_t n,
+                                float *y, size_t ldy)
+{
+    int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, h, token;
+    size_t stride = flash__panel_stride(t, 4), i;
+    for (token = 0; token < tokens; token++, x += n/32, y += ldy)
+        for (r = 0; r < rows; r++) {
+            float acc = 0;
+            for (i = 0; i < n/32; i++) {
+                const int8_t *q = (const int8_t *)(panel + i*stride) + 4*r;
+                const float *scale = (const float *)(const void *)(panel + i*stride + 128) + r;
+                for (h = 0; h < parts; h++) {
+                    int sum = 0;
+                    for (k = 32/parts*h; k < 32/parts*(h + 1); k++)
+                        sum += q[k/4*16 + k%4]*x[i].q[k];
+                    acc = acc + (float)sum*(scale[4*h]*x[i].d);
+                    if (minima) acc = acc + scale[4*(parts + h)]*x[i].ds[parts == 2 ? h : 2];
+                }
+            }
+            y[r] = acc;
+        }
+}
+
+/* c = a b. a: [M,K] rows lda apart, b: [K,N], c: [M,N]. Each item of c is summed over k in
+   order. */
+static void flash__sgemm_scalar(const float *a, size_t lda, const float *b, size_t ldb, float *c,
+                                size_t ldc, int M, int N,
+                                int K)
+{
+    int i, j, k;
+    for (i = 0; i < M; i++, a += lda, c += ldc) {
+        for (j = 0; j < N; j++) c[j] = 0;
+        for (k = 0; k < K; k++) for (j = 0; j < N; j++)
+            c[j] = c[j] + a[k]*b[(size_t)k*ldb + (size_t)j];
+    }
+}
+
+/* Scores x[64] of a block, of which [from, to) count: these become e^(x scale - max), the others 0.
+   Returns the maximum; *total: the sum (lane i%16 takes item i). */
+static float flash__softmax_scalar(float *x, float scale, int from, int to, float *total)
+{
+    float lane[16] = { 0 }, most = -3.4e38f;
+    int i;
+    for (i = from; i < to; i++) { x[i] = x[i]*scale; most = x[i] > most ? x[i] : most; }
+    for (i = 0; i < 64; i++) {
+        x[i] = i >= from && i < to ? flash__expf(x[i] - most) : 0;
+        lane[i & 15] = lane[i & 15] + x[i];
+    }
+    *total = flash__tree16(lane);
+    return most;
+}
+
+/* Operations of a register-only loop of int8 products, for measuring a processor's limit. */
+static double flash__spin_scalar(int rounds)
+{
+    uint32_t a = 1, b = 2, c = 3, d = 4;
+    int i;
+    for (i = 0; i < rounds; i++) { a = a*b + 1; b = b*c + 1; c = c*d + 1; d = d*a + 1; }
+    return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0*rounds;
+}
+/* Reads n bytes; their sum keeps the compiler honest. */
+static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
+{
+    uint64_t sum = 0, v;
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8) { memcpy(&v, p + i, 8); sum += v; }
+    return sum;
+}
+
+static void flash__widen_scalar(const uint16_t *h, size_t n, float *y)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = flash__f16_f32(h[i]);
 }
 
 /* y = x / sqrt(mean(x^2) + eps) * w (Zhang and Sennrich 2019, arxiv 1910.07467). y may be x. */
@@ -1654,12 +2138,14 @@ static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int sty
 {
     int i, a, b;
     for (i = 0; i < dims/2; i++) {
-        float c = cos_sin[2*i], s = cos_sin[2*i + 1], u, v;
+        float c = cos_sin[2*i], sine = cos_sin[2*i + 1], minus = -sine, u, v;
         a = style == FLASH_ROPE_PAIRS ? 2*i : i;
         b = style == FLASH_ROPE_PAIRS ? 2*i + 1 : i + dims/2;
         u = x[a]; v = x[b];
-        x[a] = u*c - v*s;
-        x[b] = u*s + v*c;
+        /* + and minus, not -: gcc 12 makes vfmaddsub of a pair of + and -, contraction off or
+           not */
+        x[a] = u*c + v*minus;
+        x[b] = u*sine + v*c;
     }
 }
 
@@ -1670,6 +2156,1130 @@ static void flash__silu_mul_scalar(const float *gate, const float *up, size_t n,
     for (i = 0; i < n; i++) y[i] = gate[i]/(1.0f + flash__expf(-gate[i]))*up[i];
 }
 
+/* ===== >>k-avx2 =========================================================== */
+
+/* AVX2, F16C: Intel Haswell (2013) and later, AMD Excavator and Zen. Eight rows side by side.
+   vpmaddubsw adds two products of an unsigned and a signed byte into 16 bits that saturate: 4-bit
+   weights leave room for a whole block of 32, 5-bit for 16 items, 6-bit for 8; wider ones are
+   multiplied by magnitude and sign, four items at a time. */
+
+#ifdef FLASH__AVX2
+#define FLASH__T256 FLASH__TARGET("avx2,fma,f16c")
+#define FLASH__I256 FLASH__T256 static FLASH__INLINE
+
+static void flash__pack_avx2(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                             uint8_t *panel)
+{
+    int groups, offset = flash__type_offset(t, &groups);
+    flash__pack_rows(t, w, row_bytes, rows, n, panel, 8, offset);
+}
+
+/* 8 rows by NT tokens. shift: what makes -offset*sum of -128*sum, 0 for offset 0. */
+FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
+                                  const flash__q8 *x, size_t blocks, float *y,
+                                  size_t ldy, const int NT, const int parts, const int minima,
+                                      const int groups, const int shift)
+{
+    const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256 acc[4];
+    size_t b;
+    int t, h, k, g;
+    FLASH__UNROLL for (t = 0; t < NT; t++) acc[t] = _mm256_setzero_ps();
+    for (b = 0; b < blocks; b++, panel += stride, x++) {
+        const float *scale = (const float *)(const void *)(panel + 256);
+        FLASH__UNROLL for (h = 0; h < parts; h++) {
+            __m256i sum[4], part[4];
+            __m256 d = _mm256_loadu_ps(scale + 8*h);
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+                sum[t] = _mm256_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+                sum[t] = shift ? _mm256_srai_epi32(sum[t], shift) : _mm256_setzero_si256();
+            FLASH__UNROLL for (k = 0; k < 8/parts; k += step) {
+                FLASH__UNROLL for (g = 0; g < step; g++) {
+                    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(panel
+                            + 32*(k + g + h*4)));
+                    __m256i u = groups ? v : _mm256_sign_epi8(v, v);
+                    FLASH__UNROLL for (t = 0; t < NT; t++) {
+                        __m256i q, p;
+                        int32_t four;
+                        memcpy(&four, x[(size_t)t*blocks].q + 4*(k + g + h*4), 4);
+                        q = _mm256_set1_epi32(four);
+                        p = _mm256_maddubs_epi16(u, groups ? q : _mm256_sign_epi8(q, v));
+                        part[t] = g ? _mm256_add_epi16(part[t], p) : p;
+                    }
+                }
+                FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = _mm256_add_epi32(sum[t],
+                        _mm256_madd_epi16(part[t], ones));
+            }
+            FLASH__UNROLL for (t = 0; t < NT; t++) {
+                __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(x[(size_t)t*blocks].d));
+                acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_cvtepi32_ps(sum[t]), s));
+            }
+            if (minima) {
+                __m256 m = _mm256_loadu_ps(scale + 8*(parts + h));
+                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    float ds = x[(size_t)t*blocks].ds[parts == 2 ? h : 2];
+                    acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(m, _mm256_set1_ps(ds)));
+                }
+            }
+        }
+    }
+    FLASH__UNROLL for (t = 0; t < NT; t++) {
+        float out[8];
+        _mm256_storeu_ps(out, acc[t]);
+        memcpy(y + (size_t)t*ldy, out, (size_t)rows*sizeof *out);
+    }
+}
+
+#define FLASH__PANEL_AVX2(parts, minima, groups, shift) do { \
+    for (; tokens >= 4; tokens -= 4, x += 4*blocks, y += 4*ldy) \
+        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, 4, parts, minima, groups, shift); \
+    for (; tokens >= 1; tokens--, x += blocks, y += ldy) \
+        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, 1, parts, minima, groups, \
+                         shift); \
+    } while (0)
+
+FLASH__T256 static void flash__panel_avx2(flash_type t, const uint8_t *panel, int rows,
+                                          const flash__q8 *x, int tokens, size_t n,
+                                          float *y, size_t ldy)
+{
+    size_t stride = flash__panel_stride(t, 8), blocks = n/32;
+    switch (t) {
+    case FLASH_TYPE_Q4_0: FLASH__PANEL_AVX2(1, 0, 8, 4); break;
+    case FLASH_TYPE_Q4_1: case FLASH_TYPE_Q4_K: FLASH__PANEL_AVX2(1, 1, 8, 0); break;
+    case FLASH_TYPE_Q5_0: FLASH__PANEL_AVX2(1, 0, 4, 3); break;
+    case FLASH_TYPE_Q5_1: case FLASH_TYPE_Q5_K: FLASH__PANEL_AVX2(1, 1, 4, 0); break;
+    case FLASH_TYPE_Q2_K: FLASH__PANEL_AVX2(2, 1, 4, 0); break;
+    case FLASH_TYPE_Q3_K: FLASH__PANEL_AVX2(2, 0, 4, 5); break;
+    case FLASH_TYPE_Q6_K: FLASH__PANEL_AVX2(2, 0, 2, 2); break;
+    default: FLASH__PANEL_AVX2(1, 0, 0, 0);
+    }
+}
+
+FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
+{
+    __m128i v = _mm_setzero_si128();
+#define FLASH__X(i) v = _mm_insert_epi16(v, (short)flash__rd16(p + (i)*row), i);
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+#undef FLASH__X
+    return _mm256_cvtph_ps(v);
+}
+FLASH__I256 __m128i flash__load16_avx2(const void *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+FLASH__I256 __m256i flash__load_avx2(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+FLASH__I256 __m256i flash__pair_avx2(const uint8_t *p, size_t row) /* 16 bytes of rows r, r+4 */
+{
+    __m256i v = _mm256_castsi128_si256(flash__load16_avx2(p));
+    return _mm256_inserti128_si256(v, flash__load16_avx2(p + 4*row), 1);
+}
+FLASH__I256 __m256i flash__sum4_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
+{
+    return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+}
+FLASH__I256 __m256 flash__step_avx2(__m256 acc, __m256i sum, __m256 d, float dx)
+{
+    return _mm256_add_ps(acc, _mm256_mul_ps(_mm256_cvtepi32_ps(sum),
+                                            _mm256_mul_ps(d, _mm256_set1_ps(dx))));
+}
+/* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+FLASH__I256 __m256i flash__words_avx2(const uint8_t *p, size_t row)
+{
+    return _mm256_i32gather_epi32((const int *)(const void *)p,
+                                  _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                                     _mm256_set1_epi32((int)row)), 1);
+}
+/* Byte k%4 of each, as an integer. */
+FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
+{
+    v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255)));
+}
+FLASH__I256 void flash__fetch_avx2(const uint8_t *p, size_t row, size_t at, size_t bytes)
+{
+    size_t i; /* the same share of the next eight rows, in file order */
+    for (i = 0; i < 8*bytes; i += 64) _mm_prefetch((const char *)p + 8*row + 8*at + i, _MM_HINT_T0);
+}
+/* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
+FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
+{
+    __m256i a = flash__sum4_avx2(s[0], s[1], s[2], s[3]), b = flash__sum4_avx2(s[4], s[5], s[6],
+            s[7]);
+    *first = _mm256_permute2x128_si256(a, b, 0x20);
+    *second = _mm256_permute2x128_si256(a, b, 0x31);
+}
+
+FLASH__T256 static __m256 flash__rows8_q4_0_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
+                                                 size_t n)
+{
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256 acc = _mm256_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 18*b;
+        __m256i x0 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q));
+        __m256i x1 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q + 16));
+        __m256i s[4], sum;
+        flash__fetch_avx2(w, row, 18*b, 18);
+        FLASH__UNROLL for (i = 0; i < 4; i++) {
+            __m256i v = flash__pair_avx2(p + 2 + (size_t)i*row, row);
+            s[i] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(v, low), x0),
+                                    _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4),
+                                            low), x1));
+            s[i] = _mm256_madd_epi16(s[i], ones);
+        }
+        sum = _mm256_add_epi32(flash__sum4_avx2(s[0], s[1], s[2], s[3]),
+                               _mm256_set1_epi32(x->start[2] >> 4));
+        acc = flash__step_avx2(acc, sum, flash__scales_avx2(p, row), x->d);
+    }
+    return acc;
+}
+
+FLASH__T256 static __m256 flash__rows8_q8_0_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
+                                                 size_t n)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256 acc = _mm256_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 34*b;
+        __m256i q = flash__load_avx2(x->q), s[8], first, second;
+        flash__fetch_avx2(w, row, 34*b, 34);
+        FLASH__UNROLL for (i = 0; i < 8; i++) {
+            __m256i v = flash__load_avx2(p + 2 + (size_t)i*row);
+            s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_sign_epi8(v, v),
+                                                          _mm256_sign_epi8(q, v)), ones);
+        }
+        flash__halves_avx2(s, &first, &second);
+        acc = flash__step_avx2(acc, _mm256_add_epi32(first, second), flash__scales_avx2(p, row),
+                               x->d);
+    }
+    return acc;
+}
+
+FLASH__T256 static __m256 flash__rows8_q4_k_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
+                                                 size_t n)
+{
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256 acc = _mm256_setzero_ps();
+    size_t b;
+    int i, k;
+    for (b = 0; b < n/256; b++, x += 8) {
+        const uint8_t *p = w + 144*b;
+        __m256 d = flash__scales_avx2(p, row), dmin = flash__scales_avx2(p + 2, row);
+        const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
+            high = _mm256_set1_epi32(0x30303030);
+        __m256i a = flash__words_avx2(p + 4, row), m = flash__words_avx2(p + 8, row),
+            h = flash__words_avx2(p + 12, row);
+        __m256i s6[2], m6[2]; /* scales and minima of parts 0-3 and 4-7, a byte each */
+        s6[0] = _mm256_and_si256(a, six);
+        m6[0] = _mm256_and_si256(m, six);
+        s6[1] = _mm256_or_si256(_mm256_and_si256(h, four),
+                                _mm256_and_si256(_mm256_srli_epi32(a, 2), high));
+        m6[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(h, 4), four),
+                                _mm256_and_si256(_mm256_srli_epi32(m, 2), high));
+        for (k = 0; k < 8; k++) {
+            __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
+            __m256 sc, mn;
+            if (!(k & 1)) flash__fetch_avx2(w, row, 144*b + 36*(size_t)(k/2), 36);
+            FLASH__UNROLL for (i = 0; i < 8; i++) {
+                __m256i v = flash__load_avx2(p + 16 + 32*(k/2) + (size_t)i*row);
+                v = _mm256_and_si256(k & 1 ? _mm256_srli_epi16(v, 4) : v, low);
+                s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(v, q), ones);
+            }
+            flash__halves_avx2(s, &first, &second);
+            sc = flash__byte_avx2(s6[k/4], k);
+            mn = flash__byte_avx2(m6[k/4], k);
+            acc = flash__step_avx2(acc, _mm256_add_epi32(first, second), _mm256_mul_ps(d, sc),
+                                   x[k].d);
+            mn = _mm256_xor_ps(_mm256_mul_ps(dmin, mn), _mm256_set1_ps(-0.0f));
+            acc = _mm256_add_ps(acc, _mm256_mul_ps(mn, _mm256_set1_ps(x[k].ds[2])));
+        }
+    }
+    return acc;
+}
+
+FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
+                                                 size_t n)
+{
+    const __m256i low = _mm256_set1_epi8(15), two = _mm256_set1_epi8(3),
+        ones = _mm256_set1_epi16(1);
+    __m256 acc = _mm256_setzero_ps();
+    size_t b;
+    int i, k;
+    for (b = 0; b < n/256; b++, x += 8) {
+        const uint8_t *p = w + 210*b;
+        __m256 d = flash__scales_avx2(p + 208, row);
+        __m256i scale[4]; /* of 16 items, a byte each */
+        FLASH__UNROLL for (i = 0; i < 4; i++) scale[i] = flash__words_avx2(p + 192 + 4*i, row);
+        for (k = 0; k < 8; k++) {
+            const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
+            __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
+            flash__fetch_avx2(w, row, 210*b + 26*(size_t)k, 27);
+            FLASH__UNROLL for (i = 0; i < 8; i++) {
+                __m256i l = flash__load_avx2(ql + (size_t)i*row),
+                    h = flash__load_avx2(qh + (size_t)i*row);
+                if (k & 2) l = _mm256_srli_epi16(l, 4);
+                h = _mm256_and_si256(_mm256_srl_epi16(h, _mm_cvtsi32_si128(k%4*2)), two);
+                l = _mm256_or_si256(_mm256_and_si256(l, low), _mm256_slli_epi16(h, 4));
+                s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(l, q), ones);
+            }
+            flash__halves_avx2(s, &first, &second);
+            for (i = 0; i < 2; i++) {
+                __m256i sum = _mm256_add_epi32(i ? second : first,
+                                               _mm256_set1_epi32(x[k].start[i] >> 2));
+                __m256i sc = _mm256_sll_epi32(scale[k/2], _mm_cvtsi32_si128(24 - (2*k + i)%4*8));
+                acc = flash__step_avx2(acc, sum,
+                                       _mm256_mul_ps(d,
+                                                     _mm256_cvtepi32_ps(_mm256_srai_epi32(sc,
+                        24))), x[k].d);
+            }
+        }
+    }
+    return acc;
+}
+
+/* Sixteen lanes in two registers, summed in the order of flash__tree16. */
+FLASH__I256 float flash__tree_avx2(__m256 lo, __m256 hi)
+{
+    __m256 a = _mm256_add_ps(lo, hi);
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+FLASH__I256 __m256 flash__plain_avx2(const flash_type t, const uint8_t *row, size_t i)
+{
+    __m128i h;
+    if (t == FLASH_TYPE_F32) return _mm256_loadu_ps((const float *)(const void *)(row + 4*i));
+    h = _mm_loadu_si128((const __m128i *)(const void *)(row + 2*i));
+    return t == FLASH_TYPE_F16 ? _mm256_cvtph_ps(h)
+        : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+FLASH__I256 void flash__rows_plain_avx2(const flash_type t, const uint8_t *w, size_t row, int rows,
+                                        const float *x, size_t n, float *y)
+{
+    int r;
+    for (r = 0; r < rows; r++, w += row) {
+        __m256 lo = _mm256_setzero_ps(), hi = lo;
+        float lane[16];
+        size_t i, whole = n & ~(size_t)15;
+        for (i = 0; i < whole; i += 16) {
+            lo = _mm256_add_ps(lo, _mm256_mul_ps(flash__plain_avx2(t, w, i),
+                                                 _mm256_loadu_ps(x + i)));
+            hi = _mm256_add_ps(hi, _mm256_mul_ps(flash__plain_avx2(t, w, i + 8),
+                                                 _mm256_loadu_ps(x + i + 8)));
+        }
+        if (i == n) { y[r] = flash__tree_avx2(lo, hi); continue; }
+        _mm256_storeu_ps(lane, lo);
+        _mm256_storeu_ps(lane + 8, hi);
+        for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, w, i)*x[i];
+        y[r] = flash__tree16(lane);
+    }
+}
+
+FLASH__T256 static void flash__rows_avx2(flash_type t, const uint8_t *w, size_t row_bytes,
+                                         int rows, const void *x, size_t n, float *y)
+{
+    const flash__q8 *q = (const flash__q8 *)x;
+    int r;
+    switch (t) {
+    case FLASH_TYPE_F32:  flash__rows_plain_avx2(FLASH_TYPE_F32, w, row_bytes, rows,
+                                                 (const float *)x, n, y); return;
+    case FLASH_TYPE_F16:  flash__rows_plain_avx2(FLASH_TYPE_F16, w, row_bytes, rows,
+                                                 (const float *)x, n, y); return;
+    case FLASH_TYPE_BF16: flash__rows_plain_avx2(FLASH_TYPE_BF16, w, row_bytes, rows,
+                                                 (const float *)x, n, y); return;
+    default: break;
+    }
+    for (r = 0; r + 8 <= rows; r += 8, w += 8*row_bytes) {
+        switch (t) {
+        case FLASH_TYPE_Q4_0: _mm256_storeu_ps(y + r, flash__rows8_q4_0_avx2(w, row_bytes, q, n));
+        break;
+        case FLASH_TYPE_Q8_0: _mm256_storeu_ps(y + r, flash__rows8_q8_0_avx2(w, row_bytes, q, n));
+        break;
+        case FLASH_TYPE_Q4_K: _mm256_storeu_ps(y + r, flash__rows8_q4_k_avx2(w, row_bytes, q, n));
+        break;
+        case FLASH_TYPE_Q6_K: _mm256_storeu_ps(y + r, flash__rows8_q6_k_avx2(w, row_bytes, q, n));
+        break;
+        default: flash__rows_scalar(t, w, row_bytes, 8, x, n, y + r);
+        }
+    }
+    flash__rows_scalar(t, w, row_bytes, rows - r, x, n, y + r);
+}
+
+FLASH__I256 float flash__max_avx2(__m256 v)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+FLASH__T256 static void flash__quantize_avx2(const float *x, size_t n, flash__q8 *y)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(127.0f),
+        least = _mm256_set1_ps(-127.0f);
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x += 32, y++) {
+        __m256 v[4], m = _mm256_setzero_ps();
+        __m256i q[4], s;
+        __m128i a[2];
+        int sum[2];
+        float amax, inverse;
+        FLASH__UNROLL for (i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8*i);
+            m = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), m);
+        }
+        amax = flash__max_avx2(m);
+        if (!(amax <= 3e38f)) amax = 3e38f;
+        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
+        FLASH__UNROLL for (i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(v[i],
+                    _mm256_set1_ps(inverse)), most), least));
+        s = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        s = _mm256_permutevar8x32_epi32(s, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)y->q, s);
+        for (i = 0; i < 2; i++) {
+            s = _mm256_add_epi32(q[2*i], q[2*i + 1]);
+            a[i] = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+            a[i] = _mm_hadd_epi32(a[i], a[i]);
+            sum[i] = _mm_cvtsi128_si32(_mm_hadd_epi32(a[i], a[i]));
+        }
+        flash__q8_sums(y, amax, sum[0], sum[1]);
+    }
+}
+
+/* e^x, step by step as flash__expf. */
+FLASH__I256 __m256 flash__exp_avx2(__m256 x)
+{
+    const __m256 magic = _mm256_set1_ps(12582912.0f);
+    __m256 n, r, p;
+    x = _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(88.0f)), _mm256_set1_ps(-87.3f));
+    n = _mm256_sub_ps(_mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)), magic),
+                      magic);
+    r = _mm256_sub_ps(x, _mm256_mul_ps(n, _mm256_set1_ps(0.693359375f)));
+    r = _mm256_sub_ps(r, _mm256_mul_ps(n, _mm256_set1_ps(-2.12194440e-4f)));
+    p = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(1.9875691500e-4f), r),
+                      _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(p, _mm256_mul_ps(r, r)), r),
+                      _mm256_set1_ps(1.0f));
+    return _mm256_mul_ps(p,
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),
+                                                                   _mm256_set1_epi32(127)), 23)));
+}
+
+FLASH__T256 static void flash__silu_mul_avx2(const float *gate, const float *up, size_t n, float *y)
+{
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 g = _mm256_loadu_ps(gate + i),
+            e = flash__exp_avx2(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
+        _mm256_storeu_ps(y + i,
+                         _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), e)),
+                                       _mm256_loadu_ps(up + i)));
+    }
+    flash__silu_mul_scalar(gate + i, up + i, n - i, y + i);
+}
+
+FLASH__T256 static float flash__softmax_avx2(float *x, float scale, int from, int to, float *total)
+{
+    const __m256i item = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256 low = _mm256_set1_ps(-3.4e38f);
+    __m256 lanes[2], most = low, in[8], v[8];
+    float best;
+    int i;
+    lanes[0] = lanes[1] = _mm256_setzero_ps();
+    for (i = 0; i < 8; i++) {
+        __m256i at = _mm256_add_epi32(item, _mm256_set1_epi32(8*i));
+        in[i] = _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from),
+                at),
+                                                        _mm256_cmpgt_epi32(_mm256_set1_epi32(to),
+                                                                at)));
+        v[i] = _mm256_mul_ps(_mm256_loadu_ps(x + 8*i), _mm256_set1_ps(scale));
+        most = _mm256_max_ps(_mm256_blendv_ps(low, v[i], in[i]), most);
+    }
+    best = flash__max_avx2(most);
+    for (i = 0; i < 8; i++) {
+        v[i] = _mm256_and_ps(in[i], flash__exp_avx2(_mm256_sub_ps(v[i], _mm256_set1_ps(best))));
+        _mm256_storeu_ps(x + 8*i, v[i]);
+        lanes[i & 1] = _mm256_add_ps(lanes[i & 1], v[i]);
+    }
+    *total = flash__tree_avx2(lanes[0], lanes[1]);
+    return best;
+}
+
+FLASH__T256 static void flash__rmsnorm_avx2(const float *x, const float *w, float eps, size_t n,
+                                            float *y)
+{
+    float sum, r;
+    size_t i;
+    flash__rows_plain_avx2(FLASH_TYPE_F32, (const uint8_t *)(const void *)x, 0, 1, x, n, &sum);
+    r = 1.0f/sqrtf(sum/(float)n + eps);
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i,
+                         _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(r)),
+                                       _mm256_loadu_ps(w + i)));
+    for (; i < n; i++) y[i] = x[i]*r*w[i];
+}
+
+/* MT rows of c by 16 columns. */
+FLASH__I256 void flash__sgemm_tile_avx2(const float *a, size_t lda, const float *b, size_t ldb,
+                                        float *c, size_t ldc, int K, const int MT)
+{
+    __m256 acc[6][2];
+    int i, k;
+    FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+    for (k = 0; k < K; k++, b += ldb) {
+        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+        FLASH__UNROLL for (i = 0; i < MT; i++) {
+            __m256 v = _mm256_set1_ps(a[(size_t)i*lda + (size_t)k]);
+            acc[i][0] = _mm256_add_ps(acc[i][0], _mm256_mul_ps(v, b0));
+            acc[i][1] = _mm256_add_ps(acc[i][1], _mm256_mul_ps(v, b1));
+        }
+    }
+    FLASH__UNROLL for (i = 0; i < MT; i++) {
+        _mm256_storeu_ps(c + (size_t)i*ldc, acc[i][0]);
+        _mm256_storeu_ps(c + (size_t)i*ldc + 8, acc[i][1]);
+    }
+}
+
+FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, const float *b, size_t ldb,
+                                          float *c, size_t ldc, int M, int N, int K)
+{
+    int i, j;
+    for (j = 0; j + 16 <= N; j += 16) {
+        for (i = 0; i + 4 <= M; i += 4)
+            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j, ldc,
+                                   K, 4);
+        for (; i < M; i++) flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, b + j, ldb,
+                                                  c + (size_t)i*ldc + j, ldc, K, 1);
+    }
+    if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, M, N - j, K);
+}
+
+FLASH__T256 static double flash__spin_avx2(int rounds)
+{
+    __m256i a[8], x = _mm256_set1_epi8((char)(rounds & 15)), w = _mm256_set1_epi8(3);
+    int i, r;
+    FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm256_set1_epi16((short)i);
+    for (r = 0; r < rounds; r++) {
+        FLASH__UNROLL for (i = 0; i < 8; i++) {
+            FLASH__OPAQUE(x); /* or the product would be taken out of the loop */
+            a[i] = _mm256_add_epi16(a[i], _mm256_maddubs_epi16(x, w));
+        }
+    }
+    for (i = 1; i < 8; i++) a[0] = _mm256_add_epi16(a[0], a[i]);
+    return _mm256_extract_epi32(a[0], 0) == 12345 ? 0 : 8.0*64*rounds;
+}
+
+FLASH__T256 static uint64_t flash__read_avx2(const uint8_t *p, size_t n)
+{
+    __m256i a = _mm256_setzero_si256(), b = a;
+    uint64_t out[4];
+    size_t i;
+    for (i = 0; i + 128 <= n; i += 128) {
+        _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + i + 4160, _MM_HINT_T0);
+        a = _mm256_add_epi64(a, _mm256_add_epi64(flash__load_avx2(p + i),
+                                                 flash__load_avx2(p + i + 32)));
+        b = _mm256_add_epi64(b, _mm256_add_epi64(flash__load_avx2(p + i + 64),
+                                                 flash__load_avx2(p + i + 96)));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)out, _mm256_add_epi64(a, b));
+    return out[0] + out[1] + out[2] + out[3];
+}
+
+FLASH__T256 static void flash__widen_avx2(const uint16_t *h, size_t n, float *y)
+{
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i,
+                         _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(h + i))));
+    flash__widen_scalar(h + i, n - i, y + i);
+}
+
+static void flash__overlay_avx2(flash__kernels *k)
+{
+    k->panel_rows = 8;
+    k->pack = flash__pack_avx2;         k->panel = flash__panel_avx2;
+    k->rows = flash__rows_avx2;         k->quantize = flash__quantize_avx2;
+    k->silu_mul = flash__silu_mul_avx2; k->softmax = flash__softmax_avx2;
+    k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
+    k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
+    k->widen = flash__widen_avx2;
+}
+#undef FLASH__T256
+#undef FLASH__I256
+#endif
+
+/* ===== >>k-avx512 ========================================================= */
+
+/* AVX-512 with VNNI: Intel Ice Lake servers (2021), Rocket Lake, Sapphire Rapids; AMD Zen 4 (2022)
+   and later. Sixteen lanes are sixteen rows, so a float step keeps the order of the scalar kernels
+   for free. vpdpbusd multiplies unsigned by signed bytes: panels carry weights +128 and sums start
+   at -128 times the sum of the activations. rows: sixteen rows side by side; partial sums of whole
+   integers are added across lanes in a tree, any order. */
+
+#ifdef FLASH__AVX512
+#if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns inside its own avx512fintrin.h */
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#  pragma GCC diagnostic ignored "-Wuninitialized"
+#  pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+#define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#define FLASH__I512 FLASH__T512 static FLASH__INLINE
+
+static void flash__pack_avx512(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                               uint8_t *panel)
+{
+    flash__pack_rows(t, w, row_bytes, rows, n, panel, 16, 128);
+}
+
+/* 16 rows by NT tokens; carry: y holds the sums so far. */
+FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, int rows,
+                                    const flash__q8 *x, size_t blocks,
+                                    size_t ldx, float *y, size_t ldy, const int NT,
+                                        const int parts, const int minima, int carry)
+{
+    __m512 acc[8];
+    __mmask16 keep = (__mmask16)((1u << rows) - 1);
+    size_t b;
+    int t, h, k;
+    FLASH__UNROLL for (t = 0; t < NT; t++)
+        acc[t] = carry ? _mm512_maskz_loadu_ps(keep, y + (size_t)t*ldy) : _mm512_setzero_ps();
+    for (b = 0; b < blocks; b++, panel += stride, x++) {
+        const float *scale = (const float *)(const void *)(panel + 512);
+        FLASH__UNROLL for (h = 0; h < parts; h++) {
+            __m512i sum[8];
+            __m512 d = _mm512_loadu_ps(scale + 16*h);
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+                sum[t] = _mm512_set1_epi32(x[(size_t)t*ldx].start[parts == 2 ? h : 2]);
+            FLASH__UNROLL for (k = 0; k < 8/parts; k++) {
+                __m512i v = _mm512_loadu_si512(panel + 64*(k + h*4));
+                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    int32_t q;
+                    memcpy(&q, x[(size_t)t*ldx].q + 4*(k + h*4), 4);
+                    sum[t] = _mm512_dpbusd_epi32(sum[t], v, _mm512_set1_epi32(q));
+                }
+            }
+            FLASH__UNROLL for (t = 0; t < NT; t++) {
+                __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*ldx].d));
+                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t]), s));
+            }
+            if (minima) {
+                __m512 m = _mm512_loadu_ps(scale + 16*(parts + h));
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                    acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(m,
+                                           _mm512_set1_ps(x[(size_t)t*ldx].ds[parts == 2 ? h
+                                                   : 2])));
+            }
+        }
+    }
+    FLASH__UNROLL for (t = 0; t < NT; t++) _mm512_mask_storeu_ps(y + (size_t)t*ldy, keep, acc[t]);
+}
+
+#define FLASH__PANEL_AVX512(NT, parts, minima) \
+    for (; tokens >= NT; tokens -= NT, x += NT*blocks, y += NT*ldy) \
+        flash__tile_avx512(panel, stride, rows, x, blocks, blocks, y, ldy, NT, parts, minima, 0);
+#define FLASH__PANELS_AVX512(parts, minima) do { \
+    FLASH__PANEL_AVX512(8, parts, minima) FLASH__PANEL_AVX512(4, parts, minima) \
+    FLASH__PANEL_AVX512(1, parts, minima) \
+    } while (0)
+
+FLASH__T512 static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows,
+                                            const flash__q8 *x,
+                                            int tokens, size_t n, float *y, size_t ldy)
+{
+    size_t stride = flash__panel_stride(t, 16), blocks = n/32;
+    if (!flash__type_minima(t)) {
+        if (flash__type_halves(t)) FLASH__PANELS_AVX512(2, 0);
+        else FLASH__PANELS_AVX512(1, 0);
+    } else if (flash__type_halves(t)) FLASH__PANELS_AVX512(2, 1);
+    else FLASH__PANELS_AVX512(1, 1);
+}
+
+/* Sixteen f16 scales, one from each row. */
+FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
+{
+    __m128i lo = _mm_setzero_si128(), hi = lo;
+#define FLASH__X(i) \
+    lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)*row), i); \
+    hi = _mm_insert_epi16(hi, (short)flash__rd16(p + ((i) + 8)*row), i);
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+#undef FLASH__X
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+}
+
+/* 16 bytes of rows r, r+4, r+8, r+12; and 32 bytes of rows r, r+4. */
+FLASH__I512 __m512i flash__quads_avx512(const uint8_t *p, size_t row)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 4*row)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 8*row)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 12*row)), 3);
+}
+FLASH__I512 __m512i flash__pairs_avx512(const uint8_t *p, size_t row)
+{
+    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)(p + 4*row)), 1);
+}
+
+/* In each 128-bit lane: the sums of a, b, c, d there. */
+FLASH__I512 __m512i flash__sum4_avx512(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+/* Products of 32 bytes of 16 rows (8 registers from flash__pairs_avx512) with x: the sums of the
+   rows' first and second 16 items, in order of rows. */
+FLASH__I512 void flash__dot16_avx512(const __m512i *w, __m512i x, __m512i *first, __m512i *second)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i a = flash__sum4_avx512(_mm512_dpbusd_epi32(zero, w[0], x),
+                                   _mm512_dpbusd_epi32(zero, w[1], x),
+                                   _mm512_dpbusd_epi32(zero, w[2], x),
+                                       _mm512_dpbusd_epi32(zero, w[3], x));
+    __m512i b = flash__sum4_avx512(_mm512_dpbusd_epi32(zero, w[4], x),
+                                   _mm512_dpbusd_epi32(zero, w[5], x),
+                                   _mm512_dpbusd_epi32(zero, w[6], x),
+                                       _mm512_dpbusd_epi32(zero, w[7], x));
+    *first = _mm512_shuffle_i32x4(a, b, 0x88);
+    *second = _mm512_shuffle_i32x4(a, b, 0xdd);
+}
+
+FLASH__I512 __m512 flash__step_avx512(__m512 acc, __m512i sum, __m512 d, float dx)
+{
+    return _mm512_add_ps(acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum),
+                                            _mm512_mul_ps(d, _mm512_set1_ps(dx))));
+}
+FLASH__I512 __m512i flash__x32_avx512(const flash__q8 *x)
+{
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)x->q));
+}
+/* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+FLASH__I512 __m512i flash__words_avx512(const uint8_t *p, size_t row)
+{
+    return _mm512_i32gather_epi32(_mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8,
+            9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)row)), (const void *)p, 1);
+}
+/* Byte k%4 of each, as an integer. */
+FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
+{
+    v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(255)));
+}
+FLASH__I512 void flash__fetch_avx512(const uint8_t *p, size_t row, size_t at, size_t bytes)
+{
+    size_t i; /* the same share of the next sixteen rows, in file order */
+    for (i = 0; i < 16*bytes; i += 64)
+        _mm_prefetch((const char *)p + 16*row + 16*at + i, _MM_HINT_T0);
+}
+
+FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 18*b;
+        __m512i x0 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)x->q));
+        __m512i x1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(x->q
+                + 16)));
+        __m512i s[4], sum;
+        flash__fetch_avx512(w, row, 18*b, 18);
+        FLASH__UNROLL for (i = 0; i < 4; i++) {
+            __m512i v = flash__quads_avx512(p + 2 + (size_t)i*row, row);
+            s[i] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(v, low), x0);
+            s[i] = _mm512_dpbusd_epi32(s[i], _mm512_and_si512(_mm512_srli_epi16(v, 4), low), x1);
+        }
+        sum = _mm512_add_epi32(flash__sum4_avx512(s[0], s[1], s[2], s[3]),
+                               _mm512_set1_epi32(x->start[2] >> 4));
+        acc = flash__step_avx512(acc, sum, flash__scales_avx512(p, row), x->d);
+    }
+    return acc;
+}
+
+FLASH__T512 static __m512 flash__rows16_q8_0_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i flip = _mm512_set1_epi8(-128);
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 34*b;
+        __m512i v[8], first, second;
+        flash__fetch_avx512(w, row, 34*b, 34);
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+            v[i] = _mm512_xor_si512(flash__pairs_avx512(p + 2 + (size_t)(i + i/4*4)*row, row),
+                                    flip);
+        flash__dot16_avx512(v, flash__x32_avx512(x), &first, &second);
+        first = _mm512_add_epi32(_mm512_add_epi32(first, second), _mm512_set1_epi32(x->start[2]));
+        acc = flash__step_avx512(acc, first, flash__scales_avx512(p, row), x->d);
+    }
+    return acc;
+}
+
+FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i, k;
+    for (b = 0; b < n/256; b++, x += 8) {
+        const uint8_t *p = w + 144*b;
+        __m512 d = flash__scales_avx512(p, row), dmin = flash__scales_avx512(p + 2, row);
+        const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
+            high = _mm512_set1_epi32(0x30303030);
+        __m512i a = flash__words_avx512(p + 4, row), m = flash__words_avx512(p + 8, row),
+            h = flash__words_avx512(p + 12, row);
+        __m512i s6[2], m6[2]; /* scales and minima of parts 0-3 and 4-7, a byte each */
+        s6[0] = _mm512_and_si512(a, six);
+        m6[0] = _mm512_and_si512(m, six);
+        s6[1] = _mm512_or_si512(_mm512_and_si512(h, four),
+                                _mm512_and_si512(_mm512_srli_epi32(a, 2), high));
+        m6[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(h, 4), four),
+                                _mm512_and_si512(_mm512_srli_epi32(m, 2), high));
+        for (k = 0; k < 8; k++) {
+            __m512i v[8], first, second;
+            __m512 sc, mn;
+            if (!(k & 1)) flash__fetch_avx512(w, row, 144*b + 36*(size_t)(k/2), 36);
+            FLASH__UNROLL for (i = 0; i < 8; i++) {
+                v[i] = flash__pairs_avx512(p + 16 + 32*(k/2) + (size_t)(i + i/4*4)*row, row);
+                v[i] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(v[i], 4) : v[i], low);
+            }
+            flash__dot16_avx512(v, flash__x32_avx512(x + k), &first, &second);
+            sc = flash__byte_avx512(s6[k/4], k);
+            mn = flash__byte_avx512(m6[k/4], k);
+            acc = flash__step_avx512(acc, _mm512_add_epi32(first, second), _mm512_mul_ps(d, sc),
+                                     x[k].d);
+            mn = _mm512_xor_ps(_mm512_mul_ps(dmin, mn), _mm512_set1_ps(-0.0f));
+            acc = _mm512_add_ps(acc, _mm512_mul_ps(mn, _mm512_set1_ps(x[k].ds[2])));
+        }
+    }
+    return acc;
+}
+
+FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(3);
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i, k;
+    for (b = 0; b < n/256; b++, x += 8) {
+        const uint8_t *p = w + 210*b;
+        __m512 d = flash__scales_avx512(p + 208, row);
+        __m512i scale[4]; /* of 16 items, a byte each */
+        FLASH__UNROLL for (i = 0; i < 4; i++) scale[i] = flash__words_avx512(p + 192 + 4*i, row);
+        for (k = 0; k < 8; k++) {
+            const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
+            __m512i v[8], first, second;
+            flash__fetch_avx512(w, row, 210*b + 26*(size_t)k, 27);
+            FLASH__UNROLL for (i = 0; i < 8; i++) {
+                size_t at = (size_t)(i + i/4*4)*row;
+                __m512i l = flash__pairs_avx512(ql + at, row),
+                    h = flash__pairs_avx512(qh + at, row);
+                if (k & 2) l = _mm512_srli_epi16(l, 4);
+                h = _mm512_and_si512(_mm512_srl_epi16(h, _mm_cvtsi32_si128(k%4*2)), two);
+                v[i] = _mm512_or_si512(_mm512_and_si512(l, low), _mm512_slli_epi16(h, 4));
+            }
+            flash__dot16_avx512(v, flash__x32_avx512(x + k), &first, &second);
+            for (i = 0; i < 2; i++) {
+                __m512i sum = _mm512_add_epi32(i ? second : first,
+                                               _mm512_set1_epi32(x[k].start[i] >> 2));
+                __m512i sc = _mm512_sll_epi32(scale[k/2], _mm_cvtsi32_si128(24 - (2*k + i)%4*8));
+                acc = flash__step_avx512(acc, sum,
+                                         _mm512_mul_ps(d,
+                                                       _mm512_cvtepi32_ps(_mm512_srai_epi32(sc,
+                        24))), x[k].d);
+            }
+        }
+    }
+    return acc;
+}
+
+/* Sum over lanes in the order of flash__tree16. */
+FLASH__I512 float flash__tree_avx512(__m512 v)
+{
+    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+/* Sixteen floats of an F32, F16 or BF16 row; zeros where the mask has none. */
+FLASH__I512 __m512 flash__plain_avx512(flash_type t, const uint8_t *row, size_t i, __mmask16 m)
+{
+    __m256i h;
+    if (t == FLASH_TYPE_F32) return _mm512_maskz_loadu_ps(m, row + 4*i);
+    h = _mm256_maskz_loadu_epi16(m, row + 2*i);
+    return t == FLASH_TYPE_F16 ? _mm512_cvtph_ps(h)
+        : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+FLASH__I512 void flash__rows_plain_avx512(const flash_type t, const uint8_t *w, size_t row,
+                                          int rows, const float *x, size_t n, float *y)
+{
+    int r, k;
+    for (r = 0; r < rows; r += 4, w += 4*row) {
+        __m512 acc[4];
+        size_t i;
+        int R = FLASH__MIN(rows - r, 4);
+        FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = _mm512_setzero_ps();
+        for (i = 0; i < n; i += 16) {
+            __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+            __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+            /* missing lanes add zero: x and w are zero there */
+            FLASH__UNROLL for (k = 0; k < 4; k++)
+                acc[k] = _mm512_mask_add_ps(acc[k], m, acc[k],
+                                            _mm512_mul_ps(flash__plain_avx512(t,
+                        w + (size_t)(k < R ? k : 0)*row, i, m), v));
+        }
+        for (k = 0; k < R; k++) y[r + k] = flash__tree_avx512(acc[k]);
+    }
+}
+
+FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_t row_bytes,
+                                           int rows, const void *x, size_t n, float *y)
+{
+    const flash__q8 *q = (const flash__q8 *)x;
+    int r;
+    switch (t) {
+    case FLASH_TYPE_F32:  flash__rows_plain_avx512(FLASH_TYPE_F32, w, row_bytes, rows,
+                                                   (const float *)x, n, y); return;
+    case FLASH_TYPE_F16:  flash__rows_plain_avx512(FLASH_TYPE_F16, w, row_bytes, rows,
+                                                   (const float *)x, n, y); return;
+    case FLASH_TYPE_BF16: flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows,
+                                                   (const float *)x, n, y); return;
+    default: break;
+    }
+    for (r = 0; r + 16 <= rows; r += 16, w += 16*row_bytes) {
+        switch (t) {
+        case FLASH_TYPE_Q4_0: _mm512_storeu_ps(y + r, flash__rows16_q4_0_avx512(w, row_bytes, q,
+                n)); break;
+        case FLASH_TYPE_Q8_0: _mm512_storeu_ps(y + r, flash__rows16_q8_0_avx512(w, row_bytes, q,
+                n)); break;
+        case FLASH_TYPE_Q4_K: _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(w, row_bytes, q,
+                n)); break;
+        case FLASH_TYPE_Q6_K: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(w, row_bytes, q,
+                n)); break;
+        default: flash__rows_scalar(t, w, row_bytes, 16, x, n, y + r);
+        }
+    }
+    flash__rows_scalar(t, w, row_bytes, rows - r, x, n, y + r);
+}
+
+FLASH__T512 static void flash__quantize_avx512(const float *x, size_t n, flash__q8 *y)
+{
+    size_t b;
+    for (b = 0; b < n/32; b++, x += 32, y++) {
+        __m512 v0 = _mm512_loadu_ps(x), v1 = _mm512_loadu_ps(x + 16), inverse;
+        float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(_mm512_abs_ps(v0),
+                                                                      _mm512_setzero_ps()),
+                                                        _mm512_max_ps(_mm512_abs_ps(v1),
+                                                                      _mm512_setzero_ps())));
+        __m128i q0, q1;
+                if (!(amax <= 3e38f)) amax = 3e38f;
+        inverse = _mm512_set1_ps(amax > 1e-30f ? 127.0f/amax : 0.0f);
+        v0 = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(v0, inverse), _mm512_set1_ps(127.0f)),
+                           _mm512_set1_ps(-127.0f));
+        v1 = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(v1, inverse), _mm512_set1_ps(127.0f)),
+                           _mm512_set1_ps(-127.0f));
+        q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v0));
+        q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v1));
+        _mm_storeu_si128((__m128i *)(void *)y->q, q0);
+        _mm_storeu_si128((__m128i *)(void *)(y->q + 16), q1);
+        flash__q8_sums(y, amax, _mm512_reduce_add_epi32(_mm512_cvtps_epi32(v0)),
+                       _mm512_reduce_add_epi32(_mm512_cvtps_epi32(v1)));
+    }
+}
+
+/* e^x, step by step as flash__expf. */
+FLASH__I512 __m512 flash__exp_avx512(__m512 x)
+{
+    const __m512 magic = _mm512_set1_ps(12582912.0f);
+    __m512 n, r, p;
+    x = _mm512_min_ps(x, _mm512_set1_ps(88.0f));
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.3f));
+    n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), magic),
+                      magic);
+    r = _mm512_sub_ps(x, _mm512_mul_ps(n, _mm512_set1_ps(0.693359375f)));
+    r = _mm512_sub_ps(r, _mm512_mul_ps(n, _mm512_set1_ps(-2.12194440e-4f)));
+    p = _mm512_add_ps(_mm512_mul_ps(_mm512_set1_ps(1.9875691500e-4f), r),
+                      _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r),
+                      _mm512_set1_ps(1.0f));
+    return _mm512_mul_ps(p,
+            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n),
+                                                                   _mm512_set1_epi32(127)), 23)));
+}
+
+FLASH__T512 static void flash__silu_mul_avx512(const float *gate, const float *up, size_t n,
+                                               float *y)
+{
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+        __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
+        __m512 e = flash__exp_avx512(_mm512_xor_ps(g, _mm512_set1_ps(-0.0f)));
+        _mm512_mask_storeu_ps(y + i, m,
+                              _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f),
+                e)), u));
+    }
+}
+
+FLASH__T512 static float flash__softmax_avx512(float *x, float scale, int from, int to,
+                                               float *total)
+{
+    __m512 v[4], lanes = _mm512_setzero_ps(), most = _mm512_set1_ps(-3.4e38f);
+    __mmask16 m[4];
+    uint64_t mask = (to < 64 ? ((uint64_t)1 << to) - 1 : ~(uint64_t)0) & ~(((uint64_t)1 << from)
+            - 1);
+    float best;
+    int i;
+    FLASH__UNROLL for (i = 0; i < 4; i++) {
+        m[i] = (__mmask16)(mask >> 16*i);
+        v[i] = _mm512_mul_ps(_mm512_loadu_ps(x + 16*i), _mm512_set1_ps(scale));
+        most = _mm512_mask_max_ps(most, m[i], v[i], most);
+    }
+    best = _mm512_reduce_max_ps(most);
+    FLASH__UNROLL for (i = 0; i < 4; i++) {
+        v[i] = _mm512_maskz_mov_ps(m[i],
+                                   flash__exp_avx512(_mm512_sub_ps(v[i], _mm512_set1_ps(best))));
+        _mm512_storeu_ps(x + 16*i, v[i]);
+        lanes = _mm512_add_ps(lanes, v[i]);
+    }
+    *total = flash__tree_avx512(lanes);
+    return best;
+}
+
+FLASH__T512 static void flash__rmsnorm_avx512(const float *x, const float *w, float eps, size_t n,
+                                              float *y)
+{
+    __m512 acc = _mm512_setzero_ps(), r;
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_maskz_loadu_ps((__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff),
+                                         x + i);
+        acc = _mm512_add_ps(acc, _mm512_mul_ps(v, v));
+    }
+    r = _mm512_set1_ps(1.0f/sqrtf(flash__tree_avx512(acc)/(float)n + eps));
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+        _mm512_mask_storeu_ps(y + i, m,
+                              _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), r),
+                                            _mm512_maskz_loadu_ps(m, w + i)));
+    }
+}
+
+/* MT rows of c by 32 columns (or as many as the masks have). */
+FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, const float *b, size_t ldb,
+                                          float *c, size_t ldc, int K,
+                                          __mmask16 m0, __mmask16 m1, const int MT)
+{
+    __m512 acc[8][2];
+    int i, k;
+    FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+    for (k = 0; k < K; k++, b += ldb) {
+        __m512 b0 = _mm512_maskz_loadu_ps(m0, b), b1 = _mm512_maskz_loadu_ps(m1, b + 16);
+        FLASH__UNROLL for (i = 0; i < MT; i++) {
+            __m512 v = _mm512_set1_ps(a[(size_t)i*lda + (size_t)k]);
+            acc[i][0] = _mm512_add_ps(acc[i][0], _mm512_mul_ps(v, b0));
+            acc[i][1] = _mm512_add_ps(acc[i][1], _mm512_mul_ps(v, b1));
+        }
+    }
+    FLASH__UNROLL for (i = 0; i < MT; i++) {
+        _mm512_mask_storeu_ps(c + (size_t)i*ldc, m0, acc[i][0]);
+        _mm512_mask_storeu_ps(c + (size_t)i*ldc + 16, m1, acc[i][1]);
+    }
+}
+
+FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, const float *b, size_t ldb,
+                                            float *c, size_t ldc, int M, int N, int K)
+{
+    int i, j;
+    for (j = 0; j < N; j += 32) {
+        uint32_t mask = N - j < 32 ? (1u << (N - j)) - 1 : 0xffffffffu;
+        __mmask16 m0 = (__mmask16)mask, m1 = (__mmask16)(mask >> 16);
+        for (i = 0; i + 8 <= M; i += 8)
+            flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j,
+                                     ldc, K, m0, m1, 8);
+        for (; i + 4 <= M; i += 4)
+            flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j,
+                                     ldc, K, m0, m1, 4);
+        for (; i < M; i++) flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb,
+                                                    c + (size_t)i*ldc + j, ldc, K, m0, m1, 1);
+    }
+}
+
+FLASH__T512 static double flash__spin_avx512(int rounds)
+{
+    __m512i a[8], x = _mm512_set1_epi8((char)(rounds & 15)), w = _mm512_set1_epi8(3);
+    int i, r;
+    FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm512_set1_epi32(i);
+    for (r = 0; r < rounds; r++) {
+        FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm512_dpbusd_epi32(a[i], x, w);
+    }
+    for (i = 1; i < 8; i++) a[0] = _mm512_add_epi32(a[0], a[i]);
+    return _mm512_reduce_add_epi32(a[0]) == 12345 ? 0 : 8.0*128*rounds;
+}
+
+FLASH__T512 static uint64_t flash__read_avx512(const uint8_t *p, size_t n)
+{
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    size_t i;
+    for (i = 0; i + 256 <= n; i += 256) {
+        _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + i + 4160, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + i + 4224, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + i + 4288, _MM_HINT_T0);
+        a = _mm512_add_epi64(a, _mm512_loadu_si512(p + i));
+        b = _mm512_add_epi64(b, _mm512_loadu_si512(p + i + 64));
+        c = _mm512_add_epi64(c, _mm512_loadu_si512(p + i + 128));
+        d = _mm512_add_epi64(d, _mm512_loadu_si512(p + i + 192));
+    }
+    return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b),
+                                                              _mm512_add_epi64(c, d)));
+}
+
+static void flash__overlay_avx512(flash__kernels *k)
+{
+    k->panel_rows = 16;
+    k->pack = flash__pack_avx512;         k->panel = flash__panel_avx512;
+    k->rows = flash__rows_avx512;         k->quantize = flash__quantize_avx512;
+    k->silu_mul = flash__silu_mul_avx512; k->softmax = flash__softmax_avx512;
+    k->rmsnorm = flash__rmsnorm_avx512;   k->sgemm = flash__sgemm_avx512;
+    k->spin = flash__spin_avx512;         k->read = flash__read_avx512;
+}
+#undef FLASH__T512
+#undef FLASH__I512
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC diagnostic pop
+#endif
+#endif
+
 /* ===== >>k-select ========================================================= */
 
 /* Start from the reference, lay better kernels over it. Asking for what is not there is an error,
@@ -1677,13 +3287,42 @@ static void flash__silu_mul_scalar(const float *gate, const float *up, size_t n,
 
 static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
 {
-    flash_isa best = flash_isa_best();
     memset(k, 0, sizeof *k);
-    k->isa = want == FLASH_ISA_AUTO ? best : want;
+    k->isa = want == FLASH_ISA_AUTO ? flash_isa_best() : want;
+    k->panel_rows = 4;
 #define FLASH__X(op, ret, args) k->op = flash__##op##_scalar;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
-    return (unsigned)k->isa <= (unsigned)best ? FLASH_OK : FLASH_E_UNSUPPORTED;
+    if (k->isa == FLASH_ISA_SCALAR) return FLASH_E_NONE;
+    if (!flash__isa_usable(k->isa)) return FLASH_E_UNSUPPORTED;
+#ifdef FLASH__SSE41
+    flash__overlay_sse41(k);
+#endif
+#ifdef FLASH__AVX2
+    if (k->isa >= FLASH_ISA_AVX2) flash__overlay_avx2(k);
+#endif
+#ifdef FLASH__AVX512
+    if (k->isa >= FLASH_ISA_AVX512) flash__overlay_avx512(k);
+#endif
+#ifdef FLASH__NEON
+    flash__overlay_neon(k, k->isa);
+#endif
+#ifdef FLASH__WASM
+    flash__overlay_wasm(k);
+#endif
+    return FLASH_E_NONE;
+}
+
+FLASH_API double flash_isa_spin(flash_isa isa, int rounds)
+{
+    flash__kernels k;
+    return flash__kernels_select(&k, isa) ? 0 : k.spin(rounds);
+}
+
+FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes)
+{
+    flash__kernels k;
+    return flash__kernels_select(&k, isa) ? 0 : k.read((const uint8_t *)p, bytes);
 }
 
 FLASH_API size_t flash_dot_work(size_t n) { return n/32*sizeof(flash__q8) + 64; }
@@ -1693,18 +3332,18 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
                                       void *work, flash_isa isa)
 {
     flash__kernels k;
-    size_t bytes = flash_row_bytes(t, n), r;
+    size_t bytes = flash_row_bytes(t, n);
     const void *input = x;
     flash_status s = flash__kernels_select(&k, isa);
     if (s) return s;
     if (!w || !x || !y || !work || !bytes) return FLASH_E_ARGUMENT;
     if (flash__unpacker(t)) {
         uint8_t *q = (uint8_t *)work + ((64 - ((uintptr_t)work & 63)) & 63);
-        k.quantize_q8(x, n, (flash__q8 *)(void *)q);
+        k.quantize(x, n, (flash__q8 *)(void *)q);
         input = q;
     }
-    for (r = 0; r < rows; r++) y[r] = k.dot(t, (const uint8_t *)w + r*bytes, input, n);
-    return FLASH_OK;
+    k.rows(t, (const uint8_t *)w, bytes, (int)rows, input, n, y);
+    return FLASH_E_NONE;
 }
 
 /* ===== >>gguf ============================================================= */
@@ -1817,7 +3456,7 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
             v->data = c->g->file.data + c->at;
             c->at = c->g->jump[j][1];
             v->bytes = c->at - c->g->jump[j][0];
-            return FLASH_OK;
+            return FLASH_E_NONE;
         }
     v->data = c->g->file.data + c->at;
     for (i = 0; i < v->count && !c->status; i++) {
@@ -1872,7 +3511,7 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
         return flash__bad(c, FLASH_E_TOO_LARGE, "more bytes than can be counted: tensor", t->name,
                           t->name_bytes);
     t->bytes = items/(uint64_t)f->items*(uint64_t)f->bytes;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 /* What a file without the right first bytes really is. */
@@ -1946,7 +3585,7 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
     flash_value v;
     flash_tensor t;
     uint64_t n_key, n_tensor, i, offset, end = 0, room;
-    c.g = g; c.at = 0; c.err = err; c.status = FLASH_OK;
+    c.g = g; c.at = 0; c.err = err; c.status = FLASH_E_NONE;
     g->alignment = 32;
     if (g->file.size < 4 || memcmp(g->file.data, "GGUF", 4)) return flash__not_gguf(g, err);
     c.at = 4;
@@ -2008,7 +3647,7 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
                            "the file ends inside the weights: %u bytes are there, "
                            "%u are needed", (uint64_t)g->file.size, room + offset + t.bytes);
     g->data_at = room;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 /* Carves the index out of the arena; with memory behind it, fills it. After flash__gguf_scan. */
@@ -2022,8 +3661,8 @@ static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_
     flash_value v;
     flash_tensor t;
     uint64_t offset;
-    if (!arena->base) return FLASH_OK;
-    c.g = g; c.at = g->keys_at; c.err = err; c.status = FLASH_OK;
+    if (!arena->base) return FLASH_E_NONE;
+    c.g = g; c.at = g->keys_at; c.err = err; c.status = FLASH_E_NONE;
     for (i = 0; i < g->n_key; i++) { key_at[i] = c.at; key_order[i] = i; flash__read_key(&c, &v); }
     for (i = 0; i < g->n_tensor; i++)
         { info_at[i] = c.at; info_order[i] = i; flash__read_info(&c, &t, &offset); }
@@ -2045,7 +3684,7 @@ static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_
             return flash__bad(&c, FLASH_E_FORMAT, "two tensors of the same name", t.name,
                               t.name_bytes);
         }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API void flash_gguf_free(flash_gguf *g)
@@ -2099,7 +3738,7 @@ FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value
 {
     flash__cursor c;
     if (!g || !out || i >= g->n_key) return FLASH_E_ARGUMENT;
-    c.g = g; c.at = (size_t)g->key_at[i]; c.err = NULL; c.status = FLASH_OK;
+    c.g = g; c.at = (size_t)g->key_at[i]; c.err = NULL; c.status = FLASH_E_NONE;
     return flash__read_key(&c, out);
 }
 
@@ -2107,12 +3746,12 @@ static flash_status flash__info_at(const flash_gguf *g, size_t at, flash_tensor 
 {
     flash__cursor c;
     uint64_t offset = 0;
-    c.g = g; c.at = at; c.err = NULL; c.status = FLASH_OK;
+    c.g = g; c.at = at; c.err = NULL; c.status = FLASH_E_NONE;
     if (flash__read_info(&c, out, &offset)) return c.status;
     out->offset = g->data_at + offset;
     out->data = out->offset > g->file.size || out->bytes > g->file.size - out->offset
               ? NULL : g->file.data + out->offset;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out)
@@ -2144,10 +3783,10 @@ FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, fla
     if (!g->key_order) { /* before the index is there: the memory plan's few questions */
         flash__cursor c;
         flash_value v;
-        c.g = g; c.at = g->keys_at; c.err = NULL; c.status = FLASH_OK;
+        c.g = g; c.at = g->keys_at; c.err = NULL; c.status = FLASH_E_NONE;
         for (i = 0; i < g->n_key && !flash__read_key(&c, &v); i++)
             if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes))
-                { *out = v; return FLASH_OK; }
+                { *out = v; return FLASH_E_NONE; }
         return FLASH_E_ARGUMENT;
     }
     i = flash__search_name(g, g->key_at, g->key_order, g->n_key, key);
@@ -3126,7 +4765,7 @@ static flash_status flash__want(const flash_gguf *g, const char *key, flash_valu
     if (*found && (v->type != type || v->item != item))
         return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(v->data - g->file.data),
                            "key %s has the wrong type", key);
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out,
@@ -3162,7 +4801,7 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     if (x.bytes == 5 && !memcmp(x.data, "llama", 5)) v->kind = FLASH__VOCAB_SPM;
     else if (x.bytes == 4 && !memcmp(x.data, "gpt2", 4)) v->kind = FLASH__VOCAB_BPE;
     else if ((x.bytes == 4 && !memcmp(x.data, "none", 4))
-             || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_OK;
+             || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_E_NONE;
     else return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                             "tokenizer model \"%t\" is not supported; llama and gpt2 are",
                             (const char *)x.data, FLASH__MIN(x.bytes, (size_t)40));
@@ -3212,7 +4851,7 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     }
     v->slots = flash__pow2(v->n + v->n/2 + 1);
     v->merge_slots = flash__pow2(v->n_merge + v->n_merge/2 + 1);
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 static void flash__vocab_plan(flash__vocab *v, flash__arena *a)
@@ -3233,7 +4872,7 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
     size_t at = 0, n, i, k;
     const char *text;
     uint32_t rank = 0;
-    if (!v->n_merge) return FLASH_OK;
+    if (!v->n_merge) return FLASH_E_NONE;
     flash_gguf_find(g, "tokenizer.ggml.merges", &x);
     memset(v->merge_slot, 0xff, v->merge_slots*4);
     for (; (text = flash_value_string(&x, &at, &n)) != NULL; rank++) {
@@ -3268,7 +4907,7 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
             return flash__fail(err, FLASH_E_FORMAT, 0, "the merges are made to be slow to look up");
         v->merge_slot[k] = (int32_t)rank;
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key,
@@ -3283,7 +4922,7 @@ static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, 
         return flash__fail(err, FLASH_E_FORMAT, 0, "%s is %u; there are %u tokens", key,
                            (uint64_t)id, (uint64_t)v->n);
     *out = found ? (int32_t)id : fallback >= 0 && (uint32_t)fallback < v->n ? fallback : -1;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 static void flash__add_end(flash__vocab *v, int32_t id)
@@ -3306,7 +4945,7 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
     int32_t id;
     flash_status s;
     v->bos = v->eos = v->unk = -1;
-    if (v->kind == FLASH__VOCAB_NONE) return FLASH_OK;
+    if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_NONE;
     for (k = 0; k < 256; k++) v->byte[k] = -1;
     memset(v->slot, 0xff, v->slots*4);
     flash_gguf_find(g, "tokenizer.ggml.tokens", &x);
@@ -3477,6 +5116,14 @@ static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
     }
 }
 
+/* Bytes of one block of 64 keys or values of one head: see >>forward. */
+static size_t flash__kv_block(flash_type kv, int C) { return flash_row_bytes(kv, 64*(size_t)C); }
+
+static int flash__kv_type_ok(flash_type kv, int C)
+{
+    return kv == FLASH_TYPE_F32 || kv == FLASH_TYPE_F16 || (kv == FLASH_TYPE_Q8_0 && C % 32 == 0);
+}
+
 FLASH_API uint64_t flash_arch_params(const flash_arch *a)
 {
     uint64_t n, D, Q, KV, F;
@@ -3498,10 +5145,10 @@ FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_typ
 {
     uint64_t n = 0;
     int i;
-    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX
-        || (kv != FLASH_TYPE_F32 && kv != FLASH_TYPE_F16)) return 0;
+    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || !flash__kv_type_ok(kv, a->d_head)) return 0;
     for (i = 0; i < a->n_layer; i++)
-        n += 2*flash__dim(a, a->layer + i, FLASH__DIM_KV)*flash_row_bytes(kv, (size_t)n_ctx);
+        n += 2*(uint64_t)a->layer[i].n_kv_head*(uint64_t)((n_ctx + 63)/64)*flash__kv_block(kv,
+                a->d_head);
     return n;
 }
 
@@ -3606,7 +5253,7 @@ static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_e
                            "key general.architecture is missing or no short text");
     memcpy(name, v.data, v.bytes);
     name[v.bytes] = 0;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a)
@@ -3712,7 +5359,7 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
                            a->n_vocab, (uint64_t)n_token);
     if (flash__hyper_find(&h, "vocab_size", &v))
         flash__hyper_int(&h, "vocab_size", 0, a->n_vocab, a->n_vocab);
-    a->tied = flash_gguf_find_tensor(g, "output.weight", &t) != FLASH_OK;
+    a->tied = flash_gguf_find_tensor(g, "output.weight", &t) != FLASH_E_NONE;
     return h.status;
 }
 
@@ -3774,7 +5421,7 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
         if (!h.status && s->g.n_tensor < (uint32_t)s->n_layer)
             h.status = flash__fail(err, FLASH_E_FORMAT, 0, "%i layers, but only %u tensors",
                                    s->n_layer, (uint64_t)s->g.n_tensor);
-        c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_OK;
+        c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_E_NONE;
         for (i = 0; i < s->g.n_tensor && !h.status && !flash__read_info(&c, &t, &offset); i++)
             if (t.type == FLASH_TYPE_F32 && t.ne[0]*4 == t.bytes)
                 s->n_vector += (size_t)((t.ne[0] + 15) & ~(uint64_t)15);
@@ -3815,7 +5462,7 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     *flash__put(p, name + 63, rule->name, strlen(rule->name)) = 0;
     if (flash_gguf_find_tensor(&m->g, name, &t))
         return rule->needed ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name)
-            : FLASH_OK;
+            : FLASH_E_NONE;
     if (!rule->matrix) { uint64_t swap = rows; rows = cols; cols = swap; }
     if (t.ne[0] != cols || t.ne[1] != rows || t.ne[2] != 1 || t.ne[3] != 1)
         return flash__fail(err, FLASH_E_FORMAT,
@@ -3845,7 +5492,7 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
         for (i = 0; i < (size_t)cols; i++) v[i] = flash__rdf32(t.data + 4*i);
         memcpy((uint8_t *)base + rule->at, &shown, sizeof shown);
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 /* Every tensor of the file must be one that a rule names: a leftover means the model does something
@@ -3878,7 +5525,7 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
                                "architecture %s is known to have", p, n, m->arch.name);
         }
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 /* Position p turns pair i by the angle p*speed[i]. Linear: speeds divided by the factor. Llama 3:
@@ -3995,7 +5642,7 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
     if (!status) status = flash__model_fill(m, s.n_layer, err);
     if (status) { flash_model_free(m); return status; }
     *out = m;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API void flash_model_free(flash_model *m)
@@ -4252,7 +5899,7 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
             || flash__token_type(t.v, t.v->special[i]) == FLASH__TOKEN_USER)
             first[*s >> 3] |= (uint8_t)(1 << (*s & 7));
     }
-    for (end = p + bytes, from = p; p < end && !t.status;) {
+    for (end = bytes ? p + bytes : p, from = p; p < end && !t.status;) {
         size_t length = 0;
         int32_t id = -1;
         if (first[*p >> 3] >> (*p & 7) & 1)
@@ -4268,7 +5915,7 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
     if (t.v->add_eos && !(flags & (FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE | FLASH__NO_EOS)))
         flash__emit(&t, t.v->eos);
     *n = t.n;
-    return t.n > cap ? FLASH_E_RANGE : FLASH_OK;
+    return t.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
 /* What a token adds to the text. byte: room for a byte token's one byte. */
@@ -4313,7 +5960,7 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
         if (special) fresh = 1; /* after a special token encoding puts a prefix again */
     }
     *bytes = used;
-    return used > cap ? FLASH_E_RANGE : FLASH_OK;
+    return used > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
 /* Bytes of d->held that can go out: whole characters, or bytes that can no longer become one
@@ -4371,7 +6018,7 @@ FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detoken
         if (special) d->begun = 0;
     }
     *bytes = used;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes)
@@ -4417,22 +6064,27 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
    two layers. Attention never holds the T x T matrix: positions are taken in blocks of 64 that
    begin at multiples of 64, each with its own maximum, joined by rescaling (online softmax; Milakov
    and Gimelshein 2018, arxiv 1805.02867). The blocks do not depend on how the prompt was cut, so
-   the bits do not either. */
+   the bits do not either. Inside a block q.k is summed over the head in order and weights times
+   values over positions in order: SIMD lanes are positions and columns, which is why keys are
+   stored turned, [C,64] a block, values [64,C]. KNOWN TRAPS: columns of a block beyond a query's
+   own position hold later keys or none at all; their scores are computed and never looked at, their
+   values never touched. */
 
-enum { FLASH__ATTENTION_BLOCK = 64 };
+enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64 };
 
 struct flash_session {
     const flash_model *m;
     flash_session_desc desc;
+    flash__pool pool;
     size_t   block;            /* [B] */
-    int      n_ctx, chunk, kv_item;
+    int      n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
     int      pos, fed;         /* tokens worked on; tokens queued or worked on               */
     int      run, layer;       /* tokens of the chunk under way, 0: none; its next layer     */
     int      last, last_n;     /* first position and tokens of the last finished chunk       */
     int      have_logits, ended;
     volatile int cancel;
     int32_t *ids;              /* [N]                                                        */
-    uint8_t **k, **v;          /* [L] of [K,N,C] in the type of the cache                    */
+    uint8_t **k, **v;          /* [L] of [K,N/64] blocks of flash__kv_block bytes            */
     float   *x, *h;            /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
     float   *q, *kk, *vv;      /* [T,H*C], [T,K*C], [T,K*C]                                  */
     float   *gate, *up;        /* [T,F]                                                      */
@@ -4440,188 +6092,411 @@ struct flash_session {
     flash__q8 *q8;             /* [T,max(D,H*C,F)/32]                                        */
     float   *logits;           /* [V], or [T,V] with all_logits                              */
     struct flash__candidate *candidate; /* [V]                                               */
+    uint8_t *work;             /* [slots,work_bytes]                                         */
+    size_t   work_bytes;
     uint64_t random;
     flash_detokenizer detok;
     char    *text, *piece;     /* held back; handed out                                      */
     size_t   text_n, text_cap, stop_max;
 };
 
-/* One piece of work for the host's parallel-for or for a plain loop. */
+/* One job: up to three products of the same input, or one step over tokens or heads. */
 typedef struct flash__job {
     flash_session *s;
-    const flash__mat *w;
+    const flash__mat *w[3];
+    float       *y[3];         /* [T,rows] */
+    const float *bias[3];
     const float *x;            /* [T,cols] */
-    float *y;                  /* [T,rows] */
-    int tokens, tasks, layer;
+    const float *norm;         /* [D]      */
+    int tokens, layer, items, width;
+    volatile int next;
 } flash__job;
 
-static void flash__run(flash_session *s, int tasks, void (*task)(void *ctx, int index),
-                       flash__job *job)
+/* The next item of a job for a worker, or -1. */
+static int flash__pick(flash__job *j)
+{
+    int i = flash__add(&j->next, 1);
+    return i < j->items ? i : -1;
+}
+
+static void flash__run(flash_session *s, flash__job *job, int items, flash__task task)
 {
     const flash_host *host = &s->desc.host;
-    int i;
-    job->tasks = tasks;
-    if (host->parallel_for && tasks > 1) host->parallel_for(host->user, tasks, task, job);
-    else for (i = 0; i < tasks; i++) task(job, i);
+    int tasks = FLASH__MIN(items, s->slots);
+    job->s = s;
+    job->items = items;
+    job->next = 0;
+    if (tasks <= 1) task(job, 0);
+    else if (host->parallel_for) host->parallel_for(host->user, tasks, task, job);
+    else flash__pool_run(&s->pool, tasks, task, job);
+}
+
+/* --- matrix products -------------------------------------------------------- */
+
+/* Rows a worker takes at once: few enough that their panels stay in the second-level cache. */
+static int flash__pick_rows(const flash__kernels *k, int cols)
+{
+    int rows = 393216/(cols + cols/2 + 1)/k->panel_rows*k->panel_rows;
+    return FLASH__MAX(FLASH__MIN(rows, FLASH__PICK_ROWS), k->panel_rows);
+}
+
+/* Rows [from, from + rows) of a matrix for all tokens. */
+static void flash__matmul_rows(const flash__job *j, int which, int from, int rows, uint8_t *panels)
+{
+    const flash__mat *w = j->w[which];
+    const flash__kernels *k = &j->s->m->k;
+    const uint8_t *data = w->data + (size_t)from*w->row_bytes;
+    size_t cols = (size_t)w->cols, ldy = (size_t)w->rows, bytes;
+    float *y = j->y[which] + from;
+    int quantised = flash_type_block(w->type) > 1, R = k->panel_rows, t, r, i;
+    if (!quantised || j->tokens < 4) {
+        for (t = 0; t < j->tokens; t++) {
+            const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(cols/32))
+                : (const void *)(j->x + (size_t)t*cols);
+            k->rows(w->type, data, w->row_bytes, rows, x, cols, y + (size_t)t*ldy);
+        }
+    } else {
+        bytes = flash__panel_stride(w->type, R)*(cols/32);
+        for (r = 0; r < rows; r += R)
+            k->pack(w->type, data + (size_t)r*w->row_bytes, w->row_bytes, FLASH__MIN(R, rows - r),
+                    cols,
+                    panels + (size_t)(r/R)*bytes);
+        /* eight tokens stay in the first-level cache while the panels pass */
+        for (t = 0; t < j->tokens; t += 8)
+            for (r = 0; r < rows; r += R)
+                k->panel(w->type, panels + (size_t)(r/R)*bytes, FLASH__MIN(R, rows - r),
+                         j->s->q8 + (size_t)t*(cols/32),
+                         FLASH__MIN(8, j->tokens - t), cols, y + (size_t)t*ldy + r, ldy);
+    }
+    for (t = 0; j->bias[which] && t < j->tokens; t++)
+        for (i = 0; i < rows; i++) y[(size_t)t*ldy + (size_t)i] += j->bias[which][from + i];
 }
 
 static void flash__matmul_task(void *ctx, int index)
 {
-    const flash__job *j = (const flash__job *)ctx;
-    const flash__mat *w = j->w;
-    int from = (int)((int64_t)w->rows*index/j->tasks),
-        to = (int)((int64_t)w->rows*(index + 1)/j->tasks), r, t;
-    int quantised = flash_type_block(w->type) > 1;
-    for (r = from; r < to; r++)
-        for (t = 0; t < j->tokens; t++) {
-            const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(size_t)(w->cols/32))
-                                      : (const void *)(j->x + (size_t)t*(size_t)w->cols);
-            j->y[(size_t)t*(size_t)w->rows + (size_t)r] = j->s->m->k.dot(w->type,
-                    w->data + (size_t)r*w->row_bytes, x, (size_t)w->cols);
-        }
+    flash__job *j = (flash__job *)ctx;
+    uint8_t *work = j->s->work + (size_t)index*j->s->work_bytes;
+    int i, which, step = j->width;
+    while ((i = flash__pick(j)) >= 0) {
+        for (which = 0; i*step >= j->w[which]->rows; which++)
+            i -= (j->w[which]->rows + step - 1)/step;
+        flash__matmul_rows(j, which, i*step, FLASH__MIN(step, j->w[which]->rows - i*step), work);
+    }
 }
 
-/* y[t] = w x[t] (+ bias). s->q8 holds x quantised if w is. */
-static void flash__matmul(flash_session *s, const flash__mat *w, const float *bias, const float *x,
-                          int T, float *y)
+static void flash__product(flash__job *job, int i, const flash__mat *w, const float *bias, float *y)
+{
+    job->w[i] = w;
+    job->bias[i] = bias;
+    job->y[i] = y;
+}
+
+/* y[t] = w x[t] (+ bias) for the n products set up in job. s->q8 holds x quantised. */
+static void flash__matmul(flash_session *s, flash__job *job, int n, const float *x, int T)
+{
+    int i, items = 0;
+    job->x = x;
+    job->tokens = T;
+    job->width = flash__pick_rows(&s->m->k, job->w[0]->cols);
+    for (i = 0; i < n; i++) items += (job->w[i]->rows + job->width - 1)/job->width;
+    flash__run(s, job, items, flash__matmul_task);
+}
+
+/* --- steps over tokens ------------------------------------------------------ */
+
+static void flash__quantize_row(flash_session *s, const float *x, int t, int n)
+{
+    if (n % 32 == 0) s->m->k.quantize(x + (size_t)t*(size_t)n, (size_t)n,
+                                      s->q8 + (size_t)t*(size_t)(n/32));
+}
+
+static void flash__norm_task(void *ctx, int index) /* h = norm(x), quantised */
+{
+    flash__job *j = (flash__job *)ctx;
+    flash_session *s = j->s;
+    size_t D = (size_t)s->m->arch.d_model;
+    int t;
+    (void)index;
+    while ((t = flash__pick(j)) >= 0) {
+        s->m->k.rmsnorm(j->x + (size_t)t*D, j->norm, s->m->arch.norm_eps, D, s->h + (size_t)t*D);
+        flash__quantize_row(s, s->h, t, (int)D);
+    }
+}
+
+static void flash__quantize_task(void *ctx, int index) /* rows of width items */
+{
+    flash__job *j = (flash__job *)ctx;
+    int t;
+    (void)index;
+    while ((t = flash__pick(j)) >= 0) flash__quantize_row(j->s, j->x, t, j->width);
+}
+
+static void flash__gate_task(void *ctx, int index) /* gate = silu(gate)*up, quantised */
+{
+    flash__job *j = (flash__job *)ctx;
+    flash_session *s = j->s;
+    int t;
+    (void)index;
+    while ((t = flash__pick(j)) >= 0) {
+        size_t at = (size_t)t*(size_t)j->width;
+        s->m->k.silu_mul(s->gate + at, s->up + at, (size_t)j->width, s->gate + at);
+        flash__quantize_row(s, s->gate, t, j->width);
+    }
+}
+
+static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T)
 {
     flash__job job;
-    int i, t;
-    job.s = s; job.w = w; job.x = x; job.y = y; job.tokens = T; job.layer = 0;
-    flash__run(s, FLASH__MIN((w->rows + 15)/16, 64), flash__matmul_task, &job);
-    for (t = 0; bias && t < T; t++) for (i = 0; i < w->rows; i++)
-        y[(size_t)t*(size_t)w->rows + (size_t)i] += bias[i];
+    job.x = x;
+    job.norm = w;
+    flash__run(s, &job, T, flash__norm_task);
 }
 
-static void flash__quantize_rows(flash_session *s, const float *x, int T, int n)
+static void flash__add_rows(float *x, const float *y, size_t n)
 {
-    int t;
-    for (t = 0; t < T && n % 32 == 0; t++)
-        s->m->k.quantize_q8(x + (size_t)t*(size_t)n, (size_t)n, s->q8 + (size_t)t*(size_t)(n/32));
+    size_t i;
+    for (i = 0; i < n; i++) x[i] += y[i];
 }
 
-static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T, float *y)
+/* --- keys and values -------------------------------------------------------- */
+
+/* Stores one key (turned) or value at place t of its block. A Q8_0 block: int8 [64*C] in that
+   order, then f16 scales, one for 32 items of a head at one position: [C/32,64] for keys, [64,C/32]
+   for values. */
+static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x, int C, int turned)
 {
-    size_t D = (size_t)s->m->arch.d_model, t;
-    for (t = 0; t < (size_t)T; t++) s->m->k.rmsnorm(x + t*D, w, s->m->arch.norm_eps, D, y + t*D);
+    size_t step = turned ? 64 : 1, at = turned ? (size_t)t : (size_t)t*(size_t)C, i, g,
+        n = (size_t)C;
+    uint8_t *scale = block + 64*n;
+    for (i = 0; kv == FLASH_TYPE_F32 && i < n; i++) memcpy(block + 4*(at + i*step), x + i, 4);
+    for (i = 0; kv == FLASH_TYPE_F16 && i < n; i++) {
+        uint16_t h = flash__f32_f16(x[i]);
+        memcpy(block + 2*(at + i*step), &h, 2);
+    }
+    for (g = 0; kv == FLASH_TYPE_Q8_0 && g < n/32; g++, x += 32) {
+        float amax = 0, inverse;
+        uint16_t d;
+        for (i = 0; i < 32; i++) {
+            float a = x[i] < 0 ? -x[i] : x[i];
+            amax = a > amax ? a : amax;
+        }
+        amax = amax < 8e6f ? amax : 8e6f; /* what an f16 scale can hold */
+        inverse = amax > 1e-4f ? 127.0f/amax : 0;
+        d = flash__f32_f16(inverse > 0 ? amax/127.0f : 0);
+        for (i = 0; i < 32; i++) {
+            float v = x[i]*inverse;
+            v = v < 127.0f ? v : 127.0f;
+            v = v > -127.0f ? v : -127.0f;
+            block[at + (32*g + i)*step] = (uint8_t)(int8_t)flash__round(v);
+        }
+        memcpy(scale + 2*(turned ? g*64 + (size_t)t : (size_t)t*(n/32) + g), &d, 2);
+    }
 }
 
-/* One row of the cache as floats: itself, or converted into room [C]. */
-static const float *flash__cache_row(const flash_session *s, const uint8_t *row, int C, float *room)
+/* A block as floats: itself, or converted into room [64*C]. */
+static const float *flash__kv_floats(const flash_session *s, const uint8_t *block, int C,
+                                     int turned, float *room)
 {
-    const float *f = (const float *)(const void *)row;
-    const uint16_t *h = (const uint16_t *)(const void *)row;
-    int i;
-    if (s->kv_item == 4) return f;
-    for (i = 0; i < C; i++) room[i] = flash__f16_f32(h[i]);
+    const uint16_t *scale = (const uint16_t *)(const void *)(block + 64*(size_t)C);
+    const int8_t *q = (const int8_t *)block;
+    int a, b, rows = turned ? C : 64, cols = turned ? 64 : C;
+    if (s->desc.kv == FLASH_TYPE_F32) return (const float *)(const void *)block;
+    if (s->desc.kv == FLASH_TYPE_F16)
+        s->m->k.widen((const uint16_t *)(const void *)block, 64*(size_t)C, room);
+    else for (a = 0; a < rows; a++)
+        for (b = 0; b < cols; b++)
+            room[a*cols + b] = flash__f16_f32(scale[turned ? a/32*64 + b
+                                                    : a*(C/32) + b/32])*(float)q[a*cols + b];
     return room;
 }
 
-static void flash__cache_store(const flash_session *s, uint8_t *row, const float *x, int C)
+/* rotates queries and keys, stores keys and values */
+static void flash__rope_task(void *ctx, int index)
 {
-    float *f = (float *)(void *)row;
-    uint16_t *h = (uint16_t *)(void *)row;
-    int i;
-    if (s->kv_item == 4) memcpy(f, x, (size_t)C*4);
-    else for (i = 0; i < C; i++) h[i] = flash__f32_f16(x[i]);
-}
-
-/* softmax(q K^T scale) V of one query head over positions [from, to). out: [C]. */
-static void flash__attend(const flash_session *s, const float *q, const uint8_t *k,
-                          const uint8_t *v, int from, int to, float *out)
-{
-    float score[FLASH__ATTENTION_BLOCK], room[FLASH_HEAD_MAX], sum[FLASH_HEAD_MAX], best = 0,
-        total = 0;
-    int C = s->m->arch.d_head, begin, end, t, i;
-    size_t row = (size_t)C*(size_t)s->kv_item;
-    for (begin = from; begin < to; begin = end) {
-        float lane[16] = { 0 }, most, l, keep = 0, add = 1;
-        end = FLASH__MIN(to, (begin/FLASH__ATTENTION_BLOCK + 1)*FLASH__ATTENTION_BLOCK);
-        for (t = begin; t < end; t++)
-            score[t - begin] = s->m->k.dot_f32(q, flash__cache_row(s, k + (size_t)t*row, C, room),
-                                               (size_t)C)*s->m->arch.attention_scale;
-        most = score[0];
-        for (t = begin + 1; t < end; t++) most = score[t - begin] > most ? score[t - begin] : most;
-        for (i = 0; i < C; i++) sum[i] = 0;
-        for (t = begin; t < end; t++) {
-            const float *value = flash__cache_row(s, v + (size_t)t*row, C, room);
-            float e = flash__expf(score[t - begin] - most);
-            lane[t & 15] = lane[t & 15] + e;
-            for (i = 0; i < C; i++) sum[i] = sum[i] + e*value[i];
+    flash__job *j = (flash__job *)ctx;
+    flash_session *s = j->s;
+    const flash_arch *a = &s->m->arch;
+    int t, h, C = a->d_head, H = a->layer[j->layer].n_head, K = a->layer[j->layer].n_kv_head;
+    size_t bytes = flash__kv_block(s->desc.kv, C), blocks = (size_t)((s->n_ctx + 63)/64);
+    (void)index;
+    while ((t = flash__pick(j)) >= 0) {
+        const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
+        int p = s->pos + t;
+        for (h = 0; h < H; h++)
+            s->m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
+        for (h = 0; h < K; h++) {
+            size_t from = (size_t)(t*K + h)*(size_t)C,
+                at = ((size_t)h*blocks + (size_t)(p/64))*bytes;
+            s->m->k.rope(s->kk + from, rope, a->rope_dims, a->rope_style);
+            flash__kv_store(s->desc.kv, s->k[j->layer] + at, p%64, s->kk + from, C, 1);
+            flash__kv_store(s->desc.kv, s->v[j->layer] + at, p%64, s->vv + from, C, 0);
         }
-        l = flash__tree16(lane);
-        if (begin == from) best = most;
-        else if (most > best) { keep = flash__expf(best - most); best = most; }
-        else { keep = 1; add = flash__expf(most - best); }
-        total = total*keep + l*add;
-        for (i = 0; i < C; i++) out[i] = (begin == from ? 0 : out[i]*keep) + sum[i]*add;
     }
-    for (i = 0; i < C; i++) out[i] = out[i]/total;
 }
 
+/* --- attention -------------------------------------------------------------- */
+
+/* n <= 64 queries that share a key/value head: rows q + r*ld at positions first + r*step. */
+typedef struct flash__queries {
+    const float *q;
+    float *out, *best, *total; /* rows out + r*ld; [n]: maximum and sum so far, total 0: none yet */
+    size_t ld;
+    int n, first, step, window;
+} flash__queries;
+
+/* A worker's room for attention. */
+typedef struct flash__room { float *keys, *values, *score, *sum, *best, *total; } flash__room;
+
+static size_t flash__room_floats(int C, int group) { return (size_t)(64*(3*C + 64 + 2*group)); }
+
+/* Joins one block of 64 positions to what the blocks before gave. */
+static void flash__attend(const flash_session *s, const flash__queries *u, const flash__room *room,
+                          int begin,
+                          const float *keys, const float *values)
+{
+    const flash__kernels *k = &s->m->k;
+    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], whole = 1, r, i;
+    float most[FLASH__TILE], l[FLASH__TILE];
+    k->sgemm(u->q, u->ld, keys, 64, room->score, 64, u->n, 64, C);
+    for (r = 0; r < u->n; r++) {
+        int p = u->first + r*u->step + 1 - begin; /* positions of the block up to the query's own */
+        to[r] = FLASH__MIN(p, 64);
+        from[r] = u->window && p > u->window ? p - u->window : 0;
+        whole &= from[r] == 0 && to[r] == 64;
+        if (from[r] < to[r])
+            most[r] = k->softmax(room->score + 64*r, s->m->arch.attention_scale, from[r], to[r],
+                                 &l[r]);
+    }
+    if (whole) k->sgemm(room->score, 64, values, (size_t)C, room->sum, (size_t)C, u->n, C, 64);
+    for (r = 0; r < u->n; r++) {
+        float *sum = room->sum + (size_t)r*(size_t)C, *out = u->out + (size_t)r*u->ld, keep = 1,
+            add = 1;
+        if (from[r] >= to[r]) continue;
+        if (!whole)
+            k->sgemm(room->score + 64*r + from[r], 64, values + (size_t)from[r]*(size_t)C,
+                     (size_t)C, sum, (size_t)C, 1, C,
+                     to[r] - from[r]);
+        if (u->total[r] == 0) {
+            u->best[r] = most[r];
+            u->total[r] = l[r];
+            memcpy(out, sum, (size_t)C*sizeof *out);
+            continue;
+        }
+        if (most[r] > u->best[r])
+            { keep = flash__expf(u->best[r] - most[r]); u->best[r] = most[r]; }
+        else add = flash__expf(most[r] - u->best[r]);
+        u->total[r] = u->total[r]*keep + l[r]*add;
+        for (i = 0; i < C; i++) out[i] = out[i]*keep + sum[i]*add;
+    }
+}
+
+/* h = softmax(q K^T scale) V. An item: one key/value head and 64 tokens (or, for one token, up to
+   64 of the head's queries). */
 static void flash__attention_task(void *ctx, int index)
 {
-    const flash__job *j = (const flash__job *)ctx;
+    flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + j->layer;
-    int t = index/l->n_kv_head, kv = index%l->n_kv_head, group = l->n_head/l->n_kv_head, g;
-    int to = s->pos + t + 1, from = l->window && to > l->window ? to - l->window : 0;
-    size_t C = (size_t)a->d_head, head = (size_t)kv*(size_t)s->n_ctx*C*(size_t)s->kv_item;
-    for (g = 0; g < group; g++) {
-        size_t at = ((size_t)t*l->n_head + (size_t)(kv*group + g))*C;
-        flash__attend(s, s->q + at, s->k[j->layer] + head, s->v[j->layer] + head, from, to,
-                      s->h + at);
+    int C = a->d_head, H = l->n_head, group = H/l->n_kv_head, tiles = j->items/l->n_kv_head, item,
+        g, r, i, b;
+    size_t bytes = flash__kv_block(s->desc.kv, C), blocks = (size_t)((s->n_ctx + 63)/64);
+    float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
+    flash__room room;
+    room.keys = floats;             room.values = room.keys + 64*C;
+    room.score = room.values + 64*C; room.sum = room.score + 64*64;
+    room.best = room.sum + 64*C;    room.total = room.best + 64*group;
+    while ((item = flash__pick(j)) >= 0) {
+        int kv = item/tiles, tile = item%tiles, one = j->tokens == 1, heads = one ? 1 : group;
+        flash__queries u;
+        u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
+        u.first = s->pos + (one ? 0 : 64*tile);
+        u.step = !one;
+        u.ld = (size_t)(one ? C : H*C);
+        u.window = l->window;
+        for (g = 0; g < heads*64; g++) room.total[g] = 0;
+        for (b = u.window ? FLASH__MAX(u.first + 1 - u.window, 0)/64
+             : 0; b <= (u.first + (u.n - 1)*u.step)/64; b++) {
+            size_t at = ((size_t)kv*blocks + (size_t)b)*bytes;
+            const float *keys = flash__kv_floats(s, s->k[j->layer] + at, C, 1, room.keys);
+            const float *values = flash__kv_floats(s, s->v[j->layer] + at, C, 0, room.values);
+            for (g = 0; g < heads; g++) {
+                size_t head = one ? (size_t)(kv*group + 64*tile)*(size_t)C
+                                  : ((size_t)(64*tile)*(size_t)H
+                                     + (size_t)(kv*group + g))*(size_t)C;
+                u.q = s->q + head;
+                u.out = s->h + head;
+                u.best = room.best + 64*g;
+                u.total = room.total + 64*g;
+                flash__attend(s, &u, &room, 64*b, keys, values);
+            }
+        }
+        for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
+            float *out = s->h + (one ? (size_t)(kv*group + 64*tile + r)*(size_t)C
+                                     : ((size_t)(64*tile + r)*(size_t)H
+                                        + (size_t)(kv*group + g))*(size_t)C);
+            for (i = 0; i < C; i++) out[i] = out[i]/room.total[64*g + r];
+        }
     }
 }
+
+/* Bytes of one worker's workspace: panels of the widest pick, or attention. */
+static size_t flash__work_bytes(const flash_model *m, size_t widest)
+{
+    size_t panels = 0, room = 0, cols;
+    int i, group = 1;
+    for (cols = 32; cols < widest + 32; cols += 32) {
+        size_t c = FLASH__MIN(cols, (widest + 31)/32*32), n = (size_t)flash__pick_rows(&m->k,
+                (int)c)*48*(c/32);
+        panels = FLASH__MAX(panels, n);
+    }
+    for (i = 0; i < m->arch.n_layer; i++)
+        group = FLASH__MAX(group, m->arch.layer[i].n_head/m->arch.layer[i].n_kv_head);
+    room = 4*flash__room_floats(m->arch.d_head, group);
+    return (FLASH__MAX(panels, room) + 63)/64*64;
+}
+
+/* --- layers ----------------------------------------------------------------- */
 
 /* x += attention(norm(x)) */
 static void flash__attention(flash_session *s, int il, int T)
 {
-    const flash_model *m = s->m;
-    const flash_arch *a = &m->arch;
+    const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + il;
-    const flash__layer *w = m->layer + il;
-    int D = a->d_model, C = a->d_head, H = l->n_head, K = l->n_kv_head, t, h;
-    size_t i;
+    const flash__layer *w = s->m->layer + il;
+    int group = l->n_head/l->n_kv_head;
     flash__job job;
-    flash__norm_rows(s, s->x, w->attn_norm, T, s->h);
-    flash__quantize_rows(s, s->h, T, D);
-    flash__matmul(s, &w->q, w->bq, s->h, T, s->q);
-    flash__matmul(s, &w->k, w->bk, s->h, T, s->kk);
-    flash__matmul(s, &w->v, w->bv, s->h, T, s->vv);
-    for (t = 0; t < T; t++) {
-        const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
-        for (h = 0; h < H; h++)
-            m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
-        for (h = 0; h < K; h++) {
-            size_t from = (size_t)(t*K + h)*(size_t)C,
-                at = ((size_t)h*(size_t)s->n_ctx + (size_t)(s->pos + t))*(size_t)(C*s->kv_item);
-            m->k.rope(s->kk + from, rope, a->rope_dims, a->rope_style);
-            flash__cache_store(s, s->k[il] + at, s->kk + from, C);
-            flash__cache_store(s, s->v[il] + at, s->vv + from, C);
-        }
-    }
-    job.s = s; job.layer = il; job.w = NULL; job.x = NULL; job.y = NULL; job.tokens = T;
-    flash__run(s, T*K, flash__attention_task, &job);
-    flash__quantize_rows(s, s->h, T, H*C);
-    flash__matmul(s, &w->o, w->bo, s->h, T, s->q);
-    for (i = 0; i < (size_t)T*(size_t)D; i++) s->x[i] += s->q[i];
+    flash__norm_rows(s, s->x, w->attn_norm, T);
+    flash__product(&job, 0, &w->q, w->bq, s->q);
+    flash__product(&job, 1, &w->k, w->bk, s->kk);
+    flash__product(&job, 2, &w->v, w->bv, s->vv);
+    flash__matmul(s, &job, 3, s->h, T);
+    job.layer = il;
+    flash__run(s, &job, T, flash__rope_task);
+    job.tokens = T;
+    flash__run(s, &job, l->n_kv_head*(((T == 1 ? group : T) + 63)/64), flash__attention_task);
+    job.x = s->h;
+    job.width = l->n_head*a->d_head;
+    flash__run(s, &job, T, flash__quantize_task);
+    flash__product(&job, 0, &w->o, w->bo, s->q);
+    flash__matmul(s, &job, 1, s->h, T);
+    flash__add_rows(s->x, s->q, (size_t)T*(size_t)a->d_model);
 }
 
-/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+/* x += down(silu(gate(norm(x)))*up(norm(x))) */
 static void flash__ffn(flash_session *s, int il, int T)
 {
     const flash__layer *w = s->m->layer + il;
-    size_t D = (size_t)s->m->arch.d_model, F = (size_t)s->m->arch.layer[il].d_ffn, i;
-    flash__norm_rows(s, s->x, w->ffn_norm, T, s->h);
-    flash__quantize_rows(s, s->h, T, (int)D);
-    flash__matmul(s, &w->gate, w->bgate, s->h, T, s->gate);
-    flash__matmul(s, &w->up, w->bup, s->h, T, s->up);
-    s->m->k.silu_mul(s->gate, s->up, (size_t)T*F, s->gate);
-    flash__quantize_rows(s, s->gate, T, (int)F);
-    flash__matmul(s, &w->down, w->bdown, s->gate, T, s->h);
-    for (i = 0; i < (size_t)T*D; i++) s->x[i] += s->h[i];
+    flash__job job;
+    flash__norm_rows(s, s->x, w->ffn_norm, T);
+    flash__product(&job, 0, &w->gate, w->bgate, s->gate);
+    flash__product(&job, 1, &w->up, w->bup, s->up);
+    flash__matmul(s, &job, 2, s->h, T);
+    job.width = s->m->arch.layer[il].d_ffn;
+    flash__run(s, &job, T, flash__gate_task);
+    flash__product(&job, 0, &w->down, w->bdown, s->h);
+    flash__matmul(s, &job, 1, s->gate, T);
+    flash__add_rows(s->x, s->h, (size_t)T*(size_t)s->m->arch.d_model);
 }
 
 /* Begins a chunk: embeddings and angles of T tokens. */
@@ -4651,12 +6526,12 @@ static void flash__chunk_end(flash_session *s)
 {
     const flash_model *m = s->m;
     size_t D = (size_t)m->arch.d_model;
-    int T = s->run, all = s->desc.all_logits, wanted = all || s->pos + T == s->fed;
-    float *x = all ? s->x : s->x + (size_t)(T - 1)*D;
+    int T = s->run, all = s->desc.all_logits, wanted = all || s->pos + T == s->fed, n = all ? T : 1;
+    flash__job job;
     if (wanted) {
-        flash__norm_rows(s, x, m->root.out_norm, all ? T : 1, s->h);
-        flash__quantize_rows(s, s->h, all ? T : 1, (int)D);
-        flash__matmul(s, &m->root.head, NULL, s->h, all ? T : 1, s->logits);
+        flash__norm_rows(s, all ? s->x : s->x + (size_t)(T - 1)*D, m->root.out_norm, n);
+        flash__product(&job, 0, &m->root.head, NULL, s->logits);
+        flash__matmul(s, &job, 1, s->h, n);
     }
     s->have_logits = wanted;
     s->last = s->pos;
@@ -4687,7 +6562,7 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
         flash__chunk_end(s);
         worked = 1;
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 /* ===== >>sampler ========================================================== */
@@ -4850,10 +6725,10 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     int i;
     *out = s;
     if (!m || !desc || m->desc.vocab_only || desc->n_ctx < 0 || desc->chunk < 0 || desc->threads < 0
-        || desc->n_ctx > FLASH_CONTEXT_MAX
-            || (desc->kv != FLASH_TYPE_F32 && desc->kv != FLASH_TYPE_F16)
+        || desc->threads > FLASH_THREADS_MAX || desc->n_ctx > FLASH_CONTEXT_MAX
+        || !flash__kv_type_ok(desc->kv, m->arch.d_head)
         || !desc->host.allocator.acquire != !desc->host.allocator.release
-            || !flash__sampler_ok(&desc->sampler)) return 0;
+        || !flash__sampler_ok(&desc->sampler)) return 0;
     arch = &m->arch;
     memset(&plan, 0, sizeof plan);
     plan.m = m;
@@ -4866,7 +6741,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     }
     plan.n_ctx = desc->n_ctx ? desc->n_ctx : FLASH__MIN(arch->n_ctx, 4096);
     plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : 64, plan.n_ctx);
-    plan.kv_item = desc->kv == FLASH_TYPE_F32 ? 4 : 2;
+    plan.slots = FLASH__MAX(desc->threads, 1);
     T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer;
     V = (size_t)arch->n_vocab;
     for (i = 0; i < arch->n_layer; i++) {
@@ -4893,13 +6768,12 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.text_cap = flash_token_bytes_max(m) + plan.stop_max + 16;
     plan.text = (char *)flash__take(a, plan.text_cap, 1);
     plan.piece = (char *)flash__take(a, plan.text_cap, 1);
+    plan.work_bytes = flash__work_bytes(m, FLASH__MAX(widest, F));
+    plan.work = (uint8_t *)flash__take(a, (size_t)plan.slots, plan.work_bytes);
     for (i = 0; i < arch->n_layer; i++) {
-        size_t bytes = (size_t)plan.n_ctx*(size_t)plan.kv_item;
-        uint8_t *k, *v;
-        if (!flash__mul(&bytes, bytes, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV)))
-            { a->used = SIZE_MAX; break; }
-        k = (uint8_t *)flash__take(a, bytes, 1);
-        v = (uint8_t *)flash__take(a, bytes, 1);
+        size_t bytes = (size_t)((plan.n_ctx + 63)/64)*flash__kv_block(desc->kv, arch->d_head);
+        uint8_t *k = (uint8_t *)flash__take(a, arch->layer[i].n_kv_head, bytes);
+        uint8_t *v = (uint8_t *)flash__take(a, arch->layer[i].n_kv_head, bytes);
         if (a->base) { plan.k[i] = k; plan.v[i] = v; }
     }
     if (s) *s = plan;
@@ -4916,7 +6790,8 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
 FLASH_API void flash_session_reset(flash_session *s)
 {
     if (!s) return;
-    s->pos = s->fed = s->run = s->have_logits = s->ended = s->cancel = s->last_n = 0;
+    s->pos = s->fed = s->run = s->have_logits = s->ended = s->last_n = 0;
+    s->cancel = 0;
     s->text_n = 0;
     s->random = s->desc.sampler.seed ? s->desc.sampler.seed : 1;
     memset(&s->detok, 0, sizeof s->detok);
@@ -4939,13 +6814,15 @@ FLASH_API flash_status flash_session_create(flash_session **out, const flash_mod
     flash__session_plan(out, m, desc, &a);
     (*out)->block = block;
     flash_session_reset(*out);
-    return FLASH_OK;
+    if (!(*out)->desc.host.parallel_for) flash__pool_start(&(*out)->pool, (*out)->slots - 1);
+    return FLASH_E_NONE;
 }
 
 FLASH_API void flash_session_free(flash_session *s)
 {
     flash_allocator a;
     if (!s) return;
+    if (!s->desc.host.parallel_for) flash__pool_end(&s->pool);
     a = s->desc.host.allocator;
     flash__release(&a, s, s->block);
 }
@@ -4959,7 +6836,7 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     if (n) memcpy(s->ids + s->fed, ids, n*sizeof *ids);
     s->fed += (int)n;
     s->ended = 0;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *text, unsigned flags)
@@ -4975,7 +6852,7 @@ FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *tex
     s->ended = 0;
     /* what follows continues it: a leading space belongs to the text */
     if (*text) s->detok.begun = 1;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget)
@@ -5031,7 +6908,7 @@ static flash_status flash__last_piece(flash_session *s, flash_status why, flash_
     if (!s->text_n) return why;
     piece->token = -1;
     flash__hand_out(s, s->text_n, piece);
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget,
@@ -5069,7 +6946,7 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
         s->text_n = 0;
         if (!n) return FLASH_END_OF_TEXT;
     }
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API const float *flash_session_logits(const flash_session *s)
@@ -5101,7 +6978,7 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
     s->text_n = 0;
     memset(&s->detok, 0, sizeof s->detok);
     s->detok.begun = position > 1;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 FLASH_API void flash_session_cancel(flash_session *s) { if (s) s->cancel = 1; }
@@ -5112,7 +6989,7 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
         || flash__stops_longest(sampler) > s->stop_max) return FLASH_E_ARGUMENT;
     s->desc.sampler = *sampler;
     s->random = sampler->seed ? sampler->seed : 1;
-    return FLASH_OK;
+    return FLASH_E_NONE;
 }
 
 #ifdef __cplusplus
@@ -5159,6 +7036,28 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__GPT4O
 #  undef FLASH__LAYER
 #  undef FLASH__ROOT
+#  undef FLASH__HOSTED
+#  undef FLASH__THREADS
+#  undef FLASH__THREADS_POSIX
+#  undef FLASH__THREADS_WIN32
+#  undef FLASH__THREAD_RESULT
+#  undef FLASH__ATOMIC_GNU
+#  undef FLASH__ATOMIC_MSVC
+#  undef FLASH__PAUSE
+#  undef FLASH__OPAQUE
+#  undef FLASH__TARGET
+#  undef FLASH__INLINE
+#  undef FLASH__UNROLL
+#  undef FLASH__X86
+#  undef FLASH__SSE41
+#  undef FLASH__AVX2
+#  undef FLASH__AVX512
+#  undef FLASH__NEON
+#  undef FLASH__WASM
+#  undef FLASH__SETS
+#  undef FLASH__PANEL_AVX2
+#  undef FLASH__PANEL_AVX512
+#  undef FLASH__PANELS_AVX512
 #endif
 
 #endif /* FLASH__IMPLEMENTED */

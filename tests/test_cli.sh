@@ -68,14 +68,17 @@ check "no command: usage on stderr" [ -s $T/err ]
 check "unknown command" exits 2 frobnicate
 check "unknown command is named" grep -q frobnicate $T/err
 check "--version" silent --version
+models=0
 version=$(sed -n 's/^\/\* flash\.h - v\([0-9.]*\).*/\1/p' flash.h)
 check "--version: $version" grep -qF "$version" $T/out
 for c in $(flash help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     check "$c --help" silent $c --help
-    check "$c --help: usage first" pipe "head -1 $T/out | grep -q '^usage: flash $c MODEL'"
+    check "$c --help: usage first" pipe "head -1 $T/out | grep -q '^usage: flash $c '"
     cp $T/out $T/help
     check "help $c" silent help $c
     check "help $c = $c --help" cmp -s $T/out $T/help
+    grep -q "^usage: flash $c MODEL" $T/help || continue # has other arguments, and a test of its own
+    models=$((models + 1))
     check "$c: no model" error 2 MODEL $c
     check "$c: unknown option" error 2 '--frob' $c $M --frob
     check "$c: two models" error 2 MODEL $c $M $M
@@ -88,7 +91,7 @@ for c in $(flash help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     check "$c: a folder" error 1 $T $c $T $more
     check "$c: a text" error 1 flash.h $c flash.h $more
 done
-check "commands found" [ "$c" = perplexity ]
+check "commands found" [ $models -ge 5 ]
 
 # --- numbers in options ---
 for bad in '-n 0' '-n -1' '-n x' '-n 5x' '-n' '-n 99999999999999999999' '-c 2000000' '-t 0' \

@@ -8,7 +8,7 @@
 
 static const char *const names[] = {"f32", "f16-bpe", "bf16", "q4", "q5", "q8_0", "q23_k", "q4_k",
                                     "q5_k", "q6_k", "iq4", "mxfp4"};
-enum { N_NAMES = sizeof names / sizeof *names, LONG = 256 };
+enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256 };
 
 static const char *data_path(const char *name)
 {
@@ -86,8 +86,8 @@ static float *all_logits(const flash_model *m, const int32_t *ids, int n, flash_
 static void against_reference(const flash_model *m, const char *name, const int32_t *given)
 {
     int V = flash_model_arch(m)->n_vocab, wrong_top = 0, quantised = 0;
-    int n = getenv("FLASH_QUICK") ? 64 : LONG;
-    int32_t ids[LONG];
+    int n = getenv("FLASH_QUICK") ? 64 : LONG_TEXT;
+    int32_t ids[LONG_TEXT];
     ref_model *r = ref_load(flash_model_gguf(m));
     double *want = (double *)malloc((size_t)n * (size_t)V * sizeof *want), worst = 0, worst_kv = 0;
     double *p = (double *)malloc((size_t)V * 3 * sizeof *p), *q = p + V, *x = q + V;
@@ -410,10 +410,10 @@ static void test_stories(void)
         }
         flash_session_free(s);
         if (how == 0 && text) {
-            int32_t ids[LONG];
+            int32_t ids[LONG_TEXT];
             size_t n;
-            flash_tokenize(m, text, text_bytes < 2000 ? text_bytes : 2000, 0, ids, LONG, &n);
-            CHECK(n >= LONG && ids[0] == 1);
+            flash_tokenize(m, text, text_bytes < 2000 ? text_bytes : 2000, 0, ids, LONG_TEXT, &n);
+            CHECK(n >= LONG_TEXT && ids[0] == 1);
             against_reference(m, "stories260K", ids);
             if (!getenv("FLASH_QUICK")) {
                 test_cuts(m, "stories260K");

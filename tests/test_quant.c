@@ -431,7 +431,7 @@ static void test_products(void)
 static void test_hostile(void)
 {
     static const unsigned bad[] = {0x7c00, 0xfc00, 0x7e00, 0xffff, 0x7bff};
-    static const float odd[] = {INFINITY, -INFINITY, NAN, 3e38f, -3e38f, 1e-45f, 1e-39f};
+    const float odd[] = {INFINITY, -INFINITY, NAN, 3e38f, -3e38f, 1e-45f, 1e-39f};
     static uint8_t w[512];
     float x[256], y[1];
     static float dst[256];

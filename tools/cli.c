@@ -60,9 +60,9 @@ void cli_log(void *user, int level, const char *text)
 
 /* ---- options --------------------------------------------------------------- */
 
-static void cli_help(const cli_option *o, const char *notes)
+static void cli_help(const cli_option *o, const char *names, const char *notes)
 {
-    printf("usage: flash %s MODEL [options]\n\n", cli_command);
+    printf("usage: flash %s %s [options]\n\n", cli_command, names);
     for (; o->name; o++) {
         printf("  %s %-*s  %s", o->name, (int)(20 - strlen(o->name)), o->value ? o->value : "",
                o->about);
@@ -115,14 +115,27 @@ static void cli_set(const cli_option *o, const char *text)
         *(int *)o->to = (int)number;
 }
 
-const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes)
+/* The i-th of the names, or the end of the text if there are fewer. */
+static const char *cli_name(const char *names, int i)
 {
-    const char *model = NULL;
+    while (i-- && *names) {
+        names += strcspn(names, " ");
+        names += strspn(names, " ");
+    }
+    return names;
+}
+
+void cli_parse_all(int argc, char **argv, const cli_option *options, const char *names,
+                   const char *notes, const char **got)
+{
+    int n = 0, want = 0;
     cli_command = argv[0];
+    while (*cli_name(names, want))
+        got[want++] = NULL;
     for (int i = 1; i < argc; i++) {
         const cli_option *o = options;
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-            cli_help(options, notes);
+            cli_help(options, names, notes);
         while (o->name && strcmp(o->name, argv[i]))
             o++;
         if (o->name && o->kind != CLI_FLAG && i + 1 == argc)
@@ -131,13 +144,22 @@ const char *cli_parse(int argc, char **argv, const cli_option *options, const ch
             cli_set(o, o->kind == CLI_FLAG ? NULL : argv[++i]);
         else if (argv[i][0] == '-' && argv[i][1])
             cli_usage("unknown option %s", argv[i]);
-        else if (model)
-            cli_usage("one MODEL, not %s and %s", model, argv[i]);
+        else if (n == want && n == 1)
+            cli_usage("one %s, not %s and %s", names, got[0], argv[i]);
+        else if (n == want)
+            cli_usage("%s is one too many after %s", argv[i], names);
         else
-            model = argv[i];
+            got[n++] = argv[i];
     }
-    if (!model)
-        cli_usage("which MODEL?");
+    names = cli_name(names, n);
+    if (n < want && *names != '[')
+        cli_usage("which %.*s?", (int)strcspn(names, " "), names);
+}
+
+const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes)
+{
+    const char *model;
+    cli_parse_all(argc, argv, options, "MODEL", notes, &model);
     return model;
 }
 

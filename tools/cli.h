@@ -12,7 +12,9 @@
     X(info,       "what a GGUF file is, and the memory it needs") \
     X(tokenize,   "text to token ids, and back") \
     X(probs,      "the most probable next tokens at every position, as JSON lines") \
-    X(perplexity, "how well a model predicts a text")
+    X(perplexity, "how well a model predicts a text") \
+    X(bench,      "speed, next to what the machine could do") \
+    X(make,       "a model file with random weights of a real shape")
 
 #define CLI_X(name, about) int cmd_##name(int argc, char **argv);
 CLI_COMMANDS(CLI_X)
@@ -49,6 +51,11 @@ typedef struct cli_option {
    table and notes and exits 0, usage errors exit 2. All messages name argv[0] from here on. */
 const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes);
 
+/* The same for commands with other arguments: names as in "IN OUT TYPE", all of them needed, or
+   "[MODEL]", needed by none; got: one for each, NULL where it is missing. */
+void cli_parse_all(int argc, char **argv, const cli_option *options, const char *names,
+                   const char *notes, const char **got);
+
 /* One line on stderr, "flash COMMAND: ...", and exit: 1, or 2 for a wrong command line. */
 void cli_fail(const char *format, ...);
 void cli_usage(const char *format, ...);
@@ -66,6 +73,21 @@ const char *cli_size(uint64_t bytes, char text[24]);
 /* "what: 40 %, 0:12 left" on stderr, if that is a terminal and more than 2 [s] have passed since
    done was 0; rewritten once a second, wiped when done reaches total. */
 void  cli_progress(const char *what, double done, double total);
+
+/* An output file that appears under its name whole or not at all: "PATH.part" until cli_finish, and
+   removed if the program ends before, by Ctrl-C, too. One at a time. */
+FILE *cli_create(const char *path);
+void  cli_finish(const char *path);
+/* For flash_gguf_writer: user is the FILE. */
+int   cli_write(void *user, const void *data, size_t bytes);
+/* The type for a row of n weights where want is asked for: itself if its blocks fit, else Q8_0 if
+   that fits, else F16. */
+flash_type cli_type_for(flash_type want, uint64_t n);
+/* The weight type of that name; a usage error that lists the names if there is none, or for MXFP4
+   unless that is allowed. what: the option's name. */
+flash_type cli_type(const char *what, const char *text, int mxfp4);
+/* The number that general.file_type has for a model of mostly type t. */
+int cli_file_type(flash_type t);
 
 /* These fail with the file's name and the reason. */
 flash_model   *cli_load(const flash_model_desc *desc);

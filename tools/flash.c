@@ -1,5 +1,5 @@
 /* flash.c - the command line `flash`: dispatch and help; the subcommands are in cmd_*.c.
-   build: cc -std=c99 -O2 tools/flash.c tools/cli.c tools/cmd_*.c -o flash -lm */
+   build: cc -std=c99 -O2 tools/{flash,cli,out,shapes}.c tools/cmd_*.c -o flash -lm */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "cli.h"
@@ -18,7 +18,7 @@ enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *to)
 {
-    fprintf(to, "usage: flash COMMAND MODEL [options]\n\n");
+    fprintf(to, "usage: flash COMMAND [MODEL] [options]\n\n");
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].about);
     fprintf(to, "\nMODEL is a GGUF file. `flash COMMAND --help` lists a command's options.\n");

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Every compiler found here x standards x options compiles the implementation; the tests run
 # natively, sanitized, as 32 bit and emulated. Two jobs at a time; logs in build/matrix. Last come
-# the counts. A missing compiler is skipped by name (with CI=true: an error).
+# the counts. A missing compiler is skipped by name (with CI=true: an error). ONLY=PATTERN runs the
+# jobs whose name matches.
 B=build/matrix
 C=tests/compile
 WARN='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wcast-qual
@@ -35,10 +36,11 @@ have() # all of the programs named, or the name is noted
         command -v "$program" >/dev/null || { echo "$program" >>$B/missing; return 1; }
     done
 }
-tests() # NAME CC CFLAGS RUN: the tests in a folder of their own
+tests() # NAME CC CFLAGS RUN: the tests in a folder of their own, shortened where they run slowly
 {
     dir=$(echo "$1" | tr -c 'A-Za-z0-9\n' -)
-    job "tests, $1" "${4:+FLASH_QUICK=1} make -s test B=$B/$dir CC=$2 CFLAGS='$3' RUN='$4'"
+    [ -z "$4" ] && [ "$2" != tcc ] && quick= || quick=FLASH_QUICK=1
+    job "tests, $1" "$quick make -s test B=$B/$dir CC=$2 CFLAGS='$3' RUN='$4'"
 }
 
 # The slow ones first: two workers then end together. gcc for s390x computes floats as doubles in
@@ -47,7 +49,8 @@ arch=$(uname -m)
 for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
     cpu=${target%:*} cc=${target#*:}-gcc
     command -v $cc >/dev/null || cc=$cc-12
-    [ $arch = $cpu ] || { have $cc qemu-$cpu && tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu; }
+    [ $arch = $cpu ] || { have $cc qemu-$cpu &&
+        tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu; }
 done
 have clang && tests "ASan and UBSan" clang \
     '-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
@@ -87,6 +90,11 @@ for cc in gcc clang; do
     done
 done
 
+if [ -n "$ONLY" ]; then
+    grep -E "^[^|]*($ONLY)" $B/jobs >$B/only
+    mv $B/only $B/jobs
+    [ -s $B/jobs ] || { echo "no job matches $ONLY"; exit 1; }
+fi
 tr '\n' '\0' <$B/jobs | xargs -0 -n 1 -P ${JOBS:-2} sh "$0" job | tee $B/results
 passed=$(grep -c '^ok ' $B/results)
 failed=$(($(grep -c '' $B/jobs) - passed))

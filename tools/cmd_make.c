@@ -1,0 +1,30 @@
+/* cmd_make.c - flash make: a model file with random weights of a real shape. */
+#include "shapes.h"
+#include <string.h>
+
+int cmd_make(int argc, char **argv)
+{
+    const char *out, *shape_text = NULL, *type_text = "Q4_0";
+    int tied = 0;
+    uint64_t seed = 1;
+    cli_shape shape;
+    const cli_option options[] = {
+        {"--shape", "SHAPE", CLI_TEXT, &shape_text, 0, 0, cli_shape_names},
+        {"--type", "TYPE", CLI_TEXT, &type_text, 0, 0, "of the matrices (Q4_0)"},
+        {"--seed", "SEED", CLI_SEED, &seed, 0, 18446744073709551615.0, "of the weights (1)"},
+        {"--tied", NULL, CLI_FLAG, &tied, 0, 0, "the head is the embedding"},
+        {0}
+    };
+    cli_parse_all(argc, argv, options, "OUT",
+        "Random weights: for measuring speed and for tests, not for text. SHAPE is a name or, as far\n"
+        "as it differs from tiny, d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,ctx=2048.\n"
+        "The vocabulary is made up. Rows that do not fit TYPE's blocks become Q8_0 or F16.\n", &out);
+    if (!shape_text)
+        cli_usage("which --shape?");
+    if (!cli_shape_parse(shape_text, &shape))
+        cli_usage("--shape %s: want one of %s, or d=N,layers=N,heads=N,kv=N,head=N,ffn=N,vocab=N,"
+                  "ctx=N with kv a divisor of heads and an even head", shape_text, cli_shape_names);
+    shape.tied |= tied;
+    cli_make_model(out, &shape, cli_type("--type", type_text, 1), seed, 0);
+    return 0;
+}

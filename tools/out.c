@@ -1,0 +1,118 @@
+/* out.c - output files that appear whole or not at all, see cli.h. */
+#define _POSIX_C_SOURCE 200809L /* fileno, fsync, sigaction */
+#include "cli.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _WIN32
+#  include <io.h>
+#  define unlink _unlink
+#else
+#  include <unistd.h>
+#endif
+
+/* One file at a time; written before the handlers are set, so that they may read it. */
+static char *out_temporary;
+static FILE *out_file;
+
+static void out_remove(void)
+{
+#ifdef _WIN32
+    if (out_file)
+        fclose(out_file); /* an open file cannot be removed there */
+#endif
+    if (out_temporary)
+        unlink(out_temporary);
+}
+
+static void out_stop(int number)
+{
+    unlink(out_temporary);
+    signal(number, SIG_DFL); /* and end as if it had not been caught */
+    raise(number);
+}
+
+FILE *cli_create(const char *path)
+{
+    static const int stops[] = {SIGINT, SIGTERM,
+#ifdef SIGHUP
+        SIGHUP
+#endif
+    };
+    char *name = malloc(strlen(path) + 6);
+    if (!name)
+        cli_fail("out of memory");
+    strcat(strcpy(name, path), ".part");
+    out_file = fopen(name, "wb");
+    if (!out_file)
+        cli_fail("cannot write %s: %s", name, strerror(errno));
+    out_temporary = name;
+    atexit(out_remove);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (signal(stops[i], out_stop) == SIG_IGN) /* nohup */
+            signal(stops[i], SIG_IGN);
+    return out_file;
+}
+
+int cli_write(void *user, const void *data, size_t bytes)
+{
+    return fwrite(data, 1, bytes, user) != bytes;
+}
+
+void cli_finish(const char *path)
+{
+    char *name = out_temporary;
+    int bad = fflush(out_file) || ferror(out_file);
+#ifndef _WIN32
+    bad = bad || fsync(fileno(out_file)); /* or a crash could leave the name without the data */
+#endif
+    bad |= fclose(out_file);
+    out_file = NULL;
+#ifdef _WIN32
+    if (!bad)
+        remove(path); /* rename does not replace there */
+#endif
+    if (bad || rename(name, path))
+        cli_fail("cannot write %s: %s", path, strerror(errno));
+    out_temporary = NULL;
+    free(name);
+}
+
+flash_type cli_type_for(flash_type want, uint64_t n)
+{
+    int block = flash_type_block(want);
+    if (block && n % (unsigned)block == 0)
+        return want;
+    return n % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
+}
+
+int cli_file_type(flash_type t)
+{
+    static const struct { flash_type type; int number; } files[] = {
+        {FLASH_TYPE_F32, 0},   {FLASH_TYPE_F16, 1},   {FLASH_TYPE_Q4_0, 2},    {FLASH_TYPE_Q4_1, 3},
+        {FLASH_TYPE_Q8_0, 7},  {FLASH_TYPE_Q5_0, 8},  {FLASH_TYPE_Q5_1, 9},    {FLASH_TYPE_Q2_K, 10},
+        {FLASH_TYPE_Q3_K, 12}, {FLASH_TYPE_Q4_K, 14}, {FLASH_TYPE_Q5_K, 16},   {FLASH_TYPE_Q6_K, 18},
+        {FLASH_TYPE_IQ4_NL, 25}, {FLASH_TYPE_IQ4_XS, 30}, {FLASH_TYPE_BF16, 32},
+        {FLASH_TYPE_MXFP4, 38},
+    };
+    size_t i = 0;
+    while (files[i].type != t)
+        i++;
+    return files[i].number;
+}
+
+flash_type cli_type(const char *what, const char *text, int mxfp4)
+{
+    flash_type t = flash_type_parse(text);
+    char names[200] = "";
+    if (t != FLASH_TYPE_NONE && (mxfp4 || t != FLASH_TYPE_MXFP4))
+        return t;
+#define CLI_X(name, id, items, bytes) \
+    if (mxfp4 || id != FLASH_TYPE_MXFP4) \
+        strcat(strcat(names, *names ? ", " : ""), #name);
+    FLASH_TYPE_LIST(CLI_X)
+#undef CLI_X
+    cli_usage("%s %s: want one of %s", what, text, names);
+    return t;
+}
