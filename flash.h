@@ -2302,8 +2302,10 @@ FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
 }
 FLASH__I256 void flash__fetch_avx2(const uint8_t *p, size_t row, size_t at, size_t bytes)
 {
-    size_t i; /* the same share of the next eight rows, in file order */
-    for (i = 0; i < 8*bytes; i += 64) _mm_prefetch((const char *)p + 8*row + 8*at + i, _MM_HINT_T0);
+    /* the same share of 8 rows further on, in file order; nearer ones measured slower */
+    size_t i;
+    for (i = 0; i < 8*bytes; i += 64)
+        _mm_prefetch((const char *)p + 64*row + 8*at + i, _MM_HINT_T1);
 }
 /* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
@@ -2884,9 +2886,10 @@ FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
 }
 FLASH__I512 void flash__fetch_avx512(const uint8_t *p, size_t row, size_t at, size_t bytes)
 {
-    size_t i; /* the same share of the next sixteen rows, in file order */
+    /* the same share of 16 rows further on, in file order; nearer ones measured slower */
+    size_t i;
     for (i = 0; i < 16*bytes; i += 64)
-        _mm_prefetch((const char *)p + 16*row + 16*at + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + 64*row + 16*at + i, _MM_HINT_T1);
 }
 
 FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
@@ -6067,8 +6070,9 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
    the bits do not either. Inside a block q.k is summed over the head in order and weights times
    values over positions in order: SIMD lanes are positions and columns, which is why keys are
    stored turned, [C,64] a block, values [64,C]. KNOWN TRAPS: columns of a block beyond a query's
-   own position hold later keys or none at all; their scores are computed and never looked at, their
-   values never touched. */
+   own position hold later keys or none at all; their scores are computed and never looked at.
+   Values are multiplied by weights of 0 up to the last query of a tile: harmless unless a model
+   yields Inf or NaN. */
 
 enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64 };
 
@@ -6355,24 +6359,27 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
                           const float *keys, const float *values)
 {
     const flash__kernels *k = &s->m->k;
-    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], whole = 1, r, i;
+    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], together = 1, last = 0, r, i;
     float most[FLASH__TILE], l[FLASH__TILE];
     k->sgemm(u->q, u->ld, keys, 64, room->score, 64, u->n, 64, C);
     for (r = 0; r < u->n; r++) {
         int p = u->first + r*u->step + 1 - begin; /* positions of the block up to the query's own */
         to[r] = FLASH__MIN(p, 64);
         from[r] = u->window && p > u->window ? p - u->window : 0;
-        whole &= from[r] == 0 && to[r] == 64;
+        together &= from[r] == 0 && to[r] > 0;
+        last = FLASH__MAX(last, to[r]);
         if (from[r] < to[r])
             most[r] = k->softmax(room->score + 64*r, s->m->arch.attention_scale, from[r], to[r],
                                  &l[r]);
     }
-    if (whole) k->sgemm(room->score, 64, values, (size_t)C, room->sum, (size_t)C, u->n, C, 64);
+    /* Weights beyond a query's own position are 0: adding 0 times a finite value changes no bit. */
+    if (together)
+        k->sgemm(room->score, 64, values, (size_t)C, room->sum, (size_t)C, u->n, C, last);
     for (r = 0; r < u->n; r++) {
         float *sum = room->sum + (size_t)r*(size_t)C, *out = u->out + (size_t)r*u->ld, keep = 1,
             add = 1;
         if (from[r] >= to[r]) continue;
-        if (!whole)
+        if (!together)
             k->sgemm(room->score + 64*r + from[r], 64, values + (size_t)from[r]*(size_t)C,
                      (size_t)C, sum, (size_t)C, 1, C,
                      to[r] - from[r]);

@@ -489,16 +489,16 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
 
 static const char notes[] =
     "LISTs are separated by commas; every combination is measured. A prompt of PROMPT tokens is\n"
-    "read, then GEN tokens are written one by one, greedily. After one run to warm up come REPEATS\n"
-    "runs; the result is their median, the spread is (largest - least) / median.\n"
+    "read, then GEN tokens are written one by one, greedily. After one run to warm up come\n"
+    "REPEATS runs; the result is their median, the spread is (largest - least) / median.\n"
     "  int8 operations, prefill   2 * (weights of all layers' matrices * PROMPT + those of the\n"
     "                             head, needed once); attention is not counted\n"
     "  bytes, decode              of all layers' matrices and the head, once for each token, and\n"
     "                             of the keys and values of the tokens so far\n"
-    "Next to them are the machine's limits, measured between the runs on as many threads (the best\n"
-    "counts): int8 multiply-adds on registers with the same instruction set, and reading a buffer.\n"
-    "Memory is the peak of resident memory, the mapped file included, and load the time until the\n"
-    "first step can begin, both in a new process, with the file in the system's cache.\n"
+    "Next to them are the machine's limits, measured between the runs on as many threads (the\n"
+    "best counts): int8 multiply-adds on registers with the same instruction set, and reading a\n"
+    "buffer. Memory is the peak of resident memory, the mapped file included, and load the time\n"
+    "until the first step can begin, both in a new process, with the file in the system's cache.\n"
     "--json writes a line for each combination. GB and GOP are 1e9.\n";
 
 int cmd_bench(int argc, char **argv)
@@ -537,7 +537,8 @@ int cmd_bench(int argc, char **argv)
     if (type_name && !shape_name)
         cli_usage("--type goes with --shape");
     b.name = b.path;
-    list of_p = read_list("-p", prompts, read_prompt), of_t = read_list("-t", threads, read_threads);
+    list of_p = read_list("-p", prompts, read_prompt);
+    list of_t = read_list("-t", threads, read_threads);
     list of_isa = read_list("--isa", isas, read_isa), of_kv = read_list("--kv", kvs, read_kv);
     if (shape_name) {
         flash_type type = cli_type("--type", type_name ? type_name : "Q4_0", 1);
