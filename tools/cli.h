@@ -14,6 +14,7 @@
     X(probs,      "the most probable next tokens at every position, as JSON lines") \
     X(perplexity, "how well a model predicts a text") \
     X(bench,      "speed, next to what the machine could do") \
+    X(quantize,   "a model file again, with smaller weights") \
     X(make,       "a model file with random weights of a real shape")
 
 #define CLI_X(name, about) int cmd_##name(int argc, char **argv);
@@ -74,12 +75,10 @@ const char *cli_size(uint64_t bytes, char text[24]);
    done was 0; rewritten once a second, wiped when done reaches total. */
 void  cli_progress(const char *what, double done, double total);
 
-/* An output file that appears under its name whole or not at all: "PATH.part" until cli_finish, and
-   removed if the program ends before, by Ctrl-C, too. One at a time. */
-FILE *cli_create(const char *path);
-void  cli_finish(const char *path);
-/* For flash_gguf_writer: user is the FILE. */
-int   cli_write(void *user, const void *data, size_t bytes);
+/* Lets w write a file that appears under its name whole or not at all: it is PATH.part until
+   cli_finish, and removed if the program ends before, by Ctrl-C, too. One at a time. */
+void cli_create(const char *path, flash_gguf_writer *w);
+void cli_finish(const char *path, flash_gguf_writer *w);
 /* The type for a row of n weights where want is asked for: itself if its blocks fit, else Q8_0 if
    that fits, else F16. */
 flash_type cli_type_for(flash_type want, uint64_t n);

@@ -16,9 +16,10 @@ int cmd_make(int argc, char **argv)
         {0}
     };
     cli_parse_all(argc, argv, options, "OUT",
-        "Random weights: for measuring speed and for tests, not for text. SHAPE is a name or, as far\n"
-        "as it differs from tiny, d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,ctx=2048.\n"
-        "The vocabulary is made up. Rows that do not fit TYPE's blocks become Q8_0 or F16.\n", &out);
+        "Random weights: for measuring speed and for tests, not for text. SHAPE is a name or, as\n"
+        "far as it differs from tiny, d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,\n"
+        "ctx=2048. The vocabulary is made up. Rows that do not fit TYPE's blocks become Q8_0 or\n"
+        "F16.\n", &out);
     if (!shape_text)
         cli_usage("which --shape?");
     if (!cli_shape_parse(shape_text, &shape))

@@ -1,5 +1,5 @@
 /* out.c - output files that appear whole or not at all, see cli.h. */
-#define _POSIX_C_SOURCE 200809L /* fileno, fsync, sigaction */
+#define _POSIX_C_SOURCE 200809L /* fileno, fsync, unlink */
 #include "cli.h"
 #include <errno.h>
 #include <signal.h>
@@ -33,13 +33,13 @@ static void out_stop(int number)
     raise(number);
 }
 
-FILE *cli_create(const char *path)
+static int out_write(void *user, const void *data, size_t bytes)
 {
-    static const int stops[] = {SIGINT, SIGTERM,
-#ifdef SIGHUP
-        SIGHUP
-#endif
-    };
+    return fwrite(data, 1, bytes, user) != bytes;
+}
+
+void cli_create(const char *path, flash_gguf_writer *w)
+{
     char *name = malloc(strlen(path) + 6);
     if (!name)
         cli_fail("out of memory");
@@ -49,21 +49,22 @@ FILE *cli_create(const char *path)
         cli_fail("cannot write %s: %s", name, strerror(errno));
     out_temporary = name;
     atexit(out_remove);
-    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (signal(stops[i], out_stop) == SIG_IGN) /* nohup */
-            signal(stops[i], SIG_IGN);
-    return out_file;
+    signal(SIGINT, out_stop);
+    signal(SIGTERM, out_stop);
+#ifdef SIGHUP
+    if (signal(SIGHUP, out_stop) == SIG_IGN) /* nohup */
+        signal(SIGHUP, SIG_IGN);
+#endif
+    w->write = out_write;
+    w->user = out_file;
 }
 
-int cli_write(void *user, const void *data, size_t bytes)
-{
-    return fwrite(data, 1, bytes, user) != bytes;
-}
-
-void cli_finish(const char *path)
+void cli_finish(const char *path, flash_gguf_writer *w)
 {
     char *name = out_temporary;
-    int bad = fflush(out_file) || ferror(out_file);
+    int bad = flash_gguf_write_end(w) || fflush(out_file);
+    if (bad && w->status && w->status != FLASH_E_IO)
+        cli_fail("cannot write %s: %s", path, flash_status_text(w->status));
 #ifndef _WIN32
     bad = bad || fsync(fileno(out_file)); /* or a crash could leave the name without the data */
 #endif
@@ -90,9 +91,10 @@ flash_type cli_type_for(flash_type want, uint64_t n)
 int cli_file_type(flash_type t)
 {
     static const struct { flash_type type; int number; } files[] = {
-        {FLASH_TYPE_F32, 0},   {FLASH_TYPE_F16, 1},   {FLASH_TYPE_Q4_0, 2},    {FLASH_TYPE_Q4_1, 3},
-        {FLASH_TYPE_Q8_0, 7},  {FLASH_TYPE_Q5_0, 8},  {FLASH_TYPE_Q5_1, 9},    {FLASH_TYPE_Q2_K, 10},
-        {FLASH_TYPE_Q3_K, 12}, {FLASH_TYPE_Q4_K, 14}, {FLASH_TYPE_Q5_K, 16},   {FLASH_TYPE_Q6_K, 18},
+        {FLASH_TYPE_F32, 0},     {FLASH_TYPE_F16, 1},     {FLASH_TYPE_Q4_0, 2},
+        {FLASH_TYPE_Q4_1, 3},    {FLASH_TYPE_Q8_0, 7},    {FLASH_TYPE_Q5_0, 8},
+        {FLASH_TYPE_Q5_1, 9},    {FLASH_TYPE_Q2_K, 10},   {FLASH_TYPE_Q3_K, 12},
+        {FLASH_TYPE_Q4_K, 14},   {FLASH_TYPE_Q5_K, 16},   {FLASH_TYPE_Q6_K, 18},
         {FLASH_TYPE_IQ4_NL, 25}, {FLASH_TYPE_IQ4_XS, 30}, {FLASH_TYPE_BF16, 32},
         {FLASH_TYPE_MXFP4, 38},
     };

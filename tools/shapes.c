@@ -56,26 +56,6 @@ int cli_shape_parse(const char *text, cli_shape *out)
 
 /* ---- random weights ---------------------------------------------------------- */
 
-/* interim, until flash_quantize is in flash.h */
-static void interim_quantize(flash_type t, const float *x, void *to, size_t n)
-{
-    uint8_t *p = to;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, x + i, 4);
-        if (t == FLASH_TYPE_F16) {
-            float a = fabsf(x[i]);
-            unsigned h = a < 6.1e-5f ? (unsigned)(a * 16777216.0f)
-                       : ((u & 0x7fffffff) - 0x38000000u) >> 13;
-            u = (u >> 16 & 0x8000) | h;
-        } else if (t == FLASH_TYPE_BF16) {
-            u >>= 16;
-        }
-        for (int k = 0; k < (t == FLASH_TYPE_F32 ? 4 : 2); k++)
-            *p++ = (uint8_t)(u >> 8 * k);
-    }
-}
-
 static uint64_t random64(uint64_t *state) /* SplitMix64 */
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -110,8 +90,8 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
         b++;
     for (int s = 0; s < 2; s++) {
         float signed_d = s ? -d : d, m = b->mean * signed_d;
-        interim_quantize(FLASH_TYPE_F16, &signed_d, scale[s], 1);
-        interim_quantize(FLASH_TYPE_F16, &m, minimum[s], 1);
+        flash_quantize(FLASH_TYPE_F16, &signed_d, scale[s], 1);
+        flash_quantize(FLASH_TYPE_F16, &m, minimum[s], 1);
     }
     frexp(d, &exponent);
     left = n / items * size;
@@ -183,7 +163,7 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows)
     if (!rows) {
         for (size_t i = 0; i < n; i++)
             k->floats[i] = 1;
-        interim_quantize(t, k->floats, k->bytes, n);
+        flash_quantize(t, k->floats, k->bytes, n);
         flash_gguf_write_data(&k->w, k->bytes, size, 1);
     } else if (flash_type_block(t) > 1) { /* the scale for that deviation, from a trial */
         double sum = 0;
@@ -200,7 +180,7 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows)
             random_blocks(k->bytes, t, n, d, &state);
         } else {
             random_floats(k->floats, n, d, &state);
-            interim_quantize(t, k->floats, k->bytes, n);
+            flash_quantize(t, k->floats, k->bytes, n);
         }
         flash_gguf_write_data(&k->w, k->bytes, size, r + 1 == rows);
         k->done += (double)size;
@@ -299,8 +279,7 @@ void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint
     int widest = s->d_model > s->d_ffn ? s->d_model : s->d_ffn;
     if (widest < s->heads * s->d_head)
         widest = s->heads * s->d_head;
-    k.w.write = cli_write;
-    k.w.user = cli_create(path);
+    cli_create(path, &k.w);
     k.shape = s;
     k.type = t;
     k.seed = seed;
@@ -322,9 +301,7 @@ void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint
         cli_progress("make", 0, k.total);
     k.data = 1;
     make_tensors(&k);
-    if (flash_gguf_write_end(&k.w))
-        cli_fail("cannot write %s: %s", path, flash_status_text(k.w.status));
-    cli_finish(path);
+    cli_finish(path, &k.w);
     free(k.floats);
     free(k.bytes);
 }

@@ -1,0 +1,279 @@
+/* Every kernel of every instruction set that this machine has against the scalar ones: the same
+   bits, for every weight type, odd sizes, extreme values; nothing written outside, nothing that
+   depends on padding (filled with NaN). */
+#define FLASH_STATIC
+#define FLASH_KEEP_INTERNALS
+#define FLASH_IMPLEMENTATION
+#include "../flash.h"
+#include "test.h"
+
+enum { ROWS = 17, TOKENS = 9, N_MAX = 1088, GUARD = 16 };
+
+static flash__kernels scalar, kernels;
+
+/* Equal bits; any NaN equals any NaN: their payloads differ between processors. */
+static int same(float a, float b)
+{
+    return flash__f32_bits(a) == flash__f32_bits(b) || (a != a && b != b);
+}
+static int all_same(const float *a, const float *b, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) if (!same(a[i], b[i])) return 0;
+    return 1;
+}
+static void poison(float *p, size_t n) { memset(p, 0xff, n*sizeof *p); }
+static int poisoned(const float *p, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) if (flash__f32_bits(p[i]) != 0xffffffffu) return 0;
+    return 1;
+}
+
+/* mode 0: ordinary; 1: large and small; 2: any bits, infinities and NaN too. */
+static float number(int mode)
+{
+    float u = (float)(int)(test_rnd() >> 8)/8388608.0f - 1.0f;
+    static const float odd[] = { 0.0f, -0.0f, 1.0f, -1.0f, 3e38f, -3e38f, 1e-38f, 1e-42f, -1e-45f,
+                                 88.0f, -88.0f, 127.5f, -0.5f, 1e-30f, 65504.0f };
+    if (mode == 0) return u*4;
+    if (mode == 1) return test_rnd() % 3 ? u*1e-3f : odd[test_rnd() % FLASH__COUNT(odd)];
+    u = flash__bits_f32(test_rnd());
+    /* sums are never signalling */
+    return u == u ? u : flash__bits_f32(flash__f32_bits(u) | 0x400000);
+}
+static void numbers(float *p, size_t n, int mode)
+{
+    size_t i;
+    for (i = 0; i < n; i++) p[i] = number(mode);
+}
+/* Bytes of weights. mode 0: scales are finite; 1: all 0x80, 0x7f or 0x00 but for scales; 2: any. */
+static void weights(flash_type t, uint8_t *w, size_t n, int mode)
+{
+    size_t i;
+    static const uint8_t fill[3] = { 0x80, 0x7f, 0x00 };
+    uint8_t f = fill[test_rnd() % 3];
+    for (i = 0; i < n; i++) {
+        w[i] = (uint8_t)(test_rnd() >> 11);
+        if (mode == 1 && test_rnd() % 8) w[i] = f;
+        if (mode < 2 && t != FLASH_TYPE_MXFP4 && (w[i] & 0x7c) == 0x7c) w[i] &= 0xbf;
+        if (mode < 2 && t == FLASH_TYPE_Q8_0 && i % 34 == 1) w[i] &= 0xbf;
+    }
+}
+
+static void check_quantised(flash_type t, size_t n)
+{
+    static float x[TOKENS*N_MAX], y[ROWS*TOKENS + GUARD], z[ROWS*TOKENS + GUARD];
+    static flash__q8 q[TOKENS*N_MAX/32];
+    size_t bytes = flash_row_bytes(t, n), stride = flash__panel_stride(t, kernels.panel_rows);
+    uint8_t *w = (uint8_t *)malloc(bytes*32), *raw, *panel;
+    int mode, rows, tokens, i, bad_rows = 0, bad_panel = 0, bad_edge = 0;
+    size_t room = stride*(n/32);
+    raw = (uint8_t *)malloc(room + 192);
+    panel = raw + (64 - ((uintptr_t)raw & 63));
+    for (mode = 0; mode < 3; mode++) {
+        weights(t, w, bytes*32, mode);
+        numbers(x, TOKENS*n, mode);
+        if (mode == 1) for (i = 0; i < (int)n; i++) x[i] = 3.0f;   /* sums at their largest */
+        if (mode == 1) for (i = 0; i < (int)n; i++) x[n + (size_t)i] = -3.0f;
+        scalar.quantize(x, TOKENS*n, q);
+        for (rows = 1; rows <= ROWS; rows++) {
+            poison(y, ROWS + GUARD); poison(z, ROWS + GUARD);
+            kernels.rows(t, w, bytes, rows, q, n, y);
+            scalar.rows(t, w, bytes, rows, q, n, z);
+            bad_rows += !all_same(y, z, (size_t)rows);
+            bad_edge += !poisoned(y + rows, ROWS + GUARD - (size_t)rows);
+        }
+        for (rows = 1; rows <= kernels.panel_rows; rows++) {
+            memset(panel, 0xff, room + 64);
+            kernels.pack(t, w, bytes, rows, n, panel);
+            bad_edge += panel[room] != 0xff || panel[room + 63] != 0xff;
+            for (tokens = 1; tokens <= TOKENS; tokens++) {
+                size_t ldy = (size_t)rows + (size_t)(tokens & 1)*3;
+                float *buffer = (float *)malloc((ldy*TOKENS + GUARD)*4);
+                poison(buffer, ldy*TOKENS + GUARD);
+                kernels.panel(t, panel, rows, q, tokens, n, buffer, ldy);
+                for (i = 0; i < tokens; i++) {
+                    scalar.rows(t, w, bytes, rows, q + (size_t)i*(n/32), n, z);
+                    bad_panel += !all_same(buffer + (size_t)i*ldy, z, (size_t)rows);
+                    bad_edge += !poisoned(buffer + (size_t)i*ldy + rows, ldy - (size_t)rows);
+                }
+                bad_edge += !poisoned(buffer + (size_t)tokens*ldy, GUARD);
+                free(buffer);
+            }
+        }
+    }
+    if (!CHECK(!bad_rows) || !CHECK(!bad_panel) || !CHECK(!bad_edge))
+        printf("    %s n %d: rows %d, panel %d, edge %d\n", flash_type_name(t), (int)n, bad_rows,
+               bad_panel, bad_edge);
+    free(w); free(raw);
+}
+
+static void check_plain(flash_type t, size_t n)
+{
+    static float x[N_MAX + GUARD], y[ROWS + GUARD], z[ROWS + GUARD];
+    size_t bytes = flash_row_bytes(t, n);
+    uint8_t *w = (uint8_t *)malloc(bytes*ROWS + 1);
+    int mode, rows, bad = 0;
+    for (mode = 0; mode < 3; mode++) {
+        size_t i;
+        for (i = 0; i < bytes*ROWS; i++) w[i] = (uint8_t)(test_rnd() >> 9);
+        if (mode < 2) for (i = 1; i < bytes*ROWS; i += 2) if ((w[i] & 0x7c) == 0x7c) w[i] &= 0xbf;
+        poison(x, N_MAX + GUARD);
+        numbers(x, n, mode);
+        for (rows = 1; rows <= ROWS; rows++) {
+            poison(y, ROWS + GUARD);
+            kernels.rows(t, w, bytes, rows, x, n, y);
+            scalar.rows(t, w, bytes, rows, x, n, z);
+            bad += !all_same(y, z, (size_t)rows) || !poisoned(y + rows, GUARD);
+        }
+    }
+    if (!CHECK(!bad)) printf("    %s n %d: %d\n", flash_type_name(t), (int)n, bad);
+    free(w);
+}
+
+static void check_quantize(void)
+{
+    static float x[N_MAX];
+    static flash__q8 a[N_MAX/32 + 1], b[N_MAX/32 + 1];
+    int mode, rep, bad = 0, bad_edge = 0;
+    size_t i, k;
+    for (mode = 0; mode < 3; mode++) for (rep = 0; rep < 20; rep++) {
+        size_t n = 32*(1 + test_rnd() % (N_MAX/32));
+        numbers(x, n, mode);
+        if (rep == 0) memset(x, 0, n*sizeof *x);
+        if (rep == 1) for (i = 0; i < n; i++) x[i] = ((float)i - 63.5f)/127.0f; /* ties */
+        if (rep == 2) poison(x, n);
+        memset(a, 0x5a, sizeof a); memset(b, 0x5a, sizeof b);
+        kernels.quantize(x, n, a);
+        scalar.quantize(x, n, b);
+        for (i = 0; i < n/32; i++) {
+            bad += !same(a[i].d, b[i].d) || memcmp(a[i].q, b[i].q, 32) != 0
+                || memcmp(a[i].start, b[i].start, sizeof a[i].start) != 0;
+            for (k = 0; k < 3; k++) bad += !same(a[i].ds[k], b[i].ds[k]);
+        }
+        bad_edge += memcmp(a + n/32, b + n/32, sizeof *a) != 0;
+    }
+    CHECK(!bad);
+    CHECK(!bad_edge);
+}
+
+static void check_floats(void)
+{
+    static float a[N_MAX + GUARD], b[N_MAX + GUARD], c[N_MAX + GUARD], y[N_MAX + GUARD],
+        z[N_MAX + GUARD];
+    static uint16_t h[65536];
+    static float wide[65536 + GUARD];
+    int mode, from, to, bad = 0, i;
+    size_t n;
+    for (mode = 0; mode < 3; mode++)
+        for (n = 1; n <= 300; n += n < 70 ? 1 : 23) {
+            poison(a, N_MAX + GUARD); poison(b, N_MAX + GUARD);
+            numbers(a, n, mode); numbers(b, n, mode);
+            poison(y, N_MAX + GUARD); poison(z, N_MAX + GUARD);
+            kernels.silu_mul(a, b, n, y); scalar.silu_mul(a, b, n, z);
+            bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+            poison(y, N_MAX + GUARD);
+            kernels.rmsnorm(a, b, 1e-5f, n, y); scalar.rmsnorm(a, b, 1e-5f, n, z);
+            bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+        }
+    CHECK(!bad);
+    bad = 0;
+    for (mode = 0; mode < 3; mode++)
+        for (from = 0; from < 64; from++) for (to = from + 1; to <= 64; to += 1 + (mode > 0)*3) {
+            float total[2], most[2];
+            poison(y, 64 + GUARD);
+            numbers(y + from, (size_t)(to - from), mode);
+            memcpy(z, y, sizeof z);
+            most[0] = kernels.softmax(y, 0.25f, from, to, total);
+            most[1] = scalar.softmax(z, 0.25f, from, to, total + 1);
+            bad += !all_same(y, z, 64) || !same(total[0], total[1]) || !poisoned(y + 64, GUARD)
+                || !(most[0] == most[1] || same(most[0], most[1])); /* 0 may be -0 */
+        }
+    CHECK(!bad);
+    bad = 0;
+    for (mode = 0; mode < 3; mode++)
+        for (i = 2; i <= 130; i += 2) {
+            int style;
+            for (style = 0; style < 2; style++) {
+                poison(y, N_MAX + GUARD);
+                numbers(y, (size_t)i, mode); numbers(c, (size_t)i, mode);
+                memcpy(z, y, sizeof z);
+                kernels.rope(y, c, i, style ? FLASH_ROPE_PAIRS : FLASH_ROPE_PAIRS + 1);
+                scalar.rope(z, c, i, style ? FLASH_ROPE_PAIRS : FLASH_ROPE_PAIRS + 1);
+                bad += !all_same(y, z, (size_t)i) || !poisoned(y + i, GUARD);
+            }
+        }
+    CHECK(!bad);
+    for (i = 0; i < 65536; i++) h[i] = (uint16_t)i;
+    bad = 0;
+    for (n = 65536 - 37; n <= 65536; n++) {
+        poison(wide, 65536 + GUARD);
+        kernels.widen(h, n, wide);
+        for (i = 0; i < (int)n; i++) bad += !same(wide[i], flash__f16_f32((uint32_t)i));
+        bad += !poisoned(wide + n, GUARD);
+    }
+    CHECK(!bad);
+}
+
+static void check_sgemm(void)
+{
+    static float a[20*40], b[40*60], y[20*60 + GUARD], z[20*60 + GUARD];
+    int mode, M, N, K, bad = 0;
+    for (mode = 0; mode < 3; mode++)
+        for (M = 1; M <= 10; M++) for (N = 1; N <= 50; N += 1 + M%3) for (K = 0; K <= 33; K += 11) {
+            size_t lda = (size_t)K + 2, ldb = (size_t)N + 5, ldc = (size_t)N + (size_t)(M & 1)*4;
+            poison(a, FLASH__COUNT(a)); poison(b, FLASH__COUNT(b));
+            poison(y, FLASH__COUNT(y)); poison(z, FLASH__COUNT(z));
+            { int i; for (i = 0; i < M; i++) numbers(a + (size_t)i*lda, (size_t)K, mode); }
+            { int i; for (i = 0; i < K; i++) numbers(b + (size_t)i*ldb, (size_t)N, mode); }
+            kernels.sgemm(a, lda, b, ldb, y, ldc, M, N, K);
+            scalar.sgemm(a, lda, b, ldb, z, ldc, M, N, K);
+            bad += !all_same(y, z, FLASH__COUNT(y));
+        }
+    CHECK(!bad);
+}
+
+static void check_limits(void)
+{
+    static uint8_t p[4096];
+    size_t i;
+    for (i = 0; i < sizeof p; i++) p[i] = (uint8_t)test_rnd();
+    CHECK(kernels.read(p, 0) == 0);
+    CHECK(kernels.read(p, 256) == scalar.read(p, 256));
+    CHECK(kernels.read(p, 4096) == scalar.read(p, 4096));
+    CHECK(kernels.spin(0) == 0);
+    CHECK(kernels.spin(1000) >= 1000);
+}
+
+int main(void)
+{
+    static const flash_type types[] = {
+        FLASH_TYPE_Q4_0, FLASH_TYPE_Q4_1, FLASH_TYPE_Q5_0, FLASH_TYPE_Q5_1, FLASH_TYPE_Q8_0,
+        FLASH_TYPE_Q2_K, FLASH_TYPE_Q3_K, FLASH_TYPE_Q4_K, FLASH_TYPE_Q5_K, FLASH_TYPE_Q6_K,
+        FLASH_TYPE_IQ4_NL, FLASH_TYPE_IQ4_XS, FLASH_TYPE_MXFP4 };
+    int isa, tried = 0;
+    flash__kernels_select(&scalar, FLASH_ISA_SCALAR);
+    for (isa = FLASH_ISA_SCALAR + 1; isa < FLASH_ISA_COUNT; isa++) {
+        size_t k, n;
+        if (flash__kernels_select(&kernels, (flash_isa)isa)) continue;
+        SECTION(flash_isa_name((flash_isa)isa));
+        tried++;
+        for (k = 0; k < FLASH__COUNT(types); k++) {
+            size_t block = (size_t)flash_type_block(types[k]);
+            if (block == 256) for (n = 256; n <= 1024; n += 256) check_quantised(types[k], n);
+            else for (n = 32; n <= 1088; n += n < 128 ? 32 : 480) check_quantised(types[k], n);
+        }
+        for (n = 1; n <= 300; n += n < 40 ? 1 : 29) {
+            check_plain(FLASH_TYPE_F32, n); check_plain(FLASH_TYPE_F16, n);
+            check_plain(FLASH_TYPE_BF16, n);
+        }
+        check_quantize();
+        check_floats();
+        check_sgemm();
+        check_limits();
+    }
+    if (flash_isa_best() == FLASH_ISA_SCALAR) SKIP("kernels", "no SIMD in this build");
+    else CHECK(tried > 0);
+    return test_done();
+}

@@ -1,0 +1,216 @@
+/* cmd_quantize.c - flash quantize: a model file again, its matrices in another type. */
+#define _DEFAULT_SOURCE /* madvise */
+#define _POSIX_C_SOURCE 200809L /* stat, regcomp */
+#include "cli.h"
+#include <stdlib.h>
+#include <string.h>
+#ifdef _WIN32
+#  define NO_REGEX
+#else
+#  ifdef __TINYC__
+#    define _REGEX_NELTS(n) /* tcc cannot read the array sizes in glibc's regex.h */
+#  endif
+#  include <regex.h>
+#  include <sys/mman.h>
+#  include <sys/stat.h>
+#  include <sys/types.h>
+#  include <unistd.h>
+#endif
+
+typedef struct job {
+    const flash_gguf *g;
+    flash_gguf_writer w;
+    flash_type want;
+    const void *keep;          /* regex_t; NULL: none */
+    double done, total;        /* weights */
+    size_t widest;             /* row */
+    float *row;
+    uint8_t *bytes;
+} job;
+
+static char *name_of(const flash_tensor *t)
+{
+    static char name[1024];
+    if (t->name_bytes >= sizeof name || memchr(t->name, 0, t->name_bytes))
+        cli_fail("a tensor with a strange name: %.60s", t->name);
+    memcpy(name, t->name, t->name_bytes);
+    name[t->name_bytes] = 0;
+    return name;
+}
+
+static int kept(const job *k, const flash_tensor *t)
+{
+#ifndef NO_REGEX
+    return k->keep && !regexec(k->keep, name_of(t), 0, NULL, 0);
+#else
+    (void)k;
+    (void)t;
+    return 0;
+#endif
+}
+
+static flash_type type_of(const job *k, const flash_tensor *t)
+{
+    if (kept(k, t))
+        return t->type;
+    /* norms and biases: few, and sensitive */
+    return t->n_dims < 2 ? FLASH_TYPE_F32 : cli_type_for(k->want, t->ne[0]);
+}
+
+static void write_keys(job *k)
+{
+    static const struct { const char *name; size_t bytes; } other[] = {
+        {"general.file_type", 17}, {"general.quantization_version", 28},
+        {"general.alignment", 17}, /* of 32 here, which need not be said */
+    };
+    flash_value v;
+    uint32_t n = 2;
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; !flash_gguf_key(k->g, i, &v); i++) {
+            size_t o = 0;
+            while (o < 3 && (v.key_bytes != other[o].bytes
+                             || memcmp(v.key, other[o].name, v.key_bytes)))
+                o++;
+            if (o == 3 && !pass)
+                n++;
+            else if (o == 3)
+                flash_gguf_write_value(&k->w, &v);
+        }
+        if (!pass)
+            flash_gguf_write_begin(&k->w, n, (uint32_t)flash_gguf_tensors(k->g));
+    }
+    flash_gguf_write_u32(&k->w, other[0].name, (uint32_t)cli_file_type(k->want));
+    flash_gguf_write_u32(&k->w, other[1].name, 2);
+}
+
+/* Announces all tensors, and tells of those whose rows do not fit the type. */
+static void write_infos(job *k)
+{
+    struct { char name[64]; unsigned long row, tensors; } odd[2] = {{{0}, 0, 0}}; /* F16, Q8_0 */
+    flash_tensor t;
+    for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
+        flash_type use = type_of(k, &t);
+        int o = use == FLASH_TYPE_Q8_0;
+        if (t.type == FLASH_TYPE_NONE)
+            cli_fail("%s is of type %lu, which cannot be read", name_of(&t),
+                     (unsigned long)t.type_id);
+        if (t.ne[0] > k->widest)
+            k->widest = (size_t)t.ne[0];
+        k->total += (double)t.ne[0] * (double)t.ne[1] * (double)t.ne[2] * (double)t.ne[3];
+        flash_gguf_write_tensor(&k->w, name_of(&t), use, t.n_dims, t.ne);
+        if (t.n_dims < 2 || use == k->want || kept(k, &t))
+            continue;
+        if (odd[o].tensors++)
+            continue;
+        odd[o].row = (unsigned long)t.ne[0];
+        snprintf(odd[o].name, sizeof odd[o].name, "%s", name_of(&t));
+    }
+    for (int o = 0; o < 2; o++)
+        if (odd[o].tensors)
+            fprintf(stderr, "flash quantize: %lu tensors, first %s (rows of %lu): %s wanted, "
+                    "%s used\n", odd[o].tensors, odd[o].name, odd[o].row, flash_type_name(k->want),
+                    o ? "Q8_0" : "F16");
+}
+
+/* Weights up to `to` were the last use of them: the pages of IN there need not stay in memory. */
+static void forget(const uint8_t **from, const uint8_t *to)
+{
+#ifdef MADV_DONTNEED
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t a = ((uintptr_t)*from + page - 1) / page * page, b = (uintptr_t)to / page * page;
+    if (b > a)
+        madvise((void *)a, b - a, MADV_DONTNEED);
+#endif
+    *from = to;
+}
+
+static void write_weights(job *k)
+{
+    enum { STRETCH = 1 << 23 };
+    const uint8_t *used;
+    flash_tensor t;
+    k->row = malloc(k->widest * sizeof *k->row + 1);
+    k->bytes = malloc(k->widest * sizeof *k->row + 1); /* no type takes more */
+    if (!k->row || !k->bytes)
+        cli_fail("no memory for rows of %lu weights", (unsigned long)k->widest);
+    cli_progress("quantize", 0, k->total);
+    for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
+        flash_type use = type_of(k, &t);
+        size_t n = (size_t)t.ne[0], from = flash_row_bytes(t.type, n), to = flash_row_bytes(use, n);
+        uint64_t rows = t.bytes / from;
+        used = t.data;
+        for (uint64_t r = 0; r < rows && !k->w.status; r++) {
+            const uint8_t *row = t.data + (size_t)r * from;
+            if (use != t.type) {
+                flash_dequantize(t.type, row, k->row, n);
+                flash_quantize(use, k->row, k->bytes, n);
+                row = k->bytes;
+            }
+            flash_gguf_write_data(&k->w, row, to, r + 1 == rows);
+            k->done += (double)n;
+            cli_progress("quantize", k->done, k->total);
+            if (t.data + (r + 1) * from - used > STRETCH || r + 1 == rows)
+                forget(&used, t.data + (r + 1) * from);
+        }
+    }
+    free(k->row);
+    free(k->bytes);
+}
+
+static int same_file(const char *a, const char *b)
+{
+#ifndef _WIN32
+    struct stat s, t;
+    if (!stat(a, &s) && !stat(b, &t))
+        return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+#endif
+    return !strcmp(a, b);
+}
+
+int cmd_quantize(int argc, char **argv)
+{
+    const char *arg[3], *keep = NULL;
+    char size[2][24];
+    flash_gguf *g;
+    flash_source source = {0};
+    flash_error err;
+    job k = {0};
+    const cli_option options[] = {
+        {"--keep", "REGEX", CLI_TEXT, &keep, 0, 0, "tensors whose names match keep their type"},
+        {0}
+    };
+    cli_parse_all(argc, argv, options, "IN OUT TYPE",
+        "TYPE: F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, IQ4_XS,\n"
+        "Q3_K, Q2_K. Vectors (norms) become F32. Rows that do not fit TYPE's blocks become Q8_0\n"
+        "or F16, and are reported. IN may have any types; from smaller ones nothing is won back.\n"
+        "OUT appears when it is complete.\n", arg);
+    k.want = cli_type("TYPE", arg[2], 0);
+    if (same_file(arg[0], arg[1]))
+        cli_usage("OUT is IN, %s", arg[0]);
+#ifdef NO_REGEX
+    if (keep)
+        cli_usage("--keep: this system has no POSIX regular expressions");
+#else
+    regex_t regex;
+    if (keep && regcomp(&regex, keep, REG_EXTENDED | REG_NOSUB))
+        cli_usage("--keep %s: no extended regular expression", keep);
+    k.keep = keep ? &regex : NULL;
+#endif
+    source.path = arg[0];
+    if (flash_gguf_open(&g, &source, NULL, &err))
+        cli_fail_file(arg[0], &err);
+    k.g = g;
+    cli_create(arg[1], &k.w);
+    write_keys(&k);
+    write_infos(&k);
+    write_weights(&k);
+    cli_finish(arg[1], &k.w);
+    printf("%s: %s, was %s\n", arg[1], cli_size(k.w.written, size[0]),
+           cli_size(flash_gguf_size(g), size[1]));
+    flash_gguf_free(g);
+#ifndef NO_REGEX
+    if (keep)
+        regfree(&regex);
+#endif
+    return 0;
+}
