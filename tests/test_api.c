@@ -253,11 +253,12 @@ static void test_session(const flash_model *m)
     CHECK_EQ(flash_session_feed(s, NULL, 0), FLASH_OK);
     flash_session_free(s);
 
-    /* a chunk is 64 tokens */
+    /* chunks of 64 tokens */
     int32_t ids[100];
     for (int i = 0; i < 100; i++) {
         ids[i] = i + 3;
     }
+    d.chunk = 64;
     d.all_logits = 1;
     CHECK_EQ(flash_session_create(&s, m, &d), FLASH_OK);
     CHECK_EQ(flash_session_feed(s, ids, 100), FLASH_OK);
