@@ -1220,12 +1220,9 @@ typedef void (*flash__task)(void *ctx, int index);
 #if defined(FLASH__ATOMIC_GNU)
 static int  flash__add(volatile int *p, int n) { return __atomic_fetch_add(p, n,
         __ATOMIC_ACQ_REL); }
-static int  flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 #elif defined(FLASH__ATOMIC_MSVC)
 static int  flash__add(volatile int *p,
                        int n) { return (int)_InterlockedExchangeAdd((volatile long *)p, n); }
-static int  flash__get(volatile int *p) { return (int)_InterlockedExchangeAdd((volatile long *)p,
-        0); }
 #else
 static int  flash__add(volatile int *p, int n) { int v = *p; *p = v + n; return v; }
 #endif
@@ -1271,6 +1268,12 @@ static void flash__thread_join(flash__thread t) { WaitForSingleObject(t,
 #endif
 
 #ifdef FLASH__THREADS
+#if defined(FLASH__ATOMIC_GNU)
+static int flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+#else
+static int flash__get(volatile int *p) { return flash__add(p, 0); }
+#endif
+
 typedef struct flash__pool {
     flash__mutex lock;
     flash__cond  work, done;
@@ -1319,7 +1322,7 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     p->ctx = ctx;
     p->next = 1;
     p->tasks = tasks;
-    p->turn++;
+    flash__add(&p->turn, 1);
     if (p->asleep) flash__wake(&p->work);
     flash__unlock(&p->lock);
     task(ctx, 0);

@@ -64,6 +64,7 @@ f=$T/m.Q4_0.gguf
 check "make: seed 1 by default" pipe "flash make $T/o.gguf --shape tiny --seed 1 && cmp -s $f $T/o.gguf"
 check "make: another seed" pipe "flash make $T/o.gguf --shape tiny --seed 2 && ! cmp -s $f $T/o.gguf"
 check "make: the size is that of the types" pipe "[ $(wc -c <$T/m.Q5_0.gguf) -gt $(wc -c <$f) ]"
+check "make: a folder is there" error 1 'not a file' make $T --shape tiny
 check "make: replaces a file" silent make $T/o.gguf --shape tiny --type F16
 check "make: no head of its own" pipe "[ -n '$(tensor_type $f output.weight)' ] &&
     silent make $T/o.gguf --shape tiny --tied && [ -z \"\$(tensor_type $T/o.gguf output.weight)\" ]"

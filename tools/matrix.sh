@@ -81,7 +81,7 @@ done
 for cc in gcc clang; do
     have $cc && for std in c99 gnu99 c11 c17; do
         for opt in -O0 -O2; do
-            for def in '' FLASH_NO_SIMD FLASH_STATIC FLASH_NO_STDIO FLASH_NO_MMAP; do
+            for def in '' FLASH_NO_SIMD FLASH_STATIC FLASH_NO_STDIO FLASH_NO_MMAP FLASH_NO_THREADS; do
                 name="$cc $std $opt${def:+ $def}"
                 job "$name" "$cc -std=$std $opt ${def:+-D$def} $WARN -Wstrict-prototypes \
                     -Wmissing-prototypes -Wc++-compat -c $C/impl.c -o '$B/$name.o'"

@@ -11,6 +11,7 @@
 #else
 #  include <unistd.h>
 #endif
+#include <sys/stat.h>
 
 /* One file at a time; written before the handlers are set, so that they may read it. */
 static char *out_temporary;
@@ -41,8 +42,11 @@ static int out_write(void *user, const void *data, size_t bytes)
 void cli_create(const char *path, flash_gguf_writer *w)
 {
     char *name = malloc(strlen(path) + 6);
+    struct stat st;
     if (!name)
         cli_fail("out of memory");
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device such as null */
+        cli_fail("%s is there and not a file: choose another name", path);
     strcat(strcpy(name, path), ".part");
     out_file = fopen(name, "wb");
     if (!out_file)
