@@ -3738,12 +3738,13 @@ FLASH__T512 static double flash__spin_avx512(int rounds)
         FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm512_dpbusd_epi32(a[i], x, w);
     }
     for (i = 1; i < 8; i++) a[0] = _mm512_add_epi32(a[0], a[i]);
-    return _mm512_reduce_add_epi32(a[0]) == 12345 ? 0 : 8.0*128*rounds;
+    return _mm_cvtsi128_si32(_mm512_castsi512_si128(a[0])) == 12345 ? 0 : 8.0*128*rounds;
 }
 
 FLASH__T512 static uint64_t flash__read_avx512(const uint8_t *p, size_t n)
 {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    uint64_t out[8];
     size_t i;
     for (i = 0; i + 256 <= n; i += 256) {
         _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
@@ -3755,8 +3756,8 @@ FLASH__T512 static uint64_t flash__read_avx512(const uint8_t *p, size_t n)
         c = _mm512_add_epi64(c, _mm512_loadu_si512(p + i + 128));
         d = _mm512_add_epi64(d, _mm512_loadu_si512(p + i + 192));
     }
-    return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b),
-                                                              _mm512_add_epi64(c, d)));
+    _mm512_storeu_si512(out, _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d)));
+    return out[0] + out[1] + out[2] + out[3] + out[4] + out[5] + out[6] + out[7];
 }
 
 static void flash__overlay_avx512(flash__kernels *k)
