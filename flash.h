@@ -794,8 +794,12 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #endif
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #  define FLASH__ATOMIC_GNU
-#elif defined(_MSC_VER)
-#  define FLASH__ATOMIC_MSVC
+#  define FLASH__PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#else
+#  define FLASH__PREFETCH(p) ((void)(p))
+#  if defined(_MSC_VER)
+#    define FLASH__ATOMIC_MSVC
+#  endif
 #endif
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #  define FLASH__PAUSE() __asm__ volatile ("pause")
@@ -2239,6 +2243,7 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
                        size_t ldc, \
                        int M, int N, int K)) \
     X(softmax,  float, (float *x, float scale, int from, int to, float *total)) \
+    X(blend,    void, (float *y, float keep, const float *x, float add, size_t n)) \
     X(rmsnorm,  void, (const float *x, const float *w, float eps, size_t n, float *y)) \
     X(rope,     void, (float *x, const float *cos_sin, int dims, int style)) \
     X(silu_mul, void, (const float *gate, const float *up, size_t n, float *y)) \
@@ -2384,6 +2389,31 @@ static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, co
         }
 }
 
+/* Panels of sums carried on: y holds what the items before gave. */
+typedef void (*flash__panel_fn)(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                                int tokens, size_t n, float *y, size_t ldy, int carry);
+typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                               uint8_t *panel);
+
+enum { FLASH__SEGMENT = 256 };
+
+/* The kernel `rows` by way of panels, for types without one of their own. */
+static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                               const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
+                               flash__panel_fn panel)
+{
+    uint8_t room[FLASH__SEGMENT/32*16*48 + 64], *p = room + ((64 - ((uintptr_t)room & 63)) & 63);
+    size_t i, items;
+    int r;
+    for (r = 0; r < rows; r += R)
+        for (i = 0; i < n; i += items) {
+            int some = FLASH__MIN(R, rows - r);
+            items = FLASH__MIN(n - i, (size_t)FLASH__SEGMENT);
+            pack(t, w + (size_t)r*row_bytes + flash_row_bytes(t, i), row_bytes, some, items, p);
+            panel(t, p, some, x + i/32, 1, items, y + r, 0, i > 0);
+        }
+}
+
 /* c = a b. a: [M,K] rows lda apart, b: [K,N], c: [M,N]. Each item of c is summed over k in
    order. */
 static void flash__sgemm_scalar(const float *a, size_t lda, const float *b, size_t ldb, float *c,
@@ -2422,6 +2452,13 @@ static double flash__spin_scalar(int rounds)
     return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0*rounds;
 }
 /* Reads n bytes; their sum keeps the compiler honest. */
+/* y = y*keep + x*add */
+static void flash__blend_scalar(float *y, float keep, const float *x, float add, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = y[i]*keep + x[i]*add;
+}
+
 static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
 {
     uint64_t sum = 0, v;
@@ -2504,15 +2541,19 @@ static void flash__pack_sse41(flash_type t, const uint8_t *w, size_t row_bytes, 
 /* 4 rows by NT tokens. */
 FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows,
                                    const flash__q8 *x, size_t blocks, float *y,
-                                   size_t ldy, const int NT, const int parts, const int minima,
-                                       const int groups, const int shift)
+                                   size_t ldy, int carry, const int NT, const int parts,
+                                   const int minima, const int groups, const int shift)
 {
     const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
     const __m128i ones = _mm_set1_epi16(1);
     __m128 acc[4];
+    float out[4] = { 0 };
     size_t b;
     int t, h, k, g;
-    FLASH__UNROLL for (t = 0; t < NT; t++) acc[t] = _mm_setzero_ps();
+    FLASH__UNROLL for (t = 0; t < NT; t++) {
+        if (carry) memcpy(out, y + (size_t)t*ldy, (size_t)rows*sizeof *out);
+        acc[t] = _mm_loadu_ps(out);
+    }
     for (b = 0; b < blocks; b++, panel += stride, x++) {
         const float *scale = (const float *)(const void *)(panel + 128);
         FLASH__UNROLL for (h = 0; h < parts; h++) {
@@ -2553,7 +2594,6 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
         }
     }
     FLASH__UNROLL for (t = 0; t < NT; t++) {
-        float out[4];
         _mm_storeu_ps(out, acc[t]);
         memcpy(y + (size_t)t*ldy, out, (size_t)rows*sizeof *out);
     }
@@ -2561,16 +2601,16 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
 
 #define FLASH__PANEL_SSE41(parts, minima, groups, shift) do { \
     for (; tokens >= 4; tokens -= 4, x += 4*blocks, y += 4*ldy) \
-        flash__tile_sse41(panel, stride, rows, x, blocks, y, ldy, 4, parts, minima, groups, \
+        flash__tile_sse41(panel, stride, rows, x, blocks, y, ldy, carry, 4, parts, minima, groups, \
                           shift); \
     for (; tokens >= 1; tokens--, x += blocks, y += ldy) \
-        flash__tile_sse41(panel, stride, rows, x, blocks, y, ldy, 1, parts, minima, groups, \
+        flash__tile_sse41(panel, stride, rows, x, blocks, y, ldy, carry, 1, parts, minima, groups, \
                           shift); \
     } while (0)
 
-FLASH__T128 static void flash__panel_sse41(flash_type t, const uint8_t *panel, int rows,
-                                           const flash__q8 *x, int tokens,
-                                           size_t n, float *y, size_t ldy)
+FLASH__T128 static void flash__panel_on_sse41(flash_type t, const uint8_t *panel, int rows,
+                                              const flash__q8 *x, int tokens,
+                                              size_t n, float *y, size_t ldy, int carry)
 {
     size_t stride = flash__panel_stride(t, 4), blocks = n/32;
     switch (t) {
@@ -2583,6 +2623,20 @@ FLASH__T128 static void flash__panel_sse41(flash_type t, const uint8_t *panel, i
     case FLASH_TYPE_Q6_K: FLASH__PANEL_SSE41(2, 0, 2, 2); break;
     default: FLASH__PANEL_SSE41(1, 0, 0, 0);
     }
+}
+
+static void flash__panel_sse41(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                               int tokens, size_t n, float *y, size_t ldy)
+{
+    flash__panel_on_sse41(t, panel, rows, x, tokens, n, y, ldy, 0);
+}
+
+static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                              const void *x, size_t n, float *y)
+{
+    if (!flash__unpacker(t)) flash__rows_scalar(t, w, row_bytes, rows, x, n, y);
+    else flash__rows_packed(t, w, row_bytes, rows, (const flash__q8 *)x, n, y, 4,
+                            flash__pack_sse41, flash__panel_on_sse41);
 }
 
 /* MT rows of c by 8 columns. */
@@ -2642,6 +2696,7 @@ static void flash__overlay_sse41(flash__kernels *k)
     k->spin = flash__spin_sse41;
     k->pack = flash__pack_sse41;
     k->panel = flash__panel_sse41;
+    k->rows = flash__rows_sse41;
     k->sgemm = flash__sgemm_sse41;
 }
 #undef FLASH__T128
@@ -2659,25 +2714,22 @@ static void flash__overlay_sse41(flash__kernels *k)
 #define FLASH__T256 FLASH__TARGET("avx2,fma,f16c")
 #define FLASH__I256 FLASH__T256 static FLASH__INLINE
 
-static void flash__pack_avx2(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
-                             uint8_t *panel)
-{
-    int groups, offset = flash__type_offset(t, &groups);
-    flash__pack_rows(t, w, row_bytes, rows, n, panel, 8, offset);
-}
-
 /* 8 rows by NT tokens. shift: what makes -offset*sum of -128*sum, 0 for offset 0. */
 FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                                   const flash__q8 *x, size_t blocks, float *y,
-                                  size_t ldy, const int NT, const int parts, const int minima,
-                                      const int groups, const int shift)
+                                  size_t ldy, int carry, const int NT, const int parts,
+                                  const int minima, const int groups, const int shift)
 {
     const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[4];
+    float out[8] = { 0 };
     size_t b;
     int t, h, k, g;
-    FLASH__UNROLL for (t = 0; t < NT; t++) acc[t] = _mm256_setzero_ps();
+    FLASH__UNROLL for (t = 0; t < NT; t++) {
+        if (carry) memcpy(out, y + (size_t)t*ldy, (size_t)rows*sizeof *out);
+        acc[t] = _mm256_loadu_ps(out);
+    }
     for (b = 0; b < blocks; b++, panel += stride, x++) {
         const float *scale = (const float *)(const void *)(panel + 256);
         FLASH__UNROLL for (h = 0; h < parts; h++) {
@@ -2718,7 +2770,6 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
         }
     }
     FLASH__UNROLL for (t = 0; t < NT; t++) {
-        float out[8];
         _mm256_storeu_ps(out, acc[t]);
         memcpy(y + (size_t)t*ldy, out, (size_t)rows*sizeof *out);
     }
@@ -2726,15 +2777,16 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
 
 #define FLASH__PANEL_AVX2(parts, minima, groups, shift) do { \
     for (; tokens >= 4; tokens -= 4, x += 4*blocks, y += 4*ldy) \
-        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, 4, parts, minima, groups, shift); \
+        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, carry, 4, parts, minima, groups, \
+                         shift); \
     for (; tokens >= 1; tokens--, x += blocks, y += ldy) \
-        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, 1, parts, minima, groups, \
+        flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, carry, 1, parts, minima, groups, \
                          shift); \
     } while (0)
 
-FLASH__T256 static void flash__panel_avx2(flash_type t, const uint8_t *panel, int rows,
-                                          const flash__q8 *x, int tokens, size_t n,
-                                          float *y, size_t ldy)
+FLASH__T256 static void flash__panel_on_avx2(flash_type t, const uint8_t *panel, int rows,
+                                             const flash__q8 *x, int tokens, size_t n,
+                                             float *y, size_t ldy, int carry)
 {
     size_t stride = flash__panel_stride(t, 8), blocks = n/32;
     switch (t) {
@@ -2747,6 +2799,12 @@ FLASH__T256 static void flash__panel_avx2(flash_type t, const uint8_t *panel, in
     case FLASH_TYPE_Q6_K: FLASH__PANEL_AVX2(2, 0, 2, 2); break;
     default: FLASH__PANEL_AVX2(1, 0, 0, 0);
     }
+}
+
+static void flash__panel_avx2(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                              int tokens, size_t n, float *y, size_t ldy)
+{
+    flash__panel_on_avx2(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
 FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
@@ -2794,10 +2852,13 @@ FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
 }
 FLASH__I256 void flash__fetch_avx2(const uint8_t *p, size_t row, size_t at, size_t bytes)
 {
-    /* the same share of 8 rows further on, in file order; nearer ones measured slower */
+    /* The same share of rows further on, in file order: far ahead into the second level, the next
+       eight rows into the first where they fit there. */
     size_t i;
-    for (i = 0; i < 8*bytes; i += 64)
-        _mm_prefetch((const char *)p + 64*row + 8*at + i, _MM_HINT_T1);
+    for (i = 0; i < 8*bytes; i += 64) {
+        _mm_prefetch((const char *)p + 98304 + 8*at + i, _MM_HINT_T1);
+        if (row <= 3072) _mm_prefetch((const char *)p + 8*row + 8*at + i, _MM_HINT_T0);
+    }
 }
 /* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
@@ -2806,6 +2867,39 @@ FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *s
             s[7]);
     *first = _mm256_permute2x128_si256(a, b, 0x20);
     *second = _mm256_permute2x128_si256(a, b, 0x31);
+}
+
+/* Scales and minima of the 8 blocks of a Q4_K block of 256. */
+FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d, __m256 *m)
+{
+    const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
+        high = _mm256_set1_epi32(0x30303030);
+    __m256 scale = flash__scales_avx2(p, row), least = flash__scales_avx2(p + 2, row);
+    __m256i a = flash__words_avx2(p + 4, row), b = flash__words_avx2(p + 8, row),
+        c = flash__words_avx2(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+    int k;
+    s[0] = _mm256_and_si256(a, six);
+    t[0] = _mm256_and_si256(b, six);
+    s[1] = _mm256_or_si256(_mm256_and_si256(c, four),
+                           _mm256_and_si256(_mm256_srli_epi32(a, 2), high));
+    t[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(c, 4), four),
+                           _mm256_and_si256(_mm256_srli_epi32(b, 2), high));
+    FLASH__UNROLL for (k = 0; k < 8; k++) {
+        d[k] = _mm256_mul_ps(scale, flash__byte_avx2(s[k/4], k));
+        m[k] = _mm256_xor_ps(_mm256_mul_ps(least, flash__byte_avx2(t[k/4], k)),
+                             _mm256_set1_ps(-0.0f));
+    }
+}
+/* Scales of the 16 halves of blocks of a Q6_K block of 256. */
+FLASH__I256 void flash__scales_q6_k_avx2(const uint8_t *p, size_t row, __m256 *d)
+{
+    __m256 scale = flash__scales_avx2(p + 208, row);
+    int k;
+    FLASH__UNROLL for (k = 0; k < 16; k++) {
+        __m256i v = _mm256_sll_epi32(flash__words_avx2(p + 192 + k/4*4, row),
+                                     _mm_cvtsi32_si128(24 - k%4*8));
+        d[k] = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24)));
+    }
 }
 
 FLASH__T256 static __m256 flash__rows8_q4_0_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
@@ -2867,21 +2961,10 @@ FLASH__T256 static __m256 flash__rows8_q4_k_avx2(const uint8_t *w, size_t row, c
     int i, k;
     for (b = 0; b < n/256; b++, x += 8) {
         const uint8_t *p = w + 144*b;
-        __m256 d = flash__scales_avx2(p, row), dmin = flash__scales_avx2(p + 2, row);
-        const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
-            high = _mm256_set1_epi32(0x30303030);
-        __m256i a = flash__words_avx2(p + 4, row), m = flash__words_avx2(p + 8, row),
-            h = flash__words_avx2(p + 12, row);
-        __m256i s6[2], m6[2]; /* scales and minima of parts 0-3 and 4-7, a byte each */
-        s6[0] = _mm256_and_si256(a, six);
-        m6[0] = _mm256_and_si256(m, six);
-        s6[1] = _mm256_or_si256(_mm256_and_si256(h, four),
-                                _mm256_and_si256(_mm256_srli_epi32(a, 2), high));
-        m6[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(h, 4), four),
-                                _mm256_and_si256(_mm256_srli_epi32(m, 2), high));
+        __m256 d[8], m[8];
+        flash__scales_q4_k_avx2(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
-            __m256 sc, mn;
             if (!(k & 1)) flash__fetch_avx2(w, row, 144*b + 36*(size_t)(k/2), 36);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 __m256i v = flash__load_avx2(p + 16 + 32*(k/2) + (size_t)i*row);
@@ -2889,12 +2972,8 @@ FLASH__T256 static __m256 flash__rows8_q4_k_avx2(const uint8_t *w, size_t row, c
                 s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(v, q), ones);
             }
             flash__halves_avx2(s, &first, &second);
-            sc = flash__byte_avx2(s6[k/4], k);
-            mn = flash__byte_avx2(m6[k/4], k);
-            acc = flash__step_avx2(acc, _mm256_add_epi32(first, second), _mm256_mul_ps(d, sc),
-                                   x[k].d);
-            mn = _mm256_xor_ps(_mm256_mul_ps(dmin, mn), _mm256_set1_ps(-0.0f));
-            acc = _mm256_add_ps(acc, _mm256_mul_ps(mn, _mm256_set1_ps(x[k].ds[2])));
+            acc = flash__step_avx2(acc, _mm256_add_epi32(first, second), d[k], x[k].d);
+            acc = _mm256_add_ps(acc, _mm256_mul_ps(m[k], _mm256_set1_ps(x[k].ds[2])));
         }
     }
     return acc;
@@ -2910,9 +2989,8 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
     int i, k;
     for (b = 0; b < n/256; b++, x += 8) {
         const uint8_t *p = w + 210*b;
-        __m256 d = flash__scales_avx2(p + 208, row);
-        __m256i scale[4]; /* of 16 items, a byte each */
-        FLASH__UNROLL for (i = 0; i < 4; i++) scale[i] = flash__words_avx2(p + 192 + 4*i, row);
+        __m256 d[16];
+        flash__scales_q6_k_avx2(p, row, d);
         for (k = 0; k < 8; k++) {
             const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
@@ -2929,15 +3007,86 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
             for (i = 0; i < 2; i++) {
                 __m256i sum = _mm256_add_epi32(i ? second : first,
                                                _mm256_set1_epi32(x[k].start[i] >> 2));
-                __m256i sc = _mm256_sll_epi32(scale[k/2], _mm_cvtsi32_si128(24 - (2*k + i)%4*8));
-                acc = flash__step_avx2(acc, sum,
-                                       _mm256_mul_ps(d,
-                                                     _mm256_cvtepi32_ps(_mm256_srai_epi32(sc,
-                        24))), x[k].d);
+                acc = flash__step_avx2(acc, sum, d[2*k + i], x[k].d);
             }
         }
     }
     return acc;
+}
+
+/* Items 16h to 16h + 15 of block b of rows i and i + 4, as panels hold them. */
+FLASH__I256 __m256i flash__items_avx2(const flash_type t, const uint8_t *w, size_t row, size_t b,
+                                      int h, int i)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m128i four = _mm_cvtsi32_si128(4);
+    size_t k = b%8, half = 16*(size_t)h;
+    __m256i v, high;
+    w += (size_t)i*row;
+    if (t == FLASH_TYPE_Q8_0) return flash__pair_avx2(w + 34*b + 2 + half, row);
+    if (t == FLASH_TYPE_Q4_0) {
+        v = flash__pair_avx2(w + 18*b + 2, row);
+        return _mm256_and_si256(h ? _mm256_srl_epi16(v, four) : v, low);
+    }
+    if (t == FLASH_TYPE_Q4_K) {
+        v = flash__pair_avx2(w + 144*(b/8) + 16 + 32*(k/2) + half, row);
+        return _mm256_and_si256(k & 1 ? _mm256_srl_epi16(v, four) : v, low);
+    }
+    w += 210*(b/8) + half;
+    v = flash__pair_avx2(w + k/4*64 + (k & 1)*32, row);
+    high = flash__pair_avx2(w + 128 + k/4*32, row);
+    high = _mm256_and_si256(_mm256_srl_epi16(high, _mm_cvtsi32_si128((int)k%4*2)),
+                            _mm256_set1_epi8(3));
+    v = _mm256_and_si256(k & 2 ? _mm256_srl_epi16(v, four) : v, low);
+    return _mm256_or_si256(v, _mm256_slli_epi16(high, 4));
+}
+
+/* A panel of eight whole rows. */
+FLASH__I256 void flash__pack8_avx2(const flash_type t, const uint8_t *w, size_t row, size_t n,
+                                   uint8_t *panel)
+{
+    size_t b, stride = flash__panel_stride(t, 8);
+    __m256 d[16], m[8];
+    int h, i;
+    for (b = 0; b < n/32; b++, panel += stride) {
+        float *scale = (float *)(void *)(panel + 256);
+        size_t k = b%8;
+        FLASH__UNROLL for (h = 0; h < 2; h++) {
+            __m256i v[4], u[4];
+            FLASH__UNROLL for (i = 0; i < 4; i++) v[i] = flash__items_avx2(t, w, row, b, h, i);
+            u[0] = _mm256_unpacklo_epi32(v[0], v[1]); u[1] = _mm256_unpackhi_epi32(v[0], v[1]);
+            u[2] = _mm256_unpacklo_epi32(v[2], v[3]); u[3] = _mm256_unpackhi_epi32(v[2], v[3]);
+            v[0] = _mm256_unpacklo_epi64(u[0], u[2]); v[1] = _mm256_unpackhi_epi64(u[0], u[2]);
+            v[2] = _mm256_unpacklo_epi64(u[1], u[3]); v[3] = _mm256_unpackhi_epi64(u[1], u[3]);
+            FLASH__UNROLL for (i = 0; i < 4; i++)
+                _mm256_storeu_si256((__m256i *)(void *)(panel + 128*h + 32*i), v[i]);
+        }
+        if (t == FLASH_TYPE_Q4_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 18*b, row));
+        if (t == FLASH_TYPE_Q8_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 34*b, row));
+        if (t == FLASH_TYPE_Q4_K) {
+            if (k == 0) flash__scales_q4_k_avx2(w + 144*(b/8), row, d, m);
+            _mm256_storeu_ps(scale, d[k]);
+            _mm256_storeu_ps(scale + 8, m[k]);
+        }
+        if (t == FLASH_TYPE_Q6_K) {
+            if (k == 0) flash__scales_q6_k_avx2(w + 210*(b/8), row, d);
+            _mm256_storeu_ps(scale, d[2*k]);
+            _mm256_storeu_ps(scale + 8, d[2*k + 1]);
+        }
+    }
+}
+
+FLASH__T256 static void flash__pack_avx2(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                                         size_t n, uint8_t *panel)
+{
+    int groups, offset = flash__type_offset(t, &groups);
+    switch (rows == 8 ? t : FLASH_TYPE_NONE) {
+    case FLASH_TYPE_Q4_0: flash__pack8_avx2(FLASH_TYPE_Q4_0, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q8_0: flash__pack8_avx2(FLASH_TYPE_Q8_0, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q4_K: flash__pack8_avx2(FLASH_TYPE_Q4_K, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q6_K: flash__pack8_avx2(FLASH_TYPE_Q6_K, w, row_bytes, n, panel); break;
+    default: flash__pack_rows(t, w, row_bytes, rows, n, panel, 8, offset);
+    }
 }
 
 /* Sixteen lanes in two registers, summed in the order of flash__tree16. */
@@ -2991,7 +3140,9 @@ FLASH__T256 static void flash__rows_avx2(flash_type t, const uint8_t *w, size_t 
                                                  (const float *)x, n, y); return;
     case FLASH_TYPE_BF16: flash__rows_plain_avx2(FLASH_TYPE_BF16, w, row_bytes, rows,
                                                  (const float *)x, n, y); return;
-    default: break;
+    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
+    default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 8, flash__pack_avx2,
+                                flash__panel_on_avx2); return;
     }
     for (r = 0; r + 8 <= rows; r += 8, w += 8*row_bytes) {
         switch (t) {
@@ -3001,9 +3152,7 @@ FLASH__T256 static void flash__rows_avx2(flash_type t, const uint8_t *w, size_t 
         break;
         case FLASH_TYPE_Q4_K: _mm256_storeu_ps(y + r, flash__rows8_q4_k_avx2(w, row_bytes, q, n));
         break;
-        case FLASH_TYPE_Q6_K: _mm256_storeu_ps(y + r, flash__rows8_q6_k_avx2(w, row_bytes, q, n));
-        break;
-        default: flash__rows_scalar(t, w, row_bytes, 8, x, n, y + r);
+        default: _mm256_storeu_ps(y + r, flash__rows8_q6_k_avx2(w, row_bytes, q, n));
         }
     }
     flash__rows_scalar(t, w, row_bytes, rows - r, x, n, y + r);
@@ -3163,6 +3312,17 @@ FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, const floa
     if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, M, N - j, K);
 }
 
+FLASH__T256 static void flash__blend_avx2(float *y, float keep, const float *x, float add, size_t n)
+{
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i,
+                         _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(y + i), _mm256_set1_ps(keep)),
+                                       _mm256_mul_ps(_mm256_loadu_ps(x + i),
+                                                     _mm256_set1_ps(add))));
+    flash__blend_scalar(y + i, keep, x + i, add, n - i);
+}
+
 FLASH__T256 static double flash__spin_avx2(int rounds)
 {
     __m256i a[8], x = _mm256_set1_epi8((char)(rounds & 15)), w = _mm256_set1_epi8(3);
@@ -3212,7 +3372,7 @@ static void flash__overlay_avx2(flash__kernels *k)
     k->silu_mul = flash__silu_mul_avx2; k->softmax = flash__softmax_avx2;
     k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
     k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
-    k->widen = flash__widen_avx2;
+    k->widen = flash__widen_avx2;       k->blend = flash__blend_avx2;
 }
 #undef FLASH__T256
 #undef FLASH__I256
@@ -3236,17 +3396,10 @@ static void flash__overlay_avx2(flash__kernels *k)
 #define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define FLASH__I512 FLASH__T512 static FLASH__INLINE
 
-static void flash__pack_avx512(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
-                               uint8_t *panel)
-{
-    flash__pack_rows(t, w, row_bytes, rows, n, panel, 16, 128);
-}
-
 /* 16 rows by NT tokens; carry: y holds the sums so far. */
 FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, int rows,
-                                    const flash__q8 *x, size_t blocks,
-                                    size_t ldx, float *y, size_t ldy, const int NT,
-                                        const int parts, const int minima, int carry)
+                                    const flash__q8 *x, size_t blocks, float *y, size_t ldy,
+                                    int carry, const int NT, const int parts, const int minima)
 {
     __m512 acc[8];
     __mmask16 keep = (__mmask16)((1u << rows) - 1);
@@ -3260,24 +3413,24 @@ FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, int row
             __m512i sum[8];
             __m512 d = _mm512_loadu_ps(scale + 16*h);
             FLASH__UNROLL for (t = 0; t < NT; t++)
-                sum[t] = _mm512_set1_epi32(x[(size_t)t*ldx].start[parts == 2 ? h : 2]);
+                sum[t] = _mm512_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
             FLASH__UNROLL for (k = 0; k < 8/parts; k++) {
                 __m512i v = _mm512_loadu_si512(panel + 64*(k + h*4));
                 FLASH__UNROLL for (t = 0; t < NT; t++) {
                     int32_t q;
-                    memcpy(&q, x[(size_t)t*ldx].q + 4*(k + h*4), 4);
+                    memcpy(&q, x[(size_t)t*blocks].q + 4*(k + h*4), 4);
                     sum[t] = _mm512_dpbusd_epi32(sum[t], v, _mm512_set1_epi32(q));
                 }
             }
             FLASH__UNROLL for (t = 0; t < NT; t++) {
-                __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*ldx].d));
+                __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*blocks].d));
                 acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t]), s));
             }
             if (minima) {
                 __m512 m = _mm512_loadu_ps(scale + 16*(parts + h));
                 FLASH__UNROLL for (t = 0; t < NT; t++)
                     acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(m,
-                                           _mm512_set1_ps(x[(size_t)t*ldx].ds[parts == 2 ? h
+                                           _mm512_set1_ps(x[(size_t)t*blocks].ds[parts == 2 ? h
                                                    : 2])));
             }
         }
@@ -3287,15 +3440,15 @@ FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, int row
 
 #define FLASH__PANEL_AVX512(NT, parts, minima) \
     for (; tokens >= NT; tokens -= NT, x += NT*blocks, y += NT*ldy) \
-        flash__tile_avx512(panel, stride, rows, x, blocks, blocks, y, ldy, NT, parts, minima, 0);
+        flash__tile_avx512(panel, stride, rows, x, blocks, y, ldy, carry, NT, parts, minima);
 #define FLASH__PANELS_AVX512(parts, minima) do { \
     FLASH__PANEL_AVX512(8, parts, minima) FLASH__PANEL_AVX512(4, parts, minima) \
     FLASH__PANEL_AVX512(1, parts, minima) \
     } while (0)
 
-FLASH__T512 static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows,
-                                            const flash__q8 *x,
-                                            int tokens, size_t n, float *y, size_t ldy)
+FLASH__T512 static void flash__panel_on_avx512(flash_type t, const uint8_t *panel, int rows,
+                                               const flash__q8 *x, int tokens, size_t n, float *y,
+                                               size_t ldy, int carry)
 {
     size_t stride = flash__panel_stride(t, 16), blocks = n/32;
     if (!flash__type_minima(t)) {
@@ -3303,6 +3456,12 @@ FLASH__T512 static void flash__panel_avx512(flash_type t, const uint8_t *panel, 
         else FLASH__PANELS_AVX512(1, 0);
     } else if (flash__type_halves(t)) FLASH__PANELS_AVX512(2, 1);
     else FLASH__PANELS_AVX512(1, 1);
+}
+
+static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                                int tokens, size_t n, float *y, size_t ldy)
+{
+    flash__panel_on_avx512(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
 /* Sixteen f16 scales, one from each row. */
@@ -3378,10 +3537,46 @@ FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
 }
 FLASH__I512 void flash__fetch_avx512(const uint8_t *p, size_t row, size_t at, size_t bytes)
 {
-    /* the same share of 16 rows further on, in file order; nearer ones measured slower */
+    /* The same share of rows further on, in file order: far ahead into the second level, the next
+       16 rows into the first where they fit there. */
     size_t i;
-    for (i = 0; i < 16*bytes; i += 64)
-        _mm_prefetch((const char *)p + 64*row + 16*at + i, _MM_HINT_T1);
+    for (i = 0; i < 16*bytes; i += 64) {
+        _mm_prefetch((const char *)p + 98304 + 16*at + i, _MM_HINT_T1);
+        if (row <= 1536) _mm_prefetch((const char *)p + 16*row + 16*at + i, _MM_HINT_T0);
+    }
+}
+
+/* Scales and minima of the 8 blocks of a Q4_K block of 256. */
+FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 *d, __m512 *m)
+{
+    const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
+        high = _mm512_set1_epi32(0x30303030);
+    __m512 scale = flash__scales_avx512(p, row), least = flash__scales_avx512(p + 2, row);
+    __m512i a = flash__words_avx512(p + 4, row), b = flash__words_avx512(p + 8, row),
+        c = flash__words_avx512(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+    int k;
+    s[0] = _mm512_and_si512(a, six);
+    t[0] = _mm512_and_si512(b, six);
+    s[1] = _mm512_or_si512(_mm512_and_si512(c, four),
+                           _mm512_and_si512(_mm512_srli_epi32(a, 2), high));
+    t[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(c, 4), four),
+                           _mm512_and_si512(_mm512_srli_epi32(b, 2), high));
+    FLASH__UNROLL for (k = 0; k < 8; k++) {
+        d[k] = _mm512_mul_ps(scale, flash__byte_avx512(s[k/4], k));
+        m[k] = _mm512_xor_ps(_mm512_mul_ps(least, flash__byte_avx512(t[k/4], k)),
+                             _mm512_set1_ps(-0.0f));
+    }
+}
+/* Scales of the 16 halves of blocks of a Q6_K block of 256. */
+FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 *d)
+{
+    __m512 scale = flash__scales_avx512(p + 208, row);
+    int k;
+    FLASH__UNROLL for (k = 0; k < 16; k++) {
+        __m512i v = _mm512_sll_epi32(flash__words_avx512(p + 192 + k/4*4, row),
+                                     _mm_cvtsi32_si128(24 - k%4*8));
+        d[k] = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24)));
+    }
 }
 
 FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
@@ -3440,33 +3635,18 @@ FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row
     int i, k;
     for (b = 0; b < n/256; b++, x += 8) {
         const uint8_t *p = w + 144*b;
-        __m512 d = flash__scales_avx512(p, row), dmin = flash__scales_avx512(p + 2, row);
-        const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
-            high = _mm512_set1_epi32(0x30303030);
-        __m512i a = flash__words_avx512(p + 4, row), m = flash__words_avx512(p + 8, row),
-            h = flash__words_avx512(p + 12, row);
-        __m512i s6[2], m6[2]; /* scales and minima of parts 0-3 and 4-7, a byte each */
-        s6[0] = _mm512_and_si512(a, six);
-        m6[0] = _mm512_and_si512(m, six);
-        s6[1] = _mm512_or_si512(_mm512_and_si512(h, four),
-                                _mm512_and_si512(_mm512_srli_epi32(a, 2), high));
-        m6[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(h, 4), four),
-                                _mm512_and_si512(_mm512_srli_epi32(m, 2), high));
+        __m512 d[8], m[8];
+        flash__scales_q4_k_avx512(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m512i v[8], first, second;
-            __m512 sc, mn;
             if (!(k & 1)) flash__fetch_avx512(w, row, 144*b + 36*(size_t)(k/2), 36);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 v[i] = flash__pairs_avx512(p + 16 + 32*(k/2) + (size_t)(i + i/4*4)*row, row);
                 v[i] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(v[i], 4) : v[i], low);
             }
             flash__dot16_avx512(v, flash__x32_avx512(x + k), &first, &second);
-            sc = flash__byte_avx512(s6[k/4], k);
-            mn = flash__byte_avx512(m6[k/4], k);
-            acc = flash__step_avx512(acc, _mm512_add_epi32(first, second), _mm512_mul_ps(d, sc),
-                                     x[k].d);
-            mn = _mm512_xor_ps(_mm512_mul_ps(dmin, mn), _mm512_set1_ps(-0.0f));
-            acc = _mm512_add_ps(acc, _mm512_mul_ps(mn, _mm512_set1_ps(x[k].ds[2])));
+            acc = flash__step_avx512(acc, _mm512_add_epi32(first, second), d[k], x[k].d);
+            acc = _mm512_add_ps(acc, _mm512_mul_ps(m[k], _mm512_set1_ps(x[k].ds[2])));
         }
     }
     return acc;
@@ -3481,9 +3661,8 @@ FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row
     int i, k;
     for (b = 0; b < n/256; b++, x += 8) {
         const uint8_t *p = w + 210*b;
-        __m512 d = flash__scales_avx512(p + 208, row);
-        __m512i scale[4]; /* of 16 items, a byte each */
-        FLASH__UNROLL for (i = 0; i < 4; i++) scale[i] = flash__words_avx512(p + 192 + 4*i, row);
+        __m512 d[16];
+        flash__scales_q6_k_avx512(p, row, d);
         for (k = 0; k < 8; k++) {
             const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
             __m512i v[8], first, second;
@@ -3500,15 +3679,89 @@ FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row
             for (i = 0; i < 2; i++) {
                 __m512i sum = _mm512_add_epi32(i ? second : first,
                                                _mm512_set1_epi32(x[k].start[i] >> 2));
-                __m512i sc = _mm512_sll_epi32(scale[k/2], _mm_cvtsi32_si128(24 - (2*k + i)%4*8));
-                acc = flash__step_avx512(acc, sum,
-                                         _mm512_mul_ps(d,
-                                                       _mm512_cvtepi32_ps(_mm512_srai_epi32(sc,
-                        24))), x[k].d);
+                acc = flash__step_avx512(acc, sum, d[2*k + i], x[k].d);
             }
         }
     }
     return acc;
+}
+
+/* Items 16h to 16h + 15 of block b of rows i, i + 4, i + 8, i + 12, with 128 added. */
+FLASH__I512 __m512i flash__items_avx512(const flash_type t, const uint8_t *w, size_t row, size_t b,
+                                        int h, int i)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m128i four = _mm_cvtsi32_si128(4);
+    size_t k = b%8, half = 16*(size_t)h;
+    __m512i v, high;
+    w += (size_t)i*row;
+    if (t == FLASH_TYPE_Q8_0)
+        return _mm512_xor_si512(flash__quads_avx512(w + 34*b + 2 + half, row),
+                                _mm512_set1_epi8(-128));
+    if (t == FLASH_TYPE_Q4_0) {
+        v = flash__quads_avx512(w + 18*b + 2, row);
+        v = _mm512_and_si512(h ? _mm512_srl_epi16(v, four) : v, low);
+        return _mm512_add_epi8(v, _mm512_set1_epi8(120));
+    }
+    if (t == FLASH_TYPE_Q4_K) {
+        v = flash__quads_avx512(w + 144*(b/8) + 16 + 32*(k/2) + half, row);
+        v = _mm512_and_si512(k & 1 ? _mm512_srl_epi16(v, four) : v, low);
+        return _mm512_or_si512(v, _mm512_set1_epi8(-128));
+    }
+    w += 210*(b/8) + half;
+    v = flash__quads_avx512(w + k/4*64 + (k & 1)*32, row);
+    high = flash__quads_avx512(w + 128 + k/4*32, row);
+    high = _mm512_and_si512(_mm512_srl_epi16(high, _mm_cvtsi32_si128((int)k%4*2)),
+                            _mm512_set1_epi8(3));
+    v = _mm512_and_si512(k & 2 ? _mm512_srl_epi16(v, four) : v, low);
+    return _mm512_add_epi8(_mm512_or_si512(v, _mm512_slli_epi16(high, 4)), _mm512_set1_epi8(96));
+}
+
+/* A panel of sixteen whole rows. */
+FLASH__I512 void flash__pack16_avx512(const flash_type t, const uint8_t *w, size_t row, size_t n,
+                                      uint8_t *panel)
+{
+    size_t b, stride = flash__panel_stride(t, 16);
+    __m512 d[16], m[8];
+    int h, i;
+    for (b = 0; b < n/32; b++, panel += stride) {
+        float *scale = (float *)(void *)(panel + 512);
+        size_t k = b%8;
+        FLASH__UNROLL for (h = 0; h < 2; h++) {
+            __m512i v[4], u[4];
+            FLASH__UNROLL for (i = 0; i < 4; i++) v[i] = flash__items_avx512(t, w, row, b, h, i);
+            u[0] = _mm512_unpacklo_epi32(v[0], v[1]); u[1] = _mm512_unpackhi_epi32(v[0], v[1]);
+            u[2] = _mm512_unpacklo_epi32(v[2], v[3]); u[3] = _mm512_unpackhi_epi32(v[2], v[3]);
+            v[0] = _mm512_unpacklo_epi64(u[0], u[2]); v[1] = _mm512_unpackhi_epi64(u[0], u[2]);
+            v[2] = _mm512_unpacklo_epi64(u[1], u[3]); v[3] = _mm512_unpackhi_epi64(u[1], u[3]);
+            FLASH__UNROLL for (i = 0; i < 4; i++)
+                _mm512_storeu_si512(panel + 256*h + 64*i, v[i]);
+        }
+        if (t == FLASH_TYPE_Q4_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 18*b, row));
+        if (t == FLASH_TYPE_Q8_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 34*b, row));
+        if (t == FLASH_TYPE_Q4_K) {
+            if (k == 0) flash__scales_q4_k_avx512(w + 144*(b/8), row, d, m);
+            _mm512_storeu_ps(scale, d[k]);
+            _mm512_storeu_ps(scale + 16, m[k]);
+        }
+        if (t == FLASH_TYPE_Q6_K) {
+            if (k == 0) flash__scales_q6_k_avx512(w + 210*(b/8), row, d);
+            _mm512_storeu_ps(scale, d[2*k]);
+            _mm512_storeu_ps(scale + 16, d[2*k + 1]);
+        }
+    }
+}
+
+FLASH__T512 static void flash__pack_avx512(flash_type t, const uint8_t *w, size_t row_bytes,
+                                           int rows, size_t n, uint8_t *panel)
+{
+    switch (rows == 16 ? t : FLASH_TYPE_NONE) {
+    case FLASH_TYPE_Q4_0: flash__pack16_avx512(FLASH_TYPE_Q4_0, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q8_0: flash__pack16_avx512(FLASH_TYPE_Q8_0, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q4_K: flash__pack16_avx512(FLASH_TYPE_Q4_K, w, row_bytes, n, panel); break;
+    case FLASH_TYPE_Q6_K: flash__pack16_avx512(FLASH_TYPE_Q6_K, w, row_bytes, n, panel); break;
+    default: flash__pack_rows(t, w, row_bytes, rows, n, panel, 16, 128);
+    }
 }
 
 /* Sum over lanes in the order of flash__tree16. */
@@ -3564,7 +3817,9 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
                                                    (const float *)x, n, y); return;
     case FLASH_TYPE_BF16: flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows,
                                                    (const float *)x, n, y); return;
-    default: break;
+    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
+    default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 16, flash__pack_avx512,
+                                flash__panel_on_avx512); return;
     }
     for (r = 0; r + 16 <= rows; r += 16, w += 16*row_bytes) {
         switch (t) {
@@ -3574,9 +3829,7 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
                 n)); break;
         case FLASH_TYPE_Q4_K: _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(w, row_bytes, q,
                 n)); break;
-        case FLASH_TYPE_Q6_K: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(w, row_bytes, q,
-                n)); break;
-        default: flash__rows_scalar(t, w, row_bytes, 16, x, n, y + r);
+        default: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(w, row_bytes, q, n));
         }
     }
     flash__rows_scalar(t, w, row_bytes, rows - r, x, n, y + r);
@@ -3689,43 +3942,41 @@ FLASH__T512 static void flash__rmsnorm_avx512(const float *x, const float *w, fl
     }
 }
 
-/* MT rows of c by 32 columns (or as many as the masks have). */
+/* MT rows of c by 64 columns (or as many as the masks have). */
 FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, const float *b, size_t ldb,
                                           float *c, size_t ldc, int K,
-                                          __mmask16 m0, __mmask16 m1, const int MT)
+                                          const __mmask16 *m, const int MT)
 {
-    __m512 acc[8][2];
-    int i, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+    __m512 acc[4][4], v[4];
+    int i, j, k;
+    FLASH__UNROLL for (i = 0; i < MT; i++)
+        FLASH__UNROLL for (j = 0; j < 4; j++) acc[i][j] = _mm512_setzero_ps();
     for (k = 0; k < K; k++, b += ldb) {
-        __m512 b0 = _mm512_maskz_loadu_ps(m0, b), b1 = _mm512_maskz_loadu_ps(m1, b + 16);
+        FLASH__UNROLL for (j = 0; j < 4; j++) v[j] = _mm512_maskz_loadu_ps(m[j], b + 16*j);
         FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m512 v = _mm512_set1_ps(a[(size_t)i*lda + (size_t)k]);
-            acc[i][0] = _mm512_add_ps(acc[i][0], _mm512_mul_ps(v, b0));
-            acc[i][1] = _mm512_add_ps(acc[i][1], _mm512_mul_ps(v, b1));
+            __m512 x = _mm512_set1_ps(a[(size_t)i*lda + (size_t)k]);
+            FLASH__UNROLL for (j = 0; j < 4; j++)
+                acc[i][j] = _mm512_add_ps(acc[i][j], _mm512_mul_ps(x, v[j]));
         }
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++) {
-        _mm512_mask_storeu_ps(c + (size_t)i*ldc, m0, acc[i][0]);
-        _mm512_mask_storeu_ps(c + (size_t)i*ldc + 16, m1, acc[i][1]);
-    }
+    FLASH__UNROLL for (i = 0; i < MT; i++)
+        FLASH__UNROLL for (j = 0; j < 4; j++)
+            _mm512_mask_storeu_ps(c + (size_t)i*ldc + 16*j, m[j], acc[i][j]);
 }
 
 FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, const float *b, size_t ldb,
                                             float *c, size_t ldc, int M, int N, int K)
 {
+    __mmask16 m[4];
     int i, j;
-    for (j = 0; j < N; j += 32) {
-        uint32_t mask = N - j < 32 ? (1u << (N - j)) - 1 : 0xffffffffu;
-        __mmask16 m0 = (__mmask16)mask, m1 = (__mmask16)(mask >> 16);
-        for (i = 0; i + 8 <= M; i += 8)
+    for (j = 0; j < N; j += 64) {
+        uint64_t mask = N - j < 64 ? ((uint64_t)1 << (N - j)) - 1 : ~(uint64_t)0;
+        for (i = 0; i < 4; i++) m[i] = (__mmask16)(mask >> 16*i);
+        for (i = 0; i + 4 <= M; i += 4)
             flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j,
-                                     ldc, K, m0, m1, 8);
-        for (; i + 4 <= M; i += 4)
-            flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j,
-                                     ldc, K, m0, m1, 4);
+                                     ldc, K, m, 4);
         for (; i < M; i++) flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb,
-                                                    c + (size_t)i*ldc + j, ldc, K, m0, m1, 1);
+                                                    c + (size_t)i*ldc + j, ldc, K, m, 1);
     }
 }
 
@@ -8225,18 +8476,23 @@ static void flash__rope_task(void *ctx, int index)
 
 /* --- attention -------------------------------------------------------------- */
 
-/* n <= 64 queries that share a key/value head: rows q + r*ld at positions first + r*step. */
+/* n <= 64 queries of one head, at positions first + r*step. */
 typedef struct flash__queries {
-    const float *q;
-    float *out, *best, *total; /* rows out + r*ld; [n]: maximum and sum so far, total 0: none yet */
-    size_t ld;
+    const float *q;            /* [n,C]                                                     */
+    float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: none yet      */
     int n, first, step, window;
 } flash__queries;
 
 /* A worker's room for attention. */
-typedef struct flash__room { float *keys, *values, *score, *sum, *best, *total; } flash__room;
+typedef struct flash__room {
+    float *keys, *values, *score, *sum;
+    float *q, *out, *best, *total; /* [group,64,C] twice, [group,64] twice */
+} flash__room;
 
-static size_t flash__room_floats(int C, int group) { return (size_t)(64*(3*C + 64 + 2*group)); }
+static size_t flash__room_floats(int C, int group)
+{
+    return (size_t)(64*(3*C + 64 + 2*group*(C + 1)));
+}
 
 /* Joins one block of 64 positions to what the blocks before gave. */
 static void flash__attend(const flash_session *s, const flash__queries *u, const flash__room *room,
@@ -8244,9 +8500,9 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
                           const float *keys, const float *values)
 {
     const flash__kernels *k = &s->m->k;
-    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], together = 1, last = 0, r, i;
+    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], together = 1, last = 0, r;
     float most[FLASH__TILE], l[FLASH__TILE];
-    k->sgemm(u->q, u->ld, keys, 64, room->score, 64, u->n, 64, C);
+    k->sgemm(u->q, (size_t)C, keys, 64, room->score, 64, u->n, 64, C);
     for (r = 0; r < u->n; r++) {
         int p = u->first + r*u->step + 1 - begin; /* positions of the block up to the query's own */
         to[r] = FLASH__MIN(p, 64);
@@ -8261,8 +8517,7 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
     if (together)
         k->sgemm(room->score, 64, values, (size_t)C, room->sum, (size_t)C, u->n, C, last);
     for (r = 0; r < u->n; r++) {
-        float *sum = room->sum + (size_t)r*(size_t)C, *out = u->out + (size_t)r*u->ld, keep = 1,
-            add = 1;
+        float *sum = room->sum + r*C, *out = u->out + r*C, keep = 1, add = 1;
         if (from[r] >= to[r]) continue;
         if (!together)
             k->sgemm(room->score + 64*r + from[r], 64, values + (size_t)from[r]*(size_t)C,
@@ -8278,7 +8533,7 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
             { keep = flash__expf(u->best[r] - most[r]); u->best[r] = most[r]; }
         else add = flash__expf(most[r] - u->best[r]);
         u->total[r] = u->total[r]*keep + l[r]*add;
-        for (i = 0; i < C; i++) out[i] = out[i]*keep + sum[i]*add;
+        k->blend(out, keep, sum, add, (size_t)C);
     }
 }
 
@@ -8295,39 +8550,45 @@ static void flash__attention_task(void *ctx, int index)
     size_t bytes = flash__kv_block(s->desc.kv, C), blocks = (size_t)((s->n_ctx + 63)/64);
     float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
     flash__room room;
-    room.keys = floats;             room.values = room.keys + 64*C;
-    room.score = room.values + 64*C; room.sum = room.score + 64*64;
-    room.best = room.sum + 64*C;    room.total = room.best + 64*group;
+    room.keys = floats;                 room.values = room.keys + 64*C;
+    room.score = room.values + 64*C;    room.sum = room.score + 64*64;
+    room.q = room.sum + 64*C;           room.out = room.q + 64*group*C;
+    room.best = room.out + 64*group*C;  room.total = room.best + 64*group;
     while ((item = flash__pick(j)) >= 0) {
         int kv = item/tiles, tile = item%tiles, one = j->tokens == 1, heads = one ? 1 : group;
+        /* rows of s->q and s->h: heads of one token, or one head of many tokens */
+        size_t first = (size_t)(one ? kv*group + 64*tile : 64*tile*H + kv*group)*(size_t)C,
+            ld = (size_t)(one ? C : H*C), row = (size_t)C*sizeof *s->q;
         flash__queries u;
         u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
         u.first = s->pos + (one ? 0 : 64*tile);
         u.step = !one;
-        u.ld = (size_t)(one ? C : H*C);
         u.window = l->window;
-        for (g = 0; g < heads*64; g++) room.total[g] = 0;
+        for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
+            room.total[64*g + r] = 0;
+            memcpy(room.q + (64*g + r)*C, s->q + first + (size_t)(g*C) + (size_t)r*ld, row);
+        }
         for (b = u.window ? FLASH__MAX(u.first + 1 - u.window, 0)/64
              : 0; b <= (u.first + (u.n - 1)*u.step)/64; b++) {
-            size_t at = ((size_t)kv*blocks + (size_t)b)*bytes;
+            size_t at = ((size_t)kv*blocks + (size_t)b)*bytes, next = at;
             const float *keys = flash__kv_floats(s, s->k[j->layer] + at, C, 1, room.keys);
             const float *values = flash__kv_floats(s, s->v[j->layer] + at, C, 0, room.values);
+            for (; one && next < at + bytes; next += 64) {
+                FLASH__PREFETCH(s->k[j->layer] + bytes + next);
+                FLASH__PREFETCH(s->v[j->layer] + bytes + next);
+            }
             for (g = 0; g < heads; g++) {
-                size_t head = one ? (size_t)(kv*group + 64*tile)*(size_t)C
-                                  : ((size_t)(64*tile)*(size_t)H
-                                     + (size_t)(kv*group + g))*(size_t)C;
-                u.q = s->q + head;
-                u.out = s->h + head;
+                u.q = room.q + 64*g*C;
+                u.out = room.out + 64*g*C;
                 u.best = room.best + 64*g;
                 u.total = room.total + 64*g;
                 flash__attend(s, &u, &room, 64*b, keys, values);
             }
         }
         for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
-            float *out = s->h + (one ? (size_t)(kv*group + 64*tile + r)*(size_t)C
-                                     : ((size_t)(64*tile + r)*(size_t)H
-                                        + (size_t)(kv*group + g))*(size_t)C);
-            for (i = 0; i < C; i++) out[i] = out[i]/room.total[64*g + r];
+            const float *from = room.out + (64*g + r)*C;
+            float *out = s->h + first + (size_t)(g*C) + (size_t)r*ld;
+            for (i = 0; i < C; i++) out[i] = from[i]/room.total[64*g + r];
         }
     }
 }
@@ -8470,30 +8731,55 @@ static int flash__better(const flash__candidate *a, const flash__candidate *b)
     return a->logit != b->logit ? a->logit > b->logit : a->id < b->id;
 }
 
+/* A heap whose root is the worst of n. */
 static void flash__sift(flash__candidate *c, size_t n, size_t i)
 {
     flash__candidate v = c[i];
     size_t child;
     for (; (child = 2*i + 1) < n; i = child) {
-        if (child + 1 < n && flash__better(c + child + 1, c + child)) child++;
-        if (!flash__better(c + child, &v)) break;
+        if (child + 1 < n && flash__better(c + child, c + child + 1)) child++;
+        if (!flash__better(&v, c + child)) break;
         c[i] = c[child];
     }
     c[i] = v;
 }
 
-/* Sorts the best `keep` of n to the front, best first. */
+/* Sorts the best `keep` of n to the front, best first: a heap of the best so far. */
 static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
 {
-    size_t i, end;
-    for (i = n/2; i-- > 0;) flash__sift(c, n, i);
-    for (end = n, i = 0; i < keep && end > 1; i++) { /* the best go to the back, in order */
-        flash__candidate t = c[0];
-        c[0] = c[--end];
-        c[end] = t;
-        flash__sift(c, end, 0);
+    size_t i;
+    for (i = keep/2; i-- > 0;) flash__sift(c, keep, i);
+    for (i = keep; i < n; i++) {
+        if (!flash__better(c + i, c)) continue;
+        c[0] = c[i];
+        flash__sift(c, keep, 0);
     }
-    for (i = 0; i < n/2; i++) { flash__candidate t = c[i]; c[i] = c[n - 1 - i]; c[n - 1 - i] = t; }
+    for (i = keep; i-- > 1;) {
+        flash__candidate t = c[0];
+        c[0] = c[i];
+        c[i] = t;
+        flash__sift(c, i, 0);
+    }
+}
+
+/* The first of the largest of n; NaN counts as the least there is. Four chains, as comparing is
+   bound by the wait for the one before. */
+static size_t flash__first_best(const float *x, size_t n)
+{
+    float best[4] = { -3e38f, -3e38f, -3e38f, -3e38f };
+    size_t i, j;
+    for (i = 0; i + 4 <= n; i += 4)
+        for (j = 0; j < 4; j++) best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+    for (; i < n; i++) best[0] = x[i] > best[0] ? x[i] : best[0];
+    for (j = 1; j < 4; j++) best[0] = best[j] > best[0] ? best[j] : best[0];
+    for (i = 0; i + 1 < n; i++) if (x[i] == best[0]) return i;
+    return x[i] == best[0] ? i : 0;
+}
+
+static int flash__penalised(const flash_sampler *p)
+{
+    return (p->repeat_penalty > 0 && p->repeat_penalty != 1) || p->frequency_penalty != 0
+        || p->presence_penalty != 0;
 }
 
 static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n,
@@ -8502,7 +8788,7 @@ static void flash__penalties(const flash_sampler *p, const int32_t *recent, int 
     int last = p->penalty_last_n < 0 ? n : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n
                                                       : 64), i;
     float repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1;
-    if (repeat == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0) return;
+    if (!flash__penalised(p)) return;
     for (i = n - last; i < n; i++) {
         flash__candidate *t = c + recent[i];
         if (t->id >= 0) { /* its first occurrence: marked by a negative id */
@@ -8547,7 +8833,9 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
 {
     size_t n = (size_t)m->arch.n_vocab, i, kept = n;
     double scale, sum = 0, mass = 0, u, best;
-    int k;
+    int k, greedy = !(p->temperature > 0) || p->top_k == 1;
+    if (greedy && !p->n_bias && !p->ignore_end && !flash__penalised(p))
+        return (int32_t)flash__first_best(logits, n);
     for (i = 0; i < n; i++)
         { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
     for (k = 0; k < p->n_bias; k++)
@@ -8555,7 +8843,7 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
             c[p->bias[k].token].logit += p->bias[k].bias;
     for (k = 0; p->ignore_end && k < m->vocab.n_ends; k++) c[m->vocab.ends[k]].logit = -3e38f;
     flash__penalties(p, recent, n_recent, c);
-    if (!(p->temperature > 0) || p->top_k == 1) {
+    if (greedy) {
         for (i = 1, kept = 0; i < n; i++) if (flash__better(c + i, c + kept)) kept = i;
         return c[kept].id;
     }
@@ -8936,6 +9224,7 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__ATOMIC_GNU
 #  undef FLASH__ATOMIC_MSVC
 #  undef FLASH__PAUSE
+#  undef FLASH__PREFETCH
 #  undef FLASH__OPAQUE
 #  undef FLASH__TARGET
 #  undef FLASH__INLINE

@@ -176,6 +176,8 @@ static void check_floats(void)
             poison(y, N_MAX + GUARD);
             kernels.rmsnorm(a, b, 1e-5f, n, y); scalar.rmsnorm(a, b, 1e-5f, n, z);
             bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+            kernels.blend(y, 0.3f, a, 1.7f, n); scalar.blend(z, 0.3f, a, 1.7f, n);
+            bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
         }
     CHECK(!bad);
     bad = 0;
@@ -218,10 +220,10 @@ static void check_floats(void)
 
 static void check_sgemm(void)
 {
-    static float a[20*40], b[40*60], y[20*60 + GUARD], z[20*60 + GUARD];
+    static float a[20*40], b[40*90], y[20*90 + GUARD], z[20*90 + GUARD];
     int mode, M, N, K, bad = 0;
     for (mode = 0; mode < 3; mode++)
-        for (M = 1; M <= 10; M++) for (N = 1; N <= 50; N += 1 + M%3) for (K = 0; K <= 33; K += 11) {
+        for (M = 1; M <= 10; M++) for (N = 1; N <= 80; N += 1 + M%3) for (K = 0; K <= 33; K += 11) {
             size_t lda = (size_t)K + 2, ldb = (size_t)N + 5, ldc = (size_t)N + (size_t)(M & 1)*4;
             poison(a, FLASH__COUNT(a)); poison(b, FLASH__COUNT(b));
             poison(y, FLASH__COUNT(y)); poison(z, FLASH__COUNT(z));

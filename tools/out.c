@@ -51,6 +51,8 @@ void cli_create(const char *path, flash_gguf_writer *w)
     out_file = fopen(name, "wb");
     if (!out_file)
         cli_fail("cannot write %s: %s", name, strerror(errno));
+    /* written in large pieces, a file lies in large pieces of memory, which read faster */
+    setvbuf(out_file, NULL, _IOFBF, 1 << 20);
     out_temporary = name;
     atexit(out_remove);
     signal(SIGINT, out_stop);
