@@ -52,6 +52,7 @@ int main(int argc, char **argv)
        >>api-arch      architecture: plain facts about a model
        >>api-model     models: load, query
        >>api-text      text to tokens and back
+       >>api-chat      chat formats: turns of a conversation as text and tokens
        >>api-session   sessions: feed, step, sample, next
        >>api-low       instruction sets, rows of weights
      IMPLEMENTATION
@@ -78,6 +79,7 @@ int main(int argc, char **argv)
        >>arch          tensors and keys of each architecture
        >>model         load, validate, memory plan
        >>tokenize      merging words into tokens, tokens back into text
+       >>chat          the table of chat formats, recognising and using them
        >>forward       the forward pass
        >>sampler       from logits to a token
        >>session       feed, step, next
@@ -133,6 +135,7 @@ int main(int argc, char **argv)
      an architecture   one row in flash__archs, its tensors in the rules (>>arch); steps in
                        >>forward only if it does something new
      a pre-tokenizer   one row in flash__pre_table (>>pretokenize)
+     a chat format     one row in flash__chat_table (>>chat), its golden in tests/golden/chat
 */
 
 #ifndef FLASH_LANGUAGE_MODELS_H /* not FLASH_H: on-chip flash drivers own that one */
@@ -414,8 +417,15 @@ FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
 
 /* Architecture: plain facts, filled by the loader, shared by every part. */
 
-typedef enum flash_attention { FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW,
-                               FLASH_ATTENTION_SKIP } flash_attention;
+typedef enum flash_attention {
+    FLASH_ATTENTION_FULL,
+    FLASH_ATTENTION_WINDOW,   /* the last `window` positions, itself included               */
+    FLASH_ATTENTION_SKIP,     /* none: the layer is its feed-forward part                   */
+    FLASH_ATTENTION_CONV,     /* a gated short convolution in its place (LFM2)              */
+    FLASH_ATTENTION_LINEAR,   /* one matrix in its place (DeciLM)                           */
+    FLASH_ATTENTION_CHUNK     /* back to the last multiple of `window` (Llama 4)            */
+} flash_attention;
+typedef enum flash_activation { FLASH_ACTIVATION_SILU, FLASH_ACTIVATION_GELU } flash_activation;
 /* rotates (2i,2i+1) or (i,i+C/2) */
 typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style;
 typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROPE_LLAMA3,
@@ -423,15 +433,16 @@ typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROP
 
 typedef struct flash_layer {
     uint8_t  attention;       /* flash_attention                                         */
-    uint8_t  reserved;
-    uint16_t n_head;          /* H; 0 in a layer without attention                       */
+    uint8_t  rope_plain;      /* 1: the scaling of RoPE is not for this layer            */
+    uint16_t n_head;          /* H; 0 in a layer without keys and values                 */
     uint16_t n_kv_head;       /* K; divides n_head                                       */
-    int32_t  d_ffn;           /* F                                                       */
-    int32_t  window;          /* positions seen, itself included; 0: all                 */
+    int32_t  d_ffn;           /* F; 0: no feed-forward part                              */
+    int32_t  window;          /* W of WINDOW and CHUNK                                   */
+    float    rope_base;       /* 0: no RoPE                                              */
 } flash_layer;
 
 typedef struct flash_arch {
-    char   name[32];          /* "llama"                                                 */
+    char   name[32];          /* as in general.architecture                              */
     int    n_layer, d_model, d_head, n_vocab;
     int    n_ctx;             /* trained for                                             */
     int    tied;              /* the head shares the embedding's weights                 */
@@ -444,14 +455,27 @@ typedef struct flash_arch {
     float  rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
     int    rope_n_ctx;        /* context before scaling                                  */
     float  attention_scale;   /* of q.k, normally 1/sqrt(d_head)                         */
+    int    activation;        /* flash_activation of the gate                            */
+    int    conv_length;       /* positions a CONV layer sees, itself included; 0: none   */
+    int    qk_norm;           /* 1: queries and keys are normed after RoPE, no weights   */
+    float  embedding_scale;
+    float  logit_cap;         /* c: logits are c tanh(logits/c); 0: none                 */
+    /* n: queries of layers without RoPE grow by 1 + 0.1 ln(1 + floor((p + 1)/n)); 0: none */
+    int    temperature_n_ctx;
     flash_layer layer[FLASH_LAYERS_MAX];
 } flash_arch;
 
 /* Weights of the model, embedding and head counted once each (a tied head not at all). */
 FLASH_API uint64_t flash_arch_params(const flash_arch *a);
-/* Bytes of keys and values for n_ctx positions (stored 64 at a time) as type kv [B]; 0 if out of
-   range. */
-FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_type kv);
+/* Bytes of keys and values of a session as type kv [B]: for n_ctx positions in layers that see all,
+   for window + chunk in the others (stored 64 at a time), nothing in layers without attention.
+   chunk 0: the default. 0 if out of range. */
+FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk, flash_type kv);
+/* Gives layers another attention by a list such as "full,skip,window:256": full, window:N, skip,
+   or keep, which is the only one for conv and linear layers other than skip; it is repeated until
+   every layer has one. FLASH_E_FORMAT for what cannot be read, FLASH_E_UNSUPPORTED for a layer
+   without what it would need. */
+FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern, flash_error *err);
 
 /* ===== >>api-model ======================================================== */
 
@@ -486,6 +510,8 @@ typedef struct flash_model_desc {
     int          vocab_only;
     /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning */
     int          any_pretokenizer;
+    /* another attention than the file's, for flash_attention_parse; NULL: the file's */
+    const char  *attention;
     flash_host   host;
 } flash_model_desc;
 
@@ -543,6 +569,57 @@ FLASH_API int32_t flash_token_eos(const flash_model *m);  /* -1 if there is none
 /* ends a text or a turn */
 FLASH_API int     flash_token_is_end(const flash_model *m, int32_t token);
 FLASH_API int     flash_token_is_control(const flash_model *m, int32_t token);
+
+/* ===== >>api-chat ========================================================= */
+
+/* Chat formats: what stands around each turn of a conversation. A model's template is recognised by
+   what is in it, never run. What templates add on their own is left out: dates, a system prompt
+   where none is given, tools, the removal of earlier reasoning. */
+
+/* NONE: there is no turn */
+typedef enum flash_role { FLASH_ROLE_NONE, FLASH_ROLE_SYSTEM, FLASH_ROLE_USER,
+                          FLASH_ROLE_ASSISTANT } flash_role;
+
+/* Plain data, so a caller may make one for a model of its own. NULL only in marks. */
+typedef struct flash_chat_format {
+    const char *name;
+    /* parts of the template by which it is known; after a '!' one it must not have */
+    const char *marks[3];
+    /* 1: a user's turn after the system's continues it, without its own first part */
+    int         merge;
+    /* 1: white space around the text is taken off */
+    int         trim;
+    /* [system, user, assistant]: before and after the text. No BOS at the start: it is the
+       tokenizer's */
+    const char *turn[3][2];
+    /* makes the model answer */
+    const char *open;
+    /* what it ends the answer with: a stop string for vocabularies where this is no token */
+    const char *end;
+} flash_chat_format;
+
+/* All of them, [*n]; static. */
+FLASH_API const flash_chat_format *flash_chat_formats(size_t *n);
+/* by name; NULL if there is none */
+FLASH_API const flash_chat_format *flash_chat_find(const char *name);
+/* The format of a Jinja template, NULL if it is none of ours. Looks at 256 KiB; safe on untrusted
+   text. */
+FLASH_API const flash_chat_format *flash_chat_recognise(const char *text, size_t bytes);
+/* That of the model's template; NULL if it has none, too. */
+FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m);
+/* One turn as text. before: whose turn was the last, NONE at the beginning; if it was the
+   assistant's it is closed first, so that an answer just generated is, too. text: [bytes]; NULL
+   with the assistant's role: what makes the model answer. out: [cap], not NUL-terminated; *n is the
+   number needed; FLASH_E_RANGE if it exceeds cap. */
+FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role before,
+                                         flash_role role, const char *text, size_t bytes,
+                                         char *out, size_t cap, size_t *n);
+/* The same as tokens, with BOS at the beginning if the model asks for it. Control tokens are read
+   in the format's own parts only: text cannot close its turn. ids, cap, n: as flash_tokenize. */
+FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_chat_format *f,
+                                           flash_role before, flash_role role,
+                                           const char *text, size_t bytes,
+                                           int32_t *ids, size_t cap, size_t *n);
 
 /* ===== >>api-session ====================================================== */
 
@@ -644,7 +721,9 @@ FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx 
 /* [position + pending] tokens so far; owned by s. */
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
 /* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
-   flash_session_position]. Logits are gone until the next step. */
+   flash_session_position]. FLASH_E_RANGE, nothing changed, if a layer no longer has what it needs
+   to go on from there: one with a window may go back by chunk positions at least, one with a
+   convolution only to 0. Logits are gone until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 /* As created: position 0, random numbers from the seed. */
 FLASH_API void         flash_session_reset(flash_session *s);
@@ -2246,7 +2325,7 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
     X(blend,    void, (float *y, float keep, const float *x, float add, size_t n)) \
     X(rmsnorm,  void, (const float *x, const float *w, float eps, size_t n, float *y)) \
     X(rope,     void, (float *x, const float *cos_sin, int dims, int style)) \
-    X(silu_mul, void, (const float *gate, const float *up, size_t n, float *y)) \
+    X(glu,      void, (int gelu, const float *gate, const float *up, size_t n, float *y)) \
     X(widen,    void, (const uint16_t *h, size_t n, float *y)) \
     X(spin,     double, (int rounds)) \
     X(read,     uint64_t, (const uint8_t *p, size_t n))
@@ -2499,10 +2578,18 @@ static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int sty
 }
 
 /* y = gate * sigmoid(gate) * up (Shazeer 2020, arxiv 2002.05202). y may be gate. */
-static void flash__silu_mul_scalar(const float *gate, const float *up, size_t n, float *y)
+/* y = f(gate)*up, a gated linear unit (Shazeer 2020, arxiv 2002.05202). f is SiLU, x/(1 + exp(-x)),
+   or GELU by tanh (Hendrycks and Gimpel 2016, arxiv 1606.08415), which is x/(1 + exp(-2u)) with
+   u = sqrt(2/pi) (x + 0.044715 x^3). */
+#define FLASH__GELU_1 1.5957691216f /* 2 sqrt(2/pi)          */
+#define FLASH__GELU_3 0.0713548163f /* 2 sqrt(2/pi) 0.044715 */
+static void flash__glu_scalar(int gelu, const float *gate, const float *up, size_t n, float *y)
 {
     size_t i;
-    for (i = 0; i < n; i++) y[i] = gate[i]/(1.0f + flash__expf(-gate[i]))*up[i];
+    for (i = 0; i < n; i++) {
+        float g = gate[i], u = gelu ? g*(FLASH__GELU_1 + FLASH__GELU_3*(g*g)) : g;
+        y[i] = g/(1.0f + flash__expf(-u))*up[i];
+    }
 }
 
 /* ===== >>k-sse41 ========================================================== */
@@ -3223,17 +3310,20 @@ FLASH__I256 __m256 flash__exp_avx2(__m256 x)
                                                                    _mm256_set1_epi32(127)), 23)));
 }
 
-FLASH__T256 static void flash__silu_mul_avx2(const float *gate, const float *up, size_t n, float *y)
+FLASH__T256 static void flash__glu_avx2(int gelu, const float *gate, const float *up, size_t n,
+                                        float *y)
 {
+    const __m256 c1 = _mm256_set1_ps(FLASH__GELU_1), c3 = _mm256_set1_ps(FLASH__GELU_3);
     size_t i;
     for (i = 0; i + 8 <= n; i += 8) {
-        __m256 g = _mm256_loadu_ps(gate + i),
-            e = flash__exp_avx2(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
+        __m256 g = _mm256_loadu_ps(gate + i), e = g;
+        if (gelu) e = _mm256_mul_ps(g, _mm256_add_ps(c1, _mm256_mul_ps(c3, _mm256_mul_ps(g, g))));
+        e = flash__exp_avx2(_mm256_xor_ps(e, _mm256_set1_ps(-0.0f)));
         _mm256_storeu_ps(y + i,
                          _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), e)),
                                        _mm256_loadu_ps(up + i)));
     }
-    flash__silu_mul_scalar(gate + i, up + i, n - i, y + i);
+    flash__glu_scalar(gelu, gate + i, up + i, n - i, y + i);
 }
 
 FLASH__T256 static float flash__softmax_avx2(float *x, float scale, int from, int to, float *total)
@@ -3369,7 +3459,7 @@ static void flash__overlay_avx2(flash__kernels *k)
     k->panel_rows = 8;
     k->pack = flash__pack_avx2;         k->panel = flash__panel_avx2;
     k->rows = flash__rows_avx2;         k->quantize = flash__quantize_avx2;
-    k->silu_mul = flash__silu_mul_avx2; k->softmax = flash__softmax_avx2;
+    k->glu = flash__glu_avx2; k->softmax = flash__softmax_avx2;
     k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
     k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
     k->widen = flash__widen_avx2;       k->blend = flash__blend_avx2;
@@ -3884,14 +3974,17 @@ FLASH__I512 __m512 flash__exp_avx512(__m512 x)
                                                                    _mm512_set1_epi32(127)), 23)));
 }
 
-FLASH__T512 static void flash__silu_mul_avx512(const float *gate, const float *up, size_t n,
-                                               float *y)
+FLASH__T512 static void flash__glu_avx512(int gelu, const float *gate, const float *up, size_t n,
+                                          float *y)
 {
+    const __m512 c1 = _mm512_set1_ps(FLASH__GELU_1), c3 = _mm512_set1_ps(FLASH__GELU_3);
     size_t i;
     for (i = 0; i < n; i += 16) {
         __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
         __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
-        __m512 e = flash__exp_avx512(_mm512_xor_ps(g, _mm512_set1_ps(-0.0f)));
+        __m512 e = g;
+        if (gelu) e = _mm512_mul_ps(g, _mm512_add_ps(c1, _mm512_mul_ps(c3, _mm512_mul_ps(g, g))));
+        e = flash__exp_avx512(_mm512_xor_ps(e, _mm512_set1_ps(-0.0f)));
         _mm512_mask_storeu_ps(y + i, m,
                               _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f),
                 e)), u));
@@ -4016,7 +4109,7 @@ static void flash__overlay_avx512(flash__kernels *k)
     k->panel_rows = 16;
     k->pack = flash__pack_avx512;         k->panel = flash__panel_avx512;
     k->rows = flash__rows_avx512;         k->quantize = flash__quantize_avx512;
-    k->silu_mul = flash__silu_mul_avx512; k->softmax = flash__softmax_avx512;
+    k->glu = flash__glu_avx512; k->softmax = flash__softmax_avx512;
     k->rmsnorm = flash__rmsnorm_avx512;   k->sgemm = flash__sgemm_avx512;
     k->spin = flash__spin_avx512;         k->read = flash__read_avx512;
 }
@@ -4490,15 +4583,17 @@ FLASH__INEON float32x4_t flash__exp_neon(float32x4_t x)
         vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
 }
 
-static void flash__silu_mul_neon(const float *gate, const float *up, size_t n, float *y)
+static void flash__glu_neon(int gelu, const float *gate, const float *up, size_t n, float *y)
 {
+    const float32x4_t c1 = vdupq_n_f32(FLASH__GELU_1), c3 = vdupq_n_f32(FLASH__GELU_3);
     size_t i;
     for (i = 0; i + 4 <= n; i += 4) {
-        float32x4_t g = vld1q_f32(gate + i);
-        float32x4_t e = vaddq_f32(vdupq_n_f32(1.0f), flash__exp_neon(vnegq_f32(g)));
+        float32x4_t g = vld1q_f32(gate + i), e = g;
+        if (gelu) e = vmulq_f32(g, vaddq_f32(c1, vmulq_f32(c3, vmulq_f32(g, g))));
+        e = vaddq_f32(vdupq_n_f32(1.0f), flash__exp_neon(vnegq_f32(e)));
         vst1q_f32(y + i, vmulq_f32(vdivq_f32(g, e), vld1q_f32(up + i)));
     }
-    flash__silu_mul_scalar(gate + i, up + i, n - i, y + i);
+    flash__glu_scalar(gelu, gate + i, up + i, n - i, y + i);
 }
 
 static float flash__softmax_neon(float *x, float scale, int from, int to, float *total)
@@ -4887,7 +4982,7 @@ static void flash__overlay_neon(flash__kernels *k, flash_isa isa)
     k->panel_rows = 8;
     k->pack = flash__pack_neon;         k->panel = flash__panel_neon;
     k->rows = flash__rows_neon;         k->quantize = flash__quantize_neon;
-    k->silu_mul = flash__silu_mul_neon; k->softmax = flash__softmax_neon;
+    k->glu = flash__glu_neon; k->softmax = flash__softmax_neon;
     k->rmsnorm = flash__rmsnorm_neon;   k->sgemm = flash__sgemm_neon;
     k->rope = flash__rope_neon;         k->widen = flash__widen_neon;
     k->spin = flash__spin_neon;         k->read = flash__read_neon;
@@ -5257,15 +5352,18 @@ FLASH__IWASM v128_t flash__exp_wasm(v128_t x)
     return wasm_f32x4_mul(p, wasm_i32x4_shl(n, 23));
 }
 
-static void flash__silu_mul_wasm(const float *gate, const float *up, size_t n, float *y)
+static void flash__glu_wasm(int gelu, const float *gate, const float *up, size_t n, float *y)
 {
+    const v128_t c1 = wasm_f32x4_splat(FLASH__GELU_1), c3 = wasm_f32x4_splat(FLASH__GELU_3);
     size_t i;
     for (i = 0; i + 4 <= n; i += 4) {
-        v128_t g = wasm_v128_load(gate + i);
-        v128_t e = wasm_f32x4_add(wasm_f32x4_splat(1.0f), flash__exp_wasm(wasm_f32x4_neg(g)));
+        v128_t g = wasm_v128_load(gate + i), e = g;
+        if (gelu)
+            e = wasm_f32x4_mul(g, wasm_f32x4_add(c1, wasm_f32x4_mul(c3, wasm_f32x4_mul(g, g))));
+        e = wasm_f32x4_add(wasm_f32x4_splat(1.0f), flash__exp_wasm(wasm_f32x4_neg(e)));
         wasm_v128_store(y + i, wasm_f32x4_mul(wasm_f32x4_div(g, e), wasm_v128_load(up + i)));
     }
-    flash__silu_mul_scalar(gate + i, up + i, n - i, y + i);
+    flash__glu_scalar(gelu, gate + i, up + i, n - i, y + i);
 }
 
 /* Lanes of i..i+3 in [from, to). */
@@ -5411,7 +5509,7 @@ static void flash__overlay_wasm(flash__kernels *k)
     k->panel_rows = 8;
     k->pack = flash__pack_wasm;         k->panel = flash__panel_wasm;
     k->rows = flash__rows_wasm;         k->quantize = flash__quantize_wasm;
-    k->silu_mul = flash__silu_mul_wasm; k->softmax = flash__softmax_wasm;
+    k->glu = flash__glu_wasm; k->softmax = flash__softmax_wasm;
     k->rmsnorm = flash__rmsnorm_wasm;   k->sgemm = flash__sgemm_wasm;
     k->rope = flash__rope_wasm;         k->widen = flash__widen_wasm;
     k->spin = flash__spin_wasm;         k->read = flash__read_wasm;
@@ -7187,16 +7285,47 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
    converter permutes q and k); per-layer arrays must have one item per layer; a head count of 0
    divides. */
 
-enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_Q, FLASH__DIM_KV, FLASH__DIM_F, FLASH__DIM_V,
-       FLASH__DIM_ROPE };
+enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_3D, FLASH__DIM_C, FLASH__DIM_Q, FLASH__DIM_KV,
+       FLASH__DIM_O, FLASH__DIM_F, FLASH__DIM_V, FLASH__DIM_ROPE, FLASH__DIM_CONV };
+
+/* A bit for each architecture, for the masks of the rules. */
+enum { FLASH__IS_LLAMA = 1, FLASH__IS_DECI = 2, FLASH__IS_FLASH = 4, FLASH__IS_QWEN2 = 8,
+       FLASH__IS_QWEN3 = 16,
+       FLASH__IS_GEMMA3 = 32, FLASH__IS_SMOLLM3 = 64, FLASH__IS_LFM2 = 128, FLASH__IS_LLAMA4 = 256,
+       FLASH__IS_ANY = 511 };
+typedef struct flash__arch_fact { const char *name; int bit, rope_style; } flash__arch_fact;
+static const flash__arch_fact flash__archs[] = {
+    { "llama",   FLASH__IS_LLAMA,   FLASH_ROPE_PAIRS  },
+    { "deci",    FLASH__IS_DECI,    FLASH_ROPE_PAIRS  },
+    { "flash",   FLASH__IS_FLASH,   FLASH_ROPE_PAIRS  },
+    { "qwen2",   FLASH__IS_QWEN2,   FLASH_ROPE_HALVES },
+    { "qwen3",   FLASH__IS_QWEN3,   FLASH_ROPE_HALVES },
+    { "gemma3",  FLASH__IS_GEMMA3,  FLASH_ROPE_HALVES },
+    { "smollm3", FLASH__IS_SMOLLM3, FLASH_ROPE_PAIRS  },
+    { "lfm2",    FLASH__IS_LFM2,    FLASH_ROPE_HALVES },
+    { "llama4",  FLASH__IS_LLAMA4,  FLASH_ROPE_PAIRS  },
+};
+
+/* Parts of a layer, for the rules' masks. */
+enum { FLASH__HAS_KV = 1, FLASH__HAS_CONV = 2, FLASH__HAS_LINEAR = 4, FLASH__HAS_FFN = 8,
+       FLASH__HAS_MIXER = 7, FLASH__HAS_ANY = 15 };
+static int flash__parts(const flash_layer *l)
+{
+    int mixer = l->attention == FLASH_ATTENTION_SKIP ? 0
+        : l->attention == FLASH_ATTENTION_CONV ? FLASH__HAS_CONV
+        : l->attention == FLASH_ATTENTION_LINEAR ? FLASH__HAS_LINEAR : FLASH__HAS_KV;
+    return mixer | (l->d_ffn ? FLASH__HAS_FFN : 0);
+}
 
 typedef struct flash__mat { const uint8_t *data; flash_type type; int rows,
                             cols; size_t row_bytes; } flash__mat;
 
 typedef struct flash__layer {
     const float *attn_norm, *ffn_norm;                    /* [D]                        */
+    const float *attn_post, *ffn_post, *q_norm, *k_norm;  /* [D], [D], [C], [C]; NULL: none */
     const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none         */
-    flash__mat   q, k, v, o, gate, up, down;
+    const float *conv;                                    /* [D,conv_length]            */
+    flash__mat   q, k, v, o, gate, up, down, conv_in, conv_out;
 } flash__layer;
 
 typedef struct flash__root { /* what is not in a layer */
@@ -7206,46 +7335,87 @@ typedef struct flash__root { /* what is not in a layer */
 
 typedef struct flash__tensor_rule {
     const char *name;
-    uint8_t  matrix, needed, rows, cols; /* matrix 0: a vector of rows floats, stored as F32 */
-    uint16_t at;                         /* offset of its field                              */
+    uint8_t  matrix, parts, rows, cols; /* matrix 0: floats, stored as F32; parts: of a layer */
+    uint16_t may, need;                 /* architectures that may, that must have it          */
+    uint16_t at;                        /* offset of its field                                */
 } flash__tensor_rule;
 
 #define FLASH__LAYER(field) (uint16_t)offsetof(flash__layer, field)
+#define FLASH__BIASED (FLASH__IS_LLAMA | FLASH__IS_DECI | FLASH__IS_FLASH | FLASH__IS_QWEN2 \
+    | FLASH__IS_SMOLLM3)
+#define FLASH__NORMED (FLASH__IS_QWEN3 | FLASH__IS_GEMMA3 | FLASH__IS_LFM2)
 static const flash__tensor_rule flash__layer_rules[] = {
-    { "attn_norm.weight",   0, 1, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(attn_norm) },
-    { "attn_q.weight",      1, 1, FLASH__DIM_Q,  FLASH__DIM_D,   FLASH__LAYER(q) },
-    { "attn_k.weight",      1, 1, FLASH__DIM_KV, FLASH__DIM_D,   FLASH__LAYER(k) },
-    { "attn_v.weight",      1, 1, FLASH__DIM_KV, FLASH__DIM_D,   FLASH__LAYER(v) },
-    { "attn_output.weight", 1, 1, FLASH__DIM_D,  FLASH__DIM_Q,   FLASH__LAYER(o) },
-    { "attn_q.bias",        0, 0, FLASH__DIM_Q,  FLASH__DIM_ONE, FLASH__LAYER(bq) },
-    { "attn_k.bias",        0, 0, FLASH__DIM_KV, FLASH__DIM_ONE, FLASH__LAYER(bk) },
-    { "attn_v.bias",        0, 0, FLASH__DIM_KV, FLASH__DIM_ONE, FLASH__LAYER(bv) },
-    { "attn_output.bias",   0, 0, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(bo) },
-    { "ffn_norm.weight",    0, 1, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(ffn_norm) },
-    { "ffn_gate.weight",    1, 1, FLASH__DIM_F,  FLASH__DIM_D,   FLASH__LAYER(gate) },
-    { "ffn_up.weight",      1, 1, FLASH__DIM_F,  FLASH__DIM_D,   FLASH__LAYER(up) },
-    { "ffn_down.weight",    1, 1, FLASH__DIM_D,  FLASH__DIM_F,   FLASH__LAYER(down) },
-    { "ffn_gate.bias",      0, 0, FLASH__DIM_F,  FLASH__DIM_ONE, FLASH__LAYER(bgate) },
-    { "ffn_up.bias",        0, 0, FLASH__DIM_F,  FLASH__DIM_ONE, FLASH__LAYER(bup) },
-    { "ffn_down.bias",      0, 0, FLASH__DIM_D,  FLASH__DIM_ONE, FLASH__LAYER(bdown) },
+    { "attn_norm.weight",   0, FLASH__HAS_MIXER, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(attn_norm) },
+    { "attn_q.weight",      1, FLASH__HAS_KV, FLASH__DIM_Q, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(q) },
+    { "attn_k.weight",      1, FLASH__HAS_KV, FLASH__DIM_KV, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(k) },
+    { "attn_v.weight",      1, FLASH__HAS_KV, FLASH__DIM_KV, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(v) },
+    { "attn_output.weight", 1, FLASH__HAS_KV | FLASH__HAS_LINEAR, FLASH__DIM_D, FLASH__DIM_O,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(o) },
+    { "attn_q.bias",        0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_Q,
+      FLASH__BIASED, FLASH__IS_QWEN2, FLASH__LAYER(bq) },
+    { "attn_k.bias",        0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_KV,
+      FLASH__BIASED, FLASH__IS_QWEN2, FLASH__LAYER(bk) },
+    { "attn_v.bias",        0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_KV,
+      FLASH__BIASED, FLASH__IS_QWEN2, FLASH__LAYER(bv) },
+    { "attn_output.bias",   0, FLASH__HAS_KV | FLASH__HAS_LINEAR, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__BIASED, 0, FLASH__LAYER(bo) },
+    { "attn_q_norm.weight", 0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_C,
+      FLASH__NORMED | FLASH__IS_FLASH, FLASH__NORMED, FLASH__LAYER(q_norm) },
+    { "attn_k_norm.weight", 0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_C,
+      FLASH__NORMED | FLASH__IS_FLASH, FLASH__NORMED, FLASH__LAYER(k_norm) },
+    { "post_attention_norm.weight", 0, FLASH__HAS_KV, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_GEMMA3, FLASH__IS_GEMMA3, FLASH__LAYER(attn_post) },
+    { "shortconv.conv.weight",     0, FLASH__HAS_CONV, FLASH__DIM_D, FLASH__DIM_CONV,
+      FLASH__IS_LFM2, FLASH__IS_LFM2, FLASH__LAYER(conv) },
+    { "shortconv.in_proj.weight",  1, FLASH__HAS_CONV, FLASH__DIM_3D, FLASH__DIM_D,
+      FLASH__IS_LFM2, FLASH__IS_LFM2, FLASH__LAYER(conv_in) },
+    { "shortconv.out_proj.weight", 1, FLASH__HAS_CONV, FLASH__DIM_D, FLASH__DIM_D,
+      FLASH__IS_LFM2, FLASH__IS_LFM2, FLASH__LAYER(conv_out) },
+    { "ffn_norm.weight",    0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(ffn_norm) },
+    { "ffn_gate.weight",    1, FLASH__HAS_FFN, FLASH__DIM_F, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(gate) },
+    { "ffn_up.weight",      1, FLASH__HAS_FFN, FLASH__DIM_F, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(up) },
+    { "ffn_down.weight",    1, FLASH__HAS_FFN, FLASH__DIM_D, FLASH__DIM_F,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(down) },
+    { "ffn_gate.bias",      0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_F,
+      FLASH__BIASED, 0, FLASH__LAYER(bgate) },
+    { "ffn_up.bias",        0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_F,
+      FLASH__BIASED, 0, FLASH__LAYER(bup) },
+    { "ffn_down.bias",      0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__BIASED, 0, FLASH__LAYER(bdown) },
+    { "post_ffw_norm.weight", 0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_GEMMA3, FLASH__IS_GEMMA3, FLASH__LAYER(ffn_post) },
 };
 #define FLASH__ROOT(field) (uint16_t)offsetof(flash__root, field)
 static const flash__tensor_rule flash__root_rules[] = {
-    { "token_embd.weight",  1, 1, FLASH__DIM_V,    FLASH__DIM_D,   FLASH__ROOT(embed) },
-    { "output_norm.weight", 0, 1, FLASH__DIM_D,    FLASH__DIM_ONE, FLASH__ROOT(out_norm) },
-    { "output.weight",      1, 0, FLASH__DIM_V,    FLASH__DIM_D,   FLASH__ROOT(head) },
-    { "rope_freqs.weight",  0, 0, FLASH__DIM_ROPE, FLASH__DIM_ONE, FLASH__ROOT(rope_factors) },
-};
-
-typedef struct flash__arch_fact { const char *name; int rope_style; } flash__arch_fact;
-static const flash__arch_fact flash__archs[] = {
-    { "llama", FLASH_ROPE_PAIRS },
+    { "token_embd.weight",      1, FLASH__HAS_ANY, FLASH__DIM_V, FLASH__DIM_D,
+      FLASH__IS_ANY, FLASH__IS_ANY, FLASH__ROOT(embed) },
+    { "output_norm.weight",     0, FLASH__HAS_ANY, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_ANY & ~FLASH__IS_LFM2, FLASH__IS_ANY & ~FLASH__IS_LFM2, FLASH__ROOT(out_norm) },
+    { "token_embd_norm.weight", 0, FLASH__HAS_ANY, FLASH__DIM_ONE, FLASH__DIM_D,
+      FLASH__IS_LFM2, FLASH__IS_LFM2, FLASH__ROOT(out_norm) },
+    { "output.weight",          1, FLASH__HAS_ANY, FLASH__DIM_V, FLASH__DIM_D,
+      FLASH__IS_ANY, 0, FLASH__ROOT(head) },
+    { "rope_freqs.weight",      0, FLASH__HAS_ANY, FLASH__DIM_ONE, FLASH__DIM_ROPE,
+      FLASH__IS_LLAMA | FLASH__IS_DECI | FLASH__IS_FLASH | FLASH__IS_LLAMA4, 0,
+          FLASH__ROOT(rope_factors) },
 };
 
 static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
 {
     switch (dim) {
     case FLASH__DIM_D:    return (uint64_t)a->d_model;
+    case FLASH__DIM_3D:   return 3*(uint64_t)a->d_model;
+    case FLASH__DIM_C:    return (uint64_t)a->d_head;
+    case FLASH__DIM_O:    if (l->attention == FLASH_ATTENTION_LINEAR) return (uint64_t)a->d_model;
+                          return (uint64_t)l->n_head*(uint64_t)a->d_head;
+    case FLASH__DIM_CONV: return (uint64_t)a->conv_length;
     case FLASH__DIM_Q:    return (uint64_t)l->n_head*(uint64_t)a->d_head;
     case FLASH__DIM_KV:   return (uint64_t)l->n_kv_head*(uint64_t)a->d_head;
     case FLASH__DIM_F:    return (uint64_t)l->d_ffn;
@@ -7265,30 +7435,87 @@ static int flash__kv_type_ok(flash_type kv, int C)
 
 FLASH_API uint64_t flash_arch_params(const flash_arch *a)
 {
-    uint64_t n, D, Q, KV, F;
+    uint64_t n, D, Q, KV;
     int i;
     if (!a) return 0;
     D = (uint64_t)a->d_model;
     n = D + D*(uint64_t)a->n_vocab*(a->tied ? 1 : 2);
     for (i = 0; i < a->n_layer; i++) {
+        int parts = flash__parts(a->layer + i);
         Q = flash__dim(a, a->layer + i, FLASH__DIM_Q);
         KV = flash__dim(a, a->layer + i, FLASH__DIM_KV);
-        F = flash__dim(a, a->layer + i, FLASH__DIM_F);
-        if (Q) n += D + 2*D*Q + 2*D*KV;
-        if (F) n += D + 3*D*F;
+        if (parts & FLASH__HAS_MIXER) n += D;
+        if (parts & FLASH__HAS_KV) n += 2*D*Q + 2*D*KV;
+        if (parts & FLASH__HAS_CONV) n += 4*D*D + D*(uint64_t)a->conv_length;
+        if (parts & FLASH__HAS_LINEAR) n += D*D;
+        if (parts & FLASH__HAS_FFN) n += D + 3*D*(uint64_t)a->layer[i].d_ffn;
     }
     return n;
 }
 
-FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, flash_type kv)
+enum { FLASH__CHUNK = 256 }; /* tokens worked on at once, unless asked for otherwise */
+
+/* Blocks of 64 positions that a layer keeps: all, or a ring in which a window and a chunk fit. */
+static int flash__kv_blocks(const flash_layer *l, int n_ctx, int chunk)
+{
+    int all = (n_ctx + 63)/64, ring = (int)(((int64_t)l->window + chunk + 62)/64) + 1;
+    return l->attention == FLASH_ATTENTION_FULL ? all : FLASH__MIN(all, ring);
+}
+
+FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk, flash_type kv)
 {
     uint64_t n = 0;
     int i;
-    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || !flash__kv_type_ok(kv, a->d_head)) return 0;
+    if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || chunk < 0
+        || !flash__kv_type_ok(kv, a->d_head)) return 0;
+    chunk = FLASH__MIN(chunk ? chunk : FLASH__CHUNK, n_ctx);
     for (i = 0; i < a->n_layer; i++)
-        n += 2*(uint64_t)a->layer[i].n_kv_head*(uint64_t)((n_ctx + 63)/64)*flash__kv_block(kv,
-                a->d_head);
+        n += 2*(uint64_t)a->layer[i].n_kv_head
+            *(uint64_t)flash__kv_blocks(a->layer + i, n_ctx, chunk)*flash__kv_block(kv, a->d_head);
     return n;
+}
+
+static flash_status flash__attention_change(flash_arch *a, int i, const char *p, size_t n,
+                                            flash_error *err)
+{
+    flash_layer *l = a->layer + i;
+    int64_t window = 0;
+    size_t k;
+    if (!flash__compare(p, n, "keep", 4)) return FLASH_E_NONE;
+    if (!flash__compare(p, n, "skip", 4)) {
+        l->attention = FLASH_ATTENTION_SKIP;
+        l->n_head = l->n_kv_head = 0;
+        return FLASH_E_NONE;
+    }
+    for (k = 7; n > 7 && !memcmp(p, "window:", 7) && k < n && window <= FLASH_CONTEXT_MAX; k++)
+        window = p[k] >= '0' && p[k] <= '9' ? window*10 + p[k] - '0' : FLASH_CONTEXT_MAX + 1;
+    if (flash__compare(p, n, "full", 4) && (window < 1 || window > FLASH_CONTEXT_MAX))
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "layer %i: \"%t\" is none of full, window:N, skip and keep", i, p,
+                           FLASH__MIN(n, (size_t)40));
+    if (!l->n_head)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "layer %i has no attention: it can be kept or skipped", i);
+    l->attention = window ? FLASH_ATTENTION_WINDOW : FLASH_ATTENTION_FULL;
+    l->window = (int32_t)window;
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern, flash_error *err)
+{
+    const char *p = pattern;
+    flash_status s = FLASH_E_NONE;
+    int i, entries = 1;
+    if (!a || !pattern) return FLASH_E_ARGUMENT;
+    while ((p = strchr(p, ',')) != NULL && entries <= a->n_layer) { p++; entries++; }
+    if (entries > a->n_layer)
+        return flash__fail(err, FLASH_E_FORMAT, 0, "more attentions than %i layers", a->n_layer);
+    for (i = 0, p = pattern; i < a->n_layer && !s; i++) {
+        size_t n = strcspn(p, ",");
+        s = flash__attention_change(a, i, p, n, err);
+        p = p[n] ? p + n + 1 : pattern;
+    }
+    return s;
 }
 
 /* --- reading the hyper-parameters ------------------------------------------ */
@@ -7367,7 +7594,8 @@ static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, 
     int i, found = flash__hyper_find(h, name, &v);
     if (!found && fallback == -1) flash__hyper_absent(h);
     if (found && v.item != FLASH_VALUE_U32
-        && (v.item != FLASH_VALUE_I32 || v.type != FLASH_VALUE_ARRAY))
+        && ((v.item != FLASH_VALUE_I32 && v.item != FLASH_VALUE_BOOL)
+            || v.type != FLASH_VALUE_ARRAY))
         h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
                                 "key %s has the wrong type", h->key);
     else if (found && v.type == FLASH_VALUE_ARRAY && v.count != (uint64_t)n_layer)
@@ -7377,6 +7605,29 @@ static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, 
     for (i = 0; i < n_layer && !h->status && found; i++)
         out[i] = (int32_t)flash__hyper_range(h, &v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)i : 0,
                                              least, most);
+}
+
+/* The base of RoPE, for all layers or for each, 0: none. */
+static void flash__hyper_bases(flash__hyper *h, flash_arch *a)
+{
+    flash_value v;
+    int i;
+    if (!flash__hyper_find(h, "rope.freq_base", &v)) return;
+    if (v.item != FLASH_VALUE_F32
+        || (v.type == FLASH_VALUE_ARRAY && v.count != (uint64_t)a->n_layer)) {
+        h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                "key %s is no 32-bit float, nor one for each of %i layers", h->key,
+                                a->n_layer);
+        return;
+    }
+    for (i = 0; i < a->n_layer; i++) {
+        float x = flash__rdf32(v.data + (v.type == FLASH_VALUE_ARRAY ? 4*(size_t)i : 0));
+        if (!(x == 0 || (x >= 1 && x < 3e38f)))
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
+                                    "key %s has an item that is neither 0 nor a number from 1 on",
+                                    h->key);
+        a->layer[i].rope_base = x;
+    }
 }
 
 /* Name of the architecture; "general.architecture" must be a short text. */
@@ -7395,12 +7646,16 @@ static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_e
     return FLASH_E_NONE;
 }
 
-static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a)
+static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a, int bit)
 {
     flash_value v;
-    a->rope_base = flash__hyper_float(h, "rope.freq_base", 10000.0f);
+    int i;
+    a->rope_base = bit & FLASH__IS_FLASH ? 10000.0f : flash__hyper_float(h, "rope.freq_base",
+                                                                      10000.0f);
     if (!h->status && a->rope_base < 1)
         h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is below 1", h->key);
+    for (i = 0; i < a->n_layer; i++) a->layer[i].rope_base = a->rope_base;
+    if (bit & FLASH__IS_FLASH) flash__hyper_bases(h, a);
     a->rope_factor = flash__hyper_float(h, "rope.scaling.factor",
                                         flash__hyper_float(h, "rope.scale_linear", 1.0f));
     a->rope_attn_factor = flash__hyper_float(h, "rope.scaling.attn_factor", 1.0f);
@@ -7433,16 +7688,109 @@ static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a)
     return h->status;
 }
 
-/* Reads and checks all hyper-parameters. n_layer is known already. */
-static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token,
-                                     flash_arch *a, flash_error *err)
+/* Heads, key/value heads and feed-forward widths; what 0 means depends on the architecture. Returns
+   the heads of the first layer that has any, 1 if none has. */
+static int flash__arch_heads(flash__hyper *h, flash_arch *a, int bit)
+{
+    int32_t heads[FLASH_LAYERS_MAX], kv[FLASH_LAYERS_MAX], ffn[FLASH_LAYERS_MAX];
+    int lists = bit & (FLASH__IS_DECI | FLASH__IS_FLASH), first = 0, i;
+    flash__hyper_layers(h, "attention.head_count", a->n_layer, -1, !lists, 65535, heads);
+    memcpy(kv, heads, sizeof kv);
+    flash__hyper_layers(h, "attention.head_count_kv", a->n_layer, 0,
+                        !(lists || bit & FLASH__IS_LFM2), 65535, kv);
+    flash__hyper_layers(h, "feed_forward_length", a->n_layer, -1, !lists, FLASH_DIM_MAX, ffn);
+    for (i = 0; i < a->n_layer && !h->status; i++) {
+        flash_layer *l = a->layer + i;
+        if (!first) first = heads[i];
+        l->d_ffn = ffn[i];
+        if (heads[i] && kv[i] && heads[i] % kv[i])
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0,
+                                    "layer %i: %i heads cannot share %i key/value heads", i,
+                                    (int)heads[i], (int)kv[i]);
+        l->attention = !heads[i] ? FLASH_ATTENTION_SKIP : kv[i] ? FLASH_ATTENTION_FULL
+            : bit & FLASH__IS_LFM2 ? FLASH_ATTENTION_CONV : FLASH_ATTENTION_LINEAR;
+        if (heads[i] && kv[i]) { l->n_head = (uint16_t)heads[i]; l->n_kv_head = (uint16_t)kv[i]; }
+    }
+    return first ? first : 1;
+}
+
+static void flash__arch_window(flash_arch *a, int i, int window, int attention)
+{
+    if (!a->layer[i].n_head || !window) return;
+    a->layer[i].attention = (uint8_t)attention;
+    a->layer[i].window = window;
+}
+
+/* What each architecture does with windows and RoPE, layer by layer. */
+static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
 {
     int32_t list[FLASH_LAYERS_MAX];
+    flash_value v;
+    int i, n = a->n_layer, window = 0, period;
+    if (bit & (FLASH__IS_GEMMA3 | FLASH__IS_LFM2))
+        window = flash__hyper_int(h, "attention.sliding_window", 0, 0, FLASH_CONTEXT_MAX);
+    if (bit & FLASH__IS_LFM2)
+        for (i = 0; i < n; i++) flash__arch_window(a, i, window, FLASH_ATTENTION_WINDOW);
+    if (bit & FLASH__IS_SMOLLM3) for (i = 3; i < n; i += 4) a->layer[i].rope_base = 0;
+    if (bit & FLASH__IS_GEMMA3) {
+        float base = flash__hyper_float(h, "rope.freq_base_swa", 10000.0f);
+        int is_list = flash__hyper_find(h, "attention.sliding_window_pattern", &v)
+            && v.type == FLASH_VALUE_ARRAY;
+        period = is_list ? 0
+            : flash__hyper_int(h, "attention.sliding_window_pattern", 6, 0, INT32_MAX);
+        for (i = 0; i < n; i++) list[i] = !period || i % period < period - 1;
+        if (is_list)
+            flash__hyper_layers(h, "attention.sliding_window_pattern", n, 0, 0, INT32_MAX, list);
+        if (!h->status && base < 1)
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key rope.freq_base_swa is below 1");
+        for (i = 0; i < n && window; i++) {
+            if (!list[i]) continue;
+            flash__arch_window(a, i, window, FLASH_ATTENTION_WINDOW);
+            a->layer[i].rope_base = base;
+            a->layer[i].rope_plain = 1;
+        }
+    }
+    if (bit & FLASH__IS_LLAMA4
+        && flash__hyper_int(h, "attention.sliding_window", 8192, 0, INT32_MAX)) {
+        period = flash__hyper_int(h, "attention.sliding_window_pattern", 4, 0, INT32_MAX);
+        a->temperature_n_ctx = 8192;
+        for (i = 0; i < n; i++)
+            if (!period || i % period < period - 1)
+                flash__arch_window(a, i, 8192, FLASH_ATTENTION_CHUNK);
+            else a->layer[i].rope_base = 0;
+    }
+    if (!(bit & FLASH__IS_FLASH)) return;
+    for (i = 0; i < n; i++)
+        list[i] = a->layer[i].attention == FLASH_ATTENTION_SKIP ? 2 : 0;
+    flash__hyper_layers(h, "attention.pattern", n, 0, 0, 2, list);
+    for (i = 0; i < n && !h->status; i++) {
+        if ((list[i] == 2) != (a->layer[i].attention == FLASH_ATTENTION_SKIP))
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0,
+                                    "layer %i: pattern %i, but %i heads", i, (int)list[i],
+                                    (int)a->layer[i].n_head);
+        window |= list[i] == 1;
+        a->layer[i].window = list[i] == 1;
+    }
+    memset(list, 0, sizeof list);
+    flash__hyper_layers(h, "attention.sliding_window", n, window ? -1 : 0, 0, FLASH_CONTEXT_MAX,
+                        list);
+    for (i = 0; i < n && !h->status; i++) {
+        if (!a->layer[i].window) continue;
+        if (!list[i])
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "layer %i: a window of 0", i);
+        flash__arch_window(a, i, (int)list[i], FLASH_ATTENTION_WINDOW);
+    }
+}
+
+/* Reads and checks all hyper-parameters. n_layer is known already. *bit: which architecture. */
+static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token,
+                                     flash_arch *a, int *bit, flash_error *err)
+{
     flash__hyper h;
     flash_value v;
     flash_tensor t;
     size_t k;
-    int i;
+    int i, heads, experts;
     memset(a, 0, sizeof *a);
     h.g = g; h.arch = a->name; h.err = err;
     h.status = flash__arch_name(g, a->name, err);
@@ -7450,31 +7798,23 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     for (k = 0; k < FLASH__COUNT(flash__archs) && strcmp(flash__archs[k].name, a->name); k++) {}
     if (k == FLASH__COUNT(flash__archs))
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
-                           "architecture \"%s\" is not supported; llama is", a->name);
+                           "architecture \"%s\" is not supported; llama, deci, flash, qwen2, "
+                           "qwen3, gemma3, smollm3, lfm2 and llama4 are", a->name);
+    *bit = flash__archs[k].bit;
     a->rope_style = flash__archs[k].rope_style;
     a->n_layer = n_layer;
     a->d_model = flash__hyper_int(&h, "embedding_length", 0, 1, FLASH_DIM_MAX);
     a->n_ctx = flash__hyper_int(&h, "context_length", 0, 1, INT32_MAX);
     a->norm_eps = flash__hyper_float(&h, "attention.layer_norm_rms_epsilon", 0);
-    if (flash__hyper_int(&h, "expert_count", 0, 0, INT32_MAX) > 0 && !h.status)
+    experts = flash__hyper_int(&h, "expert_count", 0, 0, INT32_MAX);
+    if (*bit & FLASH__IS_LLAMA4 && !flash__hyper_int(&h, "interleave_moe_layer_step", 0, 0,
+                                                     INT32_MAX))
+        { a->qk_norm = experts != 128; experts = 0; }
+    if (experts > 0 && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "mixtures of experts are not supported");
-    flash__hyper_layers(&h, "attention.head_count", n_layer, -1, 1, 65535, list);
-    for (i = 0; i < n_layer && !h.status; i++)
-        a->layer[i].n_head = a->layer[i].n_kv_head = (uint16_t)list[i];
-    for (i = 0; i < n_layer && !h.status; i++) list[i] = a->layer[i].n_head;
-    flash__hyper_layers(&h, "attention.head_count_kv", n_layer, 0, 1, 65535, list);
-    for (i = 0; i < n_layer && !h.status; i++) {
-        a->layer[i].n_kv_head = (uint16_t)list[i];
-        if (a->layer[i].n_head % list[i])
-            return flash__fail(err, FLASH_E_FORMAT, 0,
-                               "layer %i: %i heads cannot share %i key/value heads", i,
-                               (int)a->layer[i].n_head, (int)list[i]);
-    }
-    flash__hyper_layers(&h, "feed_forward_length", n_layer, -1, 1, FLASH_DIM_MAX, list);
-    for (i = 0; i < n_layer && !h.status; i++) a->layer[i].d_ffn = list[i];
+    heads = flash__arch_heads(&h, a, *bit);
     if (h.status) return h.status;
-    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/a->layer[0].n_head, 1,
-                                 FLASH_HEAD_MAX);
+    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/heads, 1, FLASH_HEAD_MAX);
     if (flash__hyper_int(&h, "attention.value_length", a->d_head, 1, FLASH_HEAD_MAX) != a->d_head
         && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
@@ -7482,8 +7822,24 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     a->rope_dims = flash__hyper_int(&h, "rope.dimension_count", a->d_head, 2, a->d_head);
     if (!h.status && a->rope_dims & 1)
         return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
-    if (flash__arch_rope(&h, a)) return h.status;
+    if (flash__arch_rope(&h, a, *bit)) return h.status;
+    flash__arch_windows(&h, a, *bit);
+    if (*bit & FLASH__IS_LFM2)
+        a->conv_length = flash__hyper_int(&h, "shortconv.l_cache", 0, 2, 64);
     a->attention_scale = 1.0f/sqrtf((float)a->d_head);
+    a->embedding_scale = 1;
+    if (*bit & FLASH__IS_GEMMA3) {
+        a->activation = FLASH_ACTIVATION_GELU;
+        a->embedding_scale = sqrtf((float)a->d_model);
+        if (flash__hyper_find(&h, "final_logit_softcapping", &v)) {
+            a->logit_cap = v.type == FLASH_VALUE_F32 ? flash__rdf32(v.data) : -1;
+            if (!(a->logit_cap >= 0 && a->logit_cap < 3e38f))
+                return flash__fail(err, FLASH_E_FORMAT, 0,
+                                   "key %s is no finite 32-bit float from 0 on", h.key);
+        }
+        /* the 27B model alone (no key says so) */
+        if (n_layer == 62) a->attention_scale = 1.0f/sqrtf((float)a->d_model/(float)heads);
+    }
     for (i = 0; i < n_layer; i++)
         if (flash__dim(a, a->layer + i, FLASH__DIM_Q) > FLASH_DIM_MAX)
             return flash__fail(err, FLASH_E_TOO_LARGE, 0, "layer %i: %i heads of %i", i,
@@ -7518,14 +7874,20 @@ struct flash_model {
     flash__layer    *layer;  /* [L] */
     float           *vector; /* pool for vectors */
     size_t           n_vector, vector_used;
-    double           rope_speed[FLASH_HEAD_MAX/2]; /* [rope_dims/2] angle per position */
-    float            rope_scale;                   /* of cos and sin (YaRN)            */
+    int              bit;    /* of the architecture */
+    float            ones[FLASH_HEAD_MAX];
     size_t           block;  /* [B] */
 };
 
 typedef struct flash__survey {
                                flash_gguf g; flash__vocab vocab; int n_layer; size_t n_vector;
 } flash__survey;
+
+static int flash__ends_with(const flash_tensor *t, const char *end)
+{
+    size_t n = strlen(end);
+    return t->name_bytes > n && !memcmp(t->name + t->name_bytes - n, end, n);
+}
 
 /* Finds the sizes that the plan needs; checks the container. Leaves the file open on success. */
 static flash_status flash__model_survey(flash__survey *s, const flash_model_desc *desc,
@@ -7562,8 +7924,9 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
                                    s->n_layer, (uint64_t)s->g.n_tensor);
         c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_E_NONE;
         for (i = 0; i < s->g.n_tensor && !h.status && !flash__read_info(&c, &t, &offset); i++)
-            if (t.type == FLASH_TYPE_F32 && t.ne[0]*4 == t.bytes)
-                s->n_vector += (size_t)((t.ne[0] + 15) & ~(uint64_t)15);
+            if (t.type == FLASH_TYPE_F32
+                && (t.ne[0]*4 == t.bytes || flash__ends_with(&t, ".shortconv.conv.weight")))
+                s->n_vector += (size_t)((t.bytes/4 + 15) & ~(uint64_t)15);
     }
     if (h.status) flash__file_close(&s->g.file, &desc->host);
     return h.status;
@@ -7590,6 +7953,13 @@ static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash
     return status;
 }
 
+/* Whether a layer, or the root, of this model may have the tensor. */
+static int flash__rule_holds(const flash_model *m, const flash__tensor_rule *rule,
+                             const flash_layer *l, int in_layer)
+{
+    return (rule->may & m->bit) && (!in_layer || (rule->parts & flash__parts(l)));
+}
+
 /* Fills one field of base (a layer or the root) by its rule. prefix: "blk.3." or "". */
 static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule,
                                        const char *prefix, const flash_layer *l,
@@ -7598,11 +7968,11 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     uint64_t rows = flash__dim(&m->arch, l, rule->rows), cols = flash__dim(&m->arch, l, rule->cols);
     flash_tensor t;
     char name[64], *p = flash__put(name, name + 63, prefix, strlen(prefix));
+    if (!flash__rule_holds(m, rule, l, *prefix)) return FLASH_E_NONE;
     *flash__put(p, name + 63, rule->name, strlen(rule->name)) = 0;
     if (flash_gguf_find_tensor(&m->g, name, &t))
-        return rule->needed ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name)
-            : FLASH_E_NONE;
-    if (!rule->matrix) { uint64_t swap = rows; rows = cols; cols = swap; }
+        return rule->need & m->bit
+            ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name) : FLASH_E_NONE;
     if (t.ne[0] != cols || t.ne[1] != rows || t.ne[2] != 1 || t.ne[3] != 1)
         return flash__fail(err, FLASH_E_FORMAT,
                            (uint64_t)((const uint8_t *)t.name - m->g.file.data),
@@ -7626,9 +7996,9 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
         if (t.type != FLASH_TYPE_F32)
             return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s is of type %s, must be F32",
                                name, flash_type_name(t.type));
-        m->vector_used += (size_t)((cols + 15) & ~(uint64_t)15);
+        m->vector_used += (size_t)((rows*cols + 15) & ~(uint64_t)15);
         FLASH_ASSERT(m->vector_used <= m->n_vector);
-        for (i = 0; i < (size_t)cols; i++) v[i] = flash__rdf32(t.data + 4*i);
+        for (i = 0; i < (size_t)(rows*cols); i++) v[i] = flash__rdf32(t.data + 4*i);
         memcpy((uint8_t *)base + rule->at, &shown, sizeof shown);
     }
     return FLASH_E_NONE;
@@ -7644,61 +8014,65 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
         const char *p = flash__name_at(&m->g, m->g.info_at[i], &n), *end = p + n, *dot = p + 4;
         const flash__tensor_rule *rules = flash__root_rules;
         size_t count = FLASH__COUNT(flash__root_rules);
-        int layer = 0;
+        int layer = 0, in_layer = 0;
         if (n > 6 && !memcmp(p, "blk.", 4)) {
             for (; dot < end && *dot >= '0' && *dot <= '9' && layer < FLASH_LAYERS_MAX; dot++)
                 layer = layer*10 + (*dot - '0');
             if (dot < end && *dot == '.' && layer < m->arch.n_layer) {
                 p = dot + 1;
+                in_layer = 1;
                 rules = flash__layer_rules;
                 count = FLASH__COUNT(flash__layer_rules);
             }
         }
-        for (k = 0; k < count && flash__compare(p, (size_t)(end - p), rules[k].name,
-                                                strlen(rules[k].name)); k++) {}
+        for (k = 0; k < count; k++)
+            if (!flash__compare(p, (size_t)(end - p), rules[k].name, strlen(rules[k].name))
+                && flash__rule_holds(m, rules + k, m->arch.layer + layer*in_layer, in_layer)) break;
         if (k == count) {
             p = flash__name_at(&m->g, m->g.info_at[i], &n);
             return flash__fail(err, FLASH_E_UNSUPPORTED,
                                (uint64_t)((const uint8_t *)p - m->g.file.data),
                 "tensor \"%t\" is not one that "
-                               "architecture %s is known to have", p, n, m->arch.name);
+                               "architecture %s is known to have%s", p, n, m->arch.name,
+                               in_layer ? " in this layer" : "");
         }
     }
     return FLASH_E_NONE;
 }
 
-/* Position p turns pair i by the angle p*speed[i]. Linear: speeds divided by the factor. Llama 3:
-   low frequencies divided, high ones kept, a blend between (github.com/meta-llama/llama-models,
-   apply_scaling). YaRN: the same with a ramp over the dimensions, and cos and sin scaled by 0.1
-   ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071). rope_freqs.weight divides too. */
-static void flash__rope_plan(flash_model *m)
+/* Position p turns pair i by the angle p*speed[i]; returns a scale of cos and sin. Linear: speeds
+   divided by the factor. Llama 3: low frequencies divided, high ones kept, a blend between
+   (github.com/meta-llama/llama-models, apply_scaling). YaRN: the same with a ramp over the
+   dimensions, and cos and sin scaled by 0.1 ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071).
+   rope_freqs.weight divides too. speed: [rope_dims/2]. */
+static float flash__rope_speeds(const flash_model *m, const flash_layer *l, double *speed)
 {
     const flash_arch *a = &m->arch;
-    const double two_pi = 6.283185307179586, log_base = flash__log(a->rope_base),
+    const double two_pi = 6.283185307179586, log_base = flash__log(l->rope_base),
         factor = a->rope_factor;
-    double low = 0, high = 0, blend, speed;
-    int i, n = a->rope_dims;
-    m->rope_scale = a->rope_attn_factor;
-    if (a->rope_scaling == FLASH_ROPE_YARN) {
+    double low = 0, high = 0, blend, scale = 1;
+    int i, n = a->rope_dims, scaling = l->rope_plain ? FLASH_ROPE_PLAIN : a->rope_scaling;
+    if (!l->rope_plain) scale = a->rope_attn_factor;
+    if (scaling == FLASH_ROPE_YARN) {
         low = floor(n*flash__log(a->rope_n_ctx/(a->rope_beta_fast*two_pi))/(2*log_base));
         high = ceil(n*flash__log(a->rope_n_ctx/(a->rope_beta_slow*two_pi))/(2*log_base));
         low = FLASH__MAX(low, 0);
         high = FLASH__MIN(high, n - 1);
-        m->rope_scale = (float)(a->rope_attn_factor*(1 + 0.1*flash__log(factor)));
+        scale = scale*(1 + 0.1*flash__log(factor));
     }
     for (i = 0; i < n/2; i++) {
-        speed = flash__exp(-2.0*i/n*log_base);
-        if (m->root.rope_factors) speed /= m->root.rope_factors[i];
+        double v = flash__exp(-2.0*i/n*log_base);
+        if (m->root.rope_factors) v /= m->root.rope_factors[i];
         blend = 0; /* share of the unscaled speed */
-        if (a->rope_scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
-        if (a->rope_scaling == FLASH_ROPE_LLAMA3)
-            blend = (a->rope_n_ctx*speed/two_pi - a->rope_low_freq)/(a->rope_high_freq
-                                                                     - a->rope_low_freq);
+        if (scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
+        if (scaling == FLASH_ROPE_LLAMA3)
+            blend = (a->rope_n_ctx*v/two_pi - a->rope_low_freq)/(a->rope_high_freq
+                                                                 - a->rope_low_freq);
         blend = FLASH__MIN(FLASH__MAX(blend, 0.0), 1.0);
-        if (a->rope_scaling != FLASH_ROPE_PLAIN) speed = speed/factor*(1 - blend) + speed*blend;
-        /* keeps angles where flash__cos_sin is defined */
-        m->rope_speed[i] = FLASH__MIN(speed, 1e6);
+        if (scaling != FLASH_ROPE_PLAIN) v = v/factor*(1 - blend) + v*blend;
+        speed[i] = FLASH__MIN(v, 1e6); /* keeps angles where flash__cos_sin is defined */
     }
+    return (float)scale;
 }
 
 static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *err)
@@ -7707,7 +8081,7 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
     int i;
     flash_status s = flash__vocab_load(&m->g, &m->vocab, &m->desc, err);
     if (s || m->desc.vocab_only) return s;
-    s = flash__arch_load(&m->g, n_layer, m->vocab.n, &m->arch, err);
+    s = flash__arch_load(&m->g, n_layer, m->vocab.n, &m->arch, &m->bit, err);
     if (s) return s;
     for (k = 0; k < FLASH__COUNT(flash__root_rules); k++)
         if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root,
@@ -7728,8 +8102,10 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
         if (!(m->root.rope_factors[i] > 1e-6f && m->root.rope_factors[i] < 1e6f))
             return flash__fail(err, FLASH_E_FORMAT, 0,
                                "rope_freqs.weight holds a factor that is not between 1e-6 and 1e6");
-    flash__rope_plan(m);
-    return flash__tensors_known(m, err);
+    for (i = 0; i < FLASH_HEAD_MAX; i++) m->ones[i] = 1;
+    if (!(s = flash__tensors_known(m, err)) && m->desc.attention)
+        s = flash_attention_parse(&m->arch, m->desc.attention, err);
+    return s;
 }
 
 FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *err)
@@ -8197,6 +8573,261 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
     return v && token >= 0 && (uint32_t)token < v->n && flash__token_special(v, (uint32_t)token);
 }
 
+/* ===== >>chat ============================================================= */
+
+/* Chat formats, one row each; the first whose marks fit is a template's, so the special ones come
+   first. Rows say what their templates render, less what a plain chat does not want (see there). A
+   turn is tokenised piece by piece: format, text, format. KNOWN TRAPS: the end of an answer is
+   written before the next turn, not after the answer, since the model may be stopped; SentencePiece
+   puts a space before text, so a format's space before the text must not be put again; tokens of
+   type user are read in plain text, too. The price of the pieces: where a format goes on with line
+   ends (smollm3, mistral-nemo: after the system prompt) ".\n\n" is two tokens, not one. */
+
+enum { FLASH__TEMPLATE_MAX = 1 << 18 };
+
+#define FLASH__CHATML_TURNS \
+    { { "<|im_start|>system\n", "<|im_end|>\n" }, \
+      { "<|im_start|>user\n", "<|im_end|>\n" }, \
+      { "<|im_start|>assistant\n", "<|im_end|>\n" } }, "<|im_start|>assistant\n", "<|im_end|>"
+#define FLASH__DEEPSEEK_TURNS \
+    { { "", "" }, { "<\xef\xbd\x9cUser\xef\xbd\x9c>", "" }, \
+      { FLASH__DEEPSEEK_OPEN, FLASH__DEEPSEEK_END } }
+#define FLASH__DEEPSEEK_OPEN "<\xef\xbd\x9c" "Assistant\xef\xbd\x9c>"
+#define FLASH__DEEPSEEK_END \
+    "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"
+
+static const flash_chat_format flash__chat_table[] = {
+    /* SmolLM3, reasoning. Without a system prompt its template writes one of 160 words. */
+    { "smollm3", { "<|im_start|>", "## Custom Instructions", NULL }, 0, 0,
+      { { "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\n"
+          "Reasoning Mode: /think\n\n## Custom Instructions\n\n", "\n\n<|im_end|>\n" },
+        { "<|im_start|>user\n", "<|im_end|>\n" }, { "<|im_start|>assistant\n", "<|im_end|>\n" } },
+      "<|im_start|>assistant\n", "<|im_end|>" },
+    /* SmolLM and SmolLM2. Without a system prompt their templates say who they are. */
+    { "smollm", { "<|im_start|>", "named SmolLM", NULL }, 0, 0, FLASH__CHATML_TURNS },
+    { "lfm2", { "<|im_start|>", "List of tools: ", NULL }, 0, 0, FLASH__CHATML_TURNS },
+    /* Qwen2.5 writes a system prompt where there is none; phi-4 has <|im_sep|> and is another. */
+    { "chatml", { "<|im_start|>", "<|im_end|>", "!<|im_sep|>" }, 0, 0, FLASH__CHATML_TURNS },
+    /* From 3.1 on templates begin with a system turn of the dates of training and of today. A
+       template with >>> (functionary) has the model name a recipient first. */
+    { "llama-3", { "<|start_header_id|>", "<|eot_id|>", "!>>>" }, 0, 1,
+      { { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
+        { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
+        { "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>" } },
+      "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>" },
+    { "llama-4", { "<|header_start|>", "<|eot|>", NULL }, 0, 0,
+      { { "<|header_start|>system<|header_end|>\n\n", "<|eot|>" },
+        { "<|header_start|>user<|header_end|>\n\n", "<|eot|>" },
+        { "<|header_start|>assistant<|header_end|>\n\n", "<|eot|>" } },
+      "<|header_start|>assistant<|header_end|>\n\n", "<|eot|>" },
+    /* Gemma 2 and older refuse a system prompt; this is what Gemma 3 does with it. */
+    { "gemma", { "<start_of_turn>", "<end_of_turn>", NULL }, 1, 1,
+      { { "<start_of_turn>user\n", "\n\n" }, { "<start_of_turn>user\n", "<end_of_turn>\n" },
+        { "<start_of_turn>model\n", "<end_of_turn>\n" } },
+      "<start_of_turn>model\n", "<end_of_turn>" },
+    /* <|tool|> is phi-4-mini, which has no line ends */
+    { "phi-3", { "<|assistant|>", "<|end|>", "!<|tool|>" }, 0, 0,
+      { { "<|system|>\n", "<|end|>\n" }, { "<|user|>\n", "<|end|>\n" },
+        { "<|assistant|>\n", "<|end|>\n" } }, "<|assistant|>\n", "<|end|>" },
+    /* and TinyLlama; its end of text is taken to be </s> */
+    { "zephyr", { "<|user|>", "eos_token", "!<|end|>" }, 0, 0,
+      { { "<|system|>\n", "</s>\n" }, { "<|user|>\n", "</s>\n" }, { "<|assistant|>\n", "</s>\n" } },
+      "<|assistant|>\n", "</s>" },
+    { "llama-2", { "[INST]", "<<SYS>>", NULL }, 1, 1,
+      { { "[INST] <<SYS>>\n", "\n<</SYS>>\n\n" }, { "[INST] ", " [/INST]" },
+        { " ", " </s><s>" } }, "", "</s>" },
+    /* 7B v0.1 and v0.2. Their templates put a space before [INST]; here the tokenizer does. The
+       first of them refused a system prompt and put no space before answers. */
+    { "mistral", { "[INST] ", " [/INST]", NULL }, 1, 0,
+      { { "[INST] ", "\n\n" }, { "[INST] ", " [/INST]" }, { " ", "</s>" } }, "", "</s>" },
+    /* 7B v0.3 and others of that time. Templates put the system prompt before the last question,
+       which would move with each turn; here it is before the first. */
+    { "mistral-v3", { "[INST] ", "[/INST]", "![SYSTEM_PROMPT]" }, 1, 0,
+      { { "[INST] ", "\n\n" }, { "[INST] ", "[/INST]" }, { " ", "</s>" } }, "", "</s>" },
+    /* Nemo, Ministral: the same without spaces */
+    { "mistral-nemo", { "[INST]", "[/INST]", "![SYSTEM_PROMPT]" }, 1, 0,
+      { { "[INST]", "\n\n" }, { "[INST]", "[/INST]" }, { "", "</s>" } }, "", "</s>" },
+    /* R1 and what was distilled from it: an answer begins with reasoning, which the template takes
+       out of earlier ones */
+    { "deepseek-r1", { FLASH__DEEPSEEK_OPEN "<think>", NULL, NULL }, 0, 0, FLASH__DEEPSEEK_TURNS,
+      FLASH__DEEPSEEK_OPEN "<think>\n", FLASH__DEEPSEEK_END },
+    { "deepseek", { FLASH__DEEPSEEK_OPEN, NULL, NULL }, 0, 0, FLASH__DEEPSEEK_TURNS,
+      FLASH__DEEPSEEK_OPEN, FLASH__DEEPSEEK_END },
+};
+#undef FLASH__CHATML_TURNS
+#undef FLASH__DEEPSEEK_TURNS
+#undef FLASH__DEEPSEEK_OPEN
+#undef FLASH__DEEPSEEK_END
+
+FLASH_API const flash_chat_format *flash_chat_formats(size_t *n)
+{
+    if (n) *n = sizeof flash__chat_table/sizeof *flash__chat_table;
+    return flash__chat_table;
+}
+
+FLASH_API const flash_chat_format *flash_chat_find(const char *name)
+{
+    size_t n, i;
+    const flash_chat_format *f = flash_chat_formats(&n);
+    for (i = 0; name && i < n; i++) if (!strcmp(f[i].name, name)) return f + i;
+    return NULL;
+}
+
+/* Whether part, [n], is in text. */
+static int flash__contains(const char *text, size_t bytes, const char *part, size_t n)
+{
+    const char *end = text + bytes;
+    for (; (size_t)(end - text) >= n; text++) {
+        text = (const char *)memchr(text, *part, (size_t)(end - text) - n + 1);
+        if (!text) return 0;
+        if (!memcmp(text, part, n)) return 1;
+    }
+    return 0;
+}
+
+FLASH_API const flash_chat_format *flash_chat_recognise(const char *text, size_t bytes)
+{
+    size_t n, i, k;
+    const flash_chat_format *f = flash_chat_formats(&n);
+    bytes = FLASH__MIN(bytes, (size_t)FLASH__TEMPLATE_MAX);
+    for (i = 0; text && i < n; i++) {
+        for (k = 0; k < 3 && f[i].marks[k]; k++) {
+            int not_in = *f[i].marks[k] == '!';
+            const char *mark = f[i].marks[k] + not_in;
+            if (flash__contains(text, bytes, mark, strlen(mark)) == not_in) break;
+        }
+        if (k == 3 || !f[i].marks[k]) return f + i;
+    }
+    return NULL;
+}
+
+FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m)
+{
+    flash_value x;
+    if (!m || flash_gguf_find(flash_model_gguf(m), "tokenizer.chat_template", &x)
+        || x.type != FLASH_VALUE_STRING) return NULL;
+    return flash_chat_recognise((const char *)x.data, x.bytes);
+}
+
+static int flash__is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/* The pieces of a turn. 0 if it is none. */
+enum { FLASH__CHAT_CLOSE, FLASH__CHAT_BEFORE, FLASH__CHAT_TEXT, FLASH__CHAT_AFTER,
+       FLASH__CHAT_PIECES };
+static int flash__chat_pieces(const flash_chat_format *f, flash_role before, flash_role role,
+                              const char *text, size_t bytes, const char **piece, size_t *n)
+{
+    int i, answer = role == FLASH_ROLE_ASSISTANT;
+    if (!f || before < FLASH_ROLE_NONE || before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
+        || role > FLASH_ROLE_ASSISTANT || (!text && (bytes || !answer))) return 0;
+    piece[FLASH__CHAT_CLOSE] = before == FLASH_ROLE_ASSISTANT ? f->turn[2][1] : "";
+    piece[FLASH__CHAT_BEFORE] = !text ? f->open
+        : f->merge && before == FLASH_ROLE_SYSTEM && role == FLASH_ROLE_USER ? ""
+        : f->turn[role - FLASH_ROLE_SYSTEM][0];
+    piece[FLASH__CHAT_AFTER] = answer ? "" : f->turn[role - FLASH_ROLE_SYSTEM][1];
+    for (; f->trim && bytes && flash__is_white(*text); text++) bytes--;
+    while (f->trim && bytes && flash__is_white(text[bytes - 1])) bytes--;
+    piece[FLASH__CHAT_TEXT] = text;
+    for (i = 0; i < FLASH__CHAT_PIECES; i++)
+        n[i] = i == FLASH__CHAT_TEXT ? bytes : strlen(piece[i]);
+    return 1;
+}
+
+FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role before,
+                                         flash_role role, const char *text, size_t bytes,
+                                         char *out, size_t cap, size_t *n)
+{
+    const char *piece[FLASH__CHAT_PIECES];
+    size_t length[FLASH__CHAT_PIECES], used = 0;
+    int i;
+    if ((!out && cap) || !n || !flash__chat_pieces(f, before, role, text, bytes, piece, length))
+        return FLASH_E_ARGUMENT;
+    for (i = 0; i < FLASH__CHAT_PIECES; i++) {
+        size_t fits = used < cap ? FLASH__MIN(length[i], cap - used) : 0;
+        if (fits) memcpy(out + used, piece[i], fits);
+        used += length[i];
+    }
+    *n = used;
+    return used > cap ? FLASH_E_RANGE : FLASH_E_NONE;
+}
+
+/* Whether the format itself has p, [n], somewhere. White space does not count: it means nothing. */
+static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
+{
+    int i;
+    if (n < 3 || (*p != '<' && *p != '[')) return 0;
+    for (i = 0; i < 6; i++) {
+        const char *part = f->turn[i/2][i%2];
+        if (flash__contains(part, strlen(part), p, n)) return 1;
+    }
+    return flash__contains(f->open, strlen(f->open), p, n);
+}
+
+/* As far as text can be read without finding one of the format's tokens, which are read in plain
+   text if their type is user: into the first of them, or to the end. */
+static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_format *f,
+                                   const char *p, const char *end)
+{
+    size_t n;
+    for (; p < end; p++)
+        if (flash__special_at(v, (const uint8_t *)p, (const uint8_t *)end, 0, &n) >= 0
+            && flash__chat_has(f, p, n)) return p + 1;
+    return end;
+}
+
+/* Whether text ends with a special token, after which SentencePiece puts its space again. */
+static int flash__chat_ends_special(const flash__vocab *v, const char *text, size_t n)
+{
+    const uint8_t *p = (const uint8_t *)text, *end = p + n;
+    size_t length;
+    for (; p < end; p++)
+        if (flash__special_at(v, p, end, 1, &length) >= 0 && p + length == end) return 1;
+    return 0;
+}
+
+/* flash_tokenize behind the *used tokens that are there. */
+static flash_status flash__chat_put(const flash_model *m, const char *text, size_t bytes,
+                                    unsigned flags, int32_t *ids, size_t cap, size_t *used)
+{
+    size_t n = 0, at = FLASH__MIN(*used, cap);
+    flash_status s = flash_tokenize(m, text, bytes, flags | FLASH__NO_EOS, ids ? ids + at : NULL,
+                                    cap - at, &n);
+    *used += n;
+    return s == FLASH_E_RANGE ? FLASH_E_NONE : s;
+}
+
+FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_chat_format *f,
+                                           flash_role before, flash_role role,
+                                           const char *text, size_t bytes,
+                                           int32_t *ids, size_t cap, size_t *n)
+{
+    const char *piece[FLASH__CHAT_PIECES], *p, *end, *cut;
+    size_t length[FLASH__CHAT_PIECES], used = 0;
+    int i, fresh = before == FLASH_ROLE_NONE;
+    flash_status s = FLASH_E_NONE;
+    if (!m || (!ids && cap) || !n
+        || !flash__chat_pieces(f, before, role, text, bytes, piece, length))
+        return FLASH_E_ARGUMENT;
+    if (fresh) s = flash__chat_put(m, "", 0, 0, ids, cap, &used); /* BOS */
+    for (i = 0; i < FLASH__CHAT_PIECES; i++) {
+        unsigned flags = FLASH_TEXT_NO_BOS | (i == FLASH__CHAT_TEXT ? 0 : FLASH_TEXT_SPECIAL);
+        int space = i == FLASH__CHAT_BEFORE && length[i] && piece[i][length[i] - 1] == ' '
+            && length[FLASH__CHAT_TEXT] && m->vocab.space_prefix;
+        if (!length[i]) continue;
+        for (p = piece[i], end = p + length[i] - space; p < end && !s; p = cut) {
+            cut = i == FLASH__CHAT_TEXT ? flash__chat_cut(&m->vocab, f, p, end) : end;
+            s = flash__chat_put(m, p, (size_t)(cut - p), flags | (fresh ? 0 : FLASH_TEXT_CONTINUE),
+                                ids, cap, &used);
+            fresh = 0;
+        }
+        fresh = space || (i != FLASH__CHAT_TEXT
+                          && flash__chat_ends_special(&m->vocab, piece[i], length[i]));
+    }
+    if (s) return s;
+    *n = used;
+    return used > cap ? FLASH_E_RANGE : FLASH_E_NONE;
+}
+
 /* ===== >>forward ========================================================== */
 
 /* The forward pass over a chunk of T tokens, one layer at a time, so that a step can stop between
@@ -8208,7 +8839,8 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
    stored turned, [C,64] a block, values [64,C]. KNOWN TRAPS: columns of a block beyond a query's
    own position hold later keys or none at all; their scores are computed and never looked at.
    Values are multiplied by weights of 0 up to the last query of a tile: harmless unless a model
-   yields Inf or NaN. */
+   yields Inf or NaN. A layer with a window keeps its blocks in a ring; a layer without attention
+   keeps nothing and does nothing. */
 
 enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64 };
 
@@ -8220,13 +8852,18 @@ struct flash_session {
     int      n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
     int      pos, fed;         /* tokens worked on; tokens queued or worked on               */
     int      run, layer;       /* tokens of the chunk under way, 0: none; its next layer     */
+    int      high;             /* positions that rings have seen                             */
+    int      side;             /* which conv state is that before the chunk                  */
+    int      rope_layer;       /* whose angles are in rope, -1: none                         */
     int      last, last_n;     /* first position and tokens of the last finished chunk       */
     int      have_logits, ended;
     volatile int cancel;
     int32_t *ids;              /* [N]                                                        */
-    uint8_t **k, **v;          /* [L] of [K,N/64] blocks of flash__kv_block bytes            */
+    uint8_t **k, **v;          /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
+    int     *blocks;           /* [L] of 64 positions kept: all, or a ring                   */
+    float  **conv;             /* [L] of [2,conv_length-1,D]: last inputs, on two sides      */
     float   *x, *h;            /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
-    float   *q, *kk, *vv;      /* [T,H*C], [T,K*C], [T,K*C]                                  */
+    float   *q, *kk, *vv;      /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
     float   *gate, *up;        /* [T,F]                                                      */
     float   *rope;             /* [T,rope_dims] cos and sin                                  */
     flash__q8 *q8;             /* [T,max(D,H*C,F)/32]                                        */
@@ -8371,7 +9008,7 @@ static void flash__quantize_task(void *ctx, int index) /* rows of width items */
     while ((t = flash__pick(j)) >= 0) flash__quantize_row(j->s, j->x, t, j->width);
 }
 
-static void flash__gate_task(void *ctx, int index) /* gate = silu(gate)*up, quantised */
+static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantised */
 {
     flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
@@ -8379,7 +9016,8 @@ static void flash__gate_task(void *ctx, int index) /* gate = silu(gate)*up, quan
     (void)index;
     while ((t = flash__pick(j)) >= 0) {
         size_t at = (size_t)t*(size_t)j->width;
-        s->m->k.silu_mul(s->gate + at, s->up + at, (size_t)j->width, s->gate + at);
+        s->m->k.glu(s->m->arch.activation == FLASH_ACTIVATION_GELU, s->gate + at, s->up + at,
+                    (size_t)j->width, s->gate + at);
         flash__quantize_row(s, s->gate, t, j->width);
     }
 }
@@ -8392,10 +9030,14 @@ static void flash__norm_rows(flash_session *s, const float *x, const float *w, i
     flash__run(s, &job, T, flash__norm_task);
 }
 
-static void flash__add_rows(float *x, const float *y, size_t n)
+/* x += y, or norm(y) if there is one */
+static void flash__residual(flash_session *s, float *y, const float *norm, int T)
 {
-    size_t i;
-    for (i = 0; i < n; i++) x[i] += y[i];
+    size_t D = (size_t)s->m->arch.d_model, i;
+    int t;
+    for (t = 0; norm && t < T; t++)
+        s->m->k.rmsnorm(y + (size_t)t*D, norm, s->m->arch.norm_eps, D, y + (size_t)t*D);
+    for (i = 0; i < (size_t)T*D; i++) s->x[i] += y[i];
 }
 
 /* --- keys and values -------------------------------------------------------- */
@@ -8450,24 +9092,64 @@ static const float *flash__kv_floats(const flash_session *s, const uint8_t *bloc
     return room;
 }
 
-/* rotates queries and keys, stores keys and values */
+/* Cos and sin for the chunk's positions, unless those of a layer alike are there. */
+static void flash__rope_angles(flash_session *s, int il)
+{
+    const flash_arch *a = &s->m->arch;
+    const flash_layer *l = a->layer + il, *had = a->layer + FLASH__MAX(s->rope_layer, 0);
+    double speed[FLASH_HEAD_MAX/2];
+    float scale;
+    int t, i;
+    if (l->rope_base == 0 || (s->rope_layer >= 0 && l->rope_base == had->rope_base
+                              && l->rope_plain == had->rope_plain)) return;
+    scale = flash__rope_speeds(s->m, l, speed);
+    for (t = 0; t < s->run; t++)
+        for (i = 0; i < a->rope_dims/2; i++) {
+            float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
+            double c, sine;
+            flash__cos_sin((s->pos + t)*speed[i], &c, &sine);
+            r[0] = (float)c*scale;
+            r[1] = (float)sine*scale;
+        }
+    s->rope_layer = il;
+}
+
+/* One query or key: normed, rotated. */
+static void flash__turn(const flash_session *s, const flash_layer *l, const float *norm,
+                        const float *rope, float *x)
+{
+    const flash_arch *a = &s->m->arch;
+    size_t C = (size_t)a->d_head;
+    if (norm) s->m->k.rmsnorm(x, norm, a->norm_eps, C, x);
+    if (l->rope_base == 0) return;
+    s->m->k.rope(x, rope, a->rope_dims, a->rope_style);
+    if (a->qk_norm) s->m->k.rmsnorm(x, s->m->ones, a->norm_eps, C, x);
+}
+
+/* norms and rotates queries and keys, stores keys and values */
 static void flash__rope_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
     const flash_arch *a = &s->m->arch;
-    int t, h, C = a->d_head, H = a->layer[j->layer].n_head, K = a->layer[j->layer].n_kv_head;
-    size_t bytes = flash__kv_block(s->desc.kv, C), blocks = (size_t)((s->n_ctx + 63)/64);
+    const flash_layer *l = a->layer + j->layer;
+    const flash__layer *w = s->m->layer + j->layer;
+    int t, h, i, C = a->d_head, H = l->n_head, K = l->n_kv_head, blocks = s->blocks[j->layer];
+    size_t bytes = flash__kv_block(s->desc.kv, C);
     (void)index;
     while ((t = flash__pick(j)) >= 0) {
         const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
+        float *q = s->q + (size_t)t*(size_t)(H*C);
         int p = s->pos + t;
-        for (h = 0; h < H; h++)
-            s->m->k.rope(s->q + (size_t)(t*H + h)*(size_t)C, rope, a->rope_dims, a->rope_style);
+        for (h = 0; h < H; h++) flash__turn(s, l, w->q_norm, rope, q + h*C);
+        if (a->temperature_n_ctx && l->rope_base == 0) {
+            float grow = 1 + 0.1f*(float)flash__log(1 + (p + 1)/a->temperature_n_ctx);
+            for (i = 0; i < H*C; i++) q[i] = q[i]*grow;
+        }
         for (h = 0; h < K; h++) {
             size_t from = (size_t)(t*K + h)*(size_t)C,
-                at = ((size_t)h*blocks + (size_t)(p/64))*bytes;
-            s->m->k.rope(s->kk + from, rope, a->rope_dims, a->rope_style);
+                at = (size_t)(h*blocks + p/64%blocks)*bytes;
+            flash__turn(s, l, w->k_norm, rope, s->kk + from);
             flash__kv_store(s->desc.kv, s->k[j->layer] + at, p%64, s->kk + from, C, 1);
             flash__kv_store(s->desc.kv, s->v[j->layer] + at, p%64, s->vv + from, C, 0);
         }
@@ -8476,11 +9158,19 @@ static void flash__rope_task(void *ctx, int index)
 
 /* --- attention -------------------------------------------------------------- */
 
+/* The first position that a query at p sees. */
+static int flash__sees(const flash_layer *l, int p)
+{
+    if (l->attention == FLASH_ATTENTION_WINDOW) return FLASH__MAX(p + 1 - l->window, 0);
+    return l->attention == FLASH_ATTENTION_CHUNK ? p/l->window*l->window : 0;
+}
+
 /* n <= 64 queries of one head, at positions first + r*step. */
 typedef struct flash__queries {
     const float *q;            /* [n,C]                                                     */
     float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: none yet      */
-    int n, first, step, window;
+    int n, first, step;
+    const flash_layer *layer;
 } flash__queries;
 
 /* A worker's room for attention. */
@@ -8500,29 +9190,24 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
                           const float *keys, const float *values)
 {
     const flash__kernels *k = &s->m->k;
-    int C = s->m->arch.d_head, from[FLASH__TILE], to[FLASH__TILE], together = 1, last = 0, r;
+    int C = s->m->arch.d_head, top = u->n, end = 0, last = 0, r;
     float most[FLASH__TILE], l[FLASH__TILE];
     k->sgemm(u->q, (size_t)C, keys, 64, room->score, 64, u->n, 64, C);
     for (r = 0; r < u->n; r++) {
-        int p = u->first + r*u->step + 1 - begin; /* positions of the block up to the query's own */
-        to[r] = FLASH__MIN(p, 64);
-        from[r] = u->window && p > u->window ? p - u->window : 0;
-        together &= from[r] == 0 && to[r] > 0;
-        last = FLASH__MAX(last, to[r]);
-        if (from[r] < to[r])
-            most[r] = k->softmax(room->score + 64*r, s->m->arch.attention_scale, from[r], to[r],
-                                 &l[r]);
+        int p = u->first + r*u->step, to = FLASH__MIN(p + 1 - begin, 64),
+            from = FLASH__MAX(flash__sees(u->layer, p) - begin, 0);
+        if (from >= to) continue; /* before the block, or beyond the window: the first or last */
+        top = FLASH__MIN(top, r);
+        end = r + 1;
+        last = to;
+        most[r] = k->softmax(room->score + 64*r, s->m->arch.attention_scale, from, to, &l[r]);
     }
-    /* Weights beyond a query's own position are 0: adding 0 times a finite value changes no bit. */
-    if (together)
-        k->sgemm(room->score, 64, values, (size_t)C, room->sum, (size_t)C, u->n, C, last);
-    for (r = 0; r < u->n; r++) {
+    /* Weights of positions not seen are 0: adding 0 times a finite value changes no bit. */
+    if (top < end)
+        k->sgemm(room->score + 64*top, 64, values, (size_t)C, room->sum + top*C, (size_t)C,
+                 end - top, C, last);
+    for (r = top; r < end; r++) {
         float *sum = room->sum + r*C, *out = u->out + r*C, keep = 1, add = 1;
-        if (from[r] >= to[r]) continue;
-        if (!together)
-            k->sgemm(room->score + 64*r + from[r], 64, values + (size_t)from[r]*(size_t)C,
-                     (size_t)C, sum, (size_t)C, 1, C,
-                     to[r] - from[r]);
         if (u->total[r] == 0) {
             u->best[r] = most[r];
             u->total[r] = l[r];
@@ -8546,8 +9231,8 @@ static void flash__attention_task(void *ctx, int index)
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + j->layer;
     int C = a->d_head, H = l->n_head, group = H/l->n_kv_head, tiles = j->items/l->n_kv_head, item,
-        g, r, i, b;
-    size_t bytes = flash__kv_block(s->desc.kv, C), blocks = (size_t)((s->n_ctx + 63)/64);
+        g, r, i, b, blocks = s->blocks[j->layer];
+    size_t bytes = flash__kv_block(s->desc.kv, C);
     float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
     flash__room room;
     room.keys = floats;                 room.values = room.keys + 64*C;
@@ -8563,14 +9248,13 @@ static void flash__attention_task(void *ctx, int index)
         u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
         u.first = s->pos + (one ? 0 : 64*tile);
         u.step = !one;
-        u.window = l->window;
+        u.layer = l;
         for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
             room.total[64*g + r] = 0;
             memcpy(room.q + (64*g + r)*C, s->q + first + (size_t)(g*C) + (size_t)r*ld, row);
         }
-        for (b = u.window ? FLASH__MAX(u.first + 1 - u.window, 0)/64
-             : 0; b <= (u.first + (u.n - 1)*u.step)/64; b++) {
-            size_t at = ((size_t)kv*blocks + (size_t)b)*bytes, next = at;
+        for (b = flash__sees(l, u.first)/64; b <= (u.first + (u.n - 1)*u.step)/64; b++) {
+            size_t at = (size_t)(kv*blocks + b%blocks)*bytes, next = at;
             const float *keys = flash__kv_floats(s, s->k[j->layer] + at, C, 1, room.keys);
             const float *values = flash__kv_floats(s, s->v[j->layer] + at, C, 0, room.values);
             for (; one && next < at + bytes; next += 64) {
@@ -8604,7 +9288,8 @@ static size_t flash__work_bytes(const flash_model *m, size_t widest)
         panels = FLASH__MAX(panels, n);
     }
     for (i = 0; i < m->arch.n_layer; i++)
-        group = FLASH__MAX(group, m->arch.layer[i].n_head/m->arch.layer[i].n_kv_head);
+        if (m->arch.layer[i].n_kv_head)
+            group = FLASH__MAX(group, m->arch.layer[i].n_head/m->arch.layer[i].n_kv_head);
     room = 4*flash__room_floats(m->arch.d_head, group);
     return (FLASH__MAX(panels, room) + 63)/64*64;
 }
@@ -8625,6 +9310,7 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__product(&job, 2, &w->v, w->bv, s->vv);
     flash__matmul(s, &job, 3, s->h, T);
     job.layer = il;
+    flash__rope_angles(s, il);
     flash__run(s, &job, T, flash__rope_task);
     job.tokens = T;
     flash__run(s, &job, l->n_kv_head*(((T == 1 ? group : T) + 63)/64), flash__attention_task);
@@ -8633,10 +9319,75 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__run(s, &job, T, flash__quantize_task);
     flash__product(&job, 0, &w->o, w->bo, s->q);
     flash__matmul(s, &job, 1, s->h, T);
-    flash__add_rows(s->x, s->q, (size_t)T*(size_t)a->d_model);
+    flash__residual(s, s->q, w->attn_post, T);
 }
 
-/* x += down(silu(gate(norm(x)))*up(norm(x))) */
+/* x += o(norm(x)) */
+static void flash__linear(flash_session *s, int il, int T)
+{
+    const flash__layer *w = s->m->layer + il;
+    flash__job job;
+    flash__norm_rows(s, s->x, w->attn_norm, T);
+    flash__product(&job, 0, &w->o, w->bo, s->q);
+    flash__matmul(s, &job, 1, s->h, T);
+    flash__residual(s, s->q, NULL, T);
+}
+
+/* h = c*conv(b*u), quantised, where s->q is [T,3,D]: b, c, u; z = b*u of the last positions goes to
+   the other side of the state. */
+static void flash__conv_task(void *ctx, int index)
+{
+    flash__job *j = (flash__job *)ctx;
+    flash_session *s = j->s;
+    int D = s->m->arch.d_model, n = s->m->arch.conv_length, t, i, d;
+    const float *w = s->m->layer[j->layer].conv;
+    const float *before = s->conv[j->layer] + (size_t)(s->side*(n - 1))*(size_t)D;
+    float *after = s->conv[j->layer] + (size_t)(!s->side*(n - 1))*(size_t)D;
+    (void)index;
+    while ((t = flash__pick(j)) >= 0) {
+        float *y = s->h + (size_t)t*(size_t)D;
+        const float *c = s->q + ((size_t)t*3 + 1)*(size_t)D;
+        for (d = 0; d < D; d++) y[d] = 0;
+        for (i = 0; i < n; i++) { /* in order of positions */
+            int from = t - (n - 1) + i;
+            const float *b = s->q + (size_t)FLASH__MAX(from, 0)*3*(size_t)D, *u = b + 2*D;
+            const float *old = before + (size_t)FLASH__MAX(from + n - 1, 0)*(size_t)D;
+            float *keep = j->tokens - t <= n - 1 && i == n - 1
+                ? after + (size_t)(t + n - 1 - j->tokens)*(size_t)D : NULL;
+            if (s->pos + from < 0) continue;
+            for (d = 0; d < D; d++) {
+                float z = from < 0 ? old[d] : b[d]*u[d];
+                y[d] = y[d] + w[d*n + i]*z;
+                if (keep) keep[d] = z;
+            }
+        }
+        for (d = 0; d < D; d++) y[d] = c[d]*y[d];
+        flash__quantize_row(s, s->h, t, D);
+    }
+}
+
+/* x += out(c*conv(b*u)), where b, c, u = in(norm(x)): the short convolution of LFM2 (Liquid AI
+   2025, arxiv 2511.23404) */
+static void flash__convolution(flash_session *s, int il, int T)
+{
+    const flash__layer *w = s->m->layer + il;
+    int n = s->m->arch.conv_length, i;
+    size_t row = (size_t)s->m->arch.d_model;
+    flash__job job;
+    flash__norm_rows(s, s->x, w->attn_norm, T);
+    flash__product(&job, 0, &w->conv_in, NULL, s->q);
+    flash__matmul(s, &job, 1, s->h, T);
+    job.layer = il;
+    for (i = 0; i < n - 1 - T; i++) /* a chunk shorter than the state leaves its end there */
+        memcpy(s->conv[il] + (size_t)(!s->side*(n - 1) + i)*row,
+               s->conv[il] + (size_t)(s->side*(n - 1) + i + T)*row, row*sizeof **s->conv);
+    flash__run(s, &job, T, flash__conv_task);
+    flash__product(&job, 0, &w->conv_out, NULL, s->q);
+    flash__matmul(s, &job, 1, s->h, T);
+    flash__residual(s, s->q, NULL, T);
+}
+
+/* x += down(f(gate(norm(x)))*up(norm(x))) */
 static void flash__ffn(flash_session *s, int il, int T)
 {
     const flash__layer *w = s->m->layer + il;
@@ -8649,29 +9400,33 @@ static void flash__ffn(flash_session *s, int il, int T)
     flash__run(s, &job, T, flash__gate_task);
     flash__product(&job, 0, &w->down, w->bdown, s->h);
     flash__matmul(s, &job, 1, s->gate, T);
-    flash__add_rows(s->x, s->h, (size_t)T*(size_t)s->m->arch.d_model);
+    flash__residual(s, s->h, w->ffn_post, T);
 }
 
-/* Begins a chunk: embeddings and angles of T tokens. */
+/* Begins a chunk: embeddings of T tokens. */
 static void flash__chunk_begin(flash_session *s, int T)
 {
     const flash_model *m = s->m;
-    const flash_arch *a = &m->arch;
-    int t, i;
-    for (t = 0; t < T; t++) {
-        const flash__mat *e = &m->root.embed;
+    const flash__mat *e = &m->root.embed;
+    size_t D = (size_t)m->arch.d_model, i;
+    float scale = m->arch.embedding_scale;
+    int t;
+    for (t = 0; t < T; t++)
         flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t]*e->row_bytes,
-                         s->x + (size_t)t*(size_t)a->d_model, (size_t)a->d_model);
-        for (i = 0; i < a->rope_dims/2; i++) {
-            float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
-            double c, sine;
-            flash__cos_sin((s->pos + t)*m->rope_speed[i], &c, &sine);
-            r[0] = (float)c*m->rope_scale;
-            r[1] = (float)sine*m->rope_scale;
-        }
-    }
+                         s->x + (size_t)t*D, D);
+    for (i = 0; scale != 1 && i < (size_t)T*D; i++) s->x[i] = s->x[i]*scale;
     s->run = T;
     s->layer = 0;
+    s->rope_layer = -1;
+    s->high = FLASH__MAX(s->high, s->pos + T);
+}
+
+/* x = c tanh(x/c), where tanh(u) = 1 - 2/(exp(2u) + 1) */
+static void flash__cap(float c, float *x, size_t n)
+{
+    size_t i;
+    for (i = 0; c > 0 && i < n; i++)
+        x[i] = (float)(c*(1 - 2/(flash__exp(2.0*x[i]/c) + 1)));
 }
 
 /* Ends a chunk: logits where they are asked for. */
@@ -8685,7 +9440,9 @@ static void flash__chunk_end(flash_session *s)
         flash__norm_rows(s, all ? s->x : s->x + (size_t)(T - 1)*D, m->root.out_norm, n);
         flash__product(&job, 0, &m->root.head, NULL, s->logits);
         flash__matmul(s, &job, 1, s->h, n);
+        flash__cap(m->arch.logit_cap, s->logits, (size_t)n*(size_t)m->arch.n_vocab);
     }
+    s->side = !s->side;
     s->have_logits = wanted;
     s->last = s->pos;
     s->last_n = T;
@@ -8696,7 +9453,7 @@ static void flash__chunk_end(flash_session *s)
 /* Works on the queue until it is empty, the budget is spent or the caller cancels. */
 static flash_status flash__forward(flash_session *s, const flash_budget *budget)
 {
-    int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0;
+    int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0, parts;
     double deadline = budget && budget->deadline > 0 ? budget->deadline : 0;
     while (s->pos < s->fed) {
         if (!s->run) {
@@ -8707,8 +9464,11 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
             if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
             if (deadline > 0 && worked && flash__clock(&s->desc.host) >= deadline)
                 return FLASH_MORE;
-            flash__attention(s, s->layer, s->run);
-            flash__ffn(s, s->layer, s->run);
+            parts = flash__parts(s->m->arch.layer + s->layer);
+            if (parts & FLASH__HAS_KV) flash__attention(s, s->layer, s->run);
+            if (parts & FLASH__HAS_CONV) flash__convolution(s, s->layer, s->run);
+            if (parts & FLASH__HAS_LINEAR) flash__linear(s, s->layer, s->run);
+            if (parts & FLASH__HAS_FFN) flash__ffn(s, s->layer, s->run);
             worked = 1;
         }
         left -= s->run;
@@ -8901,7 +9661,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
 {
     flash_session plan, *s = (flash_session *)flash__take(a, 1, sizeof plan);
     const flash_arch *arch;
-    size_t T, D, Q = 0, KV = 0, F = 0, L, widest, V;
+    size_t T, D, Q = 0, KV = 0, F = 0, L, widest, V, convs = 0;
     int i;
     *out = s;
     if (!m || !desc || m->desc.vocab_only || desc->n_ctx < 0 || desc->chunk < 0 || desc->threads < 0
@@ -8920,7 +9680,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
         plan.desc.host.allocator = own;
     }
     plan.n_ctx = desc->n_ctx ? desc->n_ctx : FLASH__MIN(arch->n_ctx, 4096);
-    plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : 256, plan.n_ctx);
+    plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : FLASH__CHUNK, plan.n_ctx);
     plan.slots = FLASH__MAX(desc->threads, 1);
     T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer;
     V = (size_t)arch->n_vocab;
@@ -8928,14 +9688,18 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
         Q = FLASH__MAX(Q, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
         KV = FLASH__MAX(KV, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV));
         F = FLASH__MAX(F, (size_t)arch->layer[i].d_ffn);
+        if (arch->layer[i].attention == FLASH_ATTENTION_CONV)
+            convs = 2*(size_t)(arch->conv_length - 1);
     }
     widest = FLASH__MAX(D, Q);
     plan.ids = (int32_t *)flash__take(a, (size_t)plan.n_ctx, 4);
     plan.k = (uint8_t **)flash__take(a, L, sizeof *plan.k);
     plan.v = (uint8_t **)flash__take(a, L, sizeof *plan.v);
+    plan.conv = (float **)flash__take(a, L, sizeof *plan.conv);
+    plan.blocks = (int *)flash__take(a, L, sizeof *plan.blocks);
     plan.x = (float *)flash__take(a, T*D, 4);
     plan.h = (float *)flash__take(a, T*widest, 4);
-    plan.q = (float *)flash__take(a, T*widest, 4);
+    plan.q = (float *)flash__take(a, T*(convs ? FLASH__MAX(widest, 3*D) : widest), 4);
     plan.kk = (float *)flash__take(a, T*KV, 4);
     plan.vv = (float *)flash__take(a, T*KV, 4);
     plan.gate = (float *)flash__take(a, T*F, 4);
@@ -8951,10 +9715,19 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.work_bytes = flash__work_bytes(m, FLASH__MAX(widest, F));
     plan.work = (uint8_t *)flash__take(a, (size_t)plan.slots, plan.work_bytes);
     for (i = 0; i < arch->n_layer; i++) {
-        size_t bytes = (size_t)((plan.n_ctx + 63)/64)*flash__kv_block(desc->kv, arch->d_head);
-        uint8_t *k = (uint8_t *)flash__take(a, arch->layer[i].n_kv_head, bytes);
-        uint8_t *v = (uint8_t *)flash__take(a, arch->layer[i].n_kv_head, bytes);
-        if (a->base) { plan.k[i] = k; plan.v[i] = v; }
+        const flash_layer *l = arch->layer + i;
+        int blocks = flash__kv_blocks(l, plan.n_ctx, plan.chunk);
+        size_t bytes = (size_t)blocks*flash__kv_block(desc->kv, arch->d_head);
+        uint8_t *k = (uint8_t *)flash__take(a, l->n_kv_head, bytes);
+        uint8_t *v = (uint8_t *)flash__take(a, l->n_kv_head, bytes);
+        float *conv = (float *)flash__take(a, l->attention == FLASH_ATTENTION_CONV ? convs : 0,
+                                           D*4);
+        if (a->base) {
+            plan.k[i] = k;
+            plan.v[i] = v;
+            plan.conv[i] = conv;
+            plan.blocks[i] = blocks;
+        }
     }
     if (s) *s = plan;
     return a->used != SIZE_MAX;
@@ -8970,7 +9743,7 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
 FLASH_API void flash_session_reset(flash_session *s)
 {
     if (!s) return;
-    s->pos = s->fed = s->run = s->have_logits = s->ended = s->last_n = 0;
+    s->pos = s->fed = s->run = s->have_logits = s->ended = s->last_n = s->high = 0;
     s->cancel = 0;
     s->text_n = 0;
     s->random = s->desc.sampler.seed ? s->desc.sampler.seed : 1;
@@ -9152,7 +9925,16 @@ FLASH_API const int32_t *flash_session_tokens(const flash_session *s) { return s
 
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
 {
+    const flash_layer *l;
+    int i;
     if (!s || position < 0 || position > s->pos) return FLASH_E_ARGUMENT;
+    for (i = 0; position && position < s->pos + s->run && i < s->m->arch.n_layer; i++) {
+        l = s->m->arch.layer + i;
+        if (l->attention == FLASH_ATTENTION_CONV && position < s->pos) return FLASH_E_RANGE;
+        if (l->n_head && (s->high - 1)/64 - flash__sees(l, position)/64 >= s->blocks[i])
+            return FLASH_E_RANGE;
+    }
+    if (!position) s->high = 0;
     s->pos = s->fed = position;
     s->run = s->have_logits = s->ended = s->last_n = 0;
     s->text_n = 0;
@@ -9215,6 +9997,10 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__TEKKEN
 #  undef FLASH__GPT4O
 #  undef FLASH__LAYER
+#  undef FLASH__BIASED
+#  undef FLASH__NORMED
+#  undef FLASH__GELU_1
+#  undef FLASH__GELU_3
 #  undef FLASH__ROOT
 #  undef FLASH__HOSTED
 #  undef FLASH__THREADS

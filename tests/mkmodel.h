@@ -224,7 +224,7 @@ static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, d
 
 /* --- files ---------------------------------------------------------------------------------- */
 
-enum { MK_KEYS = 64, MK_TENSORS = 64 };
+enum { MK_KEYS = 64, MK_TENSORS = 128 };
 
 enum {
     MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_U32, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING,
@@ -423,9 +423,9 @@ static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
     return (uint8_t *)mk_alloc(b.p, b.n);
 }
 
-/* --- llama models --------------------------------------------------------------------------- */
+/* --- models --------------------------------------------------------------------------------- */
 
-/* All zero: a tied F32 model with a SentencePiece vocabulary. */
+/* All zero: a tied F32 llama model with a SentencePiece vocabulary. */
 typedef struct mk_options {
     int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64                  */
     int n_vocab;     /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
@@ -542,31 +542,109 @@ static inline int mk_or(int v, int otherwise)
     return v ? v : otherwise;
 }
 
-static inline mk_file *mk_llama(const mk_options *o)
+typedef struct mk_kind {
+    const char *arch; /* llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 */
+    const char *attn; /* a letter for each layer, repeated: full, window, skip, linear, conv; in
+                         flash n and o are full and window without RoPE                  */
+    int window;       /* 0: 32                                                           */
+} mk_kind;
+
+/* A name with the model's architecture before it, in text. */
+static inline const char *mk_name(const mk_kind *kind, const char *name, char text[80])
+{
+    snprintf(text, 80, "%s.%s", kind->arch, name);
+    return text;
+}
+
+static inline int mk_is(const mk_kind *kind, const char *arch)
+{
+    return !strcmp(kind->arch, arch);
+}
+
+static inline char mk_layer(const mk_kind *kind, int layer)
+{
+    return kind->attn[(size_t)layer % strlen(kind->attn)];
+}
+
+/* v for every layer with one of these letters, 0 for the others; one number where all are alike and
+   the architecture wants no list. */
+static inline void mk_set_layers(mk_file *f, const mk_kind *kind, const char *name, int layers,
+                                 int v, const char *letters)
+{
+    int n = 0;
+    char text[80];
+    for (int i = 0; i < layers; i++) {
+        n += strchr(letters, mk_layer(kind, i)) != NULL;
+    }
+    if (n == layers && !mk_is(kind, "deci") && !mk_is(kind, "flash")) {
+        mk_set_u32(f, mk_name(kind, name, text), (uint32_t)v);
+        return;
+    }
+    mk_buf *b = mk_set_array(f, mk_name(kind, name, text), MK_V_I32, (uint64_t)layers);
+    for (int i = 0; i < layers; i++) {
+        mk_u32(b, strchr(letters, mk_layer(kind, i)) ? (uint32_t)v : 0);
+    }
+}
+
+/* The keys that llama does not have. */
+static inline void mk_arch_keys(mk_file *f, const mk_kind *kind, int layers, int ffn)
+{
+    int window = mk_or(kind->window, 32);
+    char text[80];
+    if (mk_is(kind, "flash")) {
+        mk_buf *b = mk_set_array(f, "flash.attention.pattern", MK_V_I32, (uint64_t)layers);
+        for (int i = 0; i < layers; i++) {
+            char c = mk_layer(kind, i);
+            mk_u32(b, c == 's' ? 2 : c == 'w' || c == 'o');
+        }
+        mk_set_u32(f, "flash.attention.sliding_window", (uint32_t)window);
+        b = mk_set_array(f, "flash.rope.freq_base", MK_V_F32, (uint64_t)layers);
+        for (int i = 0; i < layers; i++) {
+            mk_f32(b, strchr("no", mk_layer(kind, i)) ? 0.0f : 10000.0f + 500 * (float)i);
+        }
+    } else if (mk_is(kind, "gemma3") && strchr(kind->attn, 'w')) {
+        mk_set_u32(f, "gemma3.attention.sliding_window", (uint32_t)window);
+        mk_set_layers(f, kind, "attention.sliding_window_pattern", layers, 1, "w");
+        mk_set_f32(f, "gemma3.rope.freq_base", 1e6f);
+    } else if (mk_is(kind, "lfm2")) {
+        mk_set_u32(f, "lfm2.shortconv.l_cache", 3);
+    } else if (mk_is(kind, "llama4")) {
+        mk_set_u32(f, "llama4.expert_count", 0);
+        mk_set_u32(f, "llama4.interleave_moe_layer_step", 0);
+        mk_set_u32(f, "llama4.expert_feed_forward_length", (uint32_t)ffn);
+        mk_set_u32(f, mk_name(kind, "attention.sliding_window", text), 0);
+    }
+}
+
+/* A model of any architecture. */
+static inline mk_file *mk_model(const mk_options *o, const mk_kind *kind)
 {
     mk_file *f = mk_new();
     uint64_t seed = o->seed + 1;
     int layers = mk_or(o->n_layer, 2), vocab = mk_or(o->n_vocab, 320);
     int heads = mk_or(o->n_head, 4), kv_heads = mk_or(o->n_kv_head, 2), c = mk_or(o->d_head, 8);
+    int gemma = mk_is(kind, "gemma3"), lfm2 = mk_is(kind, "lfm2"), qwen2 = mk_is(kind, "qwen2");
+    int normed = gemma || lfm2 || mk_is(kind, "flash") || mk_is(kind, "qwen3");
     uint64_t d = (uint64_t)mk_or(o->d_model, 32), ffn = (uint64_t)mk_or(o->d_ffn, 64);
     uint64_t q = (uint64_t)(heads * c), kv = (uint64_t)(kv_heads * c);
     double s_d = 1 / sqrt((double)d), s_q = 1 / sqrt((double)q), s_f = 1 / sqrt((double)ffn);
     char name[80];
 
-    mk_set_text(f, "general.architecture", "llama");
+    mk_set_text(f, "general.architecture", kind->arch);
     mk_set_text(f, "general.name", "random");
-    mk_set_u32(f, "llama.vocab_size", (uint32_t)vocab);
-    mk_set_u32(f, "llama.context_length", (uint32_t)mk_or(o->n_ctx, 256));
-    mk_set_u32(f, "llama.embedding_length", (uint32_t)d);
-    mk_set_u32(f, "llama.block_count", (uint32_t)layers);
-    mk_set_u32(f, "llama.feed_forward_length", (uint32_t)ffn);
-    mk_set_u32(f, "llama.attention.head_count", (uint32_t)heads);
-    mk_set_u32(f, "llama.attention.head_count_kv", (uint32_t)kv_heads);
-    mk_set_u32(f, "llama.attention.key_length", (uint32_t)c);
-    mk_set_u32(f, "llama.attention.value_length", (uint32_t)c);
-    mk_set_u32(f, "llama.rope.dimension_count", (uint32_t)c);
-    mk_set_f32(f, "llama.rope.freq_base", 10000);
-    mk_set_f32(f, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    mk_set_u32(f, mk_name(kind, "vocab_size", name), (uint32_t)vocab);
+    mk_set_u32(f, mk_name(kind, "context_length", name), (uint32_t)mk_or(o->n_ctx, 256));
+    mk_set_u32(f, mk_name(kind, "embedding_length", name), (uint32_t)d);
+    mk_set_u32(f, mk_name(kind, "block_count", name), (uint32_t)layers);
+    mk_set_layers(f, kind, "feed_forward_length", layers, (int)ffn, "fwslcno");
+    mk_set_layers(f, kind, "attention.head_count", layers, heads, "fwlcno");
+    mk_set_layers(f, kind, "attention.head_count_kv", layers, kv_heads, "fwno");
+    mk_set_u32(f, mk_name(kind, "attention.key_length", name), (uint32_t)c);
+    mk_set_u32(f, mk_name(kind, "attention.value_length", name), (uint32_t)c);
+    mk_set_u32(f, mk_name(kind, "rope.dimension_count", name), (uint32_t)c);
+    mk_set_f32(f, mk_name(kind, "rope.freq_base", name), 10000);
+    mk_set_f32(f, mk_name(kind, "attention.layer_norm_rms_epsilon", name), 1e-5f);
+    mk_arch_keys(f, kind, layers, (int)ffn);
     if (o->bpe) {
         mk_bpe(f, vocab, o->pre ? o->pre : "gpt-2");
     } else {
@@ -575,29 +653,57 @@ static inline mk_file *mk_llama(const mk_options *o)
 
     mk_add_tensor(f, "token_embd.weight", o->embd, d, (uint64_t)vocab, 0, s_d, &seed);
     for (int i = 0; i < layers; i++) {
+        char mix = mk_layer(kind, i);
+        int conv = mix == 'c', mixed = mix != 's', linear = mix == 'l';
+        int attends = mixed && !conv && !linear;
         const struct {
+            int there;
             const char *name;
             uint32_t type;
             uint64_t ne0, ne1;
-            double deviation;
+            double mean, deviation;
         } w[] = {
-            {"attn_norm", MK_F32, d, 0, 0.1}, {"attn_q", o->qkv, d, q, s_d},
-            {"attn_k", o->qkv, d, kv, s_d},   {"attn_v", o->qkv, d, kv, s_d},
-            {"attn_output", o->attn_output, q, d, s_q},
-            {"ffn_norm", MK_F32, d, 0, 0.1},  {"ffn_gate", o->ffn_up, d, ffn, s_d},
-            {"ffn_up", o->ffn_up, d, ffn, s_d}, {"ffn_down", o->ffn_down, ffn, d, s_f},
+            {mixed, "attn_norm.weight", MK_F32, d, 0, 1, 0.1},
+            {attends, "attn_q.weight", o->qkv, d, q, 0, s_d},
+            {attends, "attn_k.weight", o->qkv, d, kv, 0, s_d},
+            {attends, "attn_v.weight", o->qkv, d, kv, 0, s_d},
+            {attends, "attn_output.weight", o->attn_output, q, d, 0, s_q},
+            {linear, "attn_output.weight", o->attn_output, d, d, 0, s_d},
+            {conv, "shortconv.in_proj.weight", o->qkv, d, 3 * d, 0, s_d},
+            {conv, "shortconv.conv.weight", MK_F32, 3, d, 0, 0.6},
+            {conv, "shortconv.out_proj.weight", o->attn_output, d, d, 0, s_d},
+            {1, "ffn_norm.weight", MK_F32, d, 0, 1, 0.1},
+            {1, "ffn_gate.weight", o->ffn_up, d, ffn, 0, s_d},
+            {1, "ffn_up.weight", o->ffn_up, d, ffn, 0, s_d},
+            {1, "ffn_down.weight", o->ffn_down, ffn, d, 0, s_f},
+            {attends && normed, "attn_q_norm.weight", MK_F32, (uint64_t)c, 0, 1.5, 0.1},
+            {attends && normed, "attn_k_norm.weight", MK_F32, (uint64_t)c, 0, 1.5, 0.1},
+            {attends && qwen2, "attn_q.bias", MK_F32, q, 0, 0, 0.5},
+            {attends && qwen2, "attn_k.bias", MK_F32, kv, 0, 0, 0.5},
+            {attends && qwen2, "attn_v.bias", MK_F32, kv, 0, 0, 0.5},
+            {gemma, "post_attention_norm.weight", MK_F32, d, 0, 1, 0.1},
+            {gemma, "post_ffw_norm.weight", MK_F32, d, 0, 1, 0.1},
         };
         for (size_t k = 0; k < sizeof w / sizeof w[0]; k++) {
-            snprintf(name, sizeof name, "blk.%d.%s.weight", i, w[k].name);
-            mk_add_tensor(f, name, w[k].type, w[k].ne0, w[k].ne1, w[k].ne1 ? 0 : 1,
-                          w[k].deviation, &seed);
+            if (w[k].there) {
+                snprintf(name, sizeof name, "blk.%d.%s", i, w[k].name);
+                mk_add_tensor(f, name, w[k].type, w[k].ne0, w[k].ne1, w[k].mean, w[k].deviation,
+                              &seed);
+            }
         }
     }
-    mk_add_tensor(f, "output_norm.weight", MK_F32, d, 0, 1, 0.1, &seed);
+    mk_add_tensor(f, lfm2 ? "token_embd_norm.weight" : "output_norm.weight", MK_F32, d, 0, 1, 0.1,
+                  &seed);
     if (o->untied) {
         mk_add_tensor(f, "output.weight", o->head, d, (uint64_t)vocab, 0, 2 * s_d, &seed);
     }
     return f;
+}
+
+static inline mk_file *mk_llama(const mk_options *o)
+{
+    static const mk_kind kind = {"llama", "f", 0};
+    return mk_model(o, &kind);
 }
 
 /* --- a heap that counts ---------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* mkmodels DIR: writes the random models of tests/data. mkmodels --seeds DIR: the fuzzers' seeds,
-   under DIR/gguf and DIR/tokenizer (made before). Same bytes on every machine. */
+   under DIR/gguf and DIR/tokenizer (made before). mkmodels --chat DIR NAME TEMPLATE: the first of
+   the models with a chat template. Same bytes on every machine. */
 #include "mkmodel.h"
 
 /* Rows of 256 fit every block; heads of 16 keep the matrices low. What has rows too short for
@@ -149,8 +150,14 @@ int main(int argc, char **argv)
         seeds(argv[2]);
         return 0;
     }
+    if (argc == 5 && !strcmp(argv[1], "--chat")) {
+        mk_file *f = mk_llama(&models[0].o);
+        mk_set_text(f, "tokenizer.chat_template", argv[4]);
+        save_file(argv[2], argv[3], f);
+        return 0;
+    }
     if (argc != 2) {
-        fprintf(stderr, "usage: mkmodels [--seeds] DIR\n");
+        fprintf(stderr, "usage: mkmodels [--seeds] DIR | --chat DIR NAME TEMPLATE\n");
         return 2;
     }
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {

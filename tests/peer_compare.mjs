@@ -1,6 +1,8 @@
 // Compares what flash computes with what llama.cpp computes; exit code 1 if they differ.
 //   node peer_compare.mjs probs NAME FLASH.jsonl PEER.jsonl TOLERANCE
 //   node peer_compare.mjs perplexity PEER_DIR MODEL.gguf IDS.txt WINDOW "flash's line"
+//   node peer_compare.mjs noise PEER_DIR MODEL.gguf IDS PEER.jsonl
+//     prints how far llama.cpp is from itself with its other attention algorithm
 import fs from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
@@ -60,6 +62,26 @@ async function perplexity(dir, file, idsFile, window, line) {
     return apart <= 1e-3;
 }
 
-const good = what === "probs" ? probs(args[0], args[1], args[2], Number(args[3]))
+// Rounding activations to int8 makes small differences large: two right engines differ by as much
+// as one of them from itself when only the order of its sums changes.
+async function noise(dir, file, ids, peerFile) {
+    const {open} = await import(pathToFileURL(path.resolve(dir, "peer.mjs")));
+    const {model} = await open(["", "", path.resolve(file)]);
+    const tokens = ids.split(",").map(Number);
+    const context = await model.createContext({contextSize: Math.max(64, tokens.length + 8),
+        batchSize: 512, threads: 1, flashAttention: true});
+    const options = {temperature: 1, topK: 0, topP: 1, minP: 0};
+    const out = await context.getSequence().controlledEvaluate(
+        tokens.map((t) => [t, {generateNext: {probabilities: true, options}}]));
+    let worst = 0;
+    lines(peerFile).forEach((p, i) => {
+        for (const [id, pr] of p.top)
+            worst = Math.max(worst, Math.abs(pr - (out[i].next.probabilities.get(id) ?? 0)));
+    });
+    console.log(worst.toExponential(2));
+    return true;
+}
+
+const good = what === "noise" ? await noise(...args) : what === "probs" ? probs(args[0], args[1], args[2], Number(args[3]))
     : await perplexity(args[0], args[1], args[2], Number(args[3]), args[4]);
 process.exit(good ? 0 : 1);

@@ -1,11 +1,13 @@
-/* A llama model in double precision, loops only: what flash.h is measured against. It shares no
+/* Language models in double precision, loops only: what flash.h is measured against. It shares no
    code with the implementation; of flash.h it uses the GGUF functions, for keys and raw bytes.
+   Architectures: llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 without experts.
 
    D d_model, H query heads, K key/value heads, C d_head, L layers, V vocabulary. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,10 +173,15 @@ typedef struct ref_matrix {
 } ref_matrix;
 
 typedef struct ref_layer {
-    int H, K;
+    int H, K;                           /* H 0: no attention; K 0: attention without positions */
+    int conv;                           /* a short convolution in place of attention: its taps */
+    int window, chunk;                  /* positions seen, or size of the blocks seen; 0: all  */
+    double rope_base, rope_factor;      /* base 0: no rotation                                 */
     double *keys, *values;              /* [n_ctx,K,C]                                         */
+    double *gated;                      /* [n_ctx,D] what a convolution ran over               */
     ref_matrix attn_norm, q, k, v, o, ffn_norm, gate, up, down;
     ref_matrix q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
+    ref_matrix q_norm, k_norm, post_attn_norm, post_ffn_norm, conv_in, conv_w, conv_out;
 } ref_layer;
 
 typedef struct ref_model {
@@ -182,26 +189,75 @@ typedef struct ref_model {
     int n_ctx, rope_dims;
     int q8;                             /* 1: quantise activations where weights are           */
     double closest;                     /* the least that ref_int8 gave                        */
-    int yarn;
-    double eps, rope_base, rope_factor, attn_factor, beta_fast, beta_slow, rope_n_ctx;
+    int yarn, halves;                   /* halves: rotates (i, i + rope_dims/2)                */
+    int gelu, norm_after;               /* norm_after: q and k without weights, once rotated   */
+    double eps, attn_factor, beta_fast, beta_slow, rope_n_ctx;
+    double embd_scale, attn_scale, softcap, temperature, floor;
     ref_matrix embd, norm, head, rope_freqs;
     ref_layer *layer;
 } ref_model;
 
+static const struct { const char *name; size_t at; } ref_tensors[] = {
+#define REF_AT(name, field) {name, offsetof(ref_layer, field)}
+    REF_AT("attn_norm.weight", attn_norm),      REF_AT("attn_q.weight", q),
+    REF_AT("attn_k.weight", k),                 REF_AT("attn_v.weight", v),
+    REF_AT("attn_output.weight", o),            REF_AT("ffn_norm.weight", ffn_norm),
+    REF_AT("ffn_gate.weight", gate),            REF_AT("ffn_up.weight", up),
+    REF_AT("ffn_down.weight", down),            REF_AT("attn_q.bias", q_bias),
+    REF_AT("attn_k.bias", k_bias),              REF_AT("attn_v.bias", v_bias),
+    REF_AT("attn_output.bias", o_bias),         REF_AT("ffn_gate.bias", gate_bias),
+    REF_AT("ffn_up.bias", up_bias),             REF_AT("ffn_down.bias", down_bias),
+    REF_AT("attn_q_norm.weight", q_norm),       REF_AT("attn_k_norm.weight", k_norm),
+    REF_AT("post_attention_norm.weight", post_attn_norm),
+    REF_AT("post_ffw_norm.weight", post_ffn_norm),
+    REF_AT("shortconv.in_proj.weight", conv_in), REF_AT("shortconv.conv.weight", conv_w),
+    REF_AT("shortconv.out_proj.weight", conv_out),
+#undef REF_AT
+};
+enum { REF_TENSORS = sizeof ref_tensors / sizeof *ref_tensors };
+
+static inline ref_matrix *ref_matrix_at(ref_layer *y, int i)
+{
+    return (ref_matrix *)(void *)((char *)y + ref_tensors[i].at);
+}
+
+static inline int ref_key_find(const flash_gguf *g, const char *name, flash_value *v)
+{
+    char key[128];
+    flash_value arch;
+    if (flash_gguf_find(g, "general.architecture", &arch)) {
+        return 0;
+    }
+    snprintf(key, sizeof key, "%.*s.%s", (int)arch.bytes, (const char *)arch.data, name);
+    return !flash_gguf_find(g, key, v);
+}
+
+/* A key of the architecture, or item index if it is an array. */
 static inline double ref_key(const flash_gguf *g, const char *name, int index, double otherwise)
 {
     flash_value v;
-    if (flash_gguf_find(g, name, &v)) {
+    if (!ref_key_find(g, name, &v)) {
         return otherwise;
     }
     return flash_value_number(&v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)index : 0);
 }
 
+static inline int ref_is(const flash_value *v, const char *text)
+{
+    return v->type == FLASH_VALUE_STRING && v->bytes == strlen(text) &&
+           memcmp(v->data, text, v->bytes) == 0;
+}
+
 static inline int ref_key_is(const flash_gguf *g, const char *name, const char *text)
 {
     flash_value v;
-    return !flash_gguf_find(g, name, &v) && v.type == FLASH_VALUE_STRING &&
-           v.bytes == strlen(text) && memcmp(v.data, text, v.bytes) == 0;
+    return ref_key_find(g, name, &v) && ref_is(&v, text);
+}
+
+static inline int ref_arch_is(const flash_gguf *g, const char *text)
+{
+    flash_value v;
+    return !flash_gguf_find(g, "general.architecture", &v) && ref_is(&v, text);
 }
 
 static inline ref_matrix ref_tensor(const flash_gguf *g, int layer, const char *name)
@@ -225,56 +281,88 @@ static inline ref_matrix ref_tensor(const flash_gguf *g, int layer, const char *
     return m;
 }
 
+/* What layer l sees and how it rotates. */
+static inline void ref_load_pattern(const ref_model *r, const flash_gguf *g, int l)
+{
+    ref_layer *y = &r->layer[l];
+    int window = (int)ref_key(g, "attention.sliding_window", l, 0);
+    int period = (int)ref_key(g, "attention.sliding_window_pattern", 0, r->norm_after ? 4 : 6);
+    int local = period == 0 || l % period < period - 1;
+    flash_value pattern;
+    if (ref_key_find(g, "attention.sliding_window_pattern", &pattern) &&
+        pattern.type == FLASH_VALUE_ARRAY) {
+        local = flash_value_number(&pattern, (uint64_t)l) != 0;
+    }
+    y->rope_base = ref_key(g, "rope.freq_base", l, 10000);
+    y->rope_factor = ref_key(g, "rope.scaling.factor", 0, ref_key(g, "rope.scale_linear", 0, 1));
+    if (y->rope_factor == 0 || ref_key_is(g, "rope.scaling.type", "none")) {
+        y->rope_factor = 1;
+    }
+    if (ref_arch_is(g, "flash")) {
+        y->window = ref_key(g, "attention.pattern", l, 0) == 1 ? window : 0;
+    } else if (ref_arch_is(g, "gemma3") && window && local) {
+        y->window = window;
+        y->rope_base = ref_key(g, "rope.freq_base_swa", 0, 10000);
+        y->rope_factor = 1;
+    } else if (ref_arch_is(g, "smollm3") && (l + 1) % 4 == 0) {
+        y->rope_base = 0;
+    } else if (ref_arch_is(g, "lfm2")) {
+        y->conv = y->K ? 0 : (int)ref_key(g, "shortconv.l_cache", 0, 0);
+        y->window = window;
+    } else if (ref_arch_is(g, "llama4") && ref_key(g, "attention.sliding_window", 0, 1) != 0) {
+        /* blocks of 8192 whatever the file says; every fourth layer does not rotate */
+        y->chunk = local ? 8192 : 0;
+        y->rope_base = (l + 1) % 4 == 0 ? 0 : local ? ref_key(g, "rope.freq_base_swa", 0,
+                                                              y->rope_base) : y->rope_base;
+    }
+}
+
 static inline ref_model *ref_load(const flash_gguf *g)
 {
     ref_model *r = (ref_model *)calloc(1, sizeof *r);
-    int H = (int)ref_key(g, "llama.attention.head_count", 0, 0);
-    r->L = (int)ref_key(g, "llama.block_count", 0, 0);
-    r->D = (int)ref_key(g, "llama.embedding_length", 0, 0);
-    r->C = (int)ref_key(g, "llama.attention.key_length", 0, r->D / H);
-    r->n_ctx = (int)ref_key(g, "llama.context_length", 0, 0);
-    r->eps = ref_key(g, "llama.attention.layer_norm_rms_epsilon", 0, 0);
-    r->rope_dims = (int)ref_key(g, "llama.rope.dimension_count", 0, r->C);
-    r->rope_base = ref_key(g, "llama.rope.freq_base", 0, 10000);
-    r->rope_factor = ref_key(g, "llama.rope.scaling.factor", 0,
-                             ref_key(g, "llama.rope.scale_linear", 0, 1));
-    r->attn_factor = ref_key(g, "llama.rope.scaling.attn_factor", 0, 1);
-    r->beta_fast = ref_key(g, "llama.rope.scaling.yarn_beta_fast", 0, 32);
-    r->beta_slow = ref_key(g, "llama.rope.scaling.yarn_beta_slow", 0, 1);
-    r->rope_n_ctx = ref_key(g, "llama.rope.scaling.original_context_length", 0, r->n_ctx);
-    r->yarn = ref_key_is(g, "llama.rope.scaling.type", "yarn");
-    if (r->rope_factor == 0 || ref_key_is(g, "llama.rope.scaling.type", "none")) {
-        r->rope_factor = 1;
+    int gemma = ref_arch_is(g, "gemma3"), H = 0;
+    r->L = (int)ref_key(g, "block_count", 0, 0);
+    r->D = (int)ref_key(g, "embedding_length", 0, 0);
+    for (int l = 0; l < r->L && !H; l++) {
+        H = (int)ref_key(g, "attention.head_count", l, 0);
     }
+    r->C = (int)ref_key(g, "attention.key_length", 0, r->D / (H ? H : 1));
+    r->n_ctx = (int)ref_key(g, "context_length", 0, 0);
+    r->eps = ref_key(g, "attention.layer_norm_rms_epsilon", 0, 0);
+    r->rope_dims = (int)ref_key(g, "rope.dimension_count", 0, r->C);
+    r->attn_factor = ref_key(g, "rope.scaling.attn_factor", 0, 1);
+    r->beta_fast = ref_key(g, "rope.scaling.yarn_beta_fast", 0, 32);
+    r->beta_slow = ref_key(g, "rope.scaling.yarn_beta_slow", 0, 1);
+    r->rope_n_ctx = ref_key(g, "rope.scaling.original_context_length", 0, r->n_ctx);
+    r->yarn = ref_key_is(g, "rope.scaling.type", "yarn");
+    r->halves = gemma || ref_arch_is(g, "qwen2") || ref_arch_is(g, "qwen3") ||
+                ref_arch_is(g, "lfm2");
+    r->gelu = gemma;
+    r->norm_after = ref_arch_is(g, "llama4");
+    r->temperature = r->norm_after ? 0.1 : 0;
+    r->floor = 8192;
+    r->embd_scale = gemma ? sqrt(r->D) : 1;
+    r->attn_scale = 1 / sqrt(gemma && r->L == 62 ? (double)r->D / H : r->C);
+    r->softcap = gemma ? ref_key(g, "final_logit_softcapping", 0, 0) : 0;
     r->embd = ref_tensor(g, -1, "token_embd.weight");
-    r->norm = ref_tensor(g, -1, "output_norm.weight");
+    r->norm = ref_tensor(g, -1, ref_arch_is(g, "lfm2") ? "token_embd_norm.weight"
+                                                       : "output_norm.weight");
     r->head = ref_tensor(g, -1, "output.weight");
     r->rope_freqs = ref_tensor(g, -1, "rope_freqs.weight");
     r->V = r->embd.rows;
     r->layer = (ref_layer *)calloc((size_t)r->L, sizeof *r->layer);
     for (int l = 0; l < r->L; l++) {
         ref_layer *y = &r->layer[l];
-        y->H = (int)ref_key(g, "llama.attention.head_count", l, 0);
-        y->K = (int)ref_key(g, "llama.attention.head_count_kv", l, y->H);
-        y->attn_norm = ref_tensor(g, l, "attn_norm.weight");
-        y->q = ref_tensor(g, l, "attn_q.weight");
-        y->k = ref_tensor(g, l, "attn_k.weight");
-        y->v = ref_tensor(g, l, "attn_v.weight");
-        y->o = ref_tensor(g, l, "attn_output.weight");
-        y->ffn_norm = ref_tensor(g, l, "ffn_norm.weight");
-        y->gate = ref_tensor(g, l, "ffn_gate.weight");
-        y->up = ref_tensor(g, l, "ffn_up.weight");
-        y->down = ref_tensor(g, l, "ffn_down.weight");
-        y->q_bias = ref_tensor(g, l, "attn_q.bias");
-        y->k_bias = ref_tensor(g, l, "attn_k.bias");
-        y->v_bias = ref_tensor(g, l, "attn_v.bias");
-        y->o_bias = ref_tensor(g, l, "attn_output.bias");
-        y->gate_bias = ref_tensor(g, l, "ffn_gate.bias");
-        y->up_bias = ref_tensor(g, l, "ffn_up.bias");
-        y->down_bias = ref_tensor(g, l, "ffn_down.bias");
+        y->H = (int)ref_key(g, "attention.head_count", l, 0);
+        y->K = (int)ref_key(g, "attention.head_count_kv", l, y->H);
+        for (int i = 0; i < REF_TENSORS; i++) {
+            *ref_matrix_at(y, i) = ref_tensor(g, l, ref_tensors[i].name);
+        }
+        ref_load_pattern(r, g, l);
         size_t cells = (size_t)r->n_ctx * (size_t)(y->K * r->C);
-        y->keys = (double *)malloc(cells * 2 * sizeof *y->keys);
+        y->keys = (double *)malloc((cells * 2 + 1) * sizeof *y->keys);
         y->values = y->keys + cells;
+        y->gated = (double *)malloc((y->conv ? (size_t)(r->n_ctx * r->D) : 1) * sizeof *y->gated);
     }
     return r;
 }
@@ -282,14 +370,11 @@ static inline ref_model *ref_load(const flash_gguf *g)
 static inline void ref_free(ref_model *r)
 {
     for (int l = 0; l < r->L; l++) {
-        ref_layer *y = &r->layer[l];
-        ref_matrix *m[] = {&y->attn_norm, &y->q, &y->k, &y->v, &y->o, &y->ffn_norm, &y->gate,
-                           &y->up, &y->down, &y->q_bias, &y->k_bias, &y->v_bias, &y->o_bias,
-                           &y->gate_bias, &y->up_bias, &y->down_bias};
-        for (size_t i = 0; i < sizeof m / sizeof *m; i++) {
-            free(m[i]->w);
+        for (int i = 0; i < REF_TENSORS; i++) {
+            free(ref_matrix_at(&r->layer[l], i)->w);
         }
-        free(y->keys);
+        free(r->layer[l].keys);
+        free(r->layer[l].gated);
     }
     free(r->embd.w);
     free(r->norm.w);
@@ -320,33 +405,35 @@ static inline void ref_product(ref_model *r, const ref_matrix *m, const ref_matr
     free(xq);
 }
 
-static inline void ref_rmsnorm(const ref_model *r, const ref_matrix *m, const double *x, double *y)
+/* y = x / its root mean square, times the weights if there are any; y may be x. */
+static inline void ref_rmsnorm(const ref_model *r, const ref_matrix *m, const double *x, double *y,
+                               int n)
 {
     double sum = 0;
-    for (int i = 0; i < r->D; i++) {
+    for (int i = 0; i < n; i++) {
         sum += x[i] * x[i];
     }
-    for (int i = 0; i < r->D; i++) {
-        y[i] = x[i] / sqrt(sum / r->D + r->eps) * m->w[i];
+    for (int i = 0; i < n; i++) {
+        y[i] = x[i] / sqrt(sum / n + r->eps) * (m->w ? m->w[i] : 1);
     }
 }
 
-/* Rotates the pairs (2i, 2i+1) of one head at a position. YaRN (arxiv 2309.00071): pairs that turn
-   often keep their angle, those that turn seldom are interpolated, a ramp between them. */
-static inline void ref_rope(const ref_model *r, double *head, int position)
+/* Rotates the pairs of one head at a position. YaRN (arxiv 2309.00071): pairs that turn often keep
+   their angle, those that turn seldom are interpolated, a ramp between them. */
+static inline void ref_rope(const ref_model *r, const ref_layer *y, double *head, int position)
 {
     const double pi = 3.14159265358979323846;
     double low = 0, high = 0, magnitude = r->attn_factor;
     if (r->yarn) {
-        double per_log = r->rope_dims / (2 * log(r->rope_base));
+        double per_log = r->rope_dims / (2 * log(y->rope_base));
         low = floor(per_log * log(r->rope_n_ctx / (r->beta_fast * 2 * pi)));
         high = ceil(per_log * log(r->rope_n_ctx / (r->beta_slow * 2 * pi)));
         low = low < 0 ? 0 : low;
         high = high > r->rope_dims - 1 ? r->rope_dims - 1 : high;
-        magnitude *= 1 + 0.1 * log(r->rope_factor);
+        magnitude *= 1 + 0.1 * log(y->rope_factor);
     }
-    for (int i = 0; i < r->rope_dims / 2; i++) {
-        double turn = position * pow(r->rope_base, -2.0 * i / r->rope_dims);
+    for (int i = 0; i < r->rope_dims / 2 && y->rope_base != 0; i++) {
+        double turn = position * pow(y->rope_base, -2.0 * i / r->rope_dims);
         if (r->rope_freqs.w) {
             turn /= r->rope_freqs.w[i];
         }
@@ -355,78 +442,152 @@ static inline void ref_rope(const ref_model *r, double *head, int position)
             keep = 1 - (i - low) / (high - low > 0.001 ? high - low : 0.001);
             keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
         }
-        double angle = turn * keep + turn / r->rope_factor * (1 - keep);
+        double angle = turn * keep + turn / y->rope_factor * (1 - keep);
         double c = cos(angle) * magnitude, s = sin(angle) * magnitude;
-        double a = head[2 * i], b = head[2 * i + 1];
-        head[2 * i] = a * c - b * s;
-        head[2 * i + 1] = a * s + b * c;
+        double *a = head + (r->halves ? i : 2 * i), *b = a + (r->halves ? r->rope_dims / 2 : 1);
+        double first = *a;
+        *a = first * c - *b * s;
+        *b = first * s + *b * c;
     }
+}
+
+/* Norm, rotation and scale of n heads of queries or keys. */
+static inline void ref_heads(const ref_model *r, const ref_layer *y, const ref_matrix *norm,
+                             double *heads, int n, int t)
+{
+    for (int i = 0; i < n; i++) {
+        double *head = heads + i * r->C;
+        if (norm->w) {
+            ref_rmsnorm(r, norm, head, head, r->C);
+        }
+        ref_rope(r, y, head, t);
+        if (r->norm_after && y->rope_base != 0) {
+            ref_rmsnorm(r, norm, head, head, r->C);
+        }
+    }
+}
+
+/* Attention [H*C] of queries at position t. p: [t+1] to work in. */
+static inline void ref_attention(const ref_model *r, const ref_layer *y, const double *q, int t,
+                                 double *p, double *out)
+{
+    int C = r->C, row = y->K * C, from = 0;
+    if (y->window && t >= y->window) {
+        from = t - y->window + 1;
+    }
+    if (y->chunk) {
+        from = t / y->chunk * y->chunk;
+    }
+    for (int i = 0; i < y->H; i++) {
+        const double *k = y->keys + i / (y->H / y->K) * C;
+        const double *v = y->values + i / (y->H / y->K) * C;
+        double max = -INFINITY, sum = 0;
+        for (int u = from; u <= t; u++) {
+            p[u] = 0;
+            for (int c = 0; c < C; c++) {
+                p[u] += q[i * C + c] * k[(size_t)u * (size_t)row + (size_t)c];
+            }
+            p[u] *= r->attn_scale;
+            max = p[u] > max ? p[u] : max;
+        }
+        for (int u = from; u <= t; u++) {
+            sum += p[u] = exp(p[u] - max);
+        }
+        for (int c = 0; c < C; c++) {
+            out[i * C + c] = 0;
+            for (int u = from; u <= t; u++) {
+                out[i * C + c] += p[u] / sum * v[(size_t)u * (size_t)row + (size_t)c];
+            }
+        }
+    }
+}
+
+/* h = what the first half of layer y makes of the normed h, at position t. q, a, p: to work in. */
+static inline void ref_mix(ref_model *r, ref_layer *y, int t, double *h, double *q, double *a,
+                           double *p)
+{
+    int D = r->D;
+    size_t row = (size_t)(y->K * r->C);
+    if (y->conv) { /* in_proj gives two gates and the input */
+        ref_product(r, &y->conv_in, NULL, h, q);
+        for (int d = 0; d < D; d++) {
+            y->gated[t * D + d] = q[d] * q[2 * D + d];
+            a[d] = 0;
+            for (int j = 0; j < y->conv; j++) {
+                int u = t - (y->conv - 1) + j;
+                a[d] += u < 0 ? 0 : y->conv_w.w[d * y->conv + j] * y->gated[u * D + d];
+            }
+            a[d] *= q[D + d];
+        }
+        ref_product(r, &y->conv_out, NULL, a, h);
+        return;
+    }
+    if (!y->K) {
+        memcpy(a, h, (size_t)D * sizeof *a);
+    } else {
+        double *k = y->keys + (size_t)t * row;
+        ref_product(r, &y->q, &y->q_bias, h, q);
+        ref_product(r, &y->k, &y->k_bias, h, k);
+        ref_product(r, &y->v, &y->v_bias, h, y->values + (size_t)t * row);
+        ref_heads(r, y, &y->q_norm, q, y->H, t);
+        ref_heads(r, y, &y->k_norm, k, y->K, t);
+        for (int i = 0; i < y->H * r->C && y->rope_base == 0; i++) {
+            q[i] *= 1 + r->temperature * log(floor((t + 1) / r->floor) + 1);
+        }
+        ref_attention(r, y, q, t, p, a);
+    }
+    ref_product(r, &y->o, &y->o_bias, a, h);
+}
+
+/* h = what the feed-forward half of layer y makes of the normed h. g, a: to work in. */
+static inline void ref_ffn(ref_model *r, ref_layer *y, double *h, double *g, double *a)
+{
+    ref_product(r, &y->gate, &y->gate_bias, h, g);
+    ref_product(r, &y->up, &y->up_bias, h, a);
+    for (int i = 0; i < y->up.rows; i++) {
+        double z = g[i], cubic = 0.79788456080286536 * (z + 0.044715 * z * z * z);
+        a[i] *= r->gelu ? 0.5 * z * (1 + tanh(cubic)) : z / (1 + exp(-z));
+    }
+    ref_product(r, &y->down, &y->down_bias, a, h);
 }
 
 /* Logits [V] after token id at position t; the positions before it have been worked on. */
 static inline void ref_step(ref_model *r, int32_t id, int t, double *logits)
 {
-    int D = r->D, C = r->C, wide = t + 1 > D ? t + 1 : D;
+    int D = r->D, wide = t + 1 > 3 * D ? t + 1 : 3 * D;
     for (int l = 0; l < r->L; l++) {
         ref_layer *y = &r->layer[l];
-        wide = y->H * C > wide ? y->H * C : wide;
+        wide = y->H * r->C > wide ? y->H * r->C : wide;
         wide = y->up.rows > wide ? y->up.rows : wide;
     }
     double *x = (double *)malloc((size_t)wide * 6 * sizeof *x);
     double *h = x + wide, *q = h + wide, *a = q + wide, *p = a + wide, *g = p + wide;
-    memcpy(x, r->embd.w + (size_t)id * (size_t)D, (size_t)D * sizeof *x);
+    for (int i = 0; i < D; i++) {
+        x[i] = r->embd.w[(size_t)id * (size_t)D + (size_t)i] * r->embd_scale;
+    }
     for (int l = 0; l < r->L; l++) {
         ref_layer *y = &r->layer[l];
-        size_t row = (size_t)(y->K * C);
-        double *k = y->keys + (size_t)t * row, *v = y->values + (size_t)t * row;
-        ref_rmsnorm(r, &y->attn_norm, x, h);
-        ref_product(r, &y->q, &y->q_bias, h, q);
-        ref_product(r, &y->k, &y->k_bias, h, k);
-        ref_product(r, &y->v, &y->v_bias, h, v);
-        for (int i = 0; i < y->H; i++) {
-            ref_rope(r, q + i * C, t);
-        }
-        for (int i = 0; i < y->K; i++) {
-            ref_rope(r, k + i * C, t);
-        }
-        for (int i = 0; i < y->H; i++) {
-            int group = i / (y->H / y->K) * C;
-            double max = -INFINITY, sum = 0;
-            for (int u = 0; u <= t; u++) {
-                p[u] = 0;
-                for (int c = 0; c < C; c++) {
-                    p[u] += q[i * C + c] * y->keys[(size_t)u * row + (size_t)(group + c)];
-                }
-                p[u] /= sqrt(C);
-                max = p[u] > max ? p[u] : max;
+        for (int half = y->H ? 0 : 1; half < (y->up.w ? 2 : 1); half++) {
+            const ref_matrix *post = half ? &y->post_ffn_norm : &y->post_attn_norm;
+            ref_rmsnorm(r, half ? &y->ffn_norm : &y->attn_norm, x, h, D);
+            if (half) {
+                ref_ffn(r, y, h, g, a);
+            } else {
+                ref_mix(r, y, t, h, q, a, p);
             }
-            for (int u = 0; u <= t; u++) {
-                sum += p[u] = exp(p[u] - max);
+            if (post->w) {
+                ref_rmsnorm(r, post, h, h, D);
             }
-            for (int c = 0; c < C; c++) {
-                a[i * C + c] = 0;
-                for (int u = 0; u <= t; u++) {
-                    a[i * C + c] += p[u] / sum * y->values[(size_t)u * row + (size_t)(group + c)];
-                }
+            for (int i = 0; i < D; i++) {
+                x[i] += h[i];
             }
-        }
-        ref_product(r, &y->o, &y->o_bias, a, h);
-        for (int i = 0; i < D; i++) {
-            x[i] += h[i];
-        }
-        ref_rmsnorm(r, &y->ffn_norm, x, h);
-        ref_product(r, &y->gate, &y->gate_bias, h, g);
-        ref_product(r, &y->up, &y->up_bias, h, a);
-        for (int i = 0; i < y->up.rows; i++) {
-            a[i] *= g[i] / (1 + exp(-g[i]));
-        }
-        ref_product(r, &y->down, &y->down_bias, a, h);
-        for (int i = 0; i < D; i++) {
-            x[i] += h[i];
         }
     }
-    ref_rmsnorm(r, &r->norm, x, h);
+    ref_rmsnorm(r, &r->norm, x, h, D);
     ref_product(r, r->head.w ? &r->head : &r->embd, NULL, h, logits);
+    for (int i = 0; i < r->V && r->softcap != 0; i++) {
+        logits[i] = r->softcap * tanh(logits[i] / r->softcap);
+    }
     free(x);
 }
 

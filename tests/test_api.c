@@ -203,11 +203,11 @@ static void test_arch(const flash_model *m)
     /* embedding; q, k, v, o; gate, up, down; norms */
     CHECK_EQ(flash_arch_params(a),
              320 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 64) + 32);
-    CHECK_EQ(flash_arch_kv_bytes(a, 100, FLASH_TYPE_F32), 2 * 2 * 128 * 16 * 4);
-    CHECK_EQ(flash_arch_kv_bytes(a, 100, FLASH_TYPE_F16), 2 * 2 * 128 * 16 * 2);
-    CHECK_EQ(flash_arch_kv_bytes(a, -1, FLASH_TYPE_F16), 0);
-    CHECK_EQ(flash_arch_kv_bytes(a, FLASH_CONTEXT_MAX + 1, FLASH_TYPE_F16), 0);
-    CHECK_EQ(flash_arch_kv_bytes(a, 100, FLASH_TYPE_Q4_0), 0);
+    CHECK_EQ(flash_arch_kv_bytes(a, 100, 0, FLASH_TYPE_F32), 2 * 2 * 128 * 16 * 4);
+    CHECK_EQ(flash_arch_kv_bytes(a, 100, 0, FLASH_TYPE_F16), 2 * 2 * 128 * 16 * 2);
+    CHECK_EQ(flash_arch_kv_bytes(a, -1, 0, FLASH_TYPE_F16), 0);
+    CHECK_EQ(flash_arch_kv_bytes(a, FLASH_CONTEXT_MAX + 1, 0, FLASH_TYPE_F16), 0);
+    CHECK_EQ(flash_arch_kv_bytes(a, 100, 0, FLASH_TYPE_Q4_0), 0);
 
     SECTION("gguf");
     flash_value v;

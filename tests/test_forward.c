@@ -8,7 +8,7 @@
 
 static const char *const names[] = {"f32", "f16-bpe", "bf16", "q4", "q5", "q8_0", "q23_k", "q4_k",
                                     "q5_k", "q6_k", "iq4", "mxfp4"};
-enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256 };
+enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256, LONGEST = 300 };
 
 static const char *data_path(const char *name)
 {
@@ -78,16 +78,20 @@ static float *all_logits(const flash_model *m, const int32_t *ids, int n, flash_
     return out;
 }
 
+static int long_text(void)
+{
+    return getenv("FLASH_QUICK") ? 64 : LONG_TEXT;
+}
+
 /* --- against the reference ------------------------------------------------------------------- */
 
 /* Probabilities within 1e-4 of the reference's after each of n tokens: the given ones, or random
    ones (NULL). Where weights are quantised, so are activations, and one that lies just between two
    steps may fall either way: random tokens are chosen so that none does. */
-static void against_reference(const flash_model *m, const char *name, const int32_t *given)
+static void against_reference(const flash_model *m, const char *name, const int32_t *given, int n)
 {
     int V = flash_model_arch(m)->n_vocab, wrong_top = 0, quantised = 0;
-    int n = getenv("FLASH_QUICK") ? 64 : LONG_TEXT;
-    int32_t ids[LONG_TEXT];
+    int32_t ids[LONGEST];
     ref_model *r = ref_load(flash_model_gguf(m));
     double *want = (double *)malloc((size_t)n * (size_t)V * sizeof *want), worst = 0, worst_kv = 0;
     double *p = (double *)malloc((size_t)V * 3 * sizeof *p), *q = p + V, *x = q + V;
@@ -188,7 +192,7 @@ static void test_variants(void)
         uint8_t *file = mk_emit(f, &bytes);
         flash_model *m = load(file, bytes);
         if (m) {
-            against_reference(m, kinds[k], NULL);
+            against_reference(m, kinds[k], NULL, long_text());
         }
         flash_model_free(m);
         free(file);
@@ -269,11 +273,45 @@ static int work_off(flash_session *s, ticker *clock, int how)
     return interrupted;
 }
 
-static void test_cuts(const flash_model *m, const char *name)
+/* Whether sessions can go back to any position: no windows, no convolutions. */
+static int keeps_all(const flash_model *m)
 {
-    enum { N = 90 };
+    const flash_arch *a = flash_model_arch(m);
+    for (int i = 0; i < a->n_layer; i++) {
+        if (a->layer[i].attention != FLASH_ATTENTION_FULL
+            && a->layer[i].attention != FLASH_ATTENTION_SKIP) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Back to a position, the long way where what came before it is gone. */
+static void go_back(flash_session *s, const int32_t *ids, int position)
+{
+    int had = flash_session_position(s), pending = flash_session_pending(s);
+    flash_status st = flash_session_truncate(s, position);
+    if (st == FLASH_E_RANGE && !keeps_all(s->m) && position > 0) {
+        CHECK_EQ(flash_session_position(s), had);
+        CHECK_EQ(flash_session_pending(s), pending);
+        flash_session_reset(s);
+        CHECK_EQ(flash_session_feed(s, ids, (size_t)position), FLASH_OK);
+        while ((st = flash_session_step(s, NULL)) == FLASH_MORE) {
+        }
+        CHECK_EQ(st, FLASH_OK);
+        st = flash_session_truncate(s, position);
+    }
+    CHECK_EQ(st, FLASH_OK);
+    CHECK_EQ(flash_session_position(s), position);
+    CHECK(flash_session_logits(s) == NULL);
+}
+
+static void test_cuts(const flash_model *m, const char *name, int often)
+{
+    enum { N = 150 };
     static const int chunks[] = {1, 7, 64, 512};
-    int n = N, interrupted[4] = {0}, rounds = getenv("FLASH_QUICK") ? 8 : 16;
+    int n = keeps_all(m) ? 90 : N, interrupted[4] = {0}, rounds = getenv("FLASH_QUICK")
+        || !often ? 8 : 16;
     size_t V = (size_t)flash_model_arch(m)->n_vocab;
     int32_t ids[N], other[N];
     SECTION(name);
@@ -320,14 +358,12 @@ static void test_cuts(const flash_model *m, const char *name)
                 CHECK(memcmp(flash_session_tokens(s), ids, (size_t)at * sizeof *ids) == 0);
                 if (round % 3 == 1 && test_rnd() & 512) { /* back, astray, and back again */
                     int back = (int)(test_rnd() >> 8) % (at + 1);
-                    CHECK_EQ(flash_session_truncate(s, back), FLASH_OK);
-                    CHECK_EQ(flash_session_position(s), back);
-                    CHECK(flash_session_logits(s) == NULL);
+                    go_back(s, ids, back);
                     random_ids(m, other, n);
                     CHECK_EQ(flash_session_feed(s, other, (size_t)(n - back)), FLASH_OK);
                     flash_budget some = {(int)(test_rnd() >> 8) % (n - back + 1), 0};
                     flash_session_step(s, &some);
-                    CHECK_EQ(flash_session_truncate(s, back), FLASH_OK);
+                    go_back(s, ids, back);
                     CHECK_EQ(flash_session_pending(s), 0);
                     at = back;
                 }
@@ -339,6 +375,49 @@ static void test_cuts(const flash_model *m, const char *name)
     /* The slices were slices: interruptions happened, and none without a reason. */
     CHECK_EQ(interrupted[0], 0);
     CHECK(interrupted[1] > 1 && interrupted[2] > 1 && interrupted[3] > 1);
+}
+
+/* Every architecture, each kind of layer, over more positions than any window has. */
+static void test_archs(void)
+{
+    static const struct {
+        mk_kind kind;
+        int layers, kv_heads;
+        uint32_t type;
+    } list[] = {
+        {{"deci", "fslf", 0}, 4, 2, MK_F32},   {{"flash", "fswno", 0}, 5, 1, MK_F32},
+        {{"flash", "sow", 70}, 4, 2, MK_F32},  {{"qwen2", "f", 0}, 2, 2, MK_F32},
+        {{"qwen3", "f", 0}, 2, 1, MK_F32},     {{"gemma3", "wwf", 40}, 6, 2, MK_F32},
+        {{"gemma3", "f", 0}, 2, 4, MK_F32},    {{"smollm3", "f", 0}, 5, 2, MK_F32},
+        {{"lfm2", "ccfc", 0}, 4, 2, MK_F32},   {{"llama4", "f", 0}, 2, 2, MK_F32},
+        {{"llama4", "f", 1}, 5, 2, MK_F32},    {{"gemma3", "wf", 64}, 2, 2, MK_Q8_0},
+        {{"lfm2", "cf", 0}, 2, 2, MK_Q8_0},
+    };
+    for (int k = 0; k < (int)(sizeof list / sizeof *list); k++) {
+        mk_options o = {0};
+        size_t bytes;
+        char name[64];
+        o.n_ctx = 512;
+        o.n_layer = list[k].layers;
+        o.n_kv_head = list[k].kv_heads;
+        o.qkv = o.ffn_up = o.ffn_down = o.attn_output = list[k].type;
+        o.seed = (uint64_t)k;
+        mk_file *f = mk_model(&o, &list[k].kind);
+        if (list[k].kind.window == 1) { /* chunks, longer than the text, and layers without RoPE */
+            mk_set_u32(f, "llama4.attention.sliding_window", 512);
+        }
+        uint8_t *file = mk_emit(f, &bytes);
+        flash_model *m = load(file, bytes);
+        snprintf(name, sizeof name, "%s %s", list[k].kind.arch, list[k].kind.attn);
+        SECTION(name);
+        if (m) {
+            against_reference(m, name, NULL, getenv("FLASH_QUICK") ? 100 : LONGEST);
+            test_cuts(m, name, 0);
+        }
+        flash_model_free(m);
+        free(file);
+        mk_free(f);
+    }
 }
 
 /* --- text ------------------------------------------------------------------------------------- */
@@ -414,9 +493,9 @@ static void test_stories(void)
             size_t n;
             flash_tokenize(m, text, text_bytes < 2000 ? text_bytes : 2000, 0, ids, LONG_TEXT, &n);
             CHECK(n >= LONG_TEXT && ids[0] == 1);
-            against_reference(m, "stories260K", ids);
+            against_reference(m, "stories260K", ids, long_text());
             if (!getenv("FLASH_QUICK")) {
-                test_cuts(m, "stories260K");
+                test_cuts(m, "stories260K", 1);
             }
         }
         flash_model_free(m);
@@ -711,9 +790,9 @@ int main(void)
         }
         flash_model *m = load(file, bytes);
         if (m) {
-            against_reference(m, names[i], NULL);
+            against_reference(m, names[i], NULL, long_text());
             if (i == 0 || i == 1 || i == 3) {
-                test_cuts(m, names[i]);
+                test_cuts(m, names[i], 1);
             }
             if (i < 2) {
                 test_stops(m, names[i]);
@@ -725,6 +804,7 @@ int main(void)
         test_golden(names[i]);
     }
     test_variants();
+    test_archs();
     test_stories();
     return test_done();
 }

@@ -171,8 +171,11 @@ static void check_floats(void)
             poison(a, N_MAX + GUARD); poison(b, N_MAX + GUARD);
             numbers(a, n, mode); numbers(b, n, mode);
             poison(y, N_MAX + GUARD); poison(z, N_MAX + GUARD);
-            kernels.silu_mul(a, b, n, y); scalar.silu_mul(a, b, n, z);
-            bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+            for (i = 0; i < 2; i++) {
+                poison(y, N_MAX + GUARD);
+                kernels.glu(i, a, b, n, y); scalar.glu(i, a, b, n, z);
+                bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+            }
             poison(y, N_MAX + GUARD);
             kernels.rmsnorm(a, b, 1e-5f, n, y); scalar.rmsnorm(a, b, 1e-5f, n, z);
             bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);

@@ -80,6 +80,29 @@ check "make: words come back" pipe "printf 'the tree, \303\251\n' >$T/a
 for shape in huge '' d d= d=x d=0 =5 d=64, d=64,x=1 d=64=3 heads=4,kv=3 head=7 layers=9999 vocab=10; do
     check "make --shape '$shape'" error 2 -- make $T/o.gguf --shape "$shape"
 done
+while read -r arch attn absent there; do
+    check "make $arch" silent make $T/o.gguf --shape tiny --arch $arch --attn $attn
+    check "make $arch: its name" pipe "flash info $T/o.gguf | grep -qx 'architecture  $arch'"
+    check "make $arch: no $absent" [ -z "$(tensor_type $T/o.gguf $absent)" ]
+    check "make $arch: $there" [ -n "$(tensor_type $T/o.gguf $there)" ]
+done <<EOF
+deci full,skip blk.1.attn_norm.weight blk.0.attn_output.weight
+flash skip,window:5@700 blk.0.attn_q.weight blk.1.attn_q_norm.weight
+qwen2 full blk.0.attn_q_norm.weight blk.1.attn_q.bias
+qwen3 full blk.0.attn_q.bias blk.1.attn_k_norm.weight
+gemma3 window:9,full blk.0.attn_q.bias blk.1.post_ffw_norm.weight
+smollm3 full blk.0.attn_q.bias blk.1.attn_k.weight
+lfm2 conv,full output_norm.weight blk.0.shortconv.conv.weight
+llama4 full blk.0.attn_q_norm.weight blk.1.ffn_up.weight
+EOF
+for wrong in "llama skip" "deci skip,full" "huge full" "deci window:9" "flash window" "flash window:0" \
+    "flash full," "flash full,skip,full" "flash full:9" "gemma3 window:9,window:8" "qwen3 full@0"; do
+    check "make --arch and --attn $wrong" error 2 -- make $T/o.gguf --shape tiny \
+        --arch ${wrong% *} --attn ${wrong#* }
+done
+for shape in ffn=0 heads=4/3 heads=4/ heads=4//2 d=64/32; do
+    check "make --shape '$shape'" error 2 -- make $T/o.gguf --shape "$shape"
+done
 check "make without shape" error 2 shape make $T/o.gguf
 check "make without OUT" error 2 OUT make --shape tiny
 check "make: two OUT" error 2 OUT make $T/o.gguf $T/p.gguf --shape tiny
@@ -159,7 +182,7 @@ check "a full device" pipe "[ ! -w /dev/full ] || { ln -sf /dev/full $T/p.gguf.p
 
 # --- Ctrl-C: nothing is left, and what was there stays ---
 echo old >$T/o.gguf
-$RUN $B/flash make $T/o.gguf --shape llama-1b >$T/out 2>$T/err &
+$RUN $B/flash make $T/o.gguf --shape llama3.2-1b >$T/out 2>$T/err &
 pid=$!
 sleep 1
 check "a part while it runs" [ -e $T/o.gguf.part ]

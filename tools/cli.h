@@ -9,6 +9,7 @@
    exit status. */
 #define CLI_COMMANDS(X) \
     X(run,        "write text: continue a prompt, or begin one") \
+    X(chat,       "talk with a model") \
     X(info,       "what a GGUF file is, and the memory it needs") \
     X(tokenize,   "text to token ids, and back") \
     X(probs,      "the most probable next tokens at every position, as JSON lines") \
@@ -43,6 +44,15 @@ typedef struct cli_option {
 #define CLI_PRE_OPTION(md) \
     {"--any-pretokenizer", NULL, CLI_FLAG, &(md).any_pretokenizer, 0, 0, \
      "read an unknown pre-tokenizer as \"default\", with a warning"}
+#define CLI_SAMPLER_OPTIONS(by) \
+    {"--temp", "X", CLI_FLOAT, &(by).temperature, 0, 100, "temperature (0: greedy)"}, \
+    {"--top-k", "N", CLI_INT, &(by).top_k, 0, FLASH_VOCAB_MAX, "keep the N best (0: all)"}, \
+    {"--top-p", "X", CLI_FLOAT, &(by).top_p, 0, 1, "keep the best of total mass X (1: all)"}, \
+    {"--min-p", "X", CLI_FLOAT, &(by).min_p, 0, 1, "keep those >= X times the best (0: all)"}, \
+    {"--typical", "X", CLI_FLOAT, &(by).typical_p, 0, 1, "keep the typical of mass X (1: all)"}, \
+    {"--repeat-penalty", "X", CLI_FLOAT, &(by).repeat_penalty, 0.1, 10, \
+     "of the last 64 tokens (1: none)"}, \
+    {"--seed", "N", CLI_SEED, &(by).seed, 0, 18446744073709551615.0, "same seed, same text (1)"}
 #define CLI_RUN_OPTIONS(md, sd) \
     {"-t", "THREADS", CLI_INT, &(sd).threads, 1, 1024, "threads (1)"}, \
     {"--isa", "NAME", CLI_ISA, &(md).isa, 0, 0, "instruction set (the best here):"}, \

@@ -455,7 +455,7 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
     double p = median(prefill, b->repeats, &prefill_spread);
     double d = median(decode, b->repeats, &decode_spread);
     for (int i = 1; i <= b->gen; i++)
-        kv += (double)flash_arch_kv_bytes(a, c->prompt + i, c->kv) / b->gen;
+        kv += (double)flash_arch_kv_bytes(a, c->prompt + i, 0, c->kv) / b->gen;
     double gb = d * (b->bytes + kv) * 1e-9;
     double gop = p * 2e-9 * (b->layers + b->head / c->prompt);
     read_peak *= 1e-9;
@@ -472,7 +472,7 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
                f->load_s, f->first_step_s);
         printf(",\"file_bytes\":%.0f,\"kv_bytes\":%.0f,\"repeats\":%d,\"prefill_spread\":%.4g"
                ",\"decode_spread\":%.4g}\n", (double)b->file_bytes,
-               (double)flash_arch_kv_bytes(a, c->prompt + b->gen, c->kv), b->repeats,
+               (double)flash_arch_kv_bytes(a, c->prompt + b->gen, 0, c->kv), b->repeats,
                prefill_spread, decode_spread);
     } else {
         if (cli_is_terminal(stderr))
@@ -507,7 +507,8 @@ int cmd_bench(int argc, char **argv)
     const char *type_name = NULL;
     char shape_about[256], name[256], size[24];
     int buffer_mib = 0;
-    cli_shape shape;
+    static cli_shape shape; /* large */
+    const char *why;
     flash_model_desc md = {0};
     flash_model *m;
     bench b = {0};
@@ -542,9 +543,9 @@ int cmd_bench(int argc, char **argv)
     list of_isa = read_list("--isa", isas, read_isa), of_kv = read_list("--kv", kvs, read_kv);
     if (shape_name) {
         flash_type type = cli_type("--type", type_name ? type_name : "Q4_0", 1);
-        if (!cli_shape_parse(shape_name, &shape))
-            cli_usage("--shape %s: want one of %s, or as flash make --help says", shape_name,
-                      cli_shape_names);
+        if (!cli_shape_parse(shape_name, NULL, NULL, &shape, &why))
+            cli_usage("--shape %s: %s; want one of %s, or as flash make --help says", shape_name,
+                      why, cli_shape_names);
         snprintf(name, sizeof name, "%s %s", shape_name, flash_type_name(type));
         b.name = name;
         b.path = make_temporary(&shape, type);

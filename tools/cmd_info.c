@@ -120,7 +120,7 @@ static void print_model(const flash_model *m, const flash_model_desc *md, flash_
     printf(", model %s", cli_size(flash_model_memory(md, NULL), size));
     printf(", session of %d tokens %s (keys and values %s)\n", sd->n_ctx,
            cli_size(flash_session_memory(m, sd), size),
-           cli_size(flash_arch_kv_bytes(a, sd->n_ctx, FLASH_TYPE_F32), kv));
+           cli_size(flash_arch_kv_bytes(a, sd->n_ctx, sd->chunk, FLASH_TYPE_F32), kv));
 }
 
 static void print_tensors(const flash_gguf *g)

@@ -43,7 +43,6 @@ int cmd_run(int argc, char **argv)
     size_t bytes = 0, n_ids = 0;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
-    flash_sampler *by = &sd.sampler;
     flash_piece piece;
     flash_status st = FLASH_OK;
     const cli_option options[] = {
@@ -51,14 +50,7 @@ int cmd_run(int argc, char **argv)
         {"-f", "FILE", CLI_TEXT, &file, 0, 0, "prompt from a file, - is standard input"},
         {"-n", "N", CLI_INT, &n_max, 1, CTX, "at most N tokens (until text or context end)"},
         {"-c", "CTX", CLI_INT, &sd.n_ctx, 1, CTX, "context in tokens (as trained, at most 4096)"},
-        {"--temp", "X", CLI_FLOAT, &by->temperature, 0, 100, "temperature (0: greedy)"},
-        {"--top-k", "N", CLI_INT, &by->top_k, 0, FLASH_VOCAB_MAX, "keep the N best (0: all)"},
-        {"--top-p", "X", CLI_FLOAT, &by->top_p, 0, 1, "keep the best of total mass X (1: all)"},
-        {"--min-p", "X", CLI_FLOAT, &by->min_p, 0, 1, "keep those >= X times the best (0: all)"},
-        {"--typical", "X", CLI_FLOAT, &by->typical_p, 0, 1, "keep the typical of mass X (1: all)"},
-        {"--repeat-penalty", "X", CLI_FLOAT, &by->repeat_penalty, 0.1, 10,
-         "of the last 64 tokens (1: none)"},
-        {"--seed", "N", CLI_SEED, &by->seed, 0, 18446744073709551615.0, "same seed, same text (1)"},
+        CLI_SAMPLER_OPTIONS(sd.sampler),
         CLI_RUN_OPTIONS(md, sd),
         {"--special", NULL, CLI_FLAG, &special, 0, 0, "read control tokens in the prompt"},
         {"--no-bos", NULL, CLI_FLAG, &no_bos, 0, 0, "do not begin the prompt with BOS"},
