@@ -69,7 +69,7 @@ async function noise(dir, file, ids, peerFile) {
     const {model} = await open(["", "", path.resolve(file)]);
     const tokens = ids.split(",").map(Number);
     const context = await model.createContext({contextSize: Math.max(64, tokens.length + 8),
-        batchSize: 512, threads: 1, flashAttention: true});
+        batchSize: 512, threads: 1, flashAttention: false});
     const options = {temperature: 1, topK: 0, topP: 1, minP: 0};
     const out = await context.getSequence().controlledEvaluate(
         tokens.map((t) => [t, {generateNext: {probabilities: true, options}}]));
