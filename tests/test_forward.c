@@ -377,6 +377,51 @@ static void test_cuts(const flash_model *m, const char *name, int often)
     CHECK(interrupted[1] > 1 && interrupted[2] > 1 && interrupted[3] > 1);
 }
 
+/* The bits of every instruction set, number of threads and chunk are those of the scalar kernels. */
+static void test_same_bits(const void *file, size_t bytes, const char *name)
+{
+    enum { N = 70 };
+    static const int threads[] = {1, 2, 3, 8}, chunks[] = {1, 7, 64, 512};
+    float *want = NULL;
+    int32_t ids[N];
+    int tried = 0;
+    SECTION(name);
+    for (int isa = FLASH_ISA_SCALAR; isa < FLASH_ISA_COUNT; isa++) {
+        flash_model_desc d = {0};
+        flash_model *m = NULL;
+        d.source.data = file;
+        d.source.bytes = bytes;
+        d.isa = (flash_isa)isa;
+        if (flash_model_load(&m, &d, NULL) == FLASH_E_UNSUPPORTED) {
+            continue;
+        }
+        size_t V = (size_t)flash_model_arch(m)->n_vocab;
+        if (!want) {
+            random_ids(m, ids, N);
+            want = all_logits(m, ids, N, FLASH_TYPE_F16);
+        }
+        for (int k = 0; k < 16; k++) {
+            flash_session_desc sd = {0};
+            sd.n_ctx = N;
+            sd.kv = FLASH_TYPE_F16;
+            sd.threads = threads[k / 4];
+            sd.chunk = chunks[k % 4];
+            flash_session *s = session(m, &sd);
+            CHECK_EQ(flash_session_feed(s, ids, N), FLASH_OK);
+            CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
+            if (!CHECK(!memcmp(flash_session_logits(s), want + (N - 1) * V, V * sizeof *want))) {
+                printf("    %s, %d threads, chunk %d\n", flash_isa_name((flash_isa)isa),
+                       sd.threads, sd.chunk);
+            }
+            flash_session_free(s);
+        }
+        tried++;
+        flash_model_free(m);
+    }
+    CHECK(tried > 0);
+    free(want);
+}
+
 /* Every architecture, each kind of layer, over more positions than any window has. */
 static void test_archs(void)
 {
@@ -800,6 +845,9 @@ int main(void)
             }
         }
         flash_model_free(m);
+        if (i != 1 && i != 2) {
+            test_same_bits(file, bytes, names[i]);
+        }
         free(file);
         test_golden(names[i]);
     }
