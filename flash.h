@@ -2327,6 +2327,7 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
     X(rope,     void, (float *x, const float *cos_sin, int dims, int style)) \
     X(glu,      void, (int gelu, const float *gate, const float *up, size_t n, float *y)) \
     X(widen,    void, (const uint16_t *h, size_t n, float *y)) \
+    X(widen8,   void, (const int8_t *q, const float *d, int each, size_t n, float *y)) \
     X(spin,     double, (int rounds)) \
     X(read,     uint64_t, (const uint8_t *p, size_t n))
 
@@ -2531,6 +2532,13 @@ static double flash__spin_scalar(int rounds)
     return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0*rounds;
 }
 /* Reads n bytes; their sum keeps the compiler honest. */
+/* y[i] = d[i]*q[i], or d[0]*q[i] if not each has its own */
+static void flash__widen8_scalar(const int8_t *q, const float *d, int each, size_t n, float *y)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = d[each ? i : 0]*(float)q[i];
+}
+
 /* y = y*keep + x*add */
 static void flash__blend_scalar(float *y, float keep, const float *x, float add, size_t n)
 {
@@ -3402,6 +3410,18 @@ FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, const floa
     if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, M, N - j, K);
 }
 
+FLASH__T256 static void flash__widen8_avx2(const int8_t *q, const float *d, int each, size_t n,
+                                           float *y)
+{
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(q + i)));
+        __m256 scale = each ? _mm256_loadu_ps(d + i) : _mm256_set1_ps(d[0]);
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(v)));
+    }
+    flash__widen8_scalar(q + i, each ? d + i : d, each, n - i, y + i);
+}
+
 FLASH__T256 static void flash__blend_avx2(float *y, float keep, const float *x, float add, size_t n)
 {
     size_t i;
@@ -3463,6 +3483,7 @@ static void flash__overlay_avx2(flash__kernels *k)
     k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
     k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
     k->widen = flash__widen_avx2;       k->blend = flash__blend_avx2;
+    k->widen8 = flash__widen8_avx2;
 }
 #undef FLASH__T256
 #undef FLASH__I256
@@ -9081,14 +9102,16 @@ static const float *flash__kv_floats(const flash_session *s, const uint8_t *bloc
 {
     const uint16_t *scale = (const uint16_t *)(const void *)(block + 64*(size_t)C);
     const int8_t *q = (const int8_t *)block;
-    int a, b, rows = turned ? C : 64, cols = turned ? 64 : C;
+    float d[64], *y = room;
+    int i, k;
     if (s->desc.kv == FLASH_TYPE_F32) return (const float *)(const void *)block;
     if (s->desc.kv == FLASH_TYPE_F16)
         s->m->k.widen((const uint16_t *)(const void *)block, 64*(size_t)C, room);
-    else for (a = 0; a < rows; a++)
-        for (b = 0; b < cols; b++)
-            room[a*cols + b] = flash__f16_f32(scale[turned ? a/32*64 + b
-                                                    : a*(C/32) + b/32])*(float)q[a*cols + b];
+    else for (i = 0; i < 2*C; i += 64, q += 2048, y += 2048) {
+        s->m->k.widen(scale + i, 64, d);
+        for (k = 0; turned && k < 32; k++) s->m->k.widen8(q + 64*k, d, 1, 64, y + 64*k);
+        for (k = 0; !turned && k < 64; k++) s->m->k.widen8(q + 32*k, d + k, 0, 32, y + 32*k);
+    }
     return room;
 }
 

@@ -144,18 +144,46 @@ static void against_reference(const flash_model *m, const char *name, const int3
     ref_free(r);
 }
 
+static void test_same_bits(const void *file, size_t bytes, const char *name);
+
+/* Keys and values in Q8_0 change probabilities a little, not much, and the same however cut. */
+static void test_q8_cache(const flash_model *m)
+{
+    enum { N = 100 };
+    int32_t ids[N];
+    int V = flash_model_arch(m)->n_vocab;
+    double worst = 0, sum[2];
+    random_ids(m, ids, N);
+    float *full = all_logits(m, ids, N, FLASH_TYPE_F32), *q8 = all_logits(m, ids, N, FLASH_TYPE_Q8_0);
+    for (int t = 0; t < N; t++) {
+        const float *a = full + (size_t)t * (size_t)V, *b = q8 + (size_t)t * (size_t)V;
+        sum[0] = sum[1] = 0;
+        for (int i = 0; i < V; i++) {
+            sum[0] += exp(a[i]);
+            sum[1] += exp(b[i]);
+        }
+        for (int i = 0; i < V; i++) {
+            worst = fmax(worst, fabs(exp(a[i]) / sum[0] - exp(b[i]) / sum[1]));
+        }
+    }
+    CHECK(worst > 0 && worst <= 1e-2);
+    free(full);
+    free(q8);
+}
+
 /* Random models with what the files in tests/data do not have. */
 static void test_variants(void)
 {
     static const char *const kinds[] = {"plain", "linear", "yarn", "yarn, less", "rope_freqs",
                                         "biases", "rope 4 of 8", "no groups", "factor, type none",
-                                        "scale_linear"};
+                                        "scale_linear", "head of 32"};
     for (int k = 0; k < (int)(sizeof kinds / sizeof *kinds); k++) {
         mk_options o = {0};
         uint64_t seed = 1234;
         o.untied = k % 2;
         o.seed = (uint64_t)k;
         o.n_kv_head = k == 7 ? 4 : 1;
+        o.d_head = k == 10 ? 32 : 0;
         mk_file *f = mk_llama(&o);
         SECTION(kinds[k]);
         if (k == 1 || k == 2 || k == 3 || k == 8) {
@@ -193,6 +221,10 @@ static void test_variants(void)
         flash_model *m = load(file, bytes);
         if (m) {
             against_reference(m, kinds[k], NULL, long_text());
+            if (k == 10) { /* the only one that can keep keys and values in Q8_0 */
+                test_q8_cache(m);
+                test_same_bits(file, bytes, kinds[k]);
+            }
         }
         flash_model_free(m);
         free(file);
@@ -385,6 +417,7 @@ static void test_same_bits(const void *file, size_t bytes, const char *name)
     float *want = NULL;
     int32_t ids[N];
     int tried = 0;
+    flash_type kv = FLASH_TYPE_F16;
     SECTION(name);
     for (int isa = FLASH_ISA_SCALAR; isa < FLASH_ISA_COUNT; isa++) {
         flash_model_desc d = {0};
@@ -398,12 +431,13 @@ static void test_same_bits(const void *file, size_t bytes, const char *name)
         size_t V = (size_t)flash_model_arch(m)->n_vocab;
         if (!want) {
             random_ids(m, ids, N);
-            want = all_logits(m, ids, N, FLASH_TYPE_F16);
+            kv = flash_model_arch(m)->d_head % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
+            want = all_logits(m, ids, N, kv);
         }
         for (int k = 0; k < 16; k++) {
             flash_session_desc sd = {0};
             sd.n_ctx = N;
-            sd.kv = FLASH_TYPE_F16;
+            sd.kv = kv;
             sd.threads = threads[k / 4];
             sd.chunk = chunks[k % 4];
             flash_session *s = session(m, &sd);

@@ -210,6 +210,19 @@ static void check_floats(void)
             }
         }
     CHECK(!bad);
+    bad = 0;
+    for (mode = 0; mode < 3; mode++)
+        for (n = 1; n <= 100; n++) for (i = 0; i < 2; i++) {
+            static int8_t q[100];
+            int k;
+            poison(a, N_MAX + GUARD);
+            numbers(a, i ? n : 1, mode);
+            for (k = 0; k < 100; k++) q[k] = (int8_t)(int)(test_rnd() % 255 - 127);
+            poison(y, N_MAX + GUARD);
+            kernels.widen8(q, a, i, n, y); scalar.widen8(q, a, i, n, z);
+            bad += !all_same(y, z, n) || !poisoned(y + n, GUARD);
+        }
+    CHECK(!bad);
     for (i = 0; i < 65536; i++) h[i] = (uint16_t)i;
     bad = 0;
     for (n = 65536 - 37; n <= 65536; n++) {
