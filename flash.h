@@ -8117,6 +8117,9 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
         for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++)
             if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i,
                                         m->layer + i, err)) != 0) return s;
+        if (!m->layer[i].q_norm != !m->layer[i].k_norm)
+            return flash__fail(err, FLASH_E_FORMAT, 0,
+                               "layer %i norms only one of queries and keys", i);
     }
     if (m->arch.tied) m->root.head = m->root.embed;
     for (i = 0; m->root.rope_factors && i < m->arch.rope_dims/2; i++)

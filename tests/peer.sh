@@ -3,8 +3,9 @@
 #   PEER_DIR=folder sh tests/peer.sh [MODEL.gguf...]     (or: make peer)
 # PEER_DIR holds node_modules with node-llama-cpp, and peer.mjs and peer_probs.mjs of the shared
 # data.
-# Without models: stories260K of the shared data, its text and perplexity, tests/data, and a random
-# model of each architecture that llama.cpp opens: not flash, nor llama4 without experts.
+# Without models: stories260K of the shared data, its text and perplexity, tests/data, a random model
+# of each architecture that llama.cpp opens (not flash, nor llama4 without experts), and models that
+# flash prune wrote.
 B=${B:-build}
 shared=${FLASH_SHARED:-../shared}/data
 story=$shared/models/stories260K.gguf
@@ -91,6 +92,17 @@ gemma3-list gemma3 layers=5 full,window:30,window:30
 gemma3-full gemma3 layers=2 full
 smollm3 smollm3 layers=6 full
 lfm2 lfm2 layers=4 conv,conv,full,conv
+EOF
+while read -r arch skip; do
+    model=$out/$arch-pruned.gguf
+    "$B/flash" make "$out/whole.gguf" --type F32 --arch "$arch" \
+        --shape "d=64,layers=6,heads=4,kv=2,head=16,ffn=96,vocab=320,ctx=512" &&
+        "$B/flash" prune "$out/whole.gguf" "$model" --arch deci --skip "$skip" &&
+        compare "$model" "$many" </dev/null
+done <<EOF
+llama 1,4-5
+qwen2 2-3
+smollm3 3,5
 EOF
 if [ ! -f "$story" ] || [ ! -f "$text" ]; then
     echo "skip: stories260K ($story, $text)"

@@ -154,7 +154,8 @@ static void test_q8_cache(const flash_model *m)
     int V = flash_model_arch(m)->n_vocab;
     double worst = 0, sum[2];
     random_ids(m, ids, N);
-    float *full = all_logits(m, ids, N, FLASH_TYPE_F32), *q8 = all_logits(m, ids, N, FLASH_TYPE_Q8_0);
+    float *full = all_logits(m, ids, N, FLASH_TYPE_F32);
+    float *q8 = all_logits(m, ids, N, FLASH_TYPE_Q8_0);
     for (int t = 0; t < N; t++) {
         const float *a = full + (size_t)t * (size_t)V, *b = q8 + (size_t)t * (size_t)V;
         sum[0] = sum[1] = 0;
@@ -409,7 +410,7 @@ static void test_cuts(const flash_model *m, const char *name, int often)
     CHECK(interrupted[1] > 1 && interrupted[2] > 1 && interrupted[3] > 1);
 }
 
-/* The bits of every instruction set, number of threads and chunk are those of the scalar kernels. */
+/* The bits of every instruction set, number of threads and chunk are the scalar kernels' bits. */
 static void test_same_bits(const void *file, size_t bytes, const char *name)
 {
     enum { N = 70 };

@@ -19,7 +19,7 @@
 
 static const char *cli_command = "";
 
-static void cli_die(int status, const char *format, va_list args)
+static void cli_say(int status, const char *format, va_list args)
 {
     fflush(stdout);
     fprintf(stderr, "flash %s: ", cli_command);
@@ -27,14 +27,23 @@ static void cli_die(int status, const char *format, va_list args)
     if (status == 2)
         fprintf(stderr, " (see flash %s --help)", cli_command);
     fputc('\n', stderr);
-    exit(status);
+    if (status)
+        exit(status);
+}
+
+void cli_note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    cli_say(0, format, args);
+    va_end(args);
 }
 
 void cli_fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    cli_die(1, format, args);
+    cli_say(1, format, args);
 }
 
 void cli_fail_file(const char *path, const flash_error *err)
@@ -48,7 +57,7 @@ void cli_usage(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    cli_die(2, format, args);
+    cli_say(2, format, args);
 }
 
 void cli_log(void *user, int level, const char *text)
@@ -265,6 +274,49 @@ flash_session *cli_session(const flash_model *m, const flash_session_desc *desc)
     if (st)
         cli_fail("cannot start a session: %s", flash_status_text(st));
     return s;
+}
+
+/* " 2 4-6": the layers chosen, [n]. */
+static void cli_print_layers(const unsigned char *chosen, int n)
+{
+    for (int l = 0, end; l < n; l = end + 1) {
+        for (end = l; end + 1 < n && chosen[l] && chosen[end + 1]; end++) {}
+        if (chosen[l])
+            printf(end > l ? " %d-%d" : " %d", l, end);
+    }
+}
+
+void cli_print_attention(const flash_arch *a)
+{
+    static const char *const names[] = {"full", "window", "skip", "conv", "linear", "chunk"};
+    unsigned char alike[FLASH_LAYERS_MAX], told[FLASH_LAYERS_MAX] = {0}, still[FLASH_LAYERS_MAX];
+    int n = a->n_layer, any = 0;
+    for (int i = 0; i < n; i++) {
+        const flash_layer *y = &a->layer[i];
+        int sees = y->attention == FLASH_ATTENTION_WINDOW || y->attention == FLASH_ATTENTION_CHUNK;
+        int count = 0;
+        still[i] = y->n_head && y->rope_base == 0;
+        any |= still[i];
+        if (told[i])
+            continue;
+        for (int l = 0; l < n; l++) {
+            alike[l] = a->layer[l].attention == y->attention
+                       && (!sees || a->layer[l].window == y->window);
+            told[l] |= alike[l];
+            count += alike[l];
+        }
+        printf("%s%s", i ? ", " : "", names[y->attention]);
+        if (sees)
+            printf(" %ld:", (long)y->window);
+        if (y->attention == FLASH_ATTENTION_FULL)
+            printf(" x %d", count);
+        else
+            cli_print_layers(alike, n);
+    }
+    if (any) {
+        printf(", no RoPE");
+        cli_print_layers(still, n);
+    }
 }
 
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,

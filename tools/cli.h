@@ -16,6 +16,8 @@
     X(perplexity, "how well a model predicts a text") \
     X(bench,      "speed, next to what the machine could do") \
     X(quantize,   "a model file again, with smaller weights") \
+    X(prune,      "a model file again, with layers that skip attention or see a window") \
+    X(convert,    "a model file again, as another architecture") \
     X(make,       "a model file with random weights of a real shape")
 
 #define CLI_X(name, about) int cmd_##name(int argc, char **argv);
@@ -44,6 +46,9 @@ typedef struct cli_option {
 #define CLI_PRE_OPTION(md) \
     {"--any-pretokenizer", NULL, CLI_FLAG, &(md).any_pretokenizer, 0, 0, \
      "read an unknown pre-tokenizer as \"default\", with a warning"}
+#define CLI_ATTN_OPTION(md) \
+    {"--attn", "PATTERN", CLI_TEXT, &(md).attention, 0, 0, \
+     "another attention for the layers: full,skip,window:256, which repeats"}
 #define CLI_SAMPLER_OPTIONS(by) \
     {"--temp", "X", CLI_FLOAT, &(by).temperature, 0, 100, "temperature (0: greedy)"}, \
     {"--top-k", "N", CLI_INT, &(by).top_k, 0, FLASH_VOCAB_MAX, "keep the N best (0: all)"}, \
@@ -56,6 +61,7 @@ typedef struct cli_option {
 #define CLI_RUN_OPTIONS(md, sd) \
     {"-t", "THREADS", CLI_INT, &(sd).threads, 1, 1024, "threads (1)"}, \
     {"--isa", "NAME", CLI_ISA, &(md).isa, 0, 0, "instruction set (the best here):"}, \
+    CLI_ATTN_OPTION(md), \
     CLI_PRE_OPTION(md)
 
 /* Parses argv[1..] after the table and returns MODEL, the only other argument. --help prints the
@@ -71,6 +77,8 @@ void cli_parse_all(int argc, char **argv, const cli_option *options, const char 
 void cli_fail(const char *format, ...);
 void cli_usage(const char *format, ...);
 void cli_fail_file(const char *path, const flash_error *err);
+/* The same line, and on it goes. */
+void cli_note(const char *format, ...);
 /* The library's warnings, one line each on stderr: a flash_host.log. */
 void cli_log(void *user, int level, const char *text);
 
@@ -89,6 +97,13 @@ void  cli_progress(const char *what, double done, double total);
    cli_finish, and removed if the program ends before, by Ctrl-C, too. One at a time. */
 void cli_create(const char *path, flash_gguf_writer *w);
 void cli_finish(const char *path, flash_gguf_writer *w);
+/* Whether both are there and the same file, or have the same name. */
+int   cli_same_file(const char *a, const char *b);
+/* The name of a tensor, valid until the next call. */
+const char *cli_tensor_name(const flash_tensor *t);
+/* Weights from *from up to `to` were the last use of them: the pages of the file there need not
+   stay in memory. Moves *from. */
+void  cli_forget(const uint8_t **from, const uint8_t *to);
 /* The type for a row of n weights where want is asked for: itself if its blocks fit, else Q8_0 if
    that fits, else F16. */
 flash_type cli_type_for(flash_type want, uint64_t n);
@@ -101,6 +116,8 @@ int cli_file_type(flash_type t);
 /* These fail with the file's name and the reason. */
 flash_model   *cli_load(const flash_model_desc *desc);
 flash_session *cli_session(const flash_model *m, const flash_session_desc *desc);
+/* "full x 3, skip 2 4-6, window 256: 1 3": what the layers do, on stdout. */
+void cli_print_attention(const flash_arch *a);
 /* Token ids of text, [*n], the caller frees them. */
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
                       size_t *n);

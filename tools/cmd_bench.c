@@ -1,6 +1,7 @@
 /* cmd_bench.c - flash bench: how fast a model runs, next to what the machine could do. */
 #define _DEFAULT_SOURCE /* getrusage, mkstemp */
 #include "cli.h"
+#include "rewrite.h"
 #include "shapes.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@ typedef struct fresh { double load_s, first_step_s, peak_bytes; } fresh;
 
 typedef struct bench {
     const char *path, *name;     /* the file, and what the results call it              */
+    const char *attention;       /* instead of the model's; NULL: none                  */
     int         gen, chunk, repeats, json;
     double      layers, head;    /* weights of the matrices of all layers, of the head  */
     double      bytes;           /* of both, read for each token                    [B] */
@@ -290,7 +292,7 @@ static void count_weights(bench *b, const flash_model *m)
     for (size_t i = 0; !flash_gguf_tensor(g, i, &t); i++) {
         int is_head = t.name_bytes == strlen(head) && !memcmp(t.name, head, t.name_bytes);
         int in_layer = t.name_bytes > 4 && !memcmp(t.name, "blk.", 4);
-        if (t.n_dims != 2 || !(is_head || in_layer))
+        if (t.n_dims != 2 || !(is_head || in_layer) || cli_skipped(flash_model_arch(m), &t))
             continue;
         *(is_head ? &b->head : &b->layers) += (double)t.ne[0] * (double)t.ne[1];
         b->bytes += (double)t.bytes;
@@ -345,6 +347,7 @@ static void run_fresh(const bench *b, const config *c, fresh *f)
     int32_t id = 0;
     double unused;
     md.source.path = b->path;
+    md.attention = b->attention;
     md.isa = c->isa;
     double begin = seconds();
     flash_model *m = cli_load(&md);
@@ -525,6 +528,7 @@ int cmd_bench(int argc, char **argv)
         {"-r", "REPEATS", CLI_INT, &b.repeats, 1, REPEATS_MAX, "measured runs (5)"},
         {"--buffer", "MIB", CLI_INT, &buffer_mib, 2, 65536,
          "to measure reading with (512, or 4 times the last cache if more)"},
+        CLI_ATTN_OPTION(md),
         {"--json", NULL, CLI_FLAG, &b.json, 0, 0, "JSON lines"},
         {0}
     };
@@ -538,6 +542,7 @@ int cmd_bench(int argc, char **argv)
     if (type_name && !shape_name)
         cli_usage("--type goes with --shape");
     b.name = b.path;
+    b.attention = md.attention;
     list of_p = read_list("-p", prompts, read_prompt);
     list of_t = read_list("-t", threads, read_threads);
     list of_isa = read_list("--isa", isas, read_isa), of_kv = read_list("--kv", kvs, read_kv);

@@ -114,6 +114,9 @@ static void print_model(const flash_model *m, const flash_model_desc *md, flash_
            ", vocabulary %d, context %d\n", a->n_layer, a->d_model, a->layer[0].n_head, a->d_head,
            a->layer[0].n_kv_head, (long)a->layer[0].d_ffn, alike ? "" : " (first layer)",
            a->n_vocab, a->n_ctx);
+    printf("attention     ");
+    cli_print_attention(a);
+    putchar('\n');
     if (!sd->n_ctx)
         sd->n_ctx = a->n_ctx < 4096 ? a->n_ctx : 4096;
     printf("memory        file %s", cli_size(flash_gguf_size(flash_model_gguf(m)), size));
@@ -153,6 +156,7 @@ int cmd_info(int argc, char **argv)
         {"--tensors", NULL, CLI_FLAG, &tensors, 0, 0, "list type, shape, bytes, offset, name"},
         {"-c", "CTX", CLI_INT, &sd.n_ctx, 1, FLASH_CONTEXT_MAX,
          "count the memory for this context (as trained, at most 4096)"},
+        CLI_ATTN_OPTION(md),
         CLI_PRE_OPTION(md),
         {0}
     };

@@ -1,6 +1,5 @@
 /* cmd_quantize.c - flash quantize: a model file again, its matrices in another type. */
-#define _DEFAULT_SOURCE /* madvise */
-#define _POSIX_C_SOURCE 200809L /* stat, regcomp */
+#define _POSIX_C_SOURCE 200809L /* regcomp */
 #include "cli.h"
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +10,6 @@
 #    define _REGEX_NELTS(n) /* tcc cannot read the array sizes in glibc's regex.h */
 #  endif
 #  include <regex.h>
-#  include <sys/mman.h>
-#  include <sys/stat.h>
-#  include <sys/types.h>
-#  include <unistd.h>
 #endif
 
 typedef struct job {
@@ -28,20 +23,10 @@ typedef struct job {
     uint8_t *bytes;
 } job;
 
-static char *name_of(const flash_tensor *t)
-{
-    static char name[1024];
-    if (t->name_bytes >= sizeof name || memchr(t->name, 0, t->name_bytes))
-        cli_fail("a tensor with a strange name: %.60s", t->name);
-    memcpy(name, t->name, t->name_bytes);
-    name[t->name_bytes] = 0;
-    return name;
-}
-
 static int kept(const job *k, const flash_tensor *t)
 {
 #ifndef NO_REGEX
-    return k->keep && !regexec(k->keep, name_of(t), 0, NULL, 0);
+    return k->keep && !regexec(k->keep, cli_tensor_name(t), 0, NULL, 0);
 #else
     (void)k;
     (void)t;
@@ -92,36 +77,24 @@ static void write_infos(job *k)
         flash_type use = type_of(k, &t);
         int o = use == FLASH_TYPE_Q8_0;
         if (t.type == FLASH_TYPE_NONE)
-            cli_fail("%s is of type %lu, which cannot be read", name_of(&t),
+            cli_fail("%s is of type %lu, which cannot be read", cli_tensor_name(&t),
                      (unsigned long)t.type_id);
         if (t.ne[0] > k->widest)
             k->widest = (size_t)t.ne[0];
         k->total += (double)t.ne[0] * (double)t.ne[1] * (double)t.ne[2] * (double)t.ne[3];
-        flash_gguf_write_tensor(&k->w, name_of(&t), use, t.n_dims, t.ne);
+        flash_gguf_write_tensor(&k->w, cli_tensor_name(&t), use, t.n_dims, t.ne);
         if (t.n_dims < 2 || use == k->want || kept(k, &t))
             continue;
         if (odd[o].tensors++)
             continue;
         odd[o].row = (unsigned long)t.ne[0];
-        snprintf(odd[o].name, sizeof odd[o].name, "%s", name_of(&t));
+        snprintf(odd[o].name, sizeof odd[o].name, "%s", cli_tensor_name(&t));
     }
     for (int o = 0; o < 2; o++)
         if (odd[o].tensors)
             fprintf(stderr, "flash quantize: %lu tensors, first %s (rows of %lu): %s wanted, "
                     "%s used\n", odd[o].tensors, odd[o].name, odd[o].row, flash_type_name(k->want),
                     o ? "Q8_0" : "F16");
-}
-
-/* Weights up to `to` were the last use of them: the pages of IN there need not stay in memory. */
-static void forget(const uint8_t **from, const uint8_t *to)
-{
-#ifdef MADV_DONTNEED
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t a = ((uintptr_t)*from + page - 1) / page * page, b = (uintptr_t)to / page * page;
-    if (b > a)
-        madvise((void *)a, b - a, MADV_DONTNEED);
-#endif
-    *from = to;
 }
 
 static void write_weights(job *k)
@@ -150,21 +123,11 @@ static void write_weights(job *k)
             k->done += (double)n;
             cli_progress("quantize", k->done, k->total);
             if (t.data + (r + 1) * from - used > STRETCH || r + 1 == rows)
-                forget(&used, t.data + (r + 1) * from);
+                cli_forget(&used, t.data + (r + 1) * from);
         }
     }
     free(k->row);
     free(k->bytes);
-}
-
-static int same_file(const char *a, const char *b)
-{
-#ifndef _WIN32
-    struct stat s, t;
-    if (!stat(a, &s) && !stat(b, &t))
-        return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
-#endif
-    return !strcmp(a, b);
 }
 
 int cmd_quantize(int argc, char **argv)
@@ -185,7 +148,7 @@ int cmd_quantize(int argc, char **argv)
         "or F16, and are reported. IN may have any types; from smaller ones nothing is won back.\n"
         "OUT appears when it is complete.\n", arg);
     k.want = cli_type("TYPE", arg[2], 0);
-    if (same_file(arg[0], arg[1]))
+    if (cli_same_file(arg[0], arg[1]))
         cli_usage("OUT is IN, %s", arg[0]);
 #ifdef NO_REGEX
     if (keep)

@@ -1,4 +1,5 @@
 /* out.c - output files that appear whole or not at all, see cli.h. */
+#define _DEFAULT_SOURCE /* madvise */
 #define _POSIX_C_SOURCE 200809L /* fileno, fsync, unlink */
 #include "cli.h"
 #include <errno.h>
@@ -9,9 +10,11 @@
 #  include <io.h>
 #  define unlink _unlink
 #else
+#  include <sys/mman.h>
 #  include <unistd.h>
 #endif
 #include <sys/stat.h>
+#include <sys/types.h>
 
 /* One file at a time; written before the handlers are set, so that they may read it. */
 static char *out_temporary;
@@ -84,6 +87,37 @@ void cli_finish(const char *path, flash_gguf_writer *w)
         cli_fail("cannot write %s: %s", path, strerror(errno));
     out_temporary = NULL;
     free(name);
+}
+
+int cli_same_file(const char *a, const char *b)
+{
+#ifndef _WIN32
+    struct stat s, t;
+    if (!stat(a, &s) && !stat(b, &t))
+        return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+#endif
+    return !strcmp(a, b);
+}
+
+const char *cli_tensor_name(const flash_tensor *t)
+{
+    static char name[1024];
+    if (t->name_bytes >= sizeof name || memchr(t->name, 0, t->name_bytes))
+        cli_fail("a tensor with a strange name: %.60s", t->name);
+    memcpy(name, t->name, t->name_bytes);
+    name[t->name_bytes] = 0;
+    return name;
+}
+
+void cli_forget(const uint8_t **from, const uint8_t *to)
+{
+#ifdef MADV_DONTNEED
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t a = ((uintptr_t)*from + page - 1) / page * page, b = (uintptr_t)to / page * page;
+    if (b > a)
+        madvise((void *)a, b - a, MADV_DONTNEED);
+#endif
+    *from = to;
 }
 
 flash_type cli_type_for(flash_type want, uint64_t n)
