@@ -465,7 +465,9 @@ typedef struct flash_arch {
     flash_layer layer[FLASH_LAYERS_MAX];
 } flash_arch;
 
-/* Weights of the model, embedding and head counted once each (a tied head not at all). */
+/* Weights of the model, embedding and head counted once each (a tied head not at all). What its
+   architecture may do without (biases of llama, norms of queries and keys in flash) does not count.
+   */
 FLASH_API uint64_t flash_arch_params(const flash_arch *a);
 /* Bytes of keys and values of a session as type kv [B]: for n_ctx positions in layers that see all,
    for window + chunk in the others (stored 64 at a time), nothing in layers without attention.
@@ -473,8 +475,8 @@ FLASH_API uint64_t flash_arch_params(const flash_arch *a);
 FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk, flash_type kv);
 /* Gives layers another attention by a list such as "full,skip,window:256": full, window:N, skip,
    or keep, which is the only one for conv and linear layers other than skip; it is repeated until
-   every layer has one. FLASH_E_FORMAT for what cannot be read, FLASH_E_UNSUPPORTED for a layer
-   without what it would need. */
+   every layer has one. On failure nothing changes: FLASH_E_FORMAT for what cannot be read,
+   FLASH_E_UNSUPPORTED for a layer without what it would need. */
 FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern, flash_error *err);
 
 /* ===== >>api-model ======================================================== */
@@ -722,8 +724,9 @@ FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx 
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
 /* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
    flash_session_position]. FLASH_E_RANGE, nothing changed, if a layer no longer has what it needs
-   to go on from there: one with a window may go back by chunk positions at least, one with a
-   convolution only to 0. Logits are gone until the next step. */
+   to go on from there: one with a window may go back by chunk positions at least from the furthest
+   there was since 0 (a chunk under way included), one with a convolution only to 0. Logits are gone
+   until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 /* As created: position 0, random numbers from the seed. */
 FLASH_API void         flash_session_reset(flash_session *s);
@@ -7454,23 +7457,32 @@ static int flash__kv_type_ok(flash_type kv, int C)
     return kv == FLASH_TYPE_F32 || kv == FLASH_TYPE_F16 || (kv == FLASH_TYPE_Q8_0 && C % 32 == 0);
 }
 
+/* Sum of what the rules demand. */
+static uint64_t flash__rules_params(const flash_arch *a, const flash_layer *l, int bit, int parts,
+                                    const flash__tensor_rule *rules, size_t n)
+{
+    uint64_t sum = 0;
+    size_t k;
+    for (k = 0; k < n; k++)
+        if ((rules[k].need & bit) && (rules[k].parts & parts))
+            sum += flash__dim(a, l, rules[k].rows)*flash__dim(a, l, rules[k].cols);
+    return sum;
+}
+
 FLASH_API uint64_t flash_arch_params(const flash_arch *a)
 {
-    uint64_t n, D, Q, KV;
-    int i;
+    uint64_t n;
+    size_t k;
+    int i, bit = FLASH__IS_LLAMA;
     if (!a) return 0;
-    D = (uint64_t)a->d_model;
-    n = D + D*(uint64_t)a->n_vocab*(a->tied ? 1 : 2);
-    for (i = 0; i < a->n_layer; i++) {
-        int parts = flash__parts(a->layer + i);
-        Q = flash__dim(a, a->layer + i, FLASH__DIM_Q);
-        KV = flash__dim(a, a->layer + i, FLASH__DIM_KV);
-        if (parts & FLASH__HAS_MIXER) n += D;
-        if (parts & FLASH__HAS_KV) n += 2*D*Q + 2*D*KV;
-        if (parts & FLASH__HAS_CONV) n += 4*D*D + D*(uint64_t)a->conv_length;
-        if (parts & FLASH__HAS_LINEAR) n += D*D;
-        if (parts & FLASH__HAS_FFN) n += D + 3*D*(uint64_t)a->layer[i].d_ffn;
-    }
+    for (k = 0; k < FLASH__COUNT(flash__archs); k++)
+        if (!strcmp(flash__archs[k].name, a->name)) bit = flash__archs[k].bit;
+    n = a->tied ? 0 : (uint64_t)a->n_vocab*(uint64_t)a->d_model;
+    n += flash__rules_params(a, a->layer, bit, FLASH__HAS_ANY, flash__root_rules,
+                             FLASH__COUNT(flash__root_rules));
+    for (i = 0; i < a->n_layer; i++)
+        n += flash__rules_params(a, a->layer + i, bit, flash__parts(a->layer + i),
+                                 flash__layer_rules, FLASH__COUNT(flash__layer_rules));
     return n;
 }
 
@@ -7526,16 +7538,19 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
 {
     const char *p = pattern;
     flash_status s = FLASH_E_NONE;
+    flash_arch changed;
     int i, entries = 1;
     if (!a || !pattern) return FLASH_E_ARGUMENT;
     while ((p = strchr(p, ',')) != NULL && entries <= a->n_layer) { p++; entries++; }
     if (entries > a->n_layer)
         return flash__fail(err, FLASH_E_FORMAT, 0, "more attentions than %i layers", a->n_layer);
+    changed = *a;
     for (i = 0, p = pattern; i < a->n_layer && !s; i++) {
         size_t n = strcspn(p, ",");
-        s = flash__attention_change(a, i, p, n, err);
+        s = flash__attention_change(&changed, i, p, n, err);
         p = p[n] ? p + n + 1 : pattern;
     }
+    if (!s) *a = changed;
     return s;
 }
 
@@ -7579,6 +7594,7 @@ static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback,
                             int64_t most)
 {
     flash_value v;
+    int64_t x;
     if (!flash__hyper_find(h, name, &v)) {
         if (fallback < least) flash__hyper_absent(h);
         return (int)fallback;
@@ -7588,7 +7604,8 @@ static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback,
                                 "key %s has the wrong type", h->key);
         return (int)fallback;
     }
-    return (int)flash__hyper_range(h, &v, 0, least, most);
+    x = flash__hyper_range(h, &v, 0, least, most);
+    return (int)(h->status ? fallback : x);
 }
 
 /* A finite number above 0. fallback 0: the key must be there. */
@@ -7828,9 +7845,10 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     a->n_ctx = flash__hyper_int(&h, "context_length", 0, 1, INT32_MAX);
     a->norm_eps = flash__hyper_float(&h, "attention.layer_norm_rms_epsilon", 0);
     experts = flash__hyper_int(&h, "expert_count", 0, 0, INT32_MAX);
-    if (*bit & FLASH__IS_LLAMA4 && !flash__hyper_int(&h, "interleave_moe_layer_step", 0, 0,
-                                                     INT32_MAX))
-        { a->qk_norm = experts != 128; experts = 0; }
+    if (*bit & FLASH__IS_LLAMA4) {
+        a->qk_norm = experts != 128;
+        if (!flash__hyper_int(&h, "interleave_moe_layer_step", 0, 0, INT32_MAX)) experts = 0;
+    }
     if (experts > 0 && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "mixtures of experts are not supported");
     heads = flash__arch_heads(&h, a, *bit);
@@ -7840,6 +7858,9 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
         && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                            "values of another size than keys are not supported");
+    if (a->d_head > FLASH_HEAD_MAX && !h.status) /* no key said so */
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "heads of %i; %i are allowed", a->d_head,
+                           (int)FLASH_HEAD_MAX);
     a->rope_dims = flash__hyper_int(&h, "rope.dimension_count", a->d_head, 2, a->d_head);
     if (!h.status && a->rope_dims & 1)
         return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
@@ -9173,7 +9194,7 @@ static void flash__rope_task(void *ctx, int index)
             for (i = 0; i < H*C; i++) q[i] = q[i]*grow;
         }
         for (h = 0; h < K; h++) {
-            size_t from = (size_t)(t*K + h)*(size_t)C,
+            size_t from = ((size_t)t*(size_t)K + (size_t)h)*(size_t)C,
                 at = (size_t)(h*blocks + p/64%blocks)*bytes;
             flash__turn(s, l, w->k_norm, rope, s->kk + from);
             flash__kv_store(s->desc.kv, s->k[j->layer] + at, p%64, s->kk + from, C, 1);
@@ -9268,7 +9289,7 @@ static void flash__attention_task(void *ctx, int index)
     while ((item = flash__pick(j)) >= 0) {
         int kv = item/tiles, tile = item%tiles, one = j->tokens == 1, heads = one ? 1 : group;
         /* rows of s->q and s->h: heads of one token, or one head of many tokens */
-        size_t first = (size_t)(one ? kv*group + 64*tile : 64*tile*H + kv*group)*(size_t)C,
+        size_t first = ((size_t)(kv*group) + (size_t)(64*tile)*(size_t)(one ? 1 : H))*(size_t)C,
             ld = (size_t)(one ? C : H*C), row = (size_t)C*sizeof *s->q;
         flash__queries u;
         u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
