@@ -86,6 +86,9 @@ static void seeds(const char *dir)
     static const uint32_t types[] = {MK_F32, MK_F16, MK_BF16, MK_Q4_0, MK_Q4_1, MK_Q5_0, MK_Q5_1,
                                      MK_Q8_0, MK_Q2_K, MK_Q3_K, MK_Q4_K, MK_Q5_K, MK_Q6_K,
                                      MK_IQ4_NL, MK_IQ4_XS, MK_MXFP4};
+    static const mk_kind kinds[] = {{"deci", "fsl", 0},   {"flash", "wso", 2}, {"qwen2", "f", 0},
+                                    {"qwen3", "f", 0},    {"gemma3", "wf", 2}, {"smollm3", "f", 0},
+                                    {"lfm2", "cfc", 0},   {"llama4", "f", 0}};
     static const char *const texts[] = {
         "Once upon a time, there was a cat. It said: \"I'll don't WE'VE\"\n\n  the end.  ",
         "1234567 12,345.67 3 \xC2\xBD x86-64\t\ttabs\r\n\r\n    four spaces",
@@ -122,6 +125,18 @@ static void seeds(const char *dir)
         mk_set_u32(f, "general.alignment", 64);
         f->align = 64;
         save_file(sub, "bpe", f);
+    }
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        mk_options o = {3, 8, 2, 1, 4, 8, 24, 32, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0};
+        mk_file *f = mk_model(&o, &kinds[i]);
+        if (mk_is(&kinds[i], "gemma3")) {
+            mk_set_f32(f, "gemma3.final_logit_softcapping", 30);
+            mk_set_f32(f, "gemma3.rope.freq_base_swa", 10000);
+        } else if (mk_is(&kinds[i], "llama4")) {
+            mk_set_u32(f, "llama4.attention.sliding_window", 8192);
+            mk_set_u32(f, "llama4.attention.sliding_window_pattern", 2);
+        }
+        save_file(sub, kinds[i].arch, f);
     }
     snprintf(sub, sizeof sub, "%s/tokenizer", dir);
     for (int i = 0; i < 18; i++) { /* as many as fuzz_tokenizer.c has vocabularies */

@@ -756,6 +756,310 @@ static void hyperparameters(void)
     }
 }
 
+/* --- architectures --------------------------------------------------------------------------- */
+
+/* Four layers; every kind of them somewhere. */
+static const mk_kind kinds[] = {{"deci", "fslf", 0}, {"flash", "fswo", 3}, {"qwen3", "f", 0},
+                                {"gemma3", "wwwf", 3}, {"lfm2", "ccff", 0}, {"llama4", "f", 0}};
+enum { DECI, FLASH, QWEN3, GEMMA3, LFM2, LLAMA4, KINDS };
+
+static mk_file *tiny_of(int kind)
+{
+    mk_options o = {4, 16, 4, 2, 8, 24, 40, 64, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 3};
+    return mk_model(&o, &kinds[kind]);
+}
+
+#define CASE_OF(kind, name, want, ...) \
+    do { \
+        mk_file *f = tiny_of(kind); \
+        __VA_ARGS__; \
+        attempt_file(name, f, want); \
+    } while (0)
+
+/* Sets a key to n items of some type, all v but item `at`, which is `odd`; n < 0: to v itself. */
+static void set_items(mk_file *f, const char *key, uint32_t type, int n, uint64_t v, int at,
+                      uint64_t odd)
+{
+    mk_buf *b = n < 0 ? mk_set(f, key, type) : mk_set_array(f, key, type, (uint64_t)n);
+    for (int i = 0; i < (n < 0 ? 1 : n); i++) {
+        if (type == MK_V_STRING) {
+            mk_text(b, "4");
+        } else {
+            mk_int(b, i == at ? odd : v, (int)item_bytes[type]);
+        }
+    }
+}
+
+static uint32_t float_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+
+/* A key with a number for each layer: v is right for all that have one. zeros: what 0 in all is. */
+static void layer_lists(int kind, const char *rest, uint64_t v, int zeros)
+{
+    static const uint32_t wrong[] = {MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_F32, MK_V_STRING,
+                                     MK_V_U64, MK_V_I64, MK_V_F64};
+    static const uint32_t values[] = {0x80000000u, 0xFFFFFFFFu, 0x7FFFFFFF, (1u << 20) + 1};
+    char key[80];
+    size_t n_bad = zeros == FINE ? 2 : COUNT(values); /* FINE: a list of bools */
+    mk_name(&kinds[kind], rest, key);
+    for (int n = 0; n < 6; n++) {
+        if (n != 4) {
+            CASE_OF(kind, NAME("%s: %d items", key, n), MODEL,
+                    set_items(f, key, MK_V_I32, n, v, -1, 0));
+        }
+    }
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        CASE_OF(kind, NAME("%s: items of type %u", key, (unsigned)wrong[i]), MODEL,
+                set_items(f, key, wrong[i], 4, v, -1, 0));
+        CASE_OF(kind, NAME("%s: type %u", key, (unsigned)wrong[i]), MODEL,
+                set_items(f, key, wrong[i], -1, v, -1, 0));
+    }
+    CASE_OF(kind, NAME("%s: i32", key), MODEL, set_items(f, key, MK_V_I32, -1, v, -1, 0));
+    CASE_OF(kind, NAME("%s: bools", key), MAY, set_items(f, key, MK_V_BOOL, 4, 1, 1, 0));
+    CASE_OF(kind, NAME("%s: bools of 255", key), MAY, set_items(f, key, MK_V_BOOL, 4, 255, 1, 0));
+    CASE_OF(kind, NAME("%s: all zero", key), zeros, set_items(f, key, MK_V_I32, 4, 0, -1, 0));
+    CASE_OF(kind, NAME("%s: zero", key), zeros, set_items(f, key, MK_V_U32, -1, 0, -1, 0));
+    for (int at = 0; at < 4; at++) {
+        for (size_t i = 0; i < n_bad; i++) {
+            CASE_OF(kind, NAME("%s: item %d i32 %u", key, at, (unsigned)values[i]), MODEL,
+                    set_items(f, key, MK_V_I32, 4, v, at, values[i]));
+            CASE_OF(kind, NAME("%s: item %d u32 %u", key, at, (unsigned)values[i]), MODEL,
+                    set_items(f, key, MK_V_U32, 4, v, at, values[i]));
+        }
+        CASE_OF(kind, NAME("%s: item %d 0", key, at), MAY,
+                set_items(f, key, MK_V_I32, 4, v, at, 0));
+    }
+    for (size_t i = 0; i < n_bad; i++) {
+        CASE_OF(kind, NAME("%s: %u", key, (unsigned)values[i]), MODEL,
+                set_items(f, key, MK_V_U32, -1, values[i], -1, 0));
+    }
+}
+
+/* A key with one number; NaN, infinities and what is below 0 are refused. */
+static void bad_floats(int kind, const char *rest, int list)
+{
+    static const uint32_t bad[] = {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800000u, 0xBF800000u,
+                                   0x7F800001u, 0x80000001u};
+    char key[80];
+    mk_name(&kinds[kind], rest, key);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        CASE_OF(kind, NAME("%s: 0x%08x", key, (unsigned)bad[i]), MODEL,
+                set_items(f, key, MK_V_F32, -1, bad[i], -1, 0));
+        for (int at = 0; list && at < 4; at++) {
+            CASE_OF(kind, NAME("%s: item %d 0x%08x", key, at, (unsigned)bad[i]), MODEL,
+                    set_items(f, key, MK_V_F32, 4, float_bits(10000), at, bad[i]));
+        }
+    }
+    for (uint32_t t = 0; t <= 12; t++) {
+        if (t != MK_V_F32 && t != MK_V_ARRAY) {
+            CASE_OF(kind, NAME("%s: type %u", key, (unsigned)t), MODEL,
+                    set_items(f, key, t, -1, 1, -1, 0));
+            CASE_OF(kind, NAME("%s: items of type %u", key, (unsigned)t), MODEL,
+                    set_items(f, key, t, 4, 1, -1, 0));
+        }
+    }
+    for (int n = 0; n < 6; n++) {
+        CASE_OF(kind, NAME("%s: %d items", key, n), list && n == 4 ? FINE : MODEL,
+                set_items(f, key, MK_V_F32, n, float_bits(10000), -1, 0));
+    }
+}
+
+/* One u32: v[0] to v[n_good - 1] load; the rest, and other types, do not. */
+static void bad_number(int kind, const char *rest, const uint32_t *v, int n, int n_good)
+{
+    static const uint32_t wrong[] = {MK_V_U8, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING, MK_V_U64};
+    char key[80];
+    mk_name(&kinds[kind], rest, key);
+    for (int i = 0; i < n; i++) {
+        CASE_OF(kind, NAME("%s = %u", key, (unsigned)v[i]), i < n_good ? FINE : MODEL,
+                mk_set_u32(f, key, v[i]));
+    }
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        CASE_OF(kind, NAME("%s: type %u", key, (unsigned)wrong[i]), MODEL,
+                set_items(f, key, wrong[i], -1, v[0], -1, 0));
+    }
+}
+
+static void layer_keys(void)
+{
+    static const uint32_t windows[] = {1, 2, 1u << 20, 0, (1u << 20) + 1, 0x7FFFFFFF, 1u << 31,
+                                       0xFFFFFFFFu};
+    static const uint32_t gemma_windows[] = {0, 1, 1u << 20, (1u << 20) + 1, 0x7FFFFFFF, 1u << 31,
+                                             0xFFFFFFFFu};
+    static const uint32_t periods[] = {0, 1, 2, 0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
+    static const uint32_t caches[] = {3, 0, 1, 2, 4, 64, 65, 0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
+    static const uint32_t caps[] = {0, 0x80000000u, 1, 0x00800000u, 0x41F00000u, 0x7F000000u,
+                                    0x7FC00000u, 0x7F800000u, 0xFF800000u, 0xBF800000u};
+    static const int patterns[][4] = {{0, 2, 1, 1}, {1, 2, 0, 0}, {2, 2, 1, 1}, {0, 0, 1, 1},
+                                      {0, 1, 1, 1}, {0, 2, 1, 2}, {0, 0, 0, 0}, {2, 2, 2, 2},
+                                      {0, 2, 3, 1}, {0, 2, -1, 1}, {0, 2, 0x7FFFFFFF, 1}};
+    const char *key = "flash.attention.pattern";
+    for (int k = 0; k < KINDS; k++) {
+        layer_lists(k, "attention.head_count", 4, MODEL);
+        layer_lists(k, "attention.head_count_kv", 2, MODEL);
+        layer_lists(k, "feed_forward_length", 24, MODEL);
+        bad_floats(k, "rope.freq_base", k == FLASH);
+    }
+    for (int i = 0; i < 3; i++) {
+        static const uint32_t low[] = {0x3F000000u, 0x3F7FFFFFu, 1};
+        for (int k = 0; k < KINDS; k++) {
+            CASE_OF(k, NAME("freq_base below 1, %d", i), MODEL, char key2[80];
+                    set_items(f, mk_name(&kinds[k], "rope.freq_base", key2), MK_V_F32, -1, low[i],
+                              -1, 0));
+        }
+        CASE_OF(GEMMA3, NAME("freq_base_swa below 1, %d", i), MODEL,
+                set_items(f, "gemma3.rope.freq_base_swa", MK_V_F32, -1, low[i], -1, 0));
+    }
+    CASE_OF(FLASH, "no RoPE at all", FINE, mk_set_f32(f, "flash.rope.freq_base", 0));
+    CASE_OF(QWEN3, "qwen3 without RoPE", MODEL, mk_set_f32(f, "qwen3.rope.freq_base", 0));
+
+    layer_lists(FLASH, "attention.pattern", 0, MODEL);
+    for (size_t i = 0; i < COUNT(patterns); i++) {
+        CASE_OF(FLASH, NAME("pattern %d", (int)i), i < 2 ? FINE : MODEL,
+                mk_buf *b = mk_set_array(f, key, MK_V_I32, 4);
+                for (int j = 0; j < 4; j++) { mk_u32(b, (uint32_t)patterns[i][j]); });
+    }
+    CASE_OF(FLASH, "no pattern", FINE, mk_remove(f, key));
+    layer_lists(FLASH, "attention.sliding_window", 3, MODEL);
+    bad_number(FLASH, "attention.sliding_window", windows, COUNT(windows), 3);
+    CASE_OF(FLASH, "no window", MODEL, mk_remove(f, "flash.attention.sliding_window"));
+    for (int at = 0; at < 4; at++) { /* layers 2 and 3 have windows */
+        CASE_OF(FLASH, NAME("window %d is 0", at), at < 2 ? FINE : MODEL,
+                set_items(f, "flash.attention.sliding_window", MK_V_U32, 4, 1, at, 0));
+    }
+
+    layer_lists(GEMMA3, "attention.sliding_window_pattern", 1, FINE);
+    bad_number(GEMMA3, "attention.sliding_window_pattern", periods, COUNT(periods), 4);
+    bad_number(GEMMA3, "attention.sliding_window", gemma_windows, COUNT(gemma_windows), 3);
+    bad_floats(GEMMA3, "rope.freq_base_swa", 0);
+    bad_floats(GEMMA3, "final_logit_softcapping", 0);
+    for (size_t i = 0; i < COUNT(caps); i++) {
+        CASE_OF(GEMMA3, NAME("soft-cap 0x%08x", (unsigned)caps[i]), i < 6 ? FINE : MODEL,
+                set_items(f, "gemma3.final_logit_softcapping", MK_V_F32, -1, caps[i], -1, 0));
+    }
+
+    bad_number(LFM2, "shortconv.l_cache", caches, COUNT(caches), 1);
+    bad_number(LFM2, "attention.sliding_window", gemma_windows, COUNT(gemma_windows), 3);
+    CASE_OF(LFM2, "no l_cache", MODEL, mk_remove(f, "lfm2.shortconv.l_cache"));
+    for (uint32_t i = 2; i <= 64; i += 62) {
+        CASE_OF(LFM2, NAME("l_cache %u, rightly", (unsigned)i), FINE,
+                mk_set_u32(f, "lfm2.shortconv.l_cache", i);
+                reshape(mk_find_tensor(f, "blk.0.shortconv.conv.weight"), i, 16);
+                reshape(mk_find_tensor(f, "blk.1.shortconv.conv.weight"), i, 16));
+    }
+
+    for (size_t i = 0; i < COUNT(periods); i++) {
+        CASE_OF(LLAMA4, NAME("chunks, pattern %u", (unsigned)periods[i]), i < 4 ? FINE : MODEL,
+                mk_remove(f, "llama4.attention.sliding_window");
+                mk_set_u32(f, "llama4.attention.sliding_window_pattern", periods[i]));
+        CASE_OF(LLAMA4, NAME("window %u", (unsigned)periods[i]), i < 4 ? FINE : MAY,
+                mk_set_u32(f, "llama4.attention.sliding_window", periods[i]));
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        static const uint32_t experts[] = {1, 128, 0x7FFFFFFF};
+        CASE_OF(LLAMA4, NAME("%u experts nowhere", (unsigned)experts[i]), FINE,
+                mk_set_u32(f, "llama4.expert_count", experts[i]));
+        CASE_OF(LLAMA4, NAME("%u experts", (unsigned)experts[i]), MODEL,
+                mk_set_u32(f, "llama4.expert_count", experts[i]);
+                mk_set_u32(f, "llama4.interleave_moe_layer_step", 1));
+    }
+    CASE_OF(LLAMA4, "no experts everywhere", MAY,
+            mk_set_u32(f, "llama4.interleave_moe_layer_step", 1));
+    for (int k = 0; k < KINDS; k++) {
+        CASE_OF(k, NAME("%s, experts", kinds[k].arch), k == LLAMA4 ? FINE : MODEL, char key2[80];
+                mk_set_u32(f, mk_name(&kinds[k], "expert_count", key2), 8));
+    }
+}
+
+/* Heads larger than there can be, where no key says how large they are. */
+static void large_heads(void)
+{
+    for (int d = 512; d <= 2048; d += d == 512 ? 2 : 1022) {
+        for (int skip = 0; skip < 2; skip++) {
+            mk_options o = {1, d, 1, 1, d, 8, 40, 64, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 3};
+            mk_kind kind = {skip ? "flash" : "llama", skip ? "s" : "f", 0};
+            mk_file *f = mk_model(&o, &kind);
+            char key[80];
+            mk_remove(f, mk_name(&kind, "attention.key_length", key));
+            mk_remove(f, mk_name(&kind, "attention.value_length", key));
+            mk_remove(f, mk_name(&kind, "rope.dimension_count", key));
+            attempt_file(NAME("%s: one head of %d", kind.arch, d), f, d == 512 ? FINE : MODEL);
+        }
+    }
+}
+
+static void layer_tensors(void)
+{
+    static const struct {
+        int kind;
+        const char *name;
+        uint64_t ne0, ne1;
+    } extra[] = {
+        {DECI, "blk.1.attn_norm.weight", 16, 0},   {DECI, "blk.1.attn_q.weight", 16, 32},
+        {DECI, "blk.1.attn_output.weight", 32, 16}, {DECI, "blk.2.attn_q.weight", 16, 32},
+        {DECI, "blk.2.attn_k.weight", 16, 16},     {DECI, "blk.0.attn_q_norm.weight", 8, 0},
+        {FLASH, "blk.1.attn_norm.weight", 16, 0},  {FLASH, "blk.1.attn_v.weight", 16, 16},
+        {FLASH, "blk.1.attn_q_norm.weight", 8, 0}, {FLASH, "blk.1.attn_q.bias", 32, 0},
+        {QWEN3, "blk.0.attn_q.bias", 32, 0},       {QWEN3, "rope_freqs.weight", 4, 0},
+        {QWEN3, "blk.0.post_attention_norm.weight", 16, 0}, {GEMMA3, "blk.0.attn_k.bias", 16, 0},
+        {GEMMA3, "blk.0.shortconv.conv.weight", 3, 16},
+        {LFM2, "blk.2.shortconv.conv.weight", 3, 16},
+        {LFM2, "blk.0.attn_q.weight", 16, 32},     {LFM2, "blk.0.attn_q_norm.weight", 8, 0},
+        {LFM2, "output_norm.weight", 16, 0},       {LLAMA4, "blk.0.attn_q_norm.weight", 8, 0},
+        {LLAMA4, "blk.0.attn_q.bias", 32, 0},      {LLAMA4, "blk.0.ffn_gate_inp.weight", 16, 4},
+        {LLAMA4, "token_embd_norm.weight", 16, 0},
+    };
+    for (int k = 0; k < KINDS; k++) {
+        mk_file *good = tiny_of(k);
+        for (size_t i = 0; i < good->tensors; i++) {
+            char w[100], title[128];
+            uint64_t ne0 = good->tensor[i].ne[0], ne1 = good->tensor[i].ne[1];
+            snprintf(w, sizeof w, "%s", good->tensor[i].name);
+            snprintf(title, sizeof title, "%s, %s", kinds[k].arch, w);
+            CASE_OF(k, NAME("%s: not there", title), MODEL, mk_remove_tensor(f, w));
+            CASE_OF(k, NAME("%s: longer", title), MODEL,
+                    reshape(mk_find_tensor(f, w), ne0 + 8, ne1));
+            CASE_OF(k, NAME("%s: shorter", title), MODEL,
+                    reshape(mk_find_tensor(f, w), ne0 > 8 ? ne0 - 8 : ne0 - 1, ne1));
+            CASE_OF(k, NAME("%s: one item", title), MODEL, reshape(mk_find_tensor(f, w), 1, 0));
+            CASE_OF(k, NAME("%s: another row", title), MODEL,
+                    reshape(mk_find_tensor(f, w), ne0, ne1 + 1 + !ne1));
+            if (ne1 && ne0 != ne1) {
+                CASE_OF(k, NAME("%s: turned", title), MODEL,
+                        reshape(mk_find_tensor(f, w), ne1, ne0));
+                CASE_OF(k, NAME("%s: flat", title), MODEL,
+                        reshape(mk_find_tensor(f, w), ne0 * ne1, 0));
+            }
+            CASE_OF(k, NAME("%s: three dimensions", title), MODEL,
+                    mk_tensor *t = mk_find_tensor(f, w); t->ne[1] += !t->ne[1];
+                    t->n_dims = 3; t->n_ne = 3; t->ne[2] = 2; mk_fill(&t->data, 0, t->data.n));
+            CASE_OF(k, NAME("%s: as F16", title),
+                    ne1 && !strstr(w, "shortconv.conv") ? FINE : MODEL,
+                    mk_tensor *t = mk_find_tensor(f, w); t->type = MK_F16; reshape(t, ne0, ne1));
+            for (int v = 0; v < 4; v++) {
+                static const uint32_t bits[] = {0xFFFFFFFFu, 0x7F800000u, 0xFF7FFFFFu, 0};
+                CASE_OF(k, NAME("%s: all 0x%08x", title, (unsigned)bits[v]), FINE,
+                        mk_tensor *t = mk_find_tensor(f, w); size_t n = t->data.n; t->data.n = 0;
+                        while (t->data.n < n) { mk_u32(&t->data, bits[v]); });
+            }
+        }
+        mk_free(good);
+    }
+    for (size_t i = 0; i < COUNT(extra); i++) {
+        CASE_OF(extra[i].kind, NAME("%s, %s too many", kinds[extra[i].kind].arch, extra[i].name),
+                MODEL, uint64_t seed = 1; mk_remove_tensor(f, extra[i].name);
+                mk_add_tensor(f, extra[i].name, MK_F32, extra[i].ne0, extra[i].ne1, 1, 0.1, &seed));
+    }
+    /* both norms or none */
+    CASE_OF(FLASH, "without the norms of one layer", FINE,
+            mk_remove_tensor(f, "blk.0.attn_q_norm.weight");
+            mk_remove_tensor(f, "blk.0.attn_k_norm.weight"));
+}
+
 /* --- vocabularies ---------------------------------------------------------------------------- */
 
 /* Replaces token i of the 300 by n bytes of text. */
@@ -917,17 +1221,18 @@ static void lengths(void)
 static void damage(void)
 {
     int rounds = getenv("FLASH_QUICK") ? 2000 : 20000;
-    mk_file *f[2];
-    uint8_t *good[2], *p;
-    size_t n[2];
-    f[0] = tiny();
-    f[1] = tiny_bpe();
-    for (int i = 0; i < 2; i++) {
+    enum { FILES = 2 + KINDS };
+    mk_file *f[FILES];
+    uint8_t *good[FILES], *p;
+    size_t n[FILES], longest = 0;
+    for (int i = 0; i < FILES; i++) {
+        f[i] = i == 0 ? tiny() : i == 1 ? tiny_bpe() : tiny_of(i - 2);
         good[i] = mk_emit(f[i], &n[i]);
+        longest = n[i] > longest ? n[i] : longest;
     }
-    p = (uint8_t *)mk_alloc(NULL, n[0] > n[1] ? n[0] : n[1]);
+    p = (uint8_t *)mk_alloc(NULL, longest);
     for (int i = 0; i < rounds; i++) {
-        int k = i & 1, many = 1 + (int)(test_rnd() % 3 ? 0 : test_rnd() % 16);
+        int k = i % FILES, many = 1 + (int)(test_rnd() % 3 ? 0 : test_rnd() % 16);
         memcpy(p, good[k], n[k]);
         for (int j = 0; j < many; j++) {
             size_t at = test_rnd() % (test_rnd() % 8 ? f[k]->data_at : n[k]);
@@ -939,7 +1244,7 @@ static void damage(void)
         }
         attempt(NAME("damage %d", i), p, n[k], MAY);
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < FILES; i++) {
         free(good[i]);
         mk_free(f[i]);
     }
@@ -1067,6 +1372,12 @@ int main(void)
     tensors();
     scales();
     hyperparameters();
+    for (int k = 0; k < KINDS; k++) {
+        CASE_OF(k, kinds[k].arch, FINE, (void)f);
+    }
+    layer_keys();
+    layer_tensors();
+    large_heads();
     vocabularies();
     lengths();
     damage();

@@ -106,6 +106,8 @@ static int fails(int op, const flash_model_desc *d, mk_heap *heap, flash_model *
     return 0;
 }
 
+static const char *model = "llama";
+
 static void failures(int source)
 {
     static const char *const names[] = {"data", "path", "read"};
@@ -115,7 +117,7 @@ static void failures(int source)
     char section[80];
     for (int op = 0; op < OPS; op++) {
         long k = 0;
-        snprintf(section, sizeof section, "%s from %s", op_names[op], names[source]);
+        snprintf(section, sizeof section, "%s of %s from %s", op_names[op], model, names[source]);
         SECTION(section);
         if (op == SESSION) {
             CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK);
@@ -182,7 +184,7 @@ static void promises(int source)
     for (int i = 0; i < 7; i++) {
         flash_session_desc sd = {0};
         size_t before = heap.bytes;
-        sd.n_ctx = i == 0 ? 0 : i == 1 ? 1 : 33;
+        sd.n_ctx = i == 0 ? 0 : i == 1 ? 1 : i == 2 ? 200 : 33;
         sd.chunk = i == 2 ? 7 : 0;
         sd.threads = i == 3 ? 3 : 0;
         sd.kv = i == 4 ? FLASH_TYPE_F16 : FLASH_TYPE_F32;
@@ -210,7 +212,8 @@ static void promises(int source)
     CHECK(heap.live == 0 && heap.errors == 0 && session_heap.errors == 0);
 }
 
-static void steps(void)
+/* convs: one may not go back but to 0 */
+static void steps(int convs)
 {
     mk_heap heap;
     flash_model_desc d = describe(0, &heap);
@@ -233,6 +236,7 @@ static void steps(void)
     sd.chunk = 8;
     sd.sampler.stop = stops;
     sd.sampler.n_stop = 2;
+    sd.sampler.ignore_end = 1;
     CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK);
     before = heap.count;
     sd.sampler.bias = bias;
@@ -246,7 +250,6 @@ static void steps(void)
     sd.sampler.typical_p = 0.95f;
     sd.sampler.top_p = 0.95f;
     sd.sampler.min_p = 0.01f;
-    sd.sampler.ignore_end = 1;
     budget.tokens = 3;
     for (int round = 0; round < 2; round++) {
         flash_status status;
@@ -259,7 +262,7 @@ static void steps(void)
             CHECK(flash_session_sample(s) >= 0);
             CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
         }
-        CHECK_EQ(flash_session_truncate(s, 10), FLASH_OK);
+        CHECK_EQ(flash_session_truncate(s, 10), convs ? FLASH_E_RANGE : FLASH_OK);
         CHECK_EQ(flash_session_feed_text(s, "the cat and the hat", 0), FLASH_OK);
         CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
         flash_session_reset(s);
@@ -273,6 +276,7 @@ static void steps(void)
 
 int main(void)
 {
+    static const mk_kind kinds[] = {{"flash", "fwso", 5}, {"lfm2", "cfc", 0}};
     int from_file;
     memset(word, 'a', sizeof word - 1);
     file = test_read(path, &file_bytes);
@@ -290,7 +294,19 @@ int main(void)
             promises(source);
         }
     }
-    steps();
+    steps(0);
     free(file);
+    for (int k = 0; k < 2; k++) {
+        mk_options o = {0};
+        o.n_layer = 4;
+        mk_file *f = mk_model(&o, &kinds[k]);
+        file = mk_emit(f, &file_bytes);
+        model = kinds[k].arch;
+        failures(0);
+        promises(0);
+        steps(k);
+        mk_free(f);
+        free(file);
+    }
     return test_done();
 }

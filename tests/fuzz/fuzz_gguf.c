@@ -28,7 +28,7 @@ static void use(const flash_model *m)
     impossible(flash_tokenize(m, text, sizeof text - 1, FLASH_TEXT_SPECIAL, ids, 64, &n));
     impossible(flash_detokenize(m, ids, n < 64 ? n : 0, 0, back, sizeof back, &n));
     d.n_ctx = 8;
-    d.chunk = 4;
+    d.chunk = 2;
     d.sampler.temperature = 1;
     d.sampler.top_p = 0.9f;
     if (flash_session_memory(m, &d) > (size_t)64 << 20 || flash_session_create(&s, m, &d)) {
@@ -38,6 +38,11 @@ static void use(const flash_model *m)
     impossible(flash_session_feed(s, ids, 3));
     impossible(flash_session_step(s, NULL));
     impossible(flash_session_next(s, NULL, &piece));
+    if (flash_session_truncate(s, 1) == FLASH_E_RANGE) {
+        flash_session_reset(s);
+    }
+    impossible(flash_session_feed(s, ids, 2));
+    impossible(flash_session_step(s, NULL));
     flash_session_free(s);
 }
 
@@ -50,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flash_error err;
     flash_value v;
     flash_tensor t;
-    unsigned sum = 0;
+    unsigned sum = 0, how = size ? data[size - 1] % 4u : 0;
 
     if (!p) {
         return 0;
@@ -74,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flash_gguf_free(g);
     for (d.vocab_only = 0; d.vocab_only < 2; d.vocab_only++) {
         d.any_pretokenizer = !d.vocab_only;
+        d.attention = how == 1 ? "keep,skip" : how == 2 ? "window:2,keep" : NULL;
         impossible(flash_model_load(&m, &d, &err));
         if (m && !d.vocab_only) {
             use(m);
