@@ -2534,7 +2534,6 @@ static double flash__spin_scalar(int rounds)
     for (i = 0; i < rounds; i++) { a = a*b + 1; b = b*c + 1; c = c*d + 1; d = d*a + 1; }
     return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0*rounds;
 }
-/* Reads n bytes; their sum keeps the compiler honest. */
 /* y[i] = d[i]*q[i], or d[0]*q[i] if not each has its own */
 static void flash__widen8_scalar(const int8_t *q, const float *d, int each, size_t n, float *y)
 {
@@ -2549,6 +2548,7 @@ static void flash__blend_scalar(float *y, float keep, const float *x, float add,
     for (i = 0; i < n; i++) y[i] = y[i]*keep + x[i]*add;
 }
 
+/* Reads n bytes; their sum keeps the compiler honest. */
 static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
 {
     uint64_t sum = 0, v;
@@ -9278,7 +9278,7 @@ static void flash__attention_task(void *ctx, int index)
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + j->layer;
     int C = a->d_head, H = l->n_head, group = H/l->n_kv_head, tiles = j->items/l->n_kv_head, item,
-        g, r, i, b, blocks = s->blocks[j->layer];
+        g, r, i, b, end, blocks = s->blocks[j->layer];
     size_t bytes = flash__kv_block(s->desc.kv, C);
     float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
     flash__room room;
@@ -9300,13 +9300,15 @@ static void flash__attention_task(void *ctx, int index)
             room.total[64*g + r] = 0;
             memcpy(room.q + (64*g + r)*C, s->q + first + (size_t)(g*C) + (size_t)r*ld, row);
         }
-        for (b = flash__sees(l, u.first)/64; b <= (u.first + (u.n - 1)*u.step)/64; b++) {
-            size_t at = (size_t)(kv*blocks + b%blocks)*bytes, next = at;
+        end = (u.first + (u.n - 1)*u.step)/64;
+        for (b = flash__sees(l, u.first)/64; b <= end; b++) {
+            size_t at = (size_t)(kv*blocks + b%blocks)*bytes, line;
+            size_t after = (size_t)(kv*blocks + (b + 1)%blocks)*bytes;
             const float *keys = flash__kv_floats(s, s->k[j->layer] + at, C, 1, room.keys);
             const float *values = flash__kv_floats(s, s->v[j->layer] + at, C, 0, room.values);
-            for (; one && next < at + bytes; next += 64) {
-                FLASH__PREFETCH(s->k[j->layer] + bytes + next);
-                FLASH__PREFETCH(s->v[j->layer] + bytes + next);
+            for (line = 0; one && b < end && line < bytes; line += 64) {
+                FLASH__PREFETCH(s->k[j->layer] + after + line);
+                FLASH__PREFETCH(s->v[j->layer] + after + line);
             }
             for (g = 0; g < heads; g++) {
                 u.q = room.q + 64*g*C;
@@ -9739,6 +9741,8 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
             convs = 2*(size_t)(arch->conv_length - 1);
     }
     widest = FLASH__MAX(D, Q);
+    /* the products below fit, on 32-bit machines too */
+    if (FLASH__MAX(3*widest, FLASH__MAX(F, desc->all_logits ? V : 0)) > SIZE_MAX/4/T) return 0;
     plan.ids = (int32_t *)flash__take(a, (size_t)plan.n_ctx, 4);
     plan.k = (uint8_t **)flash__take(a, L, sizeof *plan.k);
     plan.v = (uint8_t **)flash__take(a, L, sizeof *plan.v);
