@@ -450,7 +450,7 @@ typedef struct flash_arch {
     int    rope_dims;         /* of each head, even, <= d_head                           */
     int    rope_style;        /* flash_rope_style                                        */
     int    rope_scaling;      /* flash_rope_scaling                                      */
-    /* factor 1: none */
+    /* base: of the first layer that has one; factor 1: none */
     float  rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
     float  rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
     int    rope_n_ctx;        /* context before scaling                                  */
@@ -7666,6 +7666,8 @@ static void flash__hyper_bases(flash__hyper *h, flash_arch *a)
                                     h->key);
         a->layer[i].rope_base = x;
     }
+    for (i = a->n_layer; i-- > 0;)
+        if (a->layer[i].rope_base > 0) a->rope_base = a->layer[i].rope_base;
 }
 
 /* Name of the architecture; "general.architecture" must be a short text. */
