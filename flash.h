@@ -896,7 +896,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #  define FLASH__OPAQUE(v)
 #endif
 #if defined(__clang__)
-#  define FLASH__UNROLL _Pragma("unroll")
+#  define FLASH__UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__) && __GNUC__ >= 8
 #  define FLASH__UNROLL _Pragma("GCC unroll 16")
 #else
