@@ -2472,31 +2472,6 @@ static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, co
         }
 }
 
-/* Panels of sums carried on: y holds what the items before gave. */
-typedef void (*flash__panel_fn)(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
-                                int tokens, size_t n, float *y, size_t ldy, int carry);
-typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
-                               uint8_t *panel);
-
-enum { FLASH__SEGMENT = 256 };
-
-/* The kernel `rows` by way of panels, for types without one of their own. */
-static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
-                               const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
-                               flash__panel_fn panel)
-{
-    uint8_t room[FLASH__SEGMENT/32*16*48 + 64], *p = room + ((64 - ((uintptr_t)room & 63)) & 63);
-    size_t i, items;
-    int r;
-    for (r = 0; r < rows; r += R)
-        for (i = 0; i < n; i += items) {
-            int some = FLASH__MIN(R, rows - r);
-            items = FLASH__MIN(n - i, (size_t)FLASH__SEGMENT);
-            pack(t, w + (size_t)r*row_bytes + flash_row_bytes(t, i), row_bytes, some, items, p);
-            panel(t, p, some, x + i/32, 1, items, y + r, 0, i > 0);
-        }
-}
-
 /* c = a b. a: [M,K] rows lda apart, b: [K,N], c: [M,N]. Each item of c is summed over k in
    order. */
 static void flash__sgemm_scalar(const float *a, size_t lda, const float *b, size_t ldb, float *c,
@@ -2612,6 +2587,31 @@ static void flash__glu_scalar(int gelu, const float *gate, const float *up, size
 #ifdef FLASH__SSE41
 #define FLASH__T128 FLASH__TARGET("sse4.1")
 #define FLASH__I128 FLASH__T128 static FLASH__INLINE
+
+/* Panels of sums carried on: y holds what the items before gave. */
+typedef void (*flash__panel_fn)(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
+                                int tokens, size_t n, float *y, size_t ldy, int carry);
+typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                               uint8_t *panel);
+
+enum { FLASH__SEGMENT = 256 };
+
+/* The kernel `rows` by way of panels, for types without one of their own. */
+static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                               const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
+                               flash__panel_fn panel)
+{
+    uint8_t room[FLASH__SEGMENT/32*16*48 + 64], *p = room + ((64 - ((uintptr_t)room & 63)) & 63);
+    size_t i, items;
+    int r;
+    for (r = 0; r < rows; r += R)
+        for (i = 0; i < n; i += items) {
+            int some = FLASH__MIN(R, rows - r);
+            items = FLASH__MIN(n - i, (size_t)FLASH__SEGMENT);
+            pack(t, w + (size_t)r*row_bytes + flash_row_bytes(t, i), row_bytes, some, items, p);
+            panel(t, p, some, x + i/32, 1, items, y + r, 0, i > 0);
+        }
+}
 
 /* How the int8 items of a type become unsigned: offset, and groups of four that 16 bits can hold;
    0: signed. */

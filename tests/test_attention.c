@@ -506,7 +506,7 @@ static void test_truncate(void)
     static const int chunks[] = {1, 5, 64, 300};
     int rounds = getenv("FLASH_QUICK") ? 20 : 120;
     char name[100];
-    for (size_t i = 0; i < COUNT(list) * COUNT(chunks); i++) {
+    for (size_t i = 0; i < COUNT(list) * COUNT(chunks); i += getenv("FLASH_QUICK") ? 5 : 1) {
         const mk_kind *kind = &kinds[list[i / COUNT(chunks)].kind];
         const char *pattern = list[i / COUNT(chunks)].pattern;
         int chunk = chunks[i % COUNT(chunks)];
@@ -515,7 +515,7 @@ static void test_truncate(void)
         SECTION(name);
         wander(kind, pattern, chunk, rounds);
     }
-    CHECK(refused > 5 && went > 5 && cancelled > 5);
+    CHECK(getenv("FLASH_QUICK") || (refused > 5 && went > 5 && cancelled > 5));
 }
 
 /* Back by a chunk at every place, once. */
@@ -535,7 +535,7 @@ static void test_chunk_back(void)
         d.n_ctx = N;
         d.chunk = chunk;
         flash_session *s = session(m, &d);
-        for (int at = chunk; at <= N; at += 9) {
+        for (int at = chunk; at <= N; at += getenv("FLASH_QUICK") ? 150 : 9) {
             flash_session_reset(s);
             CHECK_EQ(flash_session_feed(s, ids, (size_t)at), FLASH_OK);
             CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
