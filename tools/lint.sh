@@ -99,7 +99,7 @@ for cc in gcc clang; do
     done
     for f in examples/*.c tools/*.c tests/*.c tests/fuzz/*.c; do
         [ -f "$f" ] || continue
-        check "warnings in $f, $cc" "$(runs $cc99 -Wall -Wextra -Wpedantic -Werror -DFUZZ_MAIN -c $f -o $O-x.o)"
+        check "warnings in $f, $cc" "$(runs $cc99 -Wall -Wextra -Wpedantic -Werror -DFUZZ_MAIN -fsyntax-only $f)"
     done
 
     for o in $O-impl.o $O-impl-O2.o $O-impl-pic.o; do
