@@ -81,8 +81,10 @@ check "licences at the end of flash.h" "$(tail -60 flash.h | grep -qi 'public do
 
 # --- the implementation as code -----------------------------------------------------------------
 
-for cc in gcc clang; do
-    have $cc || continue
+c_compiler()
+{
+    cc=$1
+    have $cc || return
     cc99="$cc -std=c99 -I."
     O=$B/$cc
     check "strict warnings, $cc" "$(runs $cc99 $WARN_C -c $C/impl.c -o $O-impl.o)"
@@ -146,7 +148,7 @@ for cc in gcc clang; do
         ours && $1 == "#define" { sub(/\(.*/, "", $2); defined[$2] = 1 }
         $1 == "#undef" { delete defined[$2] }
         END { for (name in defined) if (name !~ /^FLASH_/) print name }')"
-done
+}
 
 # Names that print or leave, in the code itself: comments are gone, macros are not expanded.
 sed -n '/^\/\* ===== >>config/,$p' flash.h >$B/implementation.h
@@ -158,9 +160,27 @@ if have gcc; then
         '\<(v?f?printf|f?puts|f?putc|putchar|perror|_?exit|_Exit|abort|setlocale|strtok|stdout|stderr)\>|\<errno\>' $B/code.h)"
 fi
 
-for cxx in g++ clang++; do
-    have $cxx || continue
-    check "C++11, $cxx" "$(runs $cxx -std=c++11 $WARN $C/impl.cpp $C/use.cpp -lm -o $B/cxx; runs $B/cxx)"
+cxx_compiler()
+{
+    have $1 && check "C++11, $1" \
+        "$(runs $1 -std=c++11 $WARN $C/impl.cpp $C/use.cpp -lm -o $B/$1; runs $B/$1)"
+}
+
+# Two at a time: what each finds goes to a file, and so do its counts.
+apart()
+{
+    (passed=0 failed=0 skipped=0; "$@"; echo "$passed $failed $skipped" >$B/$2.counts) >$B/$2.out &
+}
+apart c_compiler gcc
+apart c_compiler clang
+wait
+apart cxx_compiler g++
+apart cxx_compiler clang++
+wait
+for compiler in gcc clang g++ clang++; do
+    cat $B/$compiler.out
+    read -r p f s <$B/$compiler.counts
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
 
 [ $skipped = 0 ] || skips=", $skipped skipped"
