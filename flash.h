@@ -69,6 +69,7 @@ int main(int argc, char **argv)
        >>k-sse41       x86-64 since 2008
        >>k-avx2        x86-64 since 2013
        >>k-avx512      x86-64 with VNNI
+       >>k-amx         x86-64 with int8 tiles
        >>k-neon        AArch64: NEON, dotprod, i8mm
        >>k-wasm        WebAssembly simd128
        >>k-select      choosing kernels for an instruction set
@@ -489,7 +490,9 @@ typedef struct flash_session flash_session; /* opaque, one thread at a time */
     X(SCALAR,       "scalar")       /* defines the results          */ \
     X(SSE41,        "sse41") \
     X(AVX2,         "avx2")         /* with F16C                    */ \
+    X(AVXVNNI,      "avxvnni")      /* AVX2 and VEX-encoded VNNI    */ \
     X(AVX512,       "avx512")       /* F, BW, VL, DQ, VNNI          */ \
+    X(AMX,          "amx")          /* and int8 tiles (Linux)       */ \
     X(NEON,         "neon") \
     X(NEON_DOTPROD, "neon-dotprod") \
     X(NEON_I8MM,    "neon-i8mm") \
@@ -738,7 +741,8 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 
 /* ===== >>api-low ========================================================== */
 
-/* Best set usable here: compiled in, in the processor, and enabled by the operating system. */
+/* Best set usable here: compiled in, in the processor, and enabled by the operating system (Linux
+   is asked to let the process use AMX tiles where there are any). */
 FLASH_API flash_isa   flash_isa_best(void);
 /* "scalar", ...; "unknown". Static. */
 FLASH_API const char *flash_isa_name(flash_isa isa);
@@ -909,6 +913,16 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #    define FLASH__AVX2
 #    define FLASH__AVX512
 #    include <immintrin.h>
+#    if defined(__clang__) ? __clang_major__ >= 13 : defined(__GNUC__) && __GNUC__ >= 11
+#      define FLASH__AVXVNNI
+#      define FLASH__DPBUSD(sum, u, q) \
+           __asm__ ("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(u), "x"(q))
+#      if defined(__linux__) && !defined(__ILP32__)
+#        define FLASH__AMX
+#      endif
+#    else
+#      define FLASH__DPBUSD(sum, u, q) ((void)(q))
+#    endif
 #  elif (defined(__aarch64__) && !defined(__AARCH64EB__)) || defined(_M_ARM64)
 #    define FLASH__NEON
 #    include <arm_neon.h>
@@ -1472,36 +1486,69 @@ static uint64_t flash__xcr0(void)
 }
 #endif
 
-static flash_isa flash__x86_best(void)
+/* 1 if this process may use tiles: Linux wants to be asked (arch_prctl ARCH_REQ_XCOMP_PERM for
+   XFEATURE_XTILEDATA; Documentation/arch/x86/xstate.rst), as often as one likes. */
+static int flash__amx_granted(void)
 {
+#ifdef FLASH__AMX
+    long r = 158;
+    __asm__ volatile ("syscall" : "+a"(r) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return r == 0;
+#else
+    return 0;
+#endif
+}
+
+/* A bit, 1 << flash_isa, for each set usable here. */
+static unsigned flash__isa_sets(void)
+{
+    unsigned sets = 1u << FLASH_ISA_SCALAR;
     int r[4], most;
-    uint32_t ecx1, ebx7, ecx7;
+    uint32_t ecx1, ebx7, ecx7, edx7;
     uint64_t saved;
     flash__cpuid(0, 0, r);
     most = r[0];
     flash__cpuid(1, 0, r);
     ecx1 = (uint32_t)r[2];
-    if (!(ecx1 >> 19 & 1)) return FLASH_ISA_SCALAR;                             /* SSE4.1 */
+    if (!(ecx1 >> 19 & 1)) return sets; /* SSE4.1 */
+    sets |= 1u << FLASH_ISA_SSE41;
     /* OSXSAVE, FMA, F16C */
-    if (most < 7 || !(ecx1 >> 27 & 1) || !(ecx1 >> 12 & 1) || !(ecx1 >> 29 & 1))
-        return FLASH_ISA_SSE41;
+    if (most < 7 || !(ecx1 >> 27 & 1) || !(ecx1 >> 12 & 1) || !(ecx1 >> 29 & 1)) return sets;
     saved = flash__xcr0();
     flash__cpuid(7, 0, r);
+    most = r[0];
     ebx7 = (uint32_t)r[1];
     ecx7 = (uint32_t)r[2];
-    /* YMM saved, AVX2 */
-    if ((saved & 0x06) != 0x06 || !(ebx7 >> 5 & 1)) return FLASH_ISA_SSE41;
+    edx7 = (uint32_t)r[3];
+    if ((saved & 0x06) != 0x06 || !(ebx7 >> 5 & 1)) return sets; /* YMM saved, AVX2 */
+    sets |= 1u << FLASH_ISA_AVX2;
+#ifdef FLASH__AVXVNNI
+    if (most >= 1) flash__cpuid(7, 1, r);
+    if (most >= 1 && r[0] >> 4 & 1) sets |= 1u << FLASH_ISA_AVXVNNI;
+#endif
+    /* ZMM saved, F DQ BW VL, VNNI */
     if ((saved & 0xe6) != 0xe6 || !(ebx7 >> 16 & 1) || !(ebx7 >> 17 & 1) || !(ebx7 >> 30 & 1)
-        || !(ebx7 >> 31 & 1)
-        /* ZMM saved, F DQ BW VL, VNNI */
-        || !(ecx7 >> 11 & 1)) return FLASH_ISA_AVX2;
-    return FLASH_ISA_AVX512;
+        || !(ebx7 >> 31 & 1) || !(ecx7 >> 11 & 1)) return sets;
+    sets |= 1u << FLASH_ISA_AVX512;
+    /* tiles saved, AMX-TILE, AMX-INT8 */
+    if ((saved >> 17 & 3) == 3 && edx7 >> 24 & 1 && edx7 >> 25 & 1 && flash__amx_granted())
+        sets |= 1u << FLASH_ISA_AMX;
+    return sets;
+}
+#elif !defined(FLASH__NEON)
+static unsigned flash__isa_sets(void)
+{
+#ifdef FLASH__WASM
+    return 1u << FLASH_ISA_SCALAR | 1u << FLASH_ISA_WASM;
+#else
+    return 1u << FLASH_ISA_SCALAR;
+#endif
 }
 #endif
 
 #ifdef FLASH__NEON
-/* The best of the NEON sets here; i8mm counts only where dotprod is too. */
-static flash_isa flash__neon_best(void)
+/* i8mm counts only where dotprod is too. */
+static unsigned flash__isa_sets(void)
 {
     int dot = 0, i8 = 0;
 #ifndef FLASH__NEON_DOT
@@ -1524,30 +1571,22 @@ static flash_isa flash__neon_best(void)
     i8 = 1;
 #  endif
 #endif
-    return !dot ? FLASH_ISA_NEON : i8 ? FLASH_ISA_NEON_I8MM : FLASH_ISA_NEON_DOTPROD;
+    return 1u << FLASH_ISA_SCALAR | 1u << FLASH_ISA_NEON
+        | (unsigned)dot << FLASH_ISA_NEON_DOTPROD | (unsigned)(dot && i8) << FLASH_ISA_NEON_I8MM;
 }
 #endif
 
 FLASH_API flash_isa flash_isa_best(void)
 {
-#if defined(FLASH__X86)
-    return flash__x86_best();
-#elif defined(FLASH__NEON)
-    return flash__neon_best();
-#elif defined(FLASH__WASM)
-    return FLASH_ISA_WASM;
-#else
-    return FLASH_ISA_SCALAR;
-#endif
+    unsigned sets = flash__isa_sets();
+    int isa = FLASH_ISA_COUNT - 1;
+    while (!(sets >> isa & 1)) isa--;
+    return (flash_isa)isa;
 }
 
-/* The sets of one family are each contained in the next. */
 static int flash__isa_usable(flash_isa isa)
 {
-    flash_isa best = flash_isa_best();
-    flash_isa first = best == FLASH_ISA_WASM ? best : best >= FLASH_ISA_NEON ? FLASH_ISA_NEON
-                    : FLASH_ISA_SSE41;
-    return isa == FLASH_ISA_SCALAR || (isa >= first && isa <= best);
+    return isa > FLASH_ISA_AUTO && isa < FLASH_ISA_COUNT && flash__isa_sets() >> isa & 1;
 }
 
 FLASH_API const char *flash_isa_name(flash_isa isa)
@@ -1570,7 +1609,7 @@ FLASH_API flash_isa flash_isa_parse(const char *name)
 FLASH_API const char *flash_build_info(void)
 {
 #if defined(FLASH__X86)
-#  define FLASH__SETS "scalar sse41 avx2 avx512"
+#  define FLASH__SETS "scalar sse41 avx2 avxvnni avx512 amx"
 #elif defined(FLASH__NEON)
 #  define FLASH__SETS "scalar neon neon-dotprod neon-i8mm"
 #elif defined(FLASH__WASM)
@@ -2338,7 +2377,8 @@ enum { FLASH__PANEL_ROWS_MAX = 32 };
 
 typedef struct flash__kernels {
     flash_isa isa;
-    int panel_rows; /* <= FLASH__PANEL_ROWS_MAX */
+    int panel_rows;   /* <= FLASH__PANEL_ROWS_MAX */
+    int panel_tokens; /* a few that stay in the first-level cache while the panels pass */
 #define FLASH__X(op, ret, args) ret (*op) args;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
@@ -2816,7 +2856,8 @@ static void flash__overlay_sse41(flash__kernels *k)
 FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                                   const flash__q8 *x, size_t blocks, float *y,
                                   size_t ldy, int carry, const int NT, const int parts,
-                                  const int minima, const int groups, const int shift)
+                                  const int minima, const int groups, const int shift,
+                                  const int vnni)
 {
     const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
     const __m256i ones = _mm256_set1_epi16(1);
@@ -2847,11 +2888,13 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                         int32_t four;
                         memcpy(&four, x[(size_t)t*blocks].q + 4*(k + g + h*4), 4);
                         q = _mm256_set1_epi32(four);
-                        p = _mm256_maddubs_epi16(u, groups ? q : _mm256_sign_epi8(q, v));
+                        if (!groups) q = _mm256_sign_epi8(q, v);
+                        if (vnni) { FLASH__DPBUSD(sum[t], u, q); continue; }
+                        p = _mm256_maddubs_epi16(u, q);
                         part[t] = g ? _mm256_add_epi16(part[t], p) : p;
                     }
                 }
-                FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = _mm256_add_epi32(sum[t],
+                if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = _mm256_add_epi32(sum[t],
                         _mm256_madd_epi16(part[t], ones));
             }
             FLASH__UNROLL for (t = 0; t < NT; t++) {
@@ -2876,15 +2919,15 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
 #define FLASH__PANEL_AVX2(parts, minima, groups, shift) do { \
     for (; tokens >= 4; tokens -= 4, x += 4*blocks, y += 4*ldy) \
         flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, carry, 4, parts, minima, groups, \
-                         shift); \
+                         shift, vnni); \
     for (; tokens >= 1; tokens--, x += blocks, y += ldy) \
         flash__tile_avx2(panel, stride, rows, x, blocks, y, ldy, carry, 1, parts, minima, groups, \
-                         shift); \
+                         shift, vnni); \
     } while (0)
 
-FLASH__T256 static void flash__panel_on_avx2(flash_type t, const uint8_t *panel, int rows,
-                                             const flash__q8 *x, int tokens, size_t n,
-                                             float *y, size_t ldy, int carry)
+FLASH__I256 void flash__panels_avx2(flash_type t, const uint8_t *panel, int rows,
+                                    const flash__q8 *x, int tokens, size_t n,
+                                    float *y, size_t ldy, int carry, const int vnni)
 {
     size_t stride = flash__panel_stride(t, 8), blocks = n/32;
     switch (t) {
@@ -2899,10 +2942,26 @@ FLASH__T256 static void flash__panel_on_avx2(flash_type t, const uint8_t *panel,
     }
 }
 
+FLASH__T256 static void flash__panel_on_avx2(flash_type t, const uint8_t *panel, int rows,
+                                             const flash__q8 *x, int tokens, size_t n,
+                                             float *y, size_t ldy, int carry)
+{
+    flash__panels_avx2(t, panel, rows, x, tokens, n, y, ldy, carry, 0);
+}
+
 static void flash__panel_avx2(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                               int tokens, size_t n, float *y, size_t ldy)
 {
     flash__panel_on_avx2(t, panel, rows, x, tokens, n, y, ldy, 0);
+}
+
+/* The same panels with VEX-encoded VNNI, as in Intel Alder Lake (2021): sums of four products of
+   bytes in 32 bits at once, so any weights will do. */
+FLASH__T256 static void flash__panel_avxvnni(flash_type t, const uint8_t *panel, int rows,
+                                             const flash__q8 *x, int tokens, size_t n, float *y,
+                                             size_t ldy)
+{
+    flash__panels_avx2(t, panel, rows, x, tokens, n, y, ldy, 0, 1);
 }
 
 FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
@@ -3451,6 +3510,18 @@ FLASH__T256 static double flash__spin_avx2(int rounds)
     return _mm256_extract_epi32(a[0], 0) == 12345 ? 0 : 8.0*64*rounds;
 }
 
+FLASH__T256 static double flash__spin_avxvnni(int rounds)
+{
+    __m256i a[8], x = _mm256_set1_epi8((char)(rounds & 15)), w = _mm256_set1_epi8(3);
+    int i, r;
+    FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm256_set1_epi32(i);
+    for (r = 0; r < rounds; r++) {
+        FLASH__UNROLL for (i = 0; i < 8; i++) FLASH__DPBUSD(a[i], x, w);
+    }
+    for (i = 1; i < 8; i++) a[0] = _mm256_add_epi32(a[0], a[i]);
+    return _mm_cvtsi128_si32(_mm256_castsi256_si128(a[0])) == 12345 ? 0 : 8.0*64*rounds;
+}
+
 FLASH__T256 static uint64_t flash__read_avx2(const uint8_t *p, size_t n)
 {
     __m256i a = _mm256_setzero_si256(), b = a;
@@ -3487,6 +3558,10 @@ static void flash__overlay_avx2(flash__kernels *k)
     k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
     k->widen = flash__widen_avx2;       k->blend = flash__blend_avx2;
     k->widen8 = flash__widen8_avx2;
+    if (k->isa == FLASH_ISA_AVXVNNI) {
+        k->panel = flash__panel_avxvnni;
+        k->spin = flash__spin_avxvnni;
+    }
 }
 #undef FLASH__T256
 #undef FLASH__I256
@@ -4137,6 +4212,135 @@ static void flash__overlay_avx512(flash__kernels *k)
     k->rmsnorm = flash__rmsnorm_avx512;   k->sgemm = flash__sgemm_avx512;
     k->spin = flash__spin_avx512;         k->read = flash__read_avx512;
 }
+#endif
+
+/* ===== >>k-amx ============================================================ */
+
+/* AMX: Intel Sapphire Rapids (2023) and later. One tile instruction adds the products of 16 tokens,
+   16 rows and the 32 (or 16) items of a block: a panel's block is laid out as that wants it. The
+   float step between two blocks, the same as in >>k-avx512, is what takes the time. Tiles multiply
+   signed bytes, so panels carry weights as they are. They are configured and released in each call:
+   nothing of them stays in the caller's thread. */
+
+#ifdef FLASH__AMX
+#define FLASH__TAMX \
+    FLASH__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+
+FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                                        size_t n, uint8_t *panel)
+{
+    size_t b, i, stride = flash__panel_stride(t, 16);
+    flash__pack_avx512(t, w, row_bytes, rows, n, panel);
+    for (b = 0; b < n/32; b++, panel += stride)
+        for (i = 0; i < 512; i += 64)
+            _mm512_storeu_si512(panel + i, _mm512_xor_si512(_mm512_loadu_si512(panel + i),
+                                                            _mm512_set1_epi8(-128)));
+}
+
+/* Tiles: 0 sums [tokens,16] of int32; 1 and 2 activations [tokens,32] and weights [8,16,4]; 3 and 4
+   the same of half a block. */
+FLASH__TAMX static void flash__tiles_amx(int tokens)
+{
+    uint8_t config[64] = { 1 }, *rows = config + 48; /* palette 1; bytes of a row are 16 bits */
+    config[16] = 64; config[18] = 32; config[20] = 64; config[22] = 16; config[24] = 64;
+    rows[0] = rows[1] = rows[3] = (uint8_t)tokens;
+    rows[2] = 8;
+    rows[4] = 4;
+    _tile_loadconfig(config);
+}
+
+/* 16 rows by up to 16 tokens. */
+FLASH__TAMX static FLASH__INLINE void flash__tile_amx(const uint8_t *panel, size_t stride, int rows,
+                                                      const flash__q8 *x, int tokens,
+                                                      size_t blocks, float *y, size_t ldy,
+                                                      const int parts, const int minima)
+{
+    __m512 acc[16];
+    __m512i sum[16];
+    __mmask16 keep = (__mmask16)((1u << rows) - 1);
+    const flash__q8 *at[16];
+    size_t b, row = blocks*sizeof *x;
+    int t, h;
+    FLASH__UNROLL for (t = 0; t < 16; t++) {
+        at[t] = x + (size_t)FLASH__MIN(t, tokens - 1)*blocks;
+        acc[t] = _mm512_setzero_ps();
+        sum[t] = _mm512_setzero_si512(); /* beyond the tokens it stays so */
+    }
+    for (b = 0; b < blocks; b++, panel += stride) {
+        const float *scale = (const float *)(const void *)(panel + 512);
+        FLASH__UNROLL for (h = 0; h < parts; h++) {
+            __m512 d = _mm512_loadu_ps(scale + 16*h);
+            _tile_zero(0);
+            if (parts == 1) {
+                _tile_loadd(1, x[b].q, row);
+                _tile_loadd(2, panel, 64);
+                _tile_dpbssd(0, 1, 2);
+            } else {
+                _tile_loadd(3, x[b].q + 16*h, row);
+                _tile_loadd(4, panel + 256*h, 64);
+                _tile_dpbssd(0, 3, 4);
+            }
+            _tile_stored(0, sum, 64);
+            FLASH__UNROLL for (t = 0; t < 16; t++) {
+                __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(at[t][b].d));
+                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t]), s));
+            }
+            if (minima) {
+                __m512 m = _mm512_loadu_ps(scale + 16*(parts + h));
+                FLASH__UNROLL for (t = 0; t < 16; t++) {
+                    float ds = at[t][b].ds[parts == 2 ? h : 2];
+                    acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(m, _mm512_set1_ps(ds)));
+                }
+            }
+        }
+    }
+    FLASH__UNROLL for (t = 0; t < 16; t++)
+        if (t < tokens) _mm512_mask_storeu_ps(y + (size_t)t*ldy, keep, acc[t]);
+}
+
+FLASH__TAMX static void flash__panel_amx(flash_type t, const uint8_t *panel, int rows,
+                                         const flash__q8 *x, int tokens, size_t n, float *y,
+                                         size_t ldy)
+{
+    size_t stride = flash__panel_stride(t, 16), blocks = n/32;
+    int halves = flash__type_halves(t), minima = flash__type_minima(t), set = 0, T;
+    for (; tokens > 0; tokens -= T, x += (size_t)T*blocks, y += (size_t)T*ldy) {
+        T = FLASH__MIN(tokens, 16);
+        if (T != set) flash__tiles_amx(set = T);
+        if (!minima && !halves) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 0);
+        else if (!minima) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 0);
+        else if (!halves) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 1);
+        else flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 1);
+    }
+    _tile_release();
+}
+
+FLASH__TAMX static double flash__spin_amx(int rounds)
+{
+    uint8_t config[64] = { 1 };
+    int32_t out[256];
+    int i, r;
+    for (i = 0; i < 6; i++) { config[16 + 2*i] = 64; config[48 + i] = 16; }
+    _tile_loadconfig(config);
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); _tile_zero(4); _tile_zero(5);
+    for (r = 0; r < rounds; r++) {
+        _tile_dpbssd(0, 4, 5); _tile_dpbssd(1, 4, 5); _tile_dpbssd(2, 4, 5); _tile_dpbssd(3, 4, 5);
+    }
+    _tile_stored(0, out, 64);
+    _tile_release();
+    return out[0] == 12345 ? 0 : 4.0*2*16*16*64*rounds;
+}
+
+static void flash__overlay_amx(flash__kernels *k)
+{
+    k->panel_tokens = 16;
+    k->pack = flash__pack_amx;
+    k->panel = flash__panel_amx;
+    k->spin = flash__spin_amx;
+}
+#undef FLASH__TAMX
+#endif
+#ifdef FLASH__AVX512
 #undef FLASH__T512
 #undef FLASH__I512
 #if defined(__GNUC__) && !defined(__clang__)
@@ -5551,6 +5755,7 @@ static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
     memset(k, 0, sizeof *k);
     k->isa = want == FLASH_ISA_AUTO ? flash_isa_best() : want;
     k->panel_rows = 4;
+    k->panel_tokens = 8;
 #define FLASH__X(op, ret, args) k->op = flash__##op##_scalar;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
@@ -5564,6 +5769,9 @@ static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
 #endif
 #ifdef FLASH__AVX512
     if (k->isa >= FLASH_ISA_AVX512) flash__overlay_avx512(k);
+#endif
+#ifdef FLASH__AMX
+    if (k->isa == FLASH_ISA_AMX) flash__overlay_amx(k);
 #endif
 #ifdef FLASH__NEON
     flash__overlay_neon(k, k->isa);
@@ -8887,9 +9095,10 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
    own position hold later keys or none at all; their scores are computed and never looked at.
    Values are multiplied by weights of 0 up to the last query of a tile: harmless unless a model
    yields Inf or NaN. A layer with a window keeps its blocks in a ring; a layer without attention
-   keeps nothing and does nothing. */
+   keeps nothing and does nothing. Eight blocks make a span: blocks are joined to spans and spans to
+   the whole, so that workers can share the spans of a single token and the bits stay the same. */
 
-enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64 };
+enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64, FLASH__SPAN = 8 };
 
 struct flash_session {
     const flash_model *m;
@@ -8913,6 +9122,7 @@ struct flash_session {
     float   *q, *kk, *vv;      /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
     float   *gate, *up;        /* [T,F]                                                      */
     float   *rope;             /* [T,rope_dims] cos and sin                                  */
+    float   *span;             /* [spans,H,C+2] what spans gave: sums, maximum, total        */
     flash__q8 *q8;             /* [T,max(D,H*C,F)/32]                                        */
     float   *logits;           /* [V], or [T,V] with all_logits                              */
     struct flash__candidate *candidate; /* [V]                                               */
@@ -8972,7 +9182,8 @@ static void flash__matmul_rows(const flash__job *j, int which, int from, int row
     const uint8_t *data = w->data + (size_t)from*w->row_bytes;
     size_t cols = (size_t)w->cols, ldy = (size_t)w->rows, bytes;
     float *y = j->y[which] + from;
-    int quantised = flash_type_block(w->type) > 1, R = k->panel_rows, t, r, i;
+    int quantised = flash_type_block(w->type) > 1, R = k->panel_rows, some = k->panel_tokens,
+        t, r, i;
     if (!quantised || j->tokens < 4) {
         for (t = 0; t < j->tokens; t++) {
             const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(cols/32))
@@ -8985,12 +9196,11 @@ static void flash__matmul_rows(const flash__job *j, int which, int from, int row
             k->pack(w->type, data + (size_t)r*w->row_bytes, w->row_bytes, FLASH__MIN(R, rows - r),
                     cols,
                     panels + (size_t)(r/R)*bytes);
-        /* eight tokens stay in the first-level cache while the panels pass */
-        for (t = 0; t < j->tokens; t += 8)
+        for (t = 0; t < j->tokens; t += some)
             for (r = 0; r < rows; r += R)
                 k->panel(w->type, panels + (size_t)(r/R)*bytes, FLASH__MIN(R, rows - r),
                          j->s->q8 + (size_t)t*(cols/32),
-                         FLASH__MIN(8, j->tokens - t), cols, y + (size_t)t*ldy + r, ldy);
+                         FLASH__MIN(some, j->tokens - t), cols, y + (size_t)t*ldy + r, ldy);
     }
     for (t = 0; j->bias[which] && t < j->tokens; t++)
         for (i = 0; i < rows; i++) y[(size_t)t*ldy + (size_t)i] += j->bias[which][from + i];
@@ -9226,11 +9436,30 @@ typedef struct flash__queries {
 typedef struct flash__room {
     float *keys, *values, *score, *sum;
     float *q, *out, *best, *total; /* [group,64,C] twice, [group,64] twice */
+    float *whole_best, *whole_total; /* [group,64] of all spans */
 } flash__room;
 
 static size_t flash__room_floats(int C, int group)
 {
-    return (size_t)(64*(3*C + 64 + 2*group*(C + 1)));
+    return (size_t)(64*(3*C + 64 + 2*group*(C + 2)));
+}
+
+/* Joins what later positions gave (maximum, sum of weights, weighted values) to what earlier ones
+   did. */
+static void flash__attend_join(const flash__kernels *k, float *best, float *total, float *out,
+                        float most, float l, const float *sum, size_t C)
+{
+    float keep = 1, add = 1;
+    if (*total == 0) {
+        *best = most;
+        *total = l;
+        memcpy(out, sum, C*sizeof *out);
+        return;
+    }
+    if (most > *best) { keep = flash__expf(*best - most); *best = most; }
+    else add = flash__expf(most - *best);
+    *total = *total*keep + l*add;
+    k->blend(out, keep, sum, add, C);
 }
 
 /* Joins one block of 64 positions to what the blocks before gave. */
@@ -9255,41 +9484,64 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
     if (top < end)
         k->sgemm(room->score + 64*top, 64, values, (size_t)C, room->sum + top*C, (size_t)C,
                  end - top, C, last);
-    for (r = top; r < end; r++) {
-        float *sum = room->sum + r*C, *out = u->out + r*C, keep = 1, add = 1;
-        if (u->total[r] == 0) {
-            u->best[r] = most[r];
-            u->total[r] = l[r];
-            memcpy(out, sum, (size_t)C*sizeof *out);
-            continue;
+    for (r = top; r < end; r++)
+        flash__attend_join(k, u->best + r, u->total + r, u->out + r*C, most[r], l[r],
+                           room->sum + r*C, (size_t)C);
+}
+
+/* One span of the positions that u's heads see: the first of them at block from. */
+static void flash__attend_span(flash_session *s, int il, int kv, int from, int to, int heads,
+                               flash__queries *u, const flash__room *room)
+{
+    int C = s->m->arch.d_head, blocks = s->blocks[il], b, g;
+    size_t bytes = flash__kv_block(s->desc.kv, C), line;
+    memset(room->total, 0, 64*(size_t)heads*sizeof *room->total);
+    for (b = from; b <= to; b++) {
+        size_t at = (size_t)(kv*blocks + b%blocks)*bytes;
+        size_t after = (size_t)(kv*blocks + (b + 1)%blocks)*bytes;
+        const float *keys = flash__kv_floats(s, s->k[il] + at, C, 1, room->keys);
+        const float *values = flash__kv_floats(s, s->v[il] + at, C, 0, room->values);
+        for (line = 0; !u->step && b < to && line < bytes; line += 64) {
+            FLASH__PREFETCH(s->k[il] + after + line);
+            FLASH__PREFETCH(s->v[il] + after + line);
         }
-        if (most[r] > u->best[r])
-            { keep = flash__expf(u->best[r] - most[r]); u->best[r] = most[r]; }
-        else add = flash__expf(most[r] - u->best[r]);
-        u->total[r] = u->total[r]*keep + l[r]*add;
-        k->blend(out, keep, sum, add, (size_t)C);
+        for (g = 0; g < heads; g++) {
+            u->q = room->q + 64*g*C;
+            u->out = room->out + 64*g*C;
+            u->best = room->best + 64*g;
+            u->total = room->total + 64*g;
+            flash__attend(s, u, room, 64*b, keys, values);
+        }
     }
 }
 
-/* h = softmax(q K^T scale) V. An item: one key/value head and 64 tokens (or, for one token, up to
-   64 of the head's queries). */
+/* The result of a query: its sum over its total. */
+static void flash__attended(float *out, float total, int C)
+{
+    int i;
+    for (i = 0; i < C; i++) out[i] = out[i]/total;
+}
+
+/* h = softmax(q K^T scale) V. An item: one key/value head and 64 tokens; or, for one token, up to
+   64 of the head's queries and one of width spans, whose sums go to s->span. */
 static void flash__attention_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
-    const flash_arch *a = &s->m->arch;
-    const flash_layer *l = a->layer + j->layer;
-    int C = a->d_head, H = l->n_head, group = H/l->n_kv_head, tiles = j->items/l->n_kv_head, item,
-        g, r, i, b, end, blocks = s->blocks[j->layer];
-    size_t bytes = flash__kv_block(s->desc.kv, C);
+    const flash_layer *l = s->m->arch.layer + j->layer;
+    int C = s->m->arch.d_head, H = l->n_head, K = l->n_kv_head, group = H/K, item, g, r, span,
+        one = j->tokens == 1, heads = one ? 1 : group, spans = j->width,
+        tiles = j->items/K/spans;
     float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
     flash__room room;
     room.keys = floats;                 room.values = room.keys + 64*C;
     room.score = room.values + 64*C;    room.sum = room.score + 64*64;
     room.q = room.sum + 64*C;           room.out = room.q + 64*group*C;
     room.best = room.out + 64*group*C;  room.total = room.best + 64*group;
+    room.whole_best = room.total + 64*group;
+    room.whole_total = room.whole_best + 64*group;
     while ((item = flash__pick(j)) >= 0) {
-        int kv = item/tiles, tile = item%tiles, one = j->tokens == 1, heads = one ? 1 : group;
+        int kv = item/spans/tiles, tile = item/spans%tiles, first_block, last_block;
         /* rows of s->q and s->h: heads of one token, or one head of many tokens */
         size_t first = ((size_t)(kv*group) + (size_t)(64*tile)*(size_t)(one ? 1 : H))*(size_t)C,
             ld = (size_t)(one ? C : H*C), row = (size_t)C*sizeof *s->q;
@@ -9298,33 +9550,49 @@ static void flash__attention_task(void *ctx, int index)
         u.first = s->pos + (one ? 0 : 64*tile);
         u.step = !one;
         u.layer = l;
+        first_block = flash__sees(l, u.first)/64;
+        last_block = (u.first + (u.n - 1)*u.step)/64;
         for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
-            room.total[64*g + r] = 0;
+            room.whole_total[64*g + r] = 0;
             memcpy(room.q + (64*g + r)*C, s->q + first + (size_t)(g*C) + (size_t)r*ld, row);
         }
-        end = (u.first + (u.n - 1)*u.step)/64;
-        for (b = flash__sees(l, u.first)/64; b <= end; b++) {
-            size_t at = (size_t)(kv*blocks + b%blocks)*bytes, line;
-            size_t after = (size_t)(kv*blocks + (b + 1)%blocks)*bytes;
-            const float *keys = flash__kv_floats(s, s->k[j->layer] + at, C, 1, room.keys);
-            const float *values = flash__kv_floats(s, s->v[j->layer] + at, C, 0, room.values);
-            for (line = 0; one && b < end && line < bytes; line += 64) {
-                FLASH__PREFETCH(s->k[j->layer] + after + line);
-                FLASH__PREFETCH(s->v[j->layer] + after + line);
-            }
-            for (g = 0; g < heads; g++) {
-                u.q = room.q + 64*g*C;
-                u.out = room.out + 64*g*C;
-                u.best = room.best + 64*g;
-                u.total = room.total + 64*g;
-                flash__attend(s, &u, &room, 64*b, keys, values);
+        for (span = first_block/FLASH__SPAN; span <= last_block/FLASH__SPAN; span++) {
+            int from = FLASH__MAX(first_block, span*FLASH__SPAN),
+                to = FLASH__MIN(last_block, span*FLASH__SPAN + FLASH__SPAN - 1),
+                which = span - first_block/FLASH__SPAN;
+            if (one && which != item%spans) continue;
+            flash__attend_span(s, j->layer, kv, from, to, heads, &u, &room);
+            for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
+                int i = 64*g + r;
+                float *part = s->span
+                    + ((size_t)which*(size_t)H + (size_t)(kv*group + 64*tile + r))*(size_t)(C + 2);
+                if (one) {
+                    memcpy(part, room.out + i*C, row);
+                    part[C] = room.best[i];
+                    part[C + 1] = room.total[i];
+                } else if (room.total[i] > 0)
+                    flash__attend_join(&s->m->k, room.whole_best + i, room.whole_total + i,
+                                       s->h + first + (size_t)(g*C) + (size_t)r*ld, room.best[i],
+                                       room.total[i], room.out + i*C, (size_t)C);
             }
         }
-        for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
-            const float *from = room.out + (64*g + r)*C;
-            float *out = s->h + first + (size_t)(g*C) + (size_t)r*ld;
-            for (i = 0; i < C; i++) out[i] = from[i]/room.total[64*g + r];
+        for (g = 0; !one && g < heads; g++) for (r = 0; r < u.n; r++)
+            flash__attended(s->h + first + (size_t)(g*C) + (size_t)r*ld,
+                            room.whole_total[64*g + r], C);
+    }
+}
+
+/* One token's spans, joined in order. */
+static void flash__attention_join(flash_session *s, int H, int spans)
+{
+    int C = s->m->arch.d_head, h, i;
+    for (h = 0; h < H; h++) {
+        float best = 0, total = 0, *out = s->h + h*C;
+        for (i = 0; i < spans; i++) {
+            const float *part = s->span + ((size_t)i*(size_t)H + (size_t)h)*(size_t)(C + 2);
+            flash__attend_join(&s->m->k, &best, &total, out, part[C], part[C + 1], part, (size_t)C);
         }
+        flash__attended(out, total, C);
     }
 }
 
@@ -9353,7 +9621,8 @@ static void flash__attention(flash_session *s, int il, int T)
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + il;
     const flash__layer *w = s->m->layer + il;
-    int group = l->n_head/l->n_kv_head;
+    int group = l->n_head/l->n_kv_head, one = T == 1,
+        spans = s->pos/64/FLASH__SPAN - flash__sees(l, s->pos)/64/FLASH__SPAN + 1;
     flash__job job;
     flash__norm_rows(s, s->x, w->attn_norm, T);
     flash__product(&job, 0, &w->q, w->bq, s->q);
@@ -9364,7 +9633,10 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__rope_angles(s, il);
     flash__run(s, &job, T, flash__rope_task);
     job.tokens = T;
-    flash__run(s, &job, l->n_kv_head*(((T == 1 ? group : T) + 63)/64), flash__attention_task);
+    job.width = one ? spans : 1;
+    flash__run(s, &job, l->n_kv_head*(((one ? group : T) + 63)/64)*job.width,
+               flash__attention_task);
+    if (one) flash__attention_join(s, l->n_head, spans);
     job.x = s->h;
     job.width = l->n_head*a->d_head;
     flash__run(s, &job, T, flash__quantize_task);
@@ -9758,6 +10030,8 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.gate = (float *)flash__take(a, T*F, 4);
     plan.up = (float *)flash__take(a, T*F, 4);
     plan.rope = (float *)flash__take(a, T*(size_t)arch->rope_dims, 4);
+    plan.span = (float *)flash__take(a, ((size_t)plan.n_ctx/64/FLASH__SPAN + 1)
+                                     *(Q + 2*Q/(size_t)arch->d_head), 4);
     plan.q8 = (flash__q8 *)flash__take(a, T*(FLASH__MAX(widest, F)/32), sizeof *plan.q8);
     plan.logits = (float *)flash__take(a, desc->all_logits ? T*V : V, 4);
     plan.candidate = (flash__candidate *)flash__take(a, V, sizeof *plan.candidate);
@@ -10072,6 +10346,9 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__SSE41
 #  undef FLASH__AVX2
 #  undef FLASH__AVX512
+#  undef FLASH__AVXVNNI
+#  undef FLASH__AMX
+#  undef FLASH__DPBUSD
 #  undef FLASH__NEON
 #  undef FLASH__NEON_DOT
 #  undef FLASH__WASM

@@ -8,7 +8,7 @@
 
 static const char *const names[] = {"f32", "f16-bpe", "bf16", "q4", "q5", "q8_0", "q23_k", "q4_k",
                                     "q5_k", "q6_k", "iq4", "mxfp4"};
-enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256, LONGEST = 300 };
+enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256, LONGEST = 700 };
 
 static const char *data_path(const char *name)
 {
@@ -144,7 +144,7 @@ static void against_reference(const flash_model *m, const char *name, const int3
     ref_free(r);
 }
 
-static void test_same_bits(const void *file, size_t bytes, const char *name);
+static void test_same_bits(const void *file, size_t bytes, const char *name, int N);
 
 /* Keys and values in Q8_0 change probabilities a little, not much, and the same however cut. */
 static void test_q8_cache(const flash_model *m)
@@ -224,7 +224,7 @@ static void test_variants(void)
             against_reference(m, kinds[k], NULL, long_text());
             if (k == 10) { /* the only one that can keep keys and values in Q8_0 */
                 test_q8_cache(m);
-                test_same_bits(file, bytes, kinds[k]);
+                test_same_bits(file, bytes, kinds[k], 70);
             }
         }
         flash_model_free(m);
@@ -411,12 +411,11 @@ static void test_cuts(const flash_model *m, const char *name, int often)
 }
 
 /* The bits of every instruction set, number of threads and chunk are the scalar kernels' bits. */
-static void test_same_bits(const void *file, size_t bytes, const char *name)
+static void test_same_bits(const void *file, size_t bytes, const char *name, int N)
 {
-    enum { N = 70 };
     static const int threads[] = {1, 2, 3, 8}, chunks[] = {1, 7, 64, 512};
     float *want = NULL;
-    int32_t ids[N];
+    int32_t ids[LONGEST];
     int tried = 0;
     flash_type kv = FLASH_TYPE_F16;
     SECTION(name);
@@ -491,7 +490,7 @@ static void test_archs(void)
         snprintf(name, sizeof name, "%s %s", list[k].kind.arch, list[k].kind.attn);
         SECTION(name);
         if (m) {
-            against_reference(m, name, NULL, getenv("FLASH_QUICK") ? 100 : LONGEST);
+            against_reference(m, name, NULL, getenv("FLASH_QUICK") ? 100 : 300);
             if (!getenv("FLASH_QUICK") || k == 2 || k == 12) {
                 test_cuts(m, name, 0);
             }
@@ -500,6 +499,28 @@ static void test_archs(void)
         free(file);
         mk_free(f);
     }
+}
+
+/* Several spans of positions, shared among workers when a single token looks back at them. */
+static void test_spans(void)
+{
+    static const mk_kind kind = {"flash", "fw", 600};
+    mk_options o = {0};
+    size_t bytes;
+    o.n_ctx = LONGEST;
+    o.n_layer = 2;
+    mk_file *f = mk_model(&o, &kind);
+    uint8_t *file = mk_emit(f, &bytes);
+    flash_model *m = load(file, bytes);
+    int n = getenv("FLASH_QUICK") ? 550 : LONGEST;
+    SECTION("spans");
+    if (m) {
+        against_reference(m, "flash, spans", NULL, n);
+        test_same_bits(file, bytes, "bits of spans", n);
+    }
+    flash_model_free(m);
+    free(file);
+    mk_free(f);
 }
 
 /* --- text ------------------------------------------------------------------------------------- */
@@ -883,13 +904,14 @@ int main(void)
         }
         flash_model_free(m);
         if (getenv("FLASH_QUICK") ? i == 3 : i != 1 && i != 2) {
-            test_same_bits(file, bytes, names[i]);
+            test_same_bits(file, bytes, names[i], 70);
         }
         free(file);
         test_golden(names[i]);
     }
     test_variants();
     test_archs();
+    test_spans();
     test_stories();
     return test_done();
 }
