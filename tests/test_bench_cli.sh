@@ -1,39 +1,11 @@
 #!/bin/sh
-# flash bench from outside: help, options, the fields and their sizes. B: the folder of
-# build/flash, RUN: an emulator.
-B=${B:-build}
-T=$B/tests/bench
+# flash bench from outside: help, options, the fields and their sizes.
+. "$(dirname "$0")/cli.sh"
 M=tests/data/q4.gguf
-export LC_ALL=C
-passed=0 failed=0 skipped=0
-rm -rf $T
-mkdir -p $T/tmp
 TMPDIR=$T/tmp
 export TMPDIR
+mkdir $TMPDIR
 
-bench() { $RUN $B/flash bench "$@" </dev/null >$T/out 2>$T/err; }
-check() # NAME COMMAND...: good if the command succeeds
-{
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-        head -3 $T/err | sed 's/^/    /'
-    fi
-}
-error() # STATUS PATTERN ARGUMENT...: one line on stderr, nothing on stdout
-{
-    want=$1 pattern=$2
-    shift 2
-    bench "$@"
-    [ $? = "$want" ] && [ ! -s $T/out ] && [ "$(grep -c '' $T/err)" = 1 ] &&
-        grep -q -e "^flash bench: .*$pattern" $T/err
-}
-silent() { bench "$@" && [ ! -s $T/err ]; }
-lines() { [ "$(grep -c '' $T/out)" = "$1" ]; }
 # The numbers of the one line of $T/out are there and positive, its texts there.
 fields()
 {
@@ -50,52 +22,48 @@ fields()
 }
 has() { grep -qF -e "$1" $T/out; }
 
-check "--help" silent --help
-check "--help: usage first" sh -c "head -1 $T/out | grep -qx 'usage: flash bench .MODEL. .options.'"
+check "--help" silent bench --help
+check "--help: usage first" pipe "head -1 $T/out | grep -qx 'usage: flash bench .MODEL. .options.'"
 for o in --shape --type -p -n -t --isa --kv --chunk -r --buffer --json; do
     check "--help: $o" has "  $o "
 done
 
-check "no model" error 2 MODEL
-check "a model and a shape" error 2 'MODEL or --shape' $M --shape tiny
-check "two models" error 2 'one .MODEL' $M $M
-check "no such file" error 1 nowhere.gguf $T/nowhere.gguf
+check "no model" error 2 MODEL bench
+check "a model and a shape" error 2 'MODEL or --shape' bench $M --shape tiny
+check "two models" error 2 'one .MODEL' bench $M $M
+check "no such file" error 1 nowhere.gguf bench $T/nowhere.gguf
 for bad in '-p 0' '-p x' '-p 8,' '-p 8,,9' '-p -1' '-p 999999999999' '-n 0' '-n x' '-t 0' '-t 1,0' \
     '-t 2000' '--isa z80' '--isa scalar,' '--kv q4_0' '--kv f99' '--chunk 0' '-r 0' '-r 1001' \
-    '--buffer 0' '--type Q4_0' '-p' '--json 1'; do
-    case $bad in
-    '--json 1') error 2 'one .MODEL' $M $bad ;;
-    *) error 2 "${bad%% *}" $M $bad ;;
-    esac
-    check "$bad" [ $? = 0 ]
+    '--buffer 0' '--type Q4_0' '-p'; do
+    check "$bad" error 2 "${bad%% *}" bench $M $bad
 done
-check "--shape nonsense" error 2 '--shape' --shape nonsense
-check "--shape without value" error 2 '--shape' --shape
-check "--shape, bad --type" error 2 '--type' --shape tiny --type Q9_9
+check "--json 1" error 2 'one .MODEL' bench $M --json 1
+check "--shape nonsense" error 2 '--shape' bench --shape nonsense
+check "--shape without value" error 2 '--shape' bench --shape
+check "--shape, bad --type" error 2 '--type' bench --shape tiny --type Q9_9
 
 quick="-r 1 -p 8 -n 2 --buffer 4"
-check "JSON" silent $M $quick --json
-check "JSON: one line" lines 1
+check "JSON" silent bench $M $quick --json
+check "JSON: one line" lines 1 $T/out
 check "JSON: fields" fields \
     "threads prompt gen prefill_tok_s decode_tok_s decode_gb_s read_peak_gb_s prefill_gop_s
      int8_peak_gop_s peak_bytes load_s" "model isa kv"
 check "JSON: what was asked" has '"threads":1,"kv":"F16","prompt":8,"gen":2,'
 check "JSON: the file" has "\"model\":\"$M\""
-check "JSON: an instruction set by name" sh -c "! grep -q auto $T/out"
-check "memory is more than the file" sh -c "
+check "JSON: an instruction set by name" pipe "! grep -q auto $T/out"
+check "memory is more than the file" pipe "
     tr ',{}' '\n\n\n' <$T/out | awk -F: '/peak_bytes/ { p = \$2 } /file_bytes/ { f = \$2 }
         END { exit !(f > 1000 && p > f) }'"
-check "every combination" silent $M $quick -p 4,8 --kv f16,f32 --isa scalar --json
-check "every combination: 4 lines" lines 4
+check "every combination" silent bench $M $quick -p 4,8 --kv f16,f32 --isa scalar --json
+check "every combination: 4 lines" lines 4 $T/out
 check "every combination: the last" has '"isa":"scalar","threads":1,"kv":"F32","prompt":8,"gen":2,'
-check "two threads" silent $M $quick -t 2 --json
+check "two threads" silent bench $M $quick -t 2 --json
 check "two threads: fields" fields "threads prefill_tok_s read_peak_gb_s int8_peak_gop_s" ""
-check "a table" silent $M $quick -p 4,8
-check "a table: model, head, two rows" lines 4
-check "--shape" silent --shape tiny $quick --type Q8_0 --json --chunk 3
+check "a table" silent bench $M $quick -p 4,8
+check "a table: model, head, two rows" lines 4 $T/out
+check "--shape" silent bench --shape tiny $quick --type Q8_0 --json --chunk 3
 check "--shape: its name" has '"model":"tiny Q8_0"'
 check "--shape: fields" fields "prefill_tok_s decode_tok_s peak_bytes load_s" "isa"
-check "--shape: no file is left" [ -z "$(ls $T/tmp)" ]
+check "--shape: no file is left" [ -z "$(ls $TMPDIR)" ]
 
-echo "test_bench_cli: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

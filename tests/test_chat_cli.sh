@@ -1,49 +1,21 @@
 #!/bin/sh
-# flash chat from outside. B: the folder of build/flash, RUN: an emulator.
-B=${B:-build}
-T=$B/tests/chat
-M=tests/data/f32.gguf # a random model; what it writes is nonsense, but always the same
-export LC_ALL=C
-passed=0 failed=0
-rm -rf $T
-mkdir -p $T
+# flash chat from outside.
+. "$(dirname "$0")/cli.sh"
 
-check() # NAME COMMAND...: good if the command succeeds
+chat() # STATUS INPUT ARGUMENT...: of flash chat, with printf's INPUT
 {
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-        sed 's/^/    /' $T/err
-    fi
-}
-chat() # STATUS INPUT ARGUMENT...: of flash chat, with printf's INPUT; leaves $T/out and $T/err
-{
-    want=$1 input=$2
+    status=$1 input=$2
     shift 2
-    printf "$input" | $RUN $B/flash chat "$@" >$T/out 2>$T/err
-    [ $? = $want ]
+    printf "$input" | exits $status chat "$@"
 }
 quiet() { chat 0 "$@" && [ ! -s $T/err ]; } # good, and nothing on stderr
-lines() { [ "$(grep -c '' "$2")" = "$1" ]; } # N FILE: of N lines
-error() # STATUS PATTERN ARGUMENT...: one line on stderr, nothing on stdout
-{
-    status=$1 pattern=$2
-    shift 2
-    chat $status 'Hi\n' "$@" && [ ! -s $T/out ] && lines 1 $T/err &&
-        grep -q "^flash chat: .*$pattern" $T/err
-}
 model() { $RUN $B/tests/mkmodels --chat $T $1 "$2" >/dev/null; } # FILE TEMPLATE
-pipe() { eval "$1"; }
 
 # --- formats ---
-check "no template" error 1 'no chat template.*--format.*chatml' $M
-check "unknown format" error 2 'choose from .*llama-3' $M --format llama-9
+check "no template" error 1 'no chat template.*--format.*chatml' chat $M
+check "unknown format" error 2 'choose from .*llama-3' chat $M --format llama-9
 model unknown.gguf '{{ messages }}'
-check "unknown template" error 1 'none of the known.*--format.*chatml' $T/unknown.gguf
+check "unknown template" error 1 'none of the known.*--format.*chatml' chat $T/unknown.gguf
 check "unknown template, --format" quiet 'Hi\n' $T/unknown.gguf --format gemma -n 4
 model known.gguf '<|im_start|>{{ role }}<|im_end|>'
 check "known template" quiet 'Hi\n' $T/known.gguf -n 9
@@ -112,5 +84,4 @@ check "Ctrl-C at the prompt" [ $? -ge 128 ]
 exec 3>&-
 check "Ctrl-C: the next question was answered" pipe "lines 2 $T/err && ! grep -qv '^\[.* read' $T/err"
 
-echo "test_chat_cli: $passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+finish

@@ -1,55 +1,7 @@
 #!/bin/sh
-# The command line from outside: exit codes, messages, text. B: the folder of build/flash, RUN: an
-# emulator, FLASH_SHARED: the shared data.
-B=${B:-build}
-S=${FLASH_SHARED:-../shared}/data
-T=$B/tests/cli
-M=tests/data/f32.gguf # a random model; what it writes is nonsense, but always the same
-export LC_ALL=C
-passed=0 failed=0 skipped=0
-rm -rf $T
-mkdir -p $T
+# The command line from outside: exit codes, messages, text.
+. "$(dirname "$0")/cli.sh"
 
-flash() { $RUN $B/flash "$@"; }
-check() # NAME COMMAND...: good if the command succeeds
-{
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
-here() # NAME FILE: or the check is skipped
-{
-    [ -r "$2" ] && return
-    echo "skip: $1 ($2)"
-    skipped=$((skipped + 1))
-    return 1
-}
-exits() # STATUS ARGUMENT...: of flash, with nothing on standard input; leaves $T/out and $T/err
-{
-    want=$1
-    shift
-    flash "$@" </dev/null >$T/out 2>$T/err
-    got=$?
-    [ $got = "$want" ] && return
-    echo "    flash $*: exit $got, want $want; $(head -1 $T/err)"
-    return 1
-}
-lines() { [ "$(grep -c '' "$2")" = "$1" ]; } # N FILE: of N lines
-error() # STATUS PATTERN ARGUMENT...: one line on stderr, "flash COMMAND: ...", nothing on stdout
-{
-    status=$1 pattern=$2
-    shift 2
-    exits $status "$@" && [ ! -s $T/out ] && lines 1 $T/err &&
-        grep -q "^flash $1: .*$pattern" $T/err && return
-    sed 's/^/    /' $T/err
-    return 1
-}
-silent() { exits 0 "$@" && [ ! -s $T/err ]; } # good, and nothing on stderr
 sums() # N FILE: N lines of probs that fall, and sum to 1
 {
     awk -F'[][,:}]+' -v n="$1" '
@@ -58,7 +10,6 @@ sums() # N FILE: N lines of probs that fall, and sum to 1
           bad += sum < 0.999999 || sum > 1.000001 }
         END { exit bad || NR != n }' "$2"
 }
-pipe() { eval "$1"; }
 
 # --- help and usage ---
 check "help" silent help
@@ -220,15 +171,7 @@ check "perplexity of other windows" silent perplexity $M -f $T/prose -c 16
 check "is another number" pipe "! near $T/a $T/out"
 
 # --- Ctrl-C: in the prompt and in the text; exit 130, what was written stays ---
-interrupted() # ARGUMENT...
-{
-    $RUN $B/flash run "$@" >$T/out 2>$T/err &
-    pid=$!
-    sleep 2
-    kill -INT $pid
-    wait $pid
-    [ $? = 130 ] && [ ! -s $T/err ]
-}
+interrupted() { start run "$@"; sleep 2; stopped && [ ! -s $T/err ]; }
 i=0
 while [ $i -lt 3000 ]; do i=$((i + 1)); echo "the tree and the river $i"; done >$T/long
 check "Ctrl-C in the prompt" interrupted $M -f $T/long -c 100000
@@ -284,5 +227,4 @@ for e in hello chat embed; do
     check "$e: no such file" pipe "! small $e $T/nowhere && [ -s $T/err ]"
 done
 
-echo "test_cli: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -1,51 +1,10 @@
 #!/bin/sh
 # flash prune, flash convert and --attn from outside: the same probabilities, what is left out,
-# which architecture and why, what is refused. B: the folder of build/flash, RUN: an emulator.
-B=${B:-build}
-T=$B/tests/prune
+# which architecture and why, what is refused.
+. "$(dirname "$0")/cli.sh"
 SHAPE=d=64,layers=6,heads=4,kv=2,head=16,ffn=96,vocab=320,ctx=512
-export LC_ALL=C
-passed=0 failed=0 skipped=0
-rm -rf $T
-mkdir -p $T
 ids=$(awk 'BEGIN { for (i = 0; i < 100; i++) printf "%s%d", i ? "," : "", (i * 137 + 11) % 320 }')
 
-flash() { $RUN $B/flash "$@"; }
-check() # NAME COMMAND...: good if the command succeeds
-{
-    name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
-exits() # STATUS ARGUMENT...: of flash, with nothing on standard input; leaves $T/out and $T/err
-{
-    want=$1
-    shift
-    flash "$@" </dev/null >$T/out 2>$T/err
-    got=$?
-    [ $got = "$want" ] && return
-    echo "    flash $*: exit $got, want $want; $(head -1 $T/err)"
-    return 1
-}
-nothing_left() { [ -z "$(find $T -name '*.part')" ]; }
-error() # STATUS PATTERN ARGUMENT...: one line on stderr, "flash COMMAND: ...", no OUT, nothing left
-{
-    status=$1 pattern=$2
-    shift 2
-    rm -f $T/o.gguf
-    exits $status "$@" && [ ! -s $T/out ] && [ "$(grep -c '' $T/err)" = 1 ] &&
-        grep -q "^flash $1: .*$pattern" $T/err && [ ! -e $T/o.gguf ] && nothing_left && return
-    sed 's/^/    /' $T/err
-    return 1
-}
-silent() { exits 0 "$@" && [ ! -s $T/err ]; }
-pipe() { eval "$1"; }
-key() { flash info $1 | sed -n "s/^  $2 = //p"; } # FILE KEY
 line() { flash info $1 | sed -n "s/^$2  *//p"; } # FILE WORD: what follows it
 probs() { flash probs "$@" --tokens $ids --top 320; }
 near() # FILE FILE: every probability of every token within 1e-5
@@ -79,9 +38,7 @@ written() # ARCH WHY ARGUMENT...: prune or convert writes ARCH, and says WHY, no
             [ "$(cat $T/err)" = "flash $1: $why: written as flash" ]
         else
             [ ! -s $T/err ]
-        fi && return
-    sed 's/^/    /' $T/err
-    return 1
+        fi
 }
 tensors() # FILE: type, shape, bytes, name
 {
@@ -118,8 +75,8 @@ while read -r how model make; do
     check "$model: what is left out" pipe "exits 0 prune $f $o --skip 2,4-5 && left_out $f $o '2|4|5'"
     check "$model as flash" written flash '' convert $f $o --arch flash
     check "$model as flash: probabilities" same $how $f $o keep
-    check "$model as flash again" written flash '' convert $o $T/o.gguf --arch flash
-    check "$model as flash again: the same file" cmp -s $o $T/o.gguf
+    check "$model as flash again" written flash '' convert $o $O --arch flash
+    check "$model as flash again: the same file" cmp -s $o $O
 done <<END
 cmp llama --type F32
 cmp smollm3 --arch smollm3 --type F32
@@ -133,72 +90,71 @@ END
 # Rows change places as they are: before or after they are quantised. (Probabilities of quantised
 # models would tell less: the last bit of a sum may turn one of an activation's 8.)
 for type in F16 BF16 Q8_0 Q4_0 IQ4_NL; do
-    check "rows of $type" pipe "exits 0 convert $T/qwen3.gguf $T/o.gguf --arch flash &&
-        exits 0 quantize $T/o.gguf $T/a.gguf $type && exits 0 quantize $T/qwen3.gguf $T/o.gguf $type &&
-        exits 0 convert $T/o.gguf $T/b.gguf --arch flash && n=\$(data $T/o.gguf) &&
+    check "rows of $type" pipe "exits 0 convert $T/qwen3.gguf $O --arch flash &&
+        exits 0 quantize $O $T/a.gguf $type && exits 0 quantize $T/qwen3.gguf $O $type &&
+        exits 0 convert $O $T/b.gguf --arch flash && n=\$(data $O) &&
         tail -c \$n $T/a.gguf >$T/a && tail -c \$n $T/b.gguf | cmp -s - $T/a"
 done
 flash make $T/llama4.gguf --shape $SHAPE --arch llama4 --type F32
 check "llama4" written flash "layer 0 norms queries and keys, which deci cannot say" \
-    prune $T/llama4.gguf $T/o.gguf --attn full,window:30,skip
-check "llama4: probabilities" same near $T/llama4.gguf $T/o.gguf full,window:30,skip
-check "llama4: norms of 1" [ "$(tensors $T/o.gguf | grep -c '^F32 16 64 .*_norm.weight$')" = 8 ]
-check "llama4: its own keys are gone" [ -z "$(flash info $T/o.gguf | grep -E 'expert|interleave')" ]
+    prune $T/llama4.gguf $O --attn full,window:30,skip
+check "llama4: probabilities" same near $T/llama4.gguf $O full,window:30,skip
+check "llama4: norms of 1" [ "$(tensors $O | grep -c '^F32 16 64 .*_norm.weight$')" = 8 ]
+check "llama4: its own keys are gone" [ -z "$(flash info $O | grep -E 'expert|interleave')" ]
 
 # --- deci or flash, and why ---
 m=$T/llama.gguf
-o=$T/o.gguf
-check "skip: deci" written deci '' prune $m $o --skip 1
+check "skip: deci" written deci '' prune $m $O --skip 1
 check "layer 0 skips" written flash "layer 0 skips attention, which deci readers cannot" \
-    prune $m $o --skip 0
-check "a window" written flash "layer 3 has a window, which deci cannot say" prune $m $o --window 3:9
+    prune $m $O --skip 0
+check "a window" written flash "layer 3 has a window, which deci cannot say" prune $m $O --window 3:9
 check "norms" written flash "layer 0 norms queries and keys, which deci cannot say" \
-    prune $T/qwen3.gguf $o --skip 1
+    prune $T/qwen3.gguf $O --skip 1
 check "no RoPE" written flash "layer 3 has no RoPE, which deci cannot say" \
-    prune $T/smollm3.gguf $o --skip 1
-check "no layer without RoPE is left" written deci '' prune $T/smollm3.gguf $o --skip 3
+    prune $T/smollm3.gguf $O --skip 1
+check "no layer without RoPE is left" written deci '' prune $T/smollm3.gguf $O --skip 3
 flash make $T/bases.gguf --shape $SHAPE --arch flash --attn full@700,full
-check "RoPE bases" error 1 "layer 0 norms" convert $T/bases.gguf $o --arch deci
+check "RoPE bases" error 1 "layer 0 norms" convert $T/bases.gguf $O --arch deci
 flash make $T/ffn.gguf --shape d=64,layers=3,ffn=96/0,vocab=320 --arch deci --attn full
 check "no FFN" written flash "layer 1 has attention and no FFN, which deci readers take for nothing" \
-    prune $T/ffn.gguf $o --attn full
-check "no FFN and no attention" written deci '' prune $T/ffn.gguf $o --skip 1
+    prune $T/ffn.gguf $O --attn full
+check "no FFN and no attention" written deci '' prune $T/ffn.gguf $O --skip 1
 flash make $T/last.gguf --shape d=64,layers=2,ffn=96/0,vocab=320 --arch deci --attn full
 check "the last layer without FFN" written flash \
-    "layer 1 is the last and has no FFN, which deci readers cannot" prune $T/last.gguf $o --skip 1
-check "that deci file is written as asked" written flash '' prune $m $o --skip 1 --arch flash
-check "deci is asked for" error 1 "layer 0 skips attention" prune $m $o --skip 0 --arch deci
-check "convert to deci" written deci '' convert $T/qwen2.gguf $o --arch deci
-check "convert to deci: probabilities" same near $T/qwen2.gguf $o keep
-check "convert to deci: not this one" error 1 "layer 0 norms" convert $T/qwen3.gguf $o --arch deci
+    "layer 1 is the last and has no FFN, which deci readers cannot" prune $T/last.gguf $O --skip 1
+check "that deci file is written as asked" written flash '' prune $m $O --skip 1 --arch flash
+check "deci is asked for" error 1 "layer 0 skips attention" prune $m $O --skip 0 --arch deci
+check "convert to deci" written deci '' convert $T/qwen2.gguf $O --arch deci
+check "convert to deci: probabilities" same near $T/qwen2.gguf $O keep
+check "convert to deci: not this one" error 1 "layer 0 norms" convert $T/qwen3.gguf $O --arch deci
 check "back from flash" pipe "written flash '' convert $m $T/there.gguf --arch flash &&
     written deci '' convert $T/there.gguf $T/back.gguf --arch deci && same cmp $m $T/back.gguf keep"
 
 # --- options together, keys, the line ---
-check "--attn, --skip, --window" exits 0 prune $m $o --attn full,skip --skip 2 --window 0,4-4:9
-check "--attn, --skip, --window: info" [ "$(line $o attention)" = 'window 9: 0 4, skip 1-3 5' ]
-check "two windows" exits 0 prune $m $o --window 1,3-4:256,5:300
-check "two windows: info" [ "$(line $o attention)" = 'full x 2, window 256: 1 3-4, window 300: 5' ]
-check "two windows: on stdout" grep -qF "$o: flash, full x 2, window 256: 1 3-4, window 300: 5; " $T/out
-check "pattern and windows" [ "$(key $o flash.attention.pattern) $(key $o \
+check "--attn, --skip, --window" exits 0 prune $m $O --attn full,skip --skip 2 --window 0,4-4:9
+check "--attn, --skip, --window: info" [ "$(line $O attention)" = 'window 9: 0 4, skip 1-3 5' ]
+check "two windows" exits 0 prune $m $O --window 1,3-4:256,5:300
+check "two windows: info" [ "$(line $O attention)" = 'full x 2, window 256: 1 3-4, window 300: 5' ]
+check "two windows: on stdout" grep -qF "$O: flash, full x 2, window 256: 1 3-4, window 300: 5; " $T/out
+check "pattern and windows" [ "$(key $O flash.attention.pattern) $(key $O \
     flash.attention.sliding_window)" = '6 items: 0 1 0 1 ... 6 items: 0 256 0 256 ...' ]
 for k in context_length embedding_length block_count vocab_size attention.layer_norm_rms_epsilon \
     rope.freq_base attention.key_length; do
-    check "key $k" [ "$(key $o flash.$k)" = "$(key $m llama.$k)" ]
+    check "key $k" [ "$(key $O flash.$k)" = "$(key $m llama.$k)" ]
 done
-check "no key of llama is left" [ -z "$(flash info $o | grep '^  llama')" ]
+check "no key of llama is left" [ -z "$(flash info $O | grep '^  llama')" ]
 check "the tokenizer, the name" pipe "
-    for f in $m $o; do flash info \$f | grep -E '^  (tokenizer|general)' | grep -v architecture >$T/\$(basename \$f).k; done
+    for f in $m $O; do flash info \$f | grep -E '^  (tokenizer|general)' | grep -v architecture >$T/\$(basename \$f).k; done
     [ -s $T/o.gguf.k ] && cmp -s $T/llama.gguf.k $T/o.gguf.k"
-check "bases of RoPE" pipe "exits 0 convert $T/smollm3.gguf $o --arch flash &&
-    [ \"\$(key $o flash.rope.freq_base)\" = '6 items: 5000000 5000000 5000000 0 ...' ]"
-check "no RoPE: info" [ "$(line $o attention)" = 'full x 6, no RoPE 3' ]
+check "bases of RoPE" pipe "exits 0 convert $T/smollm3.gguf $O --arch flash &&
+    [ \"\$(key $O flash.rope.freq_base)\" = '6 items: 5000000 5000000 5000000 0 ...' ]"
+check "no RoPE: info" [ "$(line $O attention)" = 'full x 6, no RoPE 3' ]
 for m2 in tests/data/*.gguf; do # every type, both tokenizers, tied and not
-    check "$m2" written deci '' convert $m2 $o --arch deci
-    check "$m2: the same" pipe "flash run $m2 -n 8 >$T/a && flash run $o -n 8 | cmp -s - $T/a"
-    check "$m2 without attention" exits 0 prune $m2 $o --attn skip
+    check "$m2" written deci '' convert $m2 $O --arch deci
+    check "$m2: the same" pipe "flash run $m2 -n 8 >$T/a && flash run $O -n 8 | cmp -s - $T/a"
+    check "$m2 without attention" exits 0 prune $m2 $O --attn skip
     check "$m2 without attention: the same" pipe "flash run $m2 --attn skip -n 8 >$T/a &&
-        flash run $o -n 8 | cmp -s - $T/a"
+        flash run $O -n 8 | cmp -s - $T/a"
 done
 
 # --- --attn of the others ---
@@ -214,61 +170,44 @@ check "run --attn: wrong" error 1 'layer 1: "half"' run $m --attn full,half
 # --- refused ---
 flash make $T/gemma3.gguf --shape $SHAPE --arch gemma3 --type F32
 flash make $T/lfm2.gguf --shape $SHAPE --arch lfm2 --type F32
-check "gemma3" error 1 "GELU.* neither deci nor flash" prune $T/gemma3.gguf $o --skip 1
-check "gemma3" error 1 "GELU.* neither deci nor flash" convert $T/gemma3.gguf $o --arch flash
-check "lfm2" error 1 "convolutions.* neither deci nor flash" prune $T/lfm2.gguf $o --skip 1
+check "gemma3" error 1 "GELU.* neither deci nor flash" prune $T/gemma3.gguf $O --skip 1
+check "gemma3" error 1 "GELU.* neither deci nor flash" convert $T/gemma3.gguf $O --arch flash
+check "lfm2" error 1 "convolutions.* neither deci nor flash" prune $T/lfm2.gguf $O --skip 1
 for pattern in '' , full, half window window: window:0 window:x window:9999999 skip:1 full,full,full,full,full,full,full; do
-    check "--attn '$pattern'" error 1 '\(layer\|attentions\)' prune $m $o --attn "$pattern"
+    check "--attn '$pattern'" error 1 '\(layer\|attentions\)' prune $m $O --attn "$pattern"
 done
 for list in '' , 1, x 6 1-6 3-2 1- -1 1:9 99999999999999999999; do
-    check "--skip '$list'" error 2 "--skip .*layers 0 to 5" prune $m $o --skip "$list"
+    check "--skip '$list'" error 2 "--skip .*layers 0 to 5" prune $m $O --skip "$list"
 done
 for list in '' 1 1, 1:256, :256 6:256 1,3 1:256,3 1:99999999999999999999999; do
-    check "--window '$list'" error 2 "--window .*layers 0 to 5" prune $m $o --window "$list"
+    check "--window '$list'" error 2 "--window .*layers 0 to 5" prune $m $O --window "$list"
 done
 for list in 1: 1:0 1:x 1:9999999; do
-    check "--window '$list'" error 1 'layer 1: "window:' prune $m $o --window "$list"
+    check "--window '$list'" error 1 'layer 1: "window:' prune $m $O --window "$list"
 done
 check "a window where attention is skipped" error 1 "layer 2 has no attention" \
-    prune $m $o --skip 2 --window 1-3:9
-check "nothing to change" error 2 "nothing to change" prune $m $o
-check "--arch" error 2 "want deci or flash" prune $m $o --skip 1 --arch llama
-check "convert --arch" error 2 "want deci or flash" convert $m $o --arch llama
-check "convert without --arch" error 2 "which --arch" convert $m $o
+    prune $m $O --skip 2 --window 1-3:9
+check "nothing to change" error 2 "nothing to change" prune $m $O
+check "--arch" error 2 "want deci or flash" prune $m $O --skip 1 --arch llama
+check "convert --arch" error 2 "want deci or flash" convert $m $O --arch llama
+check "convert without --arch" error 2 "which --arch" convert $m $O
 check "no OUT" error 2 OUT prune $m --skip 1
-check "nothing" error 2 IN convert
-cp $m $T/in.gguf
-ln $T/in.gguf $T/link.gguf
-check "OUT is IN" error 2 'OUT is IN' prune $T/in.gguf $T/in.gguf --skip 1
-check "OUT is IN by a link" error 2 'OUT is IN' convert $T/in.gguf $T/link.gguf --arch deci
-check "IN is as it was" cmp -s $m $T/in.gguf
-check "a folder is there" error 1 'not a file' prune $m $T --skip 1
-check "no such folder" error 1 nowhere prune $m $T/nowhere/o.gguf --skip 1
-check "no such file" error 1 nowhere prune $T/nowhere $o --skip 1
-check "a text" error 1 flash.h convert flash.h $o --arch deci
-head -c $(($(wc -c <$m) - 100)) $m >$T/cut.gguf
-check "a cut download" error 1 ends prune $T/cut.gguf $o --skip 1
-check "a full device" pipe "[ ! -w /dev/full ] || { ln -sf /dev/full $T/p.gguf.part &&
-    ! flash prune $m $T/p.gguf --skip 1 2>$T/err && [ ! -e $T/p.gguf ] && [ -s $T/err ]; }"
+refuses $m prune --skip 1
+refuses $m convert --arch deci
 
 # --- Ctrl-C: nothing is left, and what was there stays ---
-if mkfifo $T/o2.gguf.part 2>/dev/null; then # writing to it waits for a reader, which never comes
-    echo old >$T/o2.gguf
-    $RUN $B/flash prune $m $T/o2.gguf --skip 1 >$T/out 2>$T/err &
-    pid=$!
-    exec 3<>$T/o2.gguf.part # holds it open; a pipe has room for less than this model
+if mkfifo $O.part 2>/dev/null; then # writing to it waits for a reader, which never comes
+    echo old >$O
+    start prune $m $O --skip 1
+    exec 3<>$O.part # holds it open; a pipe has room for less than this model
     sleep 1
-    check "it waits" [ -e $T/o2.gguf.part ]
-    kill -INT $pid
-    wait $pid
-    check "stopped" [ $? = 130 ]
+    check "it waits" [ -e $O.part ]
+    check "stopped" stopped
     exec 3>&-
     check "nothing left" nothing_left
-    check "the old file stays" [ "$(cat $T/o2.gguf)" = old ]
+    check "the old file stays" [ "$(cat $O)" = old ]
 else
-    echo "skip: Ctrl-C (no named pipes)"
-    skipped=$((skipped + 1))
+    skip Ctrl-C "no named pipes"
 fi
 
-echo "test_prune_cli: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish
