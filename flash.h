@@ -6171,7 +6171,7 @@ FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *sou
     flash_gguf g;
     flash__arena arena = { NULL, 0 };
     flash_status s;
-    if (!out) return FLASH_E_ARGUMENT;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the file");
     *out = NULL;
     if (!source) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no source");
     memset(&g, 0, sizeof g);
@@ -7748,7 +7748,8 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
     flash_status s = FLASH_E_NONE;
     flash_arch changed;
     int i, entries = 1;
-    if (!a || !pattern) return FLASH_E_ARGUMENT;
+    if (!a || !pattern)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no architecture or no pattern");
     while ((p = strchr(p, ',')) != NULL && entries <= a->n_layer) { p++; entries++; }
     if (entries > a->n_layer)
         return flash__fail(err, FLASH_E_FORMAT, 0, "more attentions than %i layers", a->n_layer);
@@ -8369,6 +8370,7 @@ FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *e
     flash__arena a = { NULL, 0 };
     flash_model *none;
     size_t n;
+    if (!desc) flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc");
     if (!desc || flash__model_survey(&s, desc, err)) return 0;
     flash__model_plan(&none, &s, &a, err);
     n = a.used == SIZE_MAX ? 0 : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size
@@ -8386,7 +8388,7 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
     flash_model *m;
     flash__kernels k;
     flash_status status;
-    if (!out) return FLASH_E_ARGUMENT;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the model");
     *out = NULL;
     if (!desc || !desc->host.allocator.acquire != !desc->host.allocator.release)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc, or only one half of an allocator");

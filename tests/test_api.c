@@ -94,6 +94,36 @@ static int fail_read(void *user, uint64_t at, void *dst, size_t n)
     return 1;
 }
 
+/* A refused argument, and a line that says why. */
+static void argument(flash_status st, flash_error *err)
+{
+    CHECK_EQ(st, FLASH_E_ARGUMENT);
+    CHECK(err->status == FLASH_E_ARGUMENT && err->text[0] && !strchr(err->text, '\n'));
+    memset(err, 0, sizeof *err);
+}
+
+static void test_null(void)
+{
+    static flash_arch a;
+    flash_gguf *g;
+    flash_model *m;
+    flash_model_desc d = {0};
+    flash_error err = {FLASH_OK, 0, ""};
+    SECTION("NULL");
+    argument(flash_attention_parse(NULL, "full", &err), &err);
+    argument(flash_attention_parse(&a, NULL, &err), &err);
+    argument(flash_gguf_open(NULL, &d.source, NULL, &err), &err);
+    argument(flash_gguf_open(&g, NULL, NULL, &err), &err);
+    argument(flash_model_load(NULL, &d, &err), &err);
+    argument(flash_model_load(&m, NULL, &err), &err);
+    CHECK_EQ(flash_model_memory(NULL, &err), 0);
+    argument(err.status, &err);
+    CHECK_EQ(flash_attention_parse(NULL, NULL, NULL), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_gguf_open(NULL, NULL, NULL, NULL), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_model_load(NULL, NULL, NULL), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_model_memory(NULL, NULL), 0);
+}
+
 static void test_load(const uint8_t *file, size_t bytes)
 {
     flash_model *m = (flash_model *)(void *)&n_logs;
@@ -305,6 +335,7 @@ int main(void)
     flash_model *m = NULL;
     flash_error err = {FLASH_OK, 0, ""};
     test_names();
+    test_null();
     test_load(file, bytes);
     test_pretokenizers();
     SECTION("load");
