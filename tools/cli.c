@@ -1,5 +1,5 @@
 /* cli.c - shared helpers of the subcommands, see cli.h. */
-#define _POSIX_C_SOURCE 200809L /* fileno, isatty */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, fileno, isatty */
 #include "cli.h"
 #include <errno.h>
 #include <limits.h>
@@ -68,6 +68,16 @@ void cli_log(void *user, int level, const char *text)
 }
 
 /* ---- options --------------------------------------------------------------- */
+
+long cli_number(const char **p)
+{
+    char *end;
+    if (**p < '0' || **p > '9')
+        return -1;
+    long v = strtol(*p, &end, 10);
+    *p = end;
+    return v;
+}
 
 static void cli_help(const cli_option *o, const char *names, const char *notes)
 {
@@ -209,6 +219,25 @@ int cli_is_terminal(FILE *f)
     return isatty(fileno(f));
 }
 
+volatile sig_atomic_t cli_interrupted;
+static flash_session *cli_running; /* for the signal handler, which can be given nothing */
+
+static void cli_on_interrupt(int sig)
+{
+    signal(sig, SIG_DFL); /* a second Ctrl-C ends the program at once */
+    cli_interrupted = 1;
+    flash_session_cancel(cli_running);
+}
+
+void cli_interrupts(flash_session *s)
+{
+    if (s) {
+        cli_running = s;
+        cli_interrupted = 0;
+    }
+    signal(SIGINT, s ? cli_on_interrupt : SIG_DFL);
+}
+
 void cli_binary(FILE *f)
 {
 #ifdef _WIN32
@@ -230,6 +259,17 @@ const char *cli_size(uint64_t bytes, char text[24])
     else
         snprintf(text, 24, "%d B", (int)bytes);
     return text;
+}
+
+double cli_seconds(void)
+{
+#ifdef _WIN32
+    return (double)clock() / CLOCKS_PER_SEC; /* Windows counts real time */
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
 }
 
 void cli_progress(const char *what, double done, double total)

@@ -3,6 +3,7 @@
 #define FLASH_CLI_H
 
 #include "../flash.h"
+#include <signal.h>
 #include <stdio.h>
 
 /* One list: prototypes, dispatch and `flash help` come from it. cmd_X is in cmd_X.c and returns the
@@ -87,6 +88,14 @@ char *cli_read(const char *path, size_t *bytes);
 int   cli_is_terminal(FILE *f);
 /* Keeps \n as it is where the system would turn it into \r\n. */
 void  cli_binary(FILE *f);
+/* An unsigned number at *p, which it moves on; -1 if there is none. */
+long  cli_number(const char **p);
+/* Of real time, since any moment. */
+double cli_seconds(void);
+/* From here on Ctrl-C cancels the step of s and sets cli_interrupted, which is 0 now; a second one
+   ends the program. NULL: the first does, again. */
+void  cli_interrupts(flash_session *s);
+extern volatile sig_atomic_t cli_interrupted;
 /* "1.13 MiB" in text, which it returns. */
 const char *cli_size(uint64_t bytes, char text[24]);
 /* "what: 40 %, 0:12 left" on stderr, if that is a terminal and more than 2 [s] have passed since

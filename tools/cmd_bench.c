@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #if defined(_WIN32) || defined(__wasm__)
 #  define BENCH_ALONE /* one thread, one process: peak memory stays unknown (0) */
 #else
@@ -40,17 +39,6 @@ typedef struct bench {
     char       *memory;          /* which holds it                                      */
     double      done, total;     /* of the work: about tokens of prompt                 */
 } bench;
-
-static double seconds(void)
-{
-#ifdef BENCH_ALONE
-    return (double)clock() / CLOCKS_PER_SEC; /* Windows counts real time */
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-#endif
-}
 
 /* ---- options ----------------------------------------------------------------- */
 
@@ -215,7 +203,7 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
         l.isa = isa;
         l.read = read;
         l.pieces = read ? b->pieces : 16 * threads;
-        double begin = seconds();
+        double begin = cli_seconds();
 #ifdef BENCH_ALONE
         limit_work(&l);
 #else
@@ -229,7 +217,7 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
             pthread_join(others[--n], NULL);
         pthread_mutex_destroy(&l.lock);
 #endif
-        double rate = l.done / (seconds() - begin);
+        double rate = l.done / (cli_seconds() - begin);
         best = rate > best ? rate : best;
     }
     return best;
@@ -240,10 +228,10 @@ static int spin_rounds(flash_isa isa)
 {
     int rounds = 1;
     for (double took = 0; took < 1e-3 && rounds < 1 << 28; ) {
-        double begin = seconds();
+        double begin = cli_seconds();
         rounds *= 2;
         flash_isa_spin(isa, rounds);
-        took = seconds() - begin;
+        took = cli_seconds() - begin;
     }
     return rounds;
 }
@@ -329,14 +317,14 @@ static void run(flash_session *s, const flash_model *m, int prompt, int gen, dou
     for (int i = 0; i < prompt; i++)
         ids[i] = (3 + (int)(i * 7919LL % 500)) % V;
     flash_session_reset(s);
-    double begin = seconds();
+    double begin = cli_seconds();
     step(s, ids, (size_t)prompt);
-    double read = seconds();
+    double read = cli_seconds();
     for (int i = 0; i < gen; i++) {
         int32_t id = flash_session_sample(s);
         step(s, &id, 1);
     }
-    *decode_s = seconds() - read;
+    *decode_s = cli_seconds() - read;
     *prefill_s = read - begin;
     free(ids);
 }
@@ -349,12 +337,12 @@ static void run_fresh(const bench *b, const config *c, fresh *f)
     md.source.path = b->path;
     md.attention = b->attention;
     md.isa = c->isa;
-    double begin = seconds();
+    double begin = cli_seconds();
     flash_model *m = cli_load(&md);
     flash_session *s = start(b, m, c);
-    f->load_s = seconds() - begin;
+    f->load_s = cli_seconds() - begin;
     step(s, &id, 1);
-    f->first_step_s = seconds() - begin;
+    f->first_step_s = cli_seconds() - begin;
     run(s, m, c->prompt, b->gen < FRESH_GEN ? b->gen : FRESH_GEN, &unused, &unused);
     flash_session_free(s);
     flash_model_free(m);

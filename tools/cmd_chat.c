@@ -1,20 +1,7 @@
 /* cmd_chat.c - flash chat: each line of standard input is a question; its answer streams. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "cli.h"
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static flash_session *running; /* for the signal handler, which can be given nothing */
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-    signal(sig, SIG_DFL); /* a second Ctrl-C ends the program at once */
-    interrupted = 1;
-    flash_session_cancel(running);
-}
 
 typedef struct chat_turn {
     flash_role role;
@@ -34,17 +21,6 @@ typedef struct chat {
     flash_role  before;  /* whose turn the session has last     */
     int         room;    /* tokens an answer needs at the least */
 } chat;
-
-static double seconds(void)
-{
-#ifdef _WIN32
-    return (double)clock() / CLOCKS_PER_SEC; /* Windows counts real time */
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-#endif
-}
 
 /* ---- texts ------------------------------------------------------------------- */
 
@@ -151,11 +127,11 @@ static flash_status answer(chat *c, int n_max, int speed)
     flash_status st = FLASH_OK;
     int prompt = flash_session_pending(c->s), n = 0;
     size_t cap = 0;
-    double begun = seconds(), first = begun;
+    double begun = cli_seconds(), first = begun;
     append(&t, &cap, "", 0);
     while (!st && !ferror(stdout) && (!n_max || n < n_max)) {
         st = flash_session_next(c->s, NULL, &piece);
-        if (st == FLASH_E_CANCELLED && !interrupted) /* a Ctrl-C too late for the answer before */
+        if (st == FLASH_E_CANCELLED && !cli_interrupted) /* too late a Ctrl-C for the last answer */
             st = FLASH_OK;
         else if (!st) {
             const char *p = piece.text;
@@ -166,7 +142,7 @@ static flash_status answer(chat *c, int n_max, int speed)
             fwrite(p, 1, bytes, stdout);
             fflush(stdout);
             if (!n)
-                first = seconds();
+                first = cli_seconds();
             n += piece.token >= 0;
         }
     }
@@ -174,7 +150,7 @@ static flash_status answer(chat *c, int n_max, int speed)
     fflush(stdout);
     if (speed && n)
         fprintf(stderr, "[%d tokens read, %.3g/s; %d written, %.3g/s]\n", prompt,
-                prompt / (first - begun), n, n > 1 ? (n - 1) / (seconds() - first) : 0.0);
+                prompt / (first - begun), n, n > 1 ? (n - 1) / (cli_seconds() - first) : 0.0);
     add(c, t);
     c->fed = c->n;
     if (st == FLASH_END_OF_TEXT && flash_session_pending(c->s)) {
@@ -249,7 +225,7 @@ int cmd_chat(int argc, char **argv)
         sd.sampler.stop = &c.format->end;
         sd.sampler.n_stop = 1;
     }
-    running = c.s = cli_session(m, &sd);
+    c.s = cli_session(m, &sd);
     c.room = flash_session_capacity(c.s) / (n_max ? 2 : 4);
     if (n_max && n_max < c.room)
         c.room = n_max;
@@ -275,8 +251,7 @@ int cmd_chat(int argc, char **argv)
             continue;
         }
         add(&c, t);
-        interrupted = 0;
-        signal(SIGINT, on_interrupt);
+        cli_interrupts(c.s);
         flash_status st = ask(&c);
         if (st == FLASH_E_RANGE) {
             fprintf(stderr, "flash chat: no room for this question in a context of %d tokens; "
@@ -289,7 +264,7 @@ int cmd_chat(int argc, char **argv)
                 fprintf(stderr, "flash chat: the answer ends because the context of %d tokens is "
                         "full; -c sets it\n", flash_session_capacity(c.s));
         }
-        signal(SIGINT, SIG_DFL);
+        cli_interrupts(NULL);
         if (st < 0 && st != FLASH_E_RANGE && st != FLASH_E_CANCELLED)
             cli_fail("%s", flash_status_text(st));
     }

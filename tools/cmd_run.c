@@ -1,18 +1,7 @@
 /* cmd_run.c - flash run: continues a prompt, or begins a text, and writes it as it comes. */
 #include "cli.h"
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-
-static flash_session *running; /* for the signal handler, which can be given nothing */
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-    signal(sig, SIG_DFL); /* a second Ctrl-C ends the program at once */
-    interrupted = 1;
-    flash_session_cancel(running);
-}
 
 /* Works on the prompt in slices, for the sake of progress. */
 static flash_status run_prompt(flash_session *s, const int32_t *ids, size_t n)
@@ -74,8 +63,7 @@ int cmd_run(int argc, char **argv)
         ids = cli_tokenize(m, prompt, bytes, flags, &n_ids);
     if (!n_ids && (no_bos || flash_token_bos(m) < 0))
         cli_fail("nothing to begin with: no prompt and no BOS; give one with -p");
-    running = s;
-    signal(SIGINT, on_interrupt);
+    cli_interrupts(s);
     if (n_ids)
         st = run_prompt(s, ids, n_ids);
 
@@ -96,11 +84,11 @@ int cmd_run(int argc, char **argv)
     if (st == FLASH_E_RANGE && cli_is_terminal(stderr))
         fprintf(stderr, "flash run: the context of %d tokens is full; -c sets it\n",
                 flash_session_capacity(s));
-    signal(SIGINT, SIG_DFL);
+    cli_interrupts(NULL);
     fflush(stdout);
     flash_session_free(s);
     flash_model_free(m);
     free(ids);
     free(text);
-    return interrupted ? 130 : 0;
+    return cli_interrupted ? 130 : 0;
 }

@@ -33,24 +33,13 @@ static void change_layer(job *k, int layer, const char *attention)
     change_all(k, pattern);
 }
 
-/* An unsigned number at *p, which it moves on; -1 if there is none. */
-static long number(const char **p)
-{
-    char *end;
-    if (**p < '0' || **p > '9')
-        return -1;
-    long v = strtol(*p, &end, 10);
-    *p = end;
-    return v;
-}
-
 /* "2,4-6" of --skip, or "1,3-5:256,7:512" of --window. */
 static void change_layers(job *k, const char *option, const char *text, int window)
 {
     unsigned char chosen[FLASH_LAYERS_MAX] = {0};
     char attention[32] = "skip";
     for (const char *p = text;; p++) {
-        long first = number(&p), last = *p == '-' ? (p++, number(&p)) : first;
+        long first = cli_number(&p), last = *p == '-' ? (p++, cli_number(&p)) : first;
         if (first < 0 || last < first || last >= k->a.n_layer)
             break;
         memset(chosen + first, 1, (size_t)(last - first) + 1);

@@ -70,17 +70,6 @@ static const struct arch *find_arch(const char *name)
     return NULL;
 }
 
-/* An unsigned number at *p, which it moves on; -1 if there is none. */
-static long number(const char **p)
-{
-    char *end;
-    if (**p < '0' || **p > '9')
-        return -1;
-    long v = strtol(*p, &end, 10);
-    *p = end;
-    return v;
-}
-
 /* "full,skip,window:256@10000" over all layers of s. */
 static int parse_attn(const char *p, cli_shape *s)
 {
@@ -100,14 +89,14 @@ static int parse_attn(const char *p, cli_shape *s)
         y->mix = (cli_mix)mix;
         if (mix == CLI_WINDOW) {
             p++;
-            if ((v = number(&p)) < 1 || v > FLASH_CONTEXT_MAX)
+            if ((v = cli_number(&p)) < 1 || v > FLASH_CONTEXT_MAX)
                 return 0;
             y->window = (int)v;
         }
         y->rope_base = -1;
         if (*p == '@') {
             p++;
-            if ((v = number(&p)) < 0 || v > 1000000000)
+            if ((v = cli_number(&p)) < 0 || v > 1000000000)
                 return 0;
             y->rope_base = (float)v;
         }
@@ -176,7 +165,7 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
             if (i < LISTED)
                 list[i] = p;
             for (int items = 0;; p++, items++) {
-                long v = number(&p);
+                long v = cli_number(&p);
                 if (v < part[i].lo || v > part[i].hi)
                     return 0;
                 if (!items)
@@ -212,7 +201,7 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
         int v[LISTED] = {s.heads, s.kv_heads, s.d_ffn};
         for (int i = 0; i < LISTED; i++)
             if (*at[i]) { /* the next item, or the first again */
-                v[i] = (int)number(&at[i]);
+                v[i] = (int)cli_number(&at[i]);
                 at[i] = *at[i] == '/' ? at[i] + 1 : list[i];
             }
         out->layer[l].heads = v[0];
