@@ -195,6 +195,23 @@ check "no OUT" error 2 OUT prune $m --skip 1
 refuses $m prune --skip 1
 refuses $m convert --arch deci
 
+# --- progress: on a terminal and nowhere else, once it takes more than 2 seconds ---
+if script -qec true /dev/null >$T/out 2>$T/err; then
+    flash make $T/w.gguf --shape tiny --type F32 # more than is written in one piece
+    mkfifo $T/a.part $T/b.part
+    readers=
+    for p in a b; do { sleep 3; cat; } <$T/$p.part >$T/$p.gguf & readers="$readers $!"; done
+    script -qec "$RUN $B/flash prune $T/w.gguf $T/a --skip 1" /dev/null >$T/a.out &
+    pid=$!
+    script -qec "$RUN $B/flash prune $T/w.gguf $T/b --skip 0 2>$T/err" /dev/null >$T/b.out
+    wait $pid
+    kill $readers 2>/dev/null # which wait on if flash failed before it wrote
+    check "progress" grep -q 'write: *[1-9][0-9]* %, [0-9]*:[0-9][0-9] left' $T/a.out
+    check "no progress in a file" pipe "! grep -q left $T/b.out $T/err && [ -s $T/err ]"
+else
+    skip progress "no command script"
+fi
+
 # --- Ctrl-C: nothing is left, and what was there stays ---
 if mkfifo $O.part 2>/dev/null; then # writing to it waits for a reader, which never comes
     echo old >$O

@@ -274,16 +274,16 @@ double cli_seconds(void)
 
 void cli_progress(const char *what, double done, double total)
 {
-    static time_t begun, shown; /* whole seconds: a line a second is enough */
-    time_t now = time(NULL);
+    static double begun, shown;
+    double now = cli_seconds();
     if (done <= 0) {
         begun = shown = now;
     } else if (done >= total) {
         if (shown != begun)
             fprintf(stderr, "\r%40s\r", "");
         shown = begun;
-    } else if (now != shown && difftime(now, begun) > 2 && cli_is_terminal(stderr)) {
-        double left = difftime(now, begun) * (total - done) / done;
+    } else if (now > begun + 2 && now > shown + 1 && cli_is_terminal(stderr)) {
+        double left = (now - begun) * (total - done) / done;
         fprintf(stderr, "\r%s: %3.0f %%, %.0f:%02.0f left   ", what, 100 * done / total,
                 floor(left / 60), floor(fmod(left, 60)));
         shown = now;
