@@ -26,7 +26,7 @@ check "another format" quiet 'Hi\n' $T/known.gguf --format llama-2 -n 9
 check "another answer" pipe "! cmp -s $T/out $T/a"
 read_by() { chat 0 'Hi\n' $T/known.gguf --speed -n 9 "$@"; sed 's/^.\([0-9]*\) .*/\1/' $T/err; }
 check "a system prompt is read" [ $(read_by --system 'the tree') -gt $(($(read_by) + 8)) ]
-for f in $($B/flash chat --help | sed -n 's/^Formats: \(.*\)\.$/\1/p' | tr -d ,); do
+for f in $(flash chat --help | sed -n 's/^Formats: \(.*\)\.$/\1/p' | tr -d ,); do
     check "$f" quiet 'Hi\nthe tree\n' $M --format $f --system 'and' -n 4
 done
 
