@@ -665,7 +665,7 @@ typedef struct flash_session_desc {
     int           chunk;
     /* 0: 1 */
     int           threads;
-    /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 32) */
+    /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
     flash_type    kv;
     /* 1: logits of every token of a chunk; step returns after each chunk */
     int           all_logits;
@@ -7657,12 +7657,20 @@ static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
     }
 }
 
+/* Items of a head that share a scale in Q8_0: 32, or what divides smaller heads; 0: none does. */
+static int flash__kv_group(int C) { return C % 32 == 0 ? 32 : C % 16 == 0 ? 16 : C % 8 ? 0 : 8; }
+
 /* Bytes of one block of 64 keys or values of one head: see >>forward. */
-static size_t flash__kv_block(flash_type kv, int C) { return flash_row_bytes(kv, 64*(size_t)C); }
+static size_t flash__kv_block(flash_type kv, int C)
+{
+    return kv == FLASH_TYPE_Q8_0 ? 64*(size_t)C + 128*(size_t)(C/flash__kv_group(C))
+        : flash_row_bytes(kv, 64*(size_t)C);
+}
 
 static int flash__kv_type_ok(flash_type kv, int C)
 {
-    return kv == FLASH_TYPE_F32 || kv == FLASH_TYPE_F16 || (kv == FLASH_TYPE_Q8_0 && C % 32 == 0);
+    return kv == FLASH_TYPE_F32 || kv == FLASH_TYPE_F16
+        || (kv == FLASH_TYPE_Q8_0 && flash__kv_group(C));
 }
 
 /* Sum of what the rules demand. */
@@ -9302,35 +9310,35 @@ static void flash__residual(flash_session *s, float *y, const float *norm, int T
 /* --- keys and values -------------------------------------------------------- */
 
 /* Stores one key (turned) or value at place t of its block. A Q8_0 block: int8 [64*C] in that
-   order, then f16 scales, one for 32 items of a head at one position: [C/32,64] for keys, [64,C/32]
-   for values. */
+   order, then f16 scales, one for G items (flash__kv_group) of a head at one position: [C/G,64] for
+   keys, [64,C/G] for values. */
 static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x, int C, int turned)
 {
     size_t step = turned ? 64 : 1, at = turned ? (size_t)t : (size_t)t*(size_t)C, i, g,
-        n = (size_t)C;
+        n = (size_t)C, G = (size_t)flash__kv_group(C);
     uint8_t *scale = block + 64*n;
     for (i = 0; kv == FLASH_TYPE_F32 && i < n; i++) memcpy(block + 4*(at + i*step), x + i, 4);
     for (i = 0; kv == FLASH_TYPE_F16 && i < n; i++) {
         uint16_t h = flash__f32_f16(x[i]);
         memcpy(block + 2*(at + i*step), &h, 2);
     }
-    for (g = 0; kv == FLASH_TYPE_Q8_0 && g < n/32; g++, x += 32) {
+    for (g = 0; kv == FLASH_TYPE_Q8_0 && g < n/G; g++, x += G) {
         float amax = 0, inverse;
         uint16_t d;
-        for (i = 0; i < 32; i++) {
+        for (i = 0; i < G; i++) {
             float a = x[i] < 0 ? -x[i] : x[i];
             amax = a > amax ? a : amax;
         }
         amax = amax < 8e6f ? amax : 8e6f; /* what an f16 scale can hold */
         inverse = amax > 1e-4f ? 127.0f/amax : 0;
         d = flash__f32_f16(inverse > 0 ? amax/127.0f : 0);
-        for (i = 0; i < 32; i++) {
+        for (i = 0; i < G; i++) {
             float v = x[i]*inverse;
             v = v < 127.0f ? v : 127.0f;
             v = v > -127.0f ? v : -127.0f;
-            block[at + (32*g + i)*step] = (uint8_t)(int8_t)flash__round(v);
+            block[at + (G*g + i)*step] = (uint8_t)(int8_t)flash__round(v);
         }
-        memcpy(scale + 2*(turned ? g*64 + (size_t)t : (size_t)t*(n/32) + g), &d, 2);
+        memcpy(scale + 2*(turned ? g*64 + (size_t)t : (size_t)t*(n/G) + g), &d, 2);
     }
 }
 
@@ -9341,14 +9349,14 @@ static const float *flash__kv_floats(const flash_session *s, const uint8_t *bloc
     const uint16_t *scale = (const uint16_t *)(const void *)(block + 64*(size_t)C);
     const int8_t *q = (const int8_t *)block;
     float d[64], *y = room;
-    int i, k;
+    int i, k, G = flash__kv_group(C);
     if (s->desc.kv == FLASH_TYPE_F32) return (const float *)(const void *)block;
     if (s->desc.kv == FLASH_TYPE_F16)
         s->m->k.widen((const uint16_t *)(const void *)block, 64*(size_t)C, room);
-    else for (i = 0; i < 2*C; i += 64, q += 2048, y += 2048) {
+    else for (i = 0; i < C/G*64; i += 64, q += 64*G, y += 64*G) {
         s->m->k.widen(scale + i, 64, d);
-        for (k = 0; turned && k < 32; k++) s->m->k.widen8(q + 64*k, d, 1, 64, y + 64*k);
-        for (k = 0; !turned && k < 64; k++) s->m->k.widen8(q + 32*k, d + k, 0, 32, y + 32*k);
+        for (k = 0; turned && k < G; k++) s->m->k.widen8(q + 64*k, d, 1, 64, y + 64*k);
+        for (k = 0; !turned && k < 64; k++) s->m->k.widen8(q + G*k, d + k, 0, (size_t)G, y + G*k);
     }
     return room;
 }

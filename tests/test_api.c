@@ -310,7 +310,7 @@ static void test_session(const flash_model *m)
         {1, 0, 0, 0, 1},       {-1, 0, 0, 0, 0},  {FLASH_CONTEXT_MAX + 1, 0, 0, 0, 0},
         {16, -1, 0, 0, 0},     {16, 1, 0, 0, 1},  {16, 512, 0, 0, 1}, {16, 0, -1, 0, 0},
         {16, 0, 4, 0, 1},      {16, 0, 0, FLASH_TYPE_F16, 1},
-        {16, 0, 0, FLASH_TYPE_Q8_0, 0},           {16, 0, 0, 12345, 0},
+        {16, 0, 0, FLASH_TYPE_Q8_0, 1},           {16, 0, 0, 12345, 0},
     };
     for (size_t i = 0; i < sizeof limit / sizeof *limit; i++) {
         memset(&d, 0, sizeof d);

@@ -342,6 +342,16 @@ static void test_kv_bytes(void)
     CHECK_EQ(flash_arch_kv_bytes(a, 64, 0x7FFFFFFF, FLASH_TYPE_F32), 4 * 64 * 2 * 2 * 128);
     flash_model_free(full);
     unmake(&x);
+    for (int head = 2; head <= 80; head += 2) { /* a scale for 32, 16 or 8 items, in Q8_0 */
+        int items = head % 32 == 0 ? 32 : head % 16 == 0 ? 16 : 8;
+        x = make(&kinds[3], head, 0);
+        full = load(&x, NULL, FLASH_OK);
+        uint64_t want = head % 8 ? 0 : (uint64_t)(4 * 64 * 2 * 2 * (head + head / items * 2));
+        CHECK_EQ(flash_arch_kv_bytes(flash_model_arch(full), 64, 0, FLASH_TYPE_Q8_0), want);
+        CHECK_EQ(memory(full, 64, 0, FLASH_TYPE_Q8_0) > 0, want > 0);
+        flash_model_free(full);
+        unmake(&x);
+    }
 }
 
 /* The sum of the file's tensors, but for the optional ones. */

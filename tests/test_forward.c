@@ -147,7 +147,7 @@ static void against_reference(const flash_model *m, const char *name, const int3
 static void test_same_bits(const void *file, size_t bytes, const char *name, int N);
 
 /* Keys and values in Q8_0 change probabilities a little, not much, and the same however cut. */
-static void test_q8_cache(const flash_model *m)
+static void test_q8_cache(const flash_model *m, double most)
 {
     enum { N = 100 };
     int32_t ids[N];
@@ -167,7 +167,7 @@ static void test_q8_cache(const flash_model *m)
             worst = fmax(worst, fabs(exp(a[i]) / sum[0] - exp(b[i]) / sum[1]));
         }
     }
-    CHECK(worst > 0 && worst <= 1e-2);
+    CHECK(worst > 0 && worst <= most);
     free(full);
     free(q8);
 }
@@ -222,8 +222,8 @@ static void test_variants(void)
         flash_model *m = load(file, bytes);
         if (m) {
             against_reference(m, kinds[k], NULL, long_text());
-            if (k == 10) { /* the only one that can keep keys and values in Q8_0 */
-                test_q8_cache(m);
+            test_q8_cache(m, k == 10 ? 1e-2 : 2e-2); /* 32 or 8 items share a scale */
+            if (k == 10) {
                 test_same_bits(file, bytes, kinds[k], 70);
             }
         }
@@ -431,7 +431,7 @@ static void test_same_bits(const void *file, size_t bytes, const char *name, int
         size_t V = (size_t)flash_model_arch(m)->n_vocab;
         if (!want) {
             random_ids(m, ids, N);
-            kv = flash_model_arch(m)->d_head % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
+            kv = FLASH_TYPE_Q8_0;
             want = all_logits(m, ids, N, kv);
         }
         for (int k = 0; k < 16; k++) {

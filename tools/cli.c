@@ -94,6 +94,14 @@ static void cli_help(const cli_option *o, const char *names, const char *notes)
     exit(0);
 }
 
+flash_type cli_kv(const char *what, const char *text)
+{
+    flash_type t = flash_type_parse(text);
+    if (t != FLASH_TYPE_F32 && t != FLASH_TYPE_F16 && t != FLASH_TYPE_Q8_0)
+        cli_usage("%s %s: want f32, f16 or q8_0", what, text);
+    return t;
+}
+
 static void cli_set(const cli_option *o, const char *text)
 {
     char *end = NULL;
@@ -110,6 +118,9 @@ static void cli_set(const cli_option *o, const char *text)
         *(flash_isa *)o->to = flash_isa_parse(text);
         if (*(flash_isa *)o->to == FLASH_ISA_COUNT)
             cli_usage("%s %s: there is no such instruction set", o->name, text);
+        return;
+    case CLI_KV:
+        *(flash_type *)o->to = cli_kv(o->name, text);
         return;
     case CLI_FLOAT:
         number = strtod(text, &end);
@@ -311,6 +322,9 @@ flash_session *cli_session(const flash_model *m, const flash_session_desc *desc)
     if (st == FLASH_E_MEMORY)
         cli_fail("no memory for a session of %s; try a smaller context (-c)",
                  cli_size(flash_session_memory(m, desc), size));
+    if (st && desc->kv == FLASH_TYPE_Q8_0 && flash_model_arch(m)->d_head % 8)
+        cli_fail("q8_0 needs heads of a multiple of 8 items, these have %d; try --kv f16",
+                 flash_model_arch(m)->d_head);
     if (st)
         cli_fail("cannot start a session: %s", flash_status_text(st));
     return s;

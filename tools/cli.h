@@ -31,7 +31,8 @@ typedef enum cli_kind {
     CLI_FLOAT, /* float         */
     CLI_SEED,  /* uint64_t      */
     CLI_TEXT,  /* const char *  */
-    CLI_ISA    /* flash_isa     */
+    CLI_ISA,   /* flash_isa     */
+    CLI_KV     /* flash_type of keys and values */
 } cli_kind;
 
 /* One option. A table of them ends with {0}; parsing, checks and --help read it. */
@@ -62,6 +63,7 @@ typedef struct cli_option {
 #define CLI_RUN_OPTIONS(md, sd) \
     {"-t", "THREADS", CLI_INT, &(sd).threads, 1, 1024, "threads (1)"}, \
     {"--isa", "NAME", CLI_ISA, &(md).isa, 0, 0, "instruction set (the best here):"}, \
+    {"--kv", "TYPE", CLI_KV, &(sd).kv, 0, 0, "keys and values: f32, f16, q8_0 (f32)"}, \
     CLI_ATTN_OPTION(md), \
     CLI_PRE_OPTION(md)
 
@@ -119,6 +121,8 @@ flash_type cli_type_for(flash_type want, uint64_t n);
 /* The weight type of that name; a usage error that lists the names if there is none, or for MXFP4
    unless that is allowed. what: the option's name. */
 flash_type cli_type(const char *what, const char *text, int mxfp4);
+/* The type of keys and values of that name; a usage error if it is none. */
+flash_type cli_kv(const char *what, const char *text);
 /* The number that general.file_type has for a model of mostly type t. */
 int cli_file_type(flash_type t);
 

@@ -73,13 +73,7 @@ static int read_isa(const char *option, const char *word)
     return (int)isa;
 }
 
-static int read_kv(const char *option, const char *word)
-{
-    flash_type t = flash_type_parse(word);
-    if (t != FLASH_TYPE_F32 && t != FLASH_TYPE_F16 && t != FLASH_TYPE_Q8_0)
-        cli_usage("%s %s: want f32, f16 or q8_0", option, word);
-    return (int)t;
-}
+static int read_kv(const char *option, const char *word) { return (int)cli_kv(option, word); }
 
 static list read_list(const char *option, const char *text,
                       int (*read_word)(const char *option, const char *word))
