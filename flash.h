@@ -4220,11 +4220,15 @@ static void flash__overlay_avx512(flash__kernels *k)
    16 rows and the 32 (or 16) items of a block: a panel's block is laid out as that wants it. The
    float step between two blocks, the same as in >>k-avx512, is what takes the time. Tiles multiply
    signed bytes, so panels carry weights as they are. They are configured and released in each call:
-   nothing of them stays in the caller's thread. */
+   nothing of them stays in the caller's thread. KNOWN TRAP: GCC 12's intrinsics do not tell the
+   compiler that they read memory, hence FLASH__TILES. */
 
 #ifdef FLASH__AMX
 #define FLASH__TAMX \
     FLASH__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+
+/* Configures tiles; what was written before is there for the tile loads after it. */
+#define FLASH__TILES(config) __asm__ volatile ("ldtilecfg %0" : : "m"(config) : "memory")
 
 FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                         size_t n, uint8_t *panel)
@@ -4246,7 +4250,7 @@ FLASH__TAMX static void flash__tiles_amx(int tokens)
     rows[0] = rows[1] = rows[3] = (uint8_t)tokens;
     rows[2] = 8;
     rows[4] = 4;
-    _tile_loadconfig(config);
+    FLASH__TILES(config);
 }
 
 /* 16 rows by up to 16 tokens. */
@@ -4321,7 +4325,7 @@ FLASH__TAMX static double flash__spin_amx(int rounds)
     int32_t out[256];
     int i, r;
     for (i = 0; i < 6; i++) { config[16 + 2*i] = 64; config[48 + i] = 16; }
-    _tile_loadconfig(config);
+    FLASH__TILES(config);
     _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); _tile_zero(4); _tile_zero(5);
     for (r = 0; r < rounds; r++) {
         _tile_dpbssd(0, 4, 5); _tile_dpbssd(1, 4, 5); _tile_dpbssd(2, 4, 5); _tile_dpbssd(3, 4, 5);
@@ -4339,6 +4343,7 @@ static void flash__overlay_amx(flash__kernels *k)
     k->spin = flash__spin_amx;
 }
 #undef FLASH__TAMX
+#undef FLASH__TILES
 #endif
 #ifdef FLASH__AVX512
 #undef FLASH__T512
