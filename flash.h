@@ -2713,10 +2713,13 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
                         q = _mm_set1_epi32(four);
                         p = _mm_maddubs_epi16(u, groups ? q : _mm_sign_epi8(q, v));
                         part[t] = g ? _mm_add_epi16(part[t], p) : p;
+                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
                     }
                 }
-                FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = _mm_add_epi32(sum[t],
-                        _mm_madd_epi16(part[t], ones));
+                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    sum[t] = _mm_add_epi32(sum[t], _mm_madd_epi16(part[t], ones));
+                    FLASH__OPAQUE(sum[t]);
+                }
             }
             FLASH__UNROLL for (t = 0; t < NT; t++) {
                 __m128 s = _mm_mul_ps(d, _mm_set1_ps(x[(size_t)t*blocks].d));
@@ -2892,10 +2895,13 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                         if (vnni) { FLASH__DPBUSD(sum[t], u, q); continue; }
                         p = _mm256_maddubs_epi16(u, q);
                         part[t] = g ? _mm256_add_epi16(part[t], p) : p;
+                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
                     }
                 }
-                if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = _mm256_add_epi32(sum[t],
-                        _mm256_madd_epi16(part[t], ones));
+                if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(part[t], ones));
+                    FLASH__OPAQUE(sum[t]);
+                }
             }
             FLASH__UNROLL for (t = 0; t < NT; t++) {
                 __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(x[(size_t)t*blocks].d));
