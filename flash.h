@@ -54,6 +54,7 @@ int main(int argc, char **argv)
        >>api-text      text to tokens and back
        >>api-chat      chat formats: turns of a conversation as text and tokens
        >>api-session   sessions: feed, step, sample, next
+       >>api-latency   how fast a model would be: fit measurements, predict
        >>api-low       instruction sets, rows of weights
      IMPLEMENTATION
        >>config        parts, overridable macros, compiler and target
@@ -62,6 +63,7 @@ int main(int argc, char **argv)
        >>threads       a small pool of workers
        >>cpu           what this processor can run
        >>numbers       f16, bf16, exp, log, sin and cos with fixed bits
+       >>gp            Gaussian-process regression, non-negative least squares
        >>quant         block formats: layout, unpack, dequantise, quantise activations
        >>quantize      floats to block formats
        >>k-table       the kernel list and the table type
@@ -84,6 +86,7 @@ int main(int argc, char **argv)
        >>forward       the forward pass
        >>sampler       from logits to a token
        >>session       feed, step, next
+       >>latency       counted work, the fit, predictions
        >>cleanup       undefine what must not leak
      LICENCE
 
@@ -92,6 +95,7 @@ int main(int argc, char **argv)
 
      FLASH_IMPLEMENTATION           everything
      FLASH_RUNTIME_IMPLEMENTATION   GGUF, tokenizers, models, sessions
+     FLASH_LATENCY_IMPLEMENTATION   the runtime and the latency model
 
    CONFIGURATION   Defined or not, never =0. Only the file with the implementation looks at them
                    (except the first two).
@@ -739,6 +743,52 @@ FLASH_API void         flash_session_cancel(flash_session *s);
    the longest at creation. */
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
 
+/* ===== >>api-latency ====================================================== */
+
+/* How fast a model would be on a device, without building it: from measured shapes to a prediction
+   with an interval. */
+
+/* One shape at work. */
+typedef struct flash_workload {
+    const flash_arch *arch;     /* the caller's                                              */
+    flash_type weights, kv;     /* of all matrices; of keys and values                       */
+    int        threads, chunk;  /* 0: 1 and 256, as in flash_session_desc                    */
+    int        prompt;          /* tokens read at once: prefill                              */
+    int        position;        /* of a token written: decode                                */
+} flash_workload;
+
+/* What one workload took. 0: not measured. */
+typedef struct flash_timing {
+    double prefill;             /* of the prompt [s], to the first token                     */
+    double decode;              /* of one token [s]                                          */
+} flash_timing;
+
+/* A time [s] and the interval that nine of ten measurements fall into. */
+typedef struct flash_interval { double mean, lo, hi; } flash_interval;
+
+typedef struct flash_latency flash_latency; /* opaque, read-only: any number of threads */
+
+enum { FLASH_LATENCY_POINTS_MAX = 2048 };
+
+/* Fits a model to n measurements, at most FLASH_LATENCY_POINTS_MAX: for prefill and decode each the
+   work and traffic of a shape times constants of the device (least squares of relative errors, none
+   below 0), and a Gaussian process on what is left of the logarithm. FLASH_E_ARGUMENT for shapes
+   out of range, times below 0 or not finite, fewer than 8 of a kind that was measured. host may be
+   NULL. */
+FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
+                                         const flash_timing *time, size_t n,
+                                         const flash_host *host, flash_error *err);
+FLASH_API void         flash_latency_free(flash_latency *l); /* NULL is fine */
+/* Mean relative errors of measurements predicted each from all others, with the constants and
+   length scales of the whole (which flatters a little: to quote figures, fit anew without them).
+   0: not measured. */
+FLASH_API void         flash_latency_errors(const flash_latency *l, double *prefill,
+                                            double *decode);
+/* Predicts; either result may be NULL. Allocates nothing. FLASH_E_UNSUPPORTED if nothing with these
+   types, threads and chunk was measured, or none of the phase. */
+FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash_workload *work,
+                                             flash_interval *prefill, flash_interval *decode);
+
 /* ===== >>api-low ========================================================== */
 
 /* Best set usable here: compiled in, in the processor, and enabled by the operating system (Linux
@@ -784,9 +834,14 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #  define FLASH_IMPLEMENTATION /* so that editors show the implementation in colour */
 #endif
 
-#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_RUNTIME_IMPLEMENTATION)
+#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_RUNTIME_IMPLEMENTATION) \
+    || defined(FLASH_LATENCY_IMPLEMENTATION)
 #ifndef FLASH__IMPLEMENTED
 #define FLASH__IMPLEMENTED
+
+#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_LATENCY_IMPLEMENTATION)
+#  define FLASH__LATENCY
+#endif
 
 #if defined(__FAST_MATH__) && !defined(FLASH_ALLOW_FAST_MATH)
 #  error "flash.h: drop -ffast-math/-Ofast (results change), or define FLASH_ALLOW_FAST_MATH."
@@ -877,6 +932,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #  define FLASH__THREADS
 #  define FLASH__THREADS_POSIX
 #  include <pthread.h>
+#  include <unistd.h>
 #endif
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #  define FLASH__ATOMIC_GNU
@@ -1345,6 +1401,14 @@ static int  flash__thread_start(flash__thread *t, void *(*run)(void *), void *ar
     return !pthread_create(t, NULL, run, arg);
 }
 static void flash__thread_join(flash__thread t) { pthread_join(t, NULL); }
+static int flash__processors(void)
+{
+#ifdef _SC_NPROCESSORS_ONLN
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    if (n > 0) return n < (int)FLASH_THREADS_MAX ? (int)n : (int)FLASH_THREADS_MAX;
+#endif
+    return (int)FLASH_THREADS_MAX;
+}
 #elif defined(FLASH__THREADS_WIN32)
 typedef HANDLE             flash__thread;
 typedef SRWLOCK            flash__mutex;
@@ -1365,6 +1429,12 @@ static int  flash__thread_start(flash__thread *t, DWORD (WINAPI *run)(void *), v
 }
 static void flash__thread_join(flash__thread t) { WaitForSingleObject(t,
                                                                       INFINITE); CloseHandle(t); }
+static int flash__processors(void)
+{
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return (int)info.dwNumberOfProcessors;
+}
 #endif
 
 #ifdef FLASH__THREADS
@@ -1433,9 +1503,11 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     flash__unlock(&p->lock);
 }
 
-/* Starts n workers; fewer if the system gives fewer. */
+/* Starts n workers; fewer if the system gives fewer, and none beyond its processors: they would
+   only take time from each other. */
 static void flash__pool_start(flash__pool *p, int n)
 {
+    n = FLASH__MIN(n, flash__processors() - 1);
     memset(p, 0, sizeof *p);
     flash__mutex_make(&p->lock);
     flash__cond_make(&p->work);
@@ -1731,6 +1803,392 @@ static void flash__cos_sin(double x, double *c, double *s)
     default: *c =  b; *s = -a;
     }
 }
+
+/* ===== >>gp =============================================================== */
+
+/* Gaussian-process regression in double: the surrogate of the latency model and of the search.
+   Formulas: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5;
+   kernel Matern 5/2 with a length scale for each input, categories compared instead of subtracted.
+   Matrices are row-major; triangles are walked along rows, so that every inner loop is a dot
+   product of contiguous memory with the same four chains of sums everywhere. KNOWN TRAPS: the
+   derivative by a distance is finite at 0 only if taken by its square; equal points need noise. */
+
+#ifdef FLASH__LATENCY
+enum { FLASH__GP_INPUTS = 40, FLASH__GP_THETA = FLASH__GP_INPUTS + 2, FLASH__LBFGS = 8 };
+
+static double flash__dot64(const double *a, const double *b, size_t n)
+{
+    double s[4] = { 0, 0, 0, 0 };
+    size_t i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        s[0] += a[i]*b[i];
+        s[1] += a[i + 1]*b[i + 1];
+        s[2] += a[i + 2]*b[i + 2];
+        s[3] += a[i + 3]*b[i + 3];
+    }
+    for (; i < n; i++) s[i & 3] += a[i]*b[i];
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+/* The lower factor of a symmetric matrix, in place of its lower triangle; 0: not positive
+   definite. */
+static int flash__cholesky(double *a, size_t n)
+{
+    size_t i, j;
+    for (i = 0; i < n; i++) {
+        double *row = a + i*n, s;
+        for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j*n, j))/a[j*n + j];
+        s = row[i] - flash__dot64(row, row, i);
+        if (!(s > 0)) return 0; /* NaN too */
+        row[i] = sqrt(s);
+    }
+    return 1;
+}
+
+/* x = L^-1 x, then, from there, x = L'^-1 x. */
+static void flash__solve_lower(const double *L, double *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) x[i] = (x[i] - flash__dot64(L + i*n, x, i))/L[i*n + i];
+}
+static void flash__solve_upper(const double *L, double *x, size_t n)
+{
+    size_t i, k;
+    for (i = n; i-- > 0;) {
+        x[i] /= L[i*n + i];
+        for (k = 0; k < i; k++) x[k] -= L[i*n + k]*x[i];
+    }
+}
+
+/* The inverse of L L' from L. rows: [n,n] work, whose row i is column i of L^-1. */
+static void flash__inverse(const double *L, double *rows, double *out, size_t n)
+{
+    size_t i, j;
+    for (i = 0; i < n; i++) {
+        double *x = rows + i*n;
+        x[i] = 1/L[i*n + i];
+        for (j = i + 1; j < n; j++) x[j] = -flash__dot64(L + j*n + i, x + i, j - i)/L[j*n + j];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j <= i; j++)
+            out[i*n + j] = out[j*n + i] = flash__dot64(rows + i*n + i, rows + j*n + i, n - i);
+}
+
+/* f(x) and its gradient g [n]. */
+typedef double flash__function(void *ctx, const double *x, double *g);
+
+/* Lowers f from x within [lo, hi]: L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with steps cut
+   at the bounds and halved until they lower f enough. Returns f(x). */
+static double flash__minimise(flash__function *f, void *ctx, double *x, const double *lo,
+                              const double *hi, int n, int turns)
+{
+    double s[FLASH__LBFGS][FLASH__GP_THETA], y[FLASH__LBFGS][FLASH__GP_THETA], rho[FLASH__LBFGS],
+        a[FLASH__LBFGS], g[FLASH__GP_THETA], d[FLASH__GP_THETA], next[FLASH__GP_THETA],
+        g_next[FLASH__GP_THETA], value = f(ctx, x, g), scale, step, v;
+    size_t m = (size_t)n;
+    int pairs = 0, turn, i, k, halvings;
+    for (turn = 0; turn < turns; turn++) {
+        int used = FLASH__MIN(pairs, FLASH__LBFGS);
+        for (i = 0; i < n; i++) /* what a bound holds stays */
+            d[i] = (x[i] <= lo[i] && g[i] > 0) || (x[i] >= hi[i] && g[i] < 0) ? 0 : -g[i];
+        if (!(flash__dot64(d, d, m) > 1e-14)) break;
+        for (k = 1; k <= used; k++) {
+            int p = (pairs - k)%FLASH__LBFGS;
+            a[p] = rho[p]*flash__dot64(s[p], d, m);
+            for (i = 0; i < n; i++) d[i] -= a[p]*y[p][i];
+        }
+        if (used) {
+            int p = (pairs - 1)%FLASH__LBFGS;
+            scale = 1/(rho[p]*flash__dot64(y[p], y[p], m));
+            for (i = 0; i < n; i++) d[i] *= scale;
+        }
+        for (k = used; k >= 1; k--) {
+            int p = (pairs - k)%FLASH__LBFGS;
+            v = rho[p]*flash__dot64(y[p], d, m);
+            for (i = 0; i < n; i++) d[i] += (a[p] - v)*s[p][i];
+        }
+        if (!(flash__dot64(d, g, m) < 0)) { /* not downhill any more: begin anew */
+            if (!pairs) break;
+            pairs = 0;
+            continue;
+        }
+        for (i = 0, v = 0; i < n; i++) v = FLASH__MAX(v, d[i] < 0 ? -d[i] : d[i]);
+        step = v > 2 ? 2/v : used ? 1 : FLASH__MIN(1, 0.5/v);
+        for (halvings = 0; halvings < 30; halvings++, step *= 0.5) {
+            double better, moved = 0;
+            for (i = 0; i < n; i++) {
+                next[i] = FLASH__MIN(FLASH__MAX(x[i] + step*d[i], lo[i]), hi[i]);
+                moved += g[i]*(next[i] - x[i]);
+            }
+            better = f(ctx, next, g_next);
+            if (better <= value + 1e-4*moved && better <= value) {
+                int p = pairs%FLASH__LBFGS, small = value - better <= 1e-10*(1 + fabs(value));
+                for (i = 0; i < n; i++) {
+                    s[p][i] = next[i] - x[i];
+                    y[p][i] = g_next[i] - g[i];
+                    x[i] = next[i];
+                    g[i] = g_next[i];
+                }
+                v = flash__dot64(s[p], y[p], m);
+                if (v > 1e-12) { rho[p] = 1/v; pairs++; }
+                value = better;
+                if (small) return value;
+                break;
+            }
+        }
+        if (halvings == 30) {
+            if (!pairs) break;
+            pairs = 0;
+        }
+    }
+    return value;
+}
+
+/* n points of d inputs, of which the last `categories` are compared. theta: logs of the length
+   scales, of the signal's variance and of the noise's. Memory is the caller's. */
+typedef struct flash__gp {
+    size_t n;
+    int d, categories, priors;
+    double *x, *y;           /* [n,d], [n]                                                  */
+    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work                 */
+    double *alpha, *k;       /* [n] A^-1 y; [n] work                                        */
+    double theta[FLASH__GP_THETA];
+    double lml;              /* log marginal likelihood at theta                            */
+} flash__gp;
+
+/* Carves a process of n points; predict: 1 for what prediction needs alone. */
+static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int predict,
+                           flash__arena *a)
+{
+    size_t square = 0;
+    if (!flash__mul(&square, n, n)) square = SIZE_MAX; /* which flash__take refuses */
+    g->n = n;
+    g->d = d;
+    g->categories = categories;
+    g->x = (double *)flash__take(a, n, (size_t)d*sizeof *g->x);
+    g->y = (double *)flash__take(a, n, sizeof *g->y);
+    g->L = (double *)flash__take(a, square, sizeof *g->L);
+    g->alpha = (double *)flash__take(a, n, sizeof *g->alpha);
+    g->k = (double *)flash__take(a, n, sizeof *g->k);
+    g->inverse = predict ? NULL : (double *)flash__take(a, square, sizeof *g->inverse);
+    g->rows = predict ? NULL : (double *)flash__take(a, square, sizeof *g->rows);
+}
+
+static double flash__gp_apart(const flash__gp *g, const double *a, const double *b, int j)
+{
+    double v = a[j] - b[j];
+    return j >= g->d - g->categories ? v != 0 : v*v;
+}
+
+/* sf2 (1 + q + q^2/3) e^-q, q^2 = 5 sum_j D_j/l_j^2. w: [d] 1/l^2. slope: its derivative by r^2. */
+static double flash__gp_kernel(const flash__gp *g, const double *w, double sf2, const double *a,
+                               const double *b, double *slope)
+{
+    double r2 = 0, q, e;
+    int j;
+    for (j = 0; j < g->d; j++) r2 += w[j]*flash__gp_apart(g, a, b, j);
+    q = sqrt(5*r2);
+    e = sf2*flash__exp(-q);
+    *slope = -5.0/6*(1 + q)*e;
+    return (1 + q + q*q/3)*e;
+}
+
+static double flash__gp_weights(const flash__gp *g, double *w)
+{
+    int j;
+    for (j = 0; j < g->d; j++) w[j] = flash__exp(-2*g->theta[j]);
+    return flash__exp(g->theta[g->d]);
+}
+
+/* A, its factor and alpha at theta; a diagonal that will not factor is raised little by little.
+   0 if nothing helps. */
+static int flash__gp_factor(flash__gp *g)
+{
+    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, jitter = 0,
+        noise = flash__exp(g->theta[g->d + 1]), logs = 0;
+    size_t n = g->n, i, j;
+    for (;;) {
+        for (i = 0; i < n; i++) {
+            for (j = 0; j < i; j++)
+                g->L[i*n + j] = flash__gp_kernel(g, w, sf2, g->x + i*(size_t)g->d,
+                                                 g->x + j*(size_t)g->d, &slope);
+            g->L[i*n + i] = sf2 + noise + jitter;
+        }
+        if (flash__cholesky(g->L, n)) break;
+        jitter = jitter > 0 ? 10*jitter : 1e-8*(sf2 + noise);
+        if (!(jitter <= 1e-3*(sf2 + noise))) return 0;
+    }
+    memcpy(g->alpha, g->y, n*sizeof *g->alpha);
+    flash__solve_lower(g->L, g->alpha, n);
+    g->lml = -0.5*flash__dot64(g->alpha, g->alpha, n) - 0.9189385332046727*(double)n;
+    for (i = 0; i < n; i++) logs += flash__log(g->L[i*n + i]);
+    g->lml -= logs;
+    flash__solve_upper(g->L, g->alpha, n);
+    return 1;
+}
+
+/* d lml/d theta, after flash__gp_factor: half the trace of (alpha alpha' - A^-1) dA. */
+static void flash__gp_gradient(flash__gp *g, double *grad)
+{
+    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, k,
+        noise = flash__exp(g->theta[g->d + 1]);
+    size_t n = g->n, i, j, d = (size_t)g->d;
+    int t;
+    flash__inverse(g->L, g->rows, g->inverse, n);
+    for (t = 0; t < g->d + 2; t++) grad[t] = 0;
+    for (i = 0; i < n; i++) {
+        const double *a = g->x + i*d;
+        for (j = 0; j < i; j++) {
+            const double *b = g->x + j*d;
+            double v = g->alpha[i]*g->alpha[j] - g->inverse[i*n + j];
+            k = flash__gp_kernel(g, w, sf2, a, b, &slope);
+            grad[g->d] += v*k;
+            v *= -2*slope;
+            for (t = 0; t < g->d; t++) grad[t] += v*w[t]*flash__gp_apart(g, a, b, t);
+        }
+        k = 0.5*(g->alpha[i]*g->alpha[i] - g->inverse[i*n + i]);
+        grad[g->d] += k*sf2;
+        grad[g->d + 1] += k*noise;
+    }
+}
+
+/* What flash__minimise lowers: -lml, and with priors -log of their density in theta: length scales
+   that grow with the number of inputs (Hvarfner et al. 2024, arxiv 2402.02229), signal about 1,
+   noise about 0.05, both in units of y's variance. */
+static double flash__gp_cost(void *ctx, const double *theta, double *grad)
+{
+    flash__gp *g = (flash__gp *)ctx;
+    double cost, v;
+    int t, d = g->d;
+    memcpy(g->theta, theta, (size_t)(d + 2)*sizeof *theta);
+    for (t = 0; t < d + 2; t++) grad[t] = 0;
+    if (!flash__gp_factor(g)) return 1e300;
+    flash__gp_gradient(g, grad);
+    cost = -g->lml;
+    for (t = 0; t < d + 2; t++) {
+        double middle = t < d ? 1.4142135623730951 + 0.5*flash__log(d) : t == d ? 0 : -3,
+            variance = t < d ? 3 : 4;
+        v = theta[t] - middle;
+        grad[t] = -grad[t] + (g->priors ? v/variance : 0);
+        cost += g->priors ? 0.5*v*v/variance : 0;
+    }
+    return cost;
+}
+
+/* Chooses theta from several beginnings and factors there; y should have mean 0 and variance 1.
+   Above some hundred points the beginnings are tried on a random part of them, since a look costs
+   n^3. Reorders the points. */
+static int flash__gp_fit(flash__gp *g, int turns)
+{
+    double lo[FLASH__GP_THETA], hi[FLASH__GP_THETA], best[FLASH__GP_THETA], theta[FLASH__GP_THETA],
+        least = 1e300, cost, v;
+    size_t all = g->n, i, j, k;
+    uint64_t state = 1;
+    int t, start, d = g->d;
+    for (i = all; i > 1; i--) {
+        j = (size_t)(flash__random(&state) >> 33)%i;
+        v = g->y[i - 1]; g->y[i - 1] = g->y[j]; g->y[j] = v;
+        for (k = 0; k < (size_t)d; k++) {
+            double *a = g->x + (i - 1)*(size_t)d + k, *b = g->x + j*(size_t)d + k;
+            v = *a; *a = *b; *b = v;
+        }
+    }
+    g->n = FLASH__MIN(all, 200);
+    for (t = 0; t < d + 2; t++) { /* l in [0.02, 3000], variances in [1e-6, 3000] */
+        lo[t] = t < d ? -3.9 : -13.8;
+        hi[t] = 8;
+    }
+    for (start = 0; start < 3; start++) {
+        for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5*flash__log(d) : start == 1 ? 3 : -1;
+        theta[d] = start == 1 ? -1 : 0;
+        theta[d + 1] = start == 2 ? -1 : -4;
+        cost = flash__minimise(flash__gp_cost, g, theta, lo, hi, d + 2, turns);
+        if (cost < least) { least = cost; memcpy(best, theta, sizeof best); }
+    }
+    g->n = all;
+    if (least >= 1e300) return 0;
+    if (all > 200) flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns/4);
+    memcpy(g->theta, best, sizeof best);
+    return flash__gp_factor(g);
+}
+
+/* Mean and variance of the function at x, without noise. */
+static double flash__gp_predict(const flash__gp *g, const double *x, double *k, double *variance)
+{
+    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, mean, v;
+    size_t i;
+    for (i = 0; i < g->n; i++)
+        k[i] = flash__gp_kernel(g, w, sf2, x, g->x + i*(size_t)g->d, &slope);
+    mean = flash__dot64(k, g->alpha, g->n);
+    flash__solve_lower(g->L, k, g->n);
+    v = sf2 - flash__dot64(k, k, g->n);
+    *variance = FLASH__MAX(v, 1e-12*sf2);
+    return mean;
+}
+
+/* Mean and variance (noise included) of each point given all others: Rasmussen and Williams
+   5.12. */
+static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance)
+{
+    size_t n = g->n, i;
+    flash__inverse(g->L, g->rows, g->inverse, n);
+    for (i = 0; i < n; i++) {
+        variance[i] = 1/g->inverse[i*n + i];
+        mean[i] = g->y[i] - g->alpha[i]*variance[i];
+    }
+}
+
+/* b >= 0 that brings a b near y in the sense of least squares plus ridge b'b: active sets (Lawson
+   and Hanson 1974, Solving Least Squares Problems, chapter 23). a: [n,m], m <= 16. */
+static void flash__least_squares(const double *a, const double *y, size_t n, int m, double ridge,
+                                 double *b)
+{
+    double H[16*16], h[16], L[16*16], z[16], slope;
+    int free_[16] = { 0 }, order[16], i, j, k, turn, used;
+    size_t r;
+    for (i = 0; i < m; i++) {
+        for (j = 0; j <= i; j++) {
+            double s = i == j ? ridge : 0;
+            for (r = 0; r < n; r++) s += a[r*(size_t)m + (size_t)i]*a[r*(size_t)m + (size_t)j];
+            H[i*m + j] = H[j*m + i] = s;
+        }
+        for (h[i] = 0, r = 0; r < n; r++) h[i] += a[r*(size_t)m + (size_t)i]*y[r];
+        b[i] = 0;
+    }
+    for (turn = 0; turn < 10*m; turn++) {
+        int enters = -1;
+        double most = 1e-10;
+        for (i = 0; i < m; i++) {
+            slope = h[i] - flash__dot64(H + i*m, b, (size_t)m);
+            if (!free_[i] && slope > most*(1 + fabs(h[i])))
+                { most = slope/(1 + fabs(h[i])); enters = i; }
+        }
+        if (enters < 0) return;
+        free_[enters] = 1;
+        for (;;) { /* solve for the free ones; those that would fall below 0 leave */
+            double share = 1;
+            for (used = i = 0; i < m; i++) if (free_[i]) order[used++] = i;
+            for (i = 0; i < used; i++) {
+                for (j = 0; j <= i; j++) L[i*used + j] = H[order[i]*m + order[j]];
+                z[i] = h[order[i]];
+            }
+            if (!flash__cholesky(L, (size_t)used)) { free_[enters] = 0; return; }
+            flash__solve_lower(L, z, (size_t)used);
+            flash__solve_upper(L, z, (size_t)used);
+            for (i = 0; i < used; i++) {
+                k = order[i];
+                if (z[i] <= 0) share = FLASH__MIN(share, b[k] > 0 ? b[k]/(b[k] - z[i]) : 0);
+            }
+            for (i = 0; i < used; i++) {
+                k = order[i];
+                b[k] += share*(z[i] - b[k]);
+                if (share < 1 && z[i] <= 0 && b[k] <= 1e-14) { b[k] = 0; free_[k] = 0; }
+            }
+            if (share >= 1) break;
+        }
+    }
+}
+#endif
 
 /* ===== >>quant ============================================================ */
 
@@ -10306,6 +10764,375 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 }
 #endif
 
+/* ===== >>latency ========================================================== */
+
+/* A time is work over speed: columns of counted work (operations, bytes, steps), each with a
+   constant of the device, give its mean; a Gaussian process on the logarithm of measured over
+   counted carries what counting misses (caches, shapes that suit a kernel). Williams, Waterman and
+   Patterson 2009, "Roofline"; Kennedy and O'Hagan 2001 for the two together. KNOWN TRAP: columns of
+   a space in which little varies are nearly multiples of each other; constants below 0 would make
+   extrapolation absurd, so there are none. */
+
+#ifdef FLASH__LATENCY
+enum {
+    FLASH__WORK_MIX,        /* operations of matrices in place of or around attention */
+    FLASH__WORK_FFN,        /* of feed-forward parts                                  */
+    FLASH__WORK_FULL,       /* of scores and values where all positions are seen      */
+    FLASH__WORK_WINDOW,     /* where a window or a chunk is                           */
+    FLASH__WORK_HEAD,       /* weights of the head, for one token                     */
+    FLASH__WORK_WEIGHTS,    /* bytes of the layers' weights, once a chunk             */
+    FLASH__WORK_KV,         /* bytes of keys and values                               */
+    FLASH__WORK_FLOATS,     /* activations between matrices                           */
+    FLASH__WORK_STEPS,      /* mixers and feed-forward parts, once a chunk            */
+    FLASH__WORK_ONE,
+    FLASH__WORK_COUNT
+};
+enum { FLASH__SHAPE_INPUTS = 8, FLASH__SHAPE_KINDS = 4,
+       FLASH__SHAPE = FLASH__SHAPE_INPUTS + FLASH__SHAPE_KINDS };
+
+/* One phase: mean by columns times beta, residual by a process over scaled inputs. */
+typedef struct flash__phase {
+    int m, d, categories;               /* columns, inputs, the last of which are compared  */
+    double beta[16], lo[FLASH__GP_INPUTS], range[FLASH__GP_INPUTS];
+    double mean, scale;                 /* of the residual's logarithm                      */
+    double error;                       /* mean relative one, each point left out in turn   */
+    flash__gp gp;
+} flash__phase;
+
+struct flash_latency {
+    flash_host host;
+    size_t block;                       /* [B] */
+    flash__phase phase[2];              /* prefill, decode; gp.n 0: not measured            */
+};
+
+/* Positions that tokens [from, from + T) see in a layer, added up. */
+static double flash__seen(const flash_layer *l, int from, int T)
+{
+    double n = T, first = from, w = l->window, whole, rest;
+    if (l->attention == FLASH_ATTENTION_WINDOW) {
+        double grow = FLASH__MIN(FLASH__MAX(w - first, 0), n); /* tokens that see all before them */
+        return grow*(first + (grow + 1)/2) + (n - grow)*w;
+    }
+    if (l->attention != FLASH_ATTENTION_CHUNK) return n*(first + (n + 1)/2);
+    whole = floor((first + n)/w); /* up to the end, less up to the beginning */
+    rest = first + n - whole*w;
+    n = whole*w*(w + 1)/2 + rest*(rest + 1)/2;
+    whole = floor(first/w);
+    rest = first - whole*w;
+    return n - whole*w*(w + 1)/2 - rest*(rest + 1)/2;
+}
+
+/* The columns of T tokens after `from`, worked on in chunks. */
+static void flash__work(const flash_workload *u, int from, int T, double *c)
+{
+    const flash_arch *a = u->arch;
+    double tokens = T, D = a->d_model, C = a->d_head, all = 0, mats;
+    int i, chunk = u->chunk ? u->chunk : FLASH__CHUNK, chunks = (T + chunk - 1)/chunk;
+    for (i = 0; i < FLASH__WORK_COUNT; i++) c[i] = 0;
+    for (i = 0; i < a->n_layer; i++) {
+        const flash_layer *l = a->layer + i;
+        double H = l->n_head, K = l->n_kv_head, F = l->d_ffn, seen;
+        int parts = flash__parts(l);
+        mats = parts & FLASH__HAS_KV ? D*C*(2*H + 2*K) : parts & FLASH__HAS_CONV ? 4*D*D
+            : parts & FLASH__HAS_LINEAR ? D*D : 0;
+        c[FLASH__WORK_MIX] += 2*tokens*mats;
+        c[FLASH__WORK_FFN] += 2*tokens*3*D*F;
+        all += mats + 3*D*F;
+        if (parts & FLASH__HAS_KV) {
+            seen = flash__seen(l, from, T);
+            c[l->attention == FLASH_ATTENTION_FULL ? FLASH__WORK_FULL : FLASH__WORK_WINDOW]
+                += 4*H*C*seen;
+            c[FLASH__WORK_KV] += K/64*(double)flash__kv_block(u->kv, a->d_head)
+                *(T == 1 ? 2*seen : 2*tokens);
+        }
+        if (parts & FLASH__HAS_MIXER)
+            c[FLASH__WORK_FLOATS] += tokens*(4*D + 2*C*(H + K));
+        if (parts & FLASH__HAS_FFN) c[FLASH__WORK_FLOATS] += tokens*(4*D + 3*F);
+        c[FLASH__WORK_STEPS] += chunks*(!!(parts & FLASH__HAS_MIXER) + !!(parts & FLASH__HAS_FFN));
+    }
+    c[FLASH__WORK_HEAD] = D*a->n_vocab;
+    /* bytes of 256 weights are exact in every type */
+    c[FLASH__WORK_WEIGHTS] = chunks*all*(double)flash_row_bytes(u->weights, 256)/256;
+    c[FLASH__WORK_ONE] = 1;
+}
+
+/* What tells shapes apart: sizes first, then what is compared. */
+static void flash__shape(const flash_workload *u, int from, int T, double *z)
+{
+    const flash_arch *a = u->arch;
+    double heads = 0, ffn = 0, full = 0, window = 0, other = 0;
+    int i;
+    for (i = 0; i < a->n_layer; i++) {
+        const flash_layer *l = a->layer + i;
+        heads += l->n_head;
+        ffn += l->d_ffn;
+        if (l->attention == FLASH_ATTENTION_FULL) full++;
+        else if (l->n_kv_head) window++;
+        else if (l->attention != FLASH_ATTENTION_SKIP) other++;
+    }
+    z[0] = flash__log(1.0 + from + T);
+    z[1] = flash__log(a->d_model);
+    z[2] = flash__log(1 + ffn/a->n_layer);
+    z[3] = a->n_layer;
+    z[4] = full;
+    z[5] = window;
+    z[6] = other;
+    z[7] = heads*a->d_head/FLASH__MAX(full + window, 1);
+    z[8] = u->weights;
+    z[9] = u->kv;
+    z[10] = FLASH__MAX(u->threads, 1);
+    z[11] = u->chunk ? u->chunk : FLASH__CHUNK;
+}
+
+static int flash__workload_ok(const flash_workload *u)
+{
+    const flash_arch *a = u->arch;
+    int i;
+    if (!a || a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
+        || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
+        || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || !flash_row_bytes(u->weights, 256)
+        || !flash__kv_type_ok(u->kv, a->d_head) || u->threads < 0 || u->threads > FLASH_THREADS_MAX
+        || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
+        || u->position >= FLASH_CONTEXT_MAX) return 0;
+    for (i = 0; i < a->n_layer; i++)
+        if (a->layer[i].d_ffn < 0 || a->layer[i].d_ffn > FLASH_DIM_MAX || a->layer[i].window < 0
+            || (a->layer[i].n_kv_head && !a->layer[i].n_head)
+            || (a->layer[i].attention == FLASH_ATTENTION_CHUNK && !a->layer[i].window)) return 0;
+    return 1;
+}
+
+/* Fits p, whose process is carved for n points. c: [n,m] columns, overwritten; z: [n,d] inputs; y:
+   [n] times. 0: the numbers cannot be fitted. */
+static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
+{
+    size_t n = p->gp.n, m = (size_t)p->m, d = (size_t)p->d, i, j;
+    double most[16], ones = 0;
+    for (i = 0; i < n; i++) if (!(y[i] > 0)) return 0;
+    for (j = 0; j < m; j++) { /* relative errors: rows over their time; columns of about 1 */
+        for (most[j] = 0, i = 0; i < n; i++) {
+            c[i*m + j] /= y[i];
+            most[j] = FLASH__MAX(most[j], c[i*m + j]);
+        }
+        if (!(most[j] > 0)) most[j] = 1;
+        for (i = 0; i < n; i++) c[i*m + j] /= most[j];
+    }
+    for (i = 0; i < n; i++) p->gp.alpha[i] = 1;
+    flash__least_squares(c, p->gp.alpha, n, p->m, 1e-9*(double)n, p->beta);
+    for (j = 0; j < m; j++) ones += p->beta[j];
+    if (!(ones > 0)) return 0;
+    for (p->mean = 0, i = 0; i < n; i++) {
+        double counted = flash__dot64(c + i*m, p->beta, m);
+        if (!(counted > 1e-6)) return 0;
+        p->gp.y[i] = -flash__log(counted);
+        p->mean += p->gp.y[i]/(double)n;
+    }
+    for (p->scale = 0, i = 0; i < n; i++) {
+        p->gp.y[i] -= p->mean;
+        p->scale += p->gp.y[i]*p->gp.y[i]/(double)n;
+    }
+    p->scale = FLASH__MAX(sqrt(p->scale), 1e-6);
+    for (i = 0; i < n; i++) p->gp.y[i] /= p->scale;
+    for (j = 0; j < m; j++) p->beta[j] /= most[j];
+    for (j = 0; j < d; j++) {
+        double hi = z[j];
+        p->lo[j] = z[j];
+        for (i = 0; i < n; i++) {
+            p->lo[j] = FLASH__MIN(p->lo[j], z[i*d + j]);
+            hi = FLASH__MAX(hi, z[i*d + j]);
+        }
+        p->range[j] = hi > p->lo[j] ? hi - p->lo[j] : 1;
+        for (i = 0; i < n; i++) p->gp.x[i*d + j] = (z[i*d + j] - p->lo[j])/p->range[j];
+    }
+    p->gp.priors = 1;
+    if (!flash__gp_fit(&p->gp, 60)) return 0;
+    flash__gp_leave_one_out(&p->gp, c, c + n);
+    for (p->error = 0, i = 0; i < n; i++)
+        p->error += fabs(flash__exp(p->scale*(c[i] - p->gp.y[i])) - 1)/(double)n;
+    return 1;
+}
+
+/* The time of columns c and inputs z. */
+static flash_interval flash__phase_predict(const flash__phase *p, const double *c, const double *z)
+{
+    double x[FLASH__GP_INPUTS], k[FLASH_LATENCY_POINTS_MAX], variance, mean, sd, counted;
+    flash_interval t;
+    int j;
+    for (j = 0; j < p->d; j++) x[j] = (z[j] - p->lo[j])/p->range[j];
+    mean = p->mean + p->scale*flash__gp_predict(&p->gp, x, k, &variance);
+    sd = 1.6448536269514722*p->scale*sqrt(variance + flash__exp(p->gp.theta[p->d + 1]));
+    counted = flash__dot64(c, p->beta, (size_t)p->m);
+    t.mean = counted*flash__exp(mean);
+    t.lo = counted*flash__exp(mean - sd);
+    t.hi = counted*flash__exp(mean + sd);
+    return t;
+}
+
+/* 1 if the phase was measured with the same types, threads and chunk. */
+static int flash__phase_knows(const flash__phase *p, const double *z)
+{
+    size_t i;
+    int j, same;
+    for (i = 0; i < p->gp.n; i++) {
+        const double *x = p->gp.x + i*(size_t)p->d;
+        for (same = 1, j = p->d - p->categories; j < p->d; j++)
+            same &= x[j] == (z[j] - p->lo[j])/p->range[j];
+        if (same) return 1;
+    }
+    return 0;
+}
+
+/* Columns and inputs of a phase of u: 0 prefill, 1 decode. */
+static void flash__phase_of(const flash_workload *u, int phase, double *c, double *z)
+{
+    int from = phase ? u->position : 0, T = phase ? 1 : u->prompt;
+    flash__work(u, from, T, c);
+    flash__shape(u, from, T, z);
+}
+
+static double flash__phase_time(const flash_timing *t, int phase)
+{
+    return phase ? t->decode : t->prefill;
+}
+
+/* Carves l for as many points as each phase has; fit: 1 for what fitting needs. */
+static flash_latency *flash__latency_plan(flash__arena *a, const size_t *n, int fit,
+                                          flash__phase *phase)
+{
+    flash_latency *l = (flash_latency *)flash__take(a, fit ? 0 : 1, sizeof *l);
+    int k;
+    for (k = 0; k < 2; k++) {
+        phase[k].m = FLASH__WORK_COUNT;
+        phase[k].d = FLASH__SHAPE;
+        phase[k].categories = FLASH__SHAPE_KINDS;
+        flash__gp_plan(&phase[k].gp, n[k], FLASH__SHAPE, FLASH__SHAPE_KINDS, !fit, a);
+    }
+    return l;
+}
+
+FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
+                                         const flash_timing *time, size_t n,
+                                         const flash_host *host, flash_error *err)
+{
+    static const char *const name[2] = { "prefill", "decode" };
+    flash__arena rest = { NULL, 0 }, room = { NULL, 0 };
+    flash__phase fitted[2], kept[2];
+    flash_host h;
+    flash_latency *l;
+    double *c, *z, *y;
+    size_t count[2] = { 0, 0 }, most, need, i, j, d = FLASH__SHAPE, m = FLASH__WORK_COUNT;
+    int k, ok = 1;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the latency model");
+    *out = NULL;
+    memset(&h, 0, sizeof h);
+    memset(fitted, 0, sizeof fitted);
+    if (host) h = *host;
+    if (!work || !time || n > FLASH_LATENCY_POINTS_MAX)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no measurements, or more than %i",
+                           (int)FLASH_LATENCY_POINTS_MAX);
+    for (i = 0; i < n; i++) {
+        if (!flash__workload_ok(work + i))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "measurement %u: a shape out of range",
+                               (uint64_t)i);
+        for (k = 0; k < 2; k++) {
+            double t = flash__phase_time(time + i, k);
+            if (!(t >= 0 && t < 1e9) || (t > 0 && !k && !work[i].prompt))
+                return flash__fail(err, FLASH_E_ARGUMENT, 0, "measurement %u: no time of %t",
+                                   (uint64_t)i, name[k], strlen(name[k]));
+            count[k] += t > 0;
+        }
+    }
+    for (k = 0; k < 2; k++)
+        if (count[k] < 8 && (count[k] || !count[!k]))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "%u measurements of %t; 8 are needed",
+                               (uint64_t)count[k], name[k], strlen(name[k]));
+    /* two blocks: what stays, and what fitting needs */
+    memcpy(kept, fitted, sizeof kept);
+    flash__latency_plan(&rest, count, 0, kept);
+    flash__latency_plan(&room, count, 1, fitted);
+    most = FLASH__MAX(count[0], count[1]);
+    flash__take(&room, most*(m + d + 1), sizeof(double));
+    if (rest.used == SIZE_MAX || room.used == SIZE_MAX)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0,
+                           "more memory than this machine can address");
+    need = rest.used;
+    rest.base = (uint8_t *)flash__acquire(&h.allocator, need);
+    room.base = rest.base ? (uint8_t *)flash__acquire(&h.allocator, room.used) : NULL;
+    if (!room.base) {
+        flash__release(&h.allocator, rest.base, need);
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory to fit %u measurements", (uint64_t)n);
+    }
+    most = room.used;
+    rest.used = room.used = 0;
+    l = flash__latency_plan(&rest, count, 0, kept);
+    flash__latency_plan(&room, count, 1, fitted);
+    c = (double *)flash__take(&room, FLASH__MAX(count[0], count[1])*(m + d + 1), sizeof *c);
+    for (k = 0; k < 2; k++) {
+        z = c + count[k]*m;
+        y = z + count[k]*d;
+        for (i = j = 0; i < n; i++) {
+            y[j] = flash__phase_time(time + i, k);
+            if (y[j] > 0) { flash__phase_of(work + i, k, c + j*m, z + j*d); j++; }
+            if (j == count[k]) break;
+        }
+        if (count[k]) ok &= flash__phase_fit(&fitted[k], c, z, y);
+        l->phase[k] = fitted[k];
+        l->phase[k].gp = kept[k].gp;
+        l->phase[k].gp.lml = fitted[k].gp.lml;
+        memcpy(l->phase[k].gp.theta, fitted[k].gp.theta, sizeof kept[k].gp.theta);
+        for (i = 0; ok && i < count[k]; i++) {
+            memcpy(kept[k].gp.x + i*d, fitted[k].gp.x + i*d, d*sizeof *c);
+            memcpy(kept[k].gp.L + i*count[k], fitted[k].gp.L + i*count[k], count[k]*sizeof *c);
+            kept[k].gp.y[i] = fitted[k].gp.y[i];
+            kept[k].gp.alpha[i] = fitted[k].gp.alpha[i];
+        }
+    }
+    l->host = h;
+    l->block = need;
+    flash__release(&h.allocator, room.base, most);
+    if (!ok) {
+        flash_latency_free(l);
+        return flash__fail(err, FLASH_E_FORMAT, 0, "these measurements cannot be fitted");
+    }
+    *out = l;
+    return FLASH_E_NONE;
+}
+
+FLASH_API void flash_latency_free(flash_latency *l)
+{
+    flash_allocator a;
+    if (!l) return;
+    a = l->host.allocator;
+    flash__release(&a, l, l->block);
+}
+
+FLASH_API void flash_latency_errors(const flash_latency *l, double *prefill, double *decode)
+{
+    *prefill = l ? l->phase[0].error : 0;
+    *decode = l ? l->phase[1].error : 0;
+}
+
+FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash_workload *work,
+                                             flash_interval *prefill, flash_interval *decode)
+{
+    double c[FLASH__WORK_COUNT], z[FLASH__SHAPE];
+    flash_interval t[2], *to[2];
+    int k;
+    to[0] = prefill;
+    to[1] = decode;
+    if (!l || !work || !flash__workload_ok(work) || (prefill && !work->prompt))
+        return FLASH_E_ARGUMENT;
+    for (k = 0; k < 2; k++) {
+        if (!to[k]) continue;
+        flash__phase_of(work, k, c, z);
+        if (!flash__phase_knows(&l->phase[k], z)) return FLASH_E_UNSUPPORTED;
+        t[k] = flash__phase_predict(&l->phase[k], c, z);
+    }
+    for (k = 0; k < 2; k++) if (to[k]) *to[k] = t[k];
+    return FLASH_E_NONE;
+}
+
+#endif
+
 /* ===== >>cleanup ========================================================== */
 
 /* Whatever was set or defined above for our own use ends here; the user's code after the include is
@@ -10351,6 +11178,7 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 #  undef FLASH__GELU_3
 #  undef FLASH__ROOT
 #  undef FLASH__HOSTED
+#  undef FLASH__LATENCY
 #  undef FLASH__THREADS
 #  undef FLASH__THREADS_POSIX
 #  undef FLASH__THREADS_WIN32

@@ -60,7 +60,8 @@ int main(int argc, char **argv)
     }
     const part parts[] = {
         {"token_embd", 0, V, D}, {"attn_norm", L, 1, D}, {"attn_q", L, D, D}, {"attn_k", L, KV, D},
-        {"attn_v", L, KV, D}, {"attn_output", L, D, D}, {"ffn_norm", L, 1, D}, {"ffn_gate", L, F, D},
+        {"attn_v", L, KV, D}, {"attn_output", L, D, D}, {"ffn_norm", L, 1, D},
+        {"ffn_gate", L, F, D},
         {"ffn_down", L, D, F}, {"ffn_up", L, F, D}, {"output_norm", 0, 1, D},
     };
     enum { PARTS = sizeof parts / sizeof *parts };
@@ -87,8 +88,11 @@ int main(int argc, char **argv)
         for (int p = 0; p < PARTS; p++) {
             for (long l = 0; l < (parts[p].layers ? parts[p].layers : 1); l++) {
                 size_t n = (size_t)(parts[p].rows * parts[p].cols);
-                snprintf(name, sizeof name, parts[p].layers ? "blk.%ld.%s.weight" : "%.0ld%s.weight",
-                         parts[p].layers ? l : 0L, parts[p].name);
+                if (parts[p].layers) {
+                    snprintf(name, sizeof name, "blk.%ld.%s.weight", l, parts[p].name);
+                } else {
+                    snprintf(name, sizeof name, "%s.weight", parts[p].name);
+                }
                 if (!pass) {
                     announce(name, parts[p].rows, parts[p].cols);
                     continue;

@@ -583,7 +583,8 @@ static void test_chunk_edge(void)
         flash_session *s = session(m, &d);
         ids[100] = k;
         for (int i = 0; i < 2; i++) {
-            CHECK_EQ(flash_session_feed(s, ids + i * EDGE, (size_t)(i ? N - EDGE : EDGE)), FLASH_OK);
+            size_t n = i ? N - EDGE : EDGE;
+            CHECK_EQ(flash_session_feed(s, ids + i * EDGE, n), FLASH_OK);
             CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
             memcpy(got[k][i], flash_session_logits(s), sizeof got[k][i]);
         }

@@ -30,8 +30,10 @@ echo "$phone" | while read -r shape first decode; do
     $RUN "$B/flash" bench --shape "$shape" --type Q4_0 --kv q8_0 -t "$threads" -r "$repeats" \
         -n 16 -p 1024,2048,4096 --json </dev/null |
         awk -v shape="$shape" -v first="$first" -v decode="$decode" '
-        function field(name) { return match($0, "\"" name "\":[0-9.e+]+") ?
-            substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3) : 0 }
+        function field(name) {
+            if (!match($0, "\"" name "\":[0-9.e+]+")) return 0
+            return substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3)
+        }
         {
             t = t sprintf("%s%.2f", NR > 1 ? "/" : "", field("prompt") / field("prefill_tok_s"))
             d = d sprintf("%s%.1f", NR > 1 ? "/" : "", field("decode_tok_s"))

@@ -2,6 +2,9 @@
 #ifdef PART_RUNTIME
 #define FLASH_RUNTIME_IMPLEMENTATION
 #endif
+#ifdef PART_LATENCY
+#define FLASH_LATENCY_IMPLEMENTATION
+#endif
 #include "../../flash.h"
 
 int parts(void);
@@ -10,6 +13,8 @@ int parts(void)
 {
 #ifdef PART_RUNTIME
     return flash_version() + (int)flash_session_memory(NULL, NULL);
+#elif defined(PART_LATENCY)
+    return (int)flash_latency_predict(NULL, NULL, NULL, NULL);
 #else
     return FLASH_VERSION;
 #endif
