@@ -36,14 +36,14 @@ have() # all of the programs named, or the name is noted
         command -v "$program" >/dev/null || { echo "$program" >>$B/missing; return 1; }
     done
 }
-tests() # NAME CC CFLAGS RUN [VARIABLE=...]: the tests in a folder of their own, shortened where slow
+tests() # NAME CC CFLAGS RUN: the tests in a folder of their own, shortened where they run slowly
 {
     dir=$(echo "$1" | tr -c 'A-Za-z0-9\n' -)
     case "$4$2$3" in
-    qemu-* | node* | tcc* | *-fsanitize*) quick=FLASH_QUICK=1 ;;
+    qemu-* | tcc* | *-fsanitize*) quick=FLASH_QUICK=1 ;;
     *) quick= ;;
     esac
-    job "tests, $1" "$quick make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4' $5"
+    job "tests, $1" "$quick make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4'"
 }
 
 # The slow ones first: two workers then end together. gcc for s390x computes floats as doubles in
@@ -58,10 +58,6 @@ done
 have clang && tests "ASan and UBSan" clang \
     '-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
 have tcc && tests tcc tcc ''
-# The command-line tools need signals, which WASI lacks: the tests in C alone.
-have clang wasm-ld node && tests 'wasm simd128 under node' 'clang --target=wasm32-wasi' \
-    '-msimd128 -D_WASI_EMULATED_PROCESS_CLOCKS -lwasi-emulated-process-clocks' \
-    'node --no-warnings tests/wasi.mjs' SCRIPTS=
 have gcc && tests 'gcc -O2' gcc ''
 have clang && tests 'clang -O2' clang ''
 have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11'
