@@ -11,7 +11,7 @@ WARN='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -
 if [ "$1" = job ]; then # NAME|COMMAND, from xargs below
     name=${2%%|*} from=$(date +%s)
     log=$B/$(echo "$name" | tr -c 'A-Za-z0-9.\n' -).log
-    if timeout 2400 sh -c "${2#*|}" >"$log" 2>&1; then
+    if timeout 3600 sh -c "${2#*|}" >"$log" 2>&1; then
         echo "ok     $name, $(($(date +%s) - from)) s$(tail -1 "$log" | sed -n '/ passed, /s/^/: /p')"
     else
         echo "FAILED $name: $log"
