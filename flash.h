@@ -54,7 +54,7 @@ int main(int argc, char **argv)
        >>api-text      text to tokens and back
        >>api-chat      chat formats: turns of a conversation as text and tokens
        >>api-session   sessions: feed, step, sample, next
-       >>api-latency   how fast a model would be: fit measurements, predict
+       >>api-latency   how fast a model would be: measure shapes, fit, predict
        >>api-low       instruction sets, rows of weights
      IMPLEMENTATION
        >>config        parts, overridable macros, compiler and target
@@ -86,7 +86,8 @@ int main(int argc, char **argv)
        >>forward       the forward pass
        >>sampler       from logits to a token
        >>session       feed, step, next
-       >>latency       counted work, the fit, predictions
+       >>measure       models of made-up weights, timed
+       >>latency       counted work, the fit, predictions, the model as text
        >>cleanup       undefine what must not leak
      LICENCE
 
@@ -745,8 +746,8 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 
 /* ===== >>api-latency ====================================================== */
 
-/* How fast a model would be on a device, without building it: from measured shapes to a prediction
-   with an interval. */
+/* How fast a model would be on a device, without building it: shapes are measured with made-up
+   weights; from those measurements any other shape is predicted, with an interval. */
 
 /* One shape at work. */
 typedef struct flash_workload {
@@ -759,22 +760,57 @@ typedef struct flash_workload {
 
 /* What one workload took. 0: not measured. */
 typedef struct flash_timing {
-    double prefill;             /* of the prompt [s], to the first token                     */
+    double prefill;             /* of the prompt [s], to the first token after it            */
     double decode;              /* of one token [s]                                          */
 } flash_timing;
+
+enum { FLASH_LATENCY_POINTS_MAX = 2048, FLASH_LATENCY_REPEATS_MAX = 64 };
+
+typedef struct flash_measure_desc {
+    /* after the warm-up; 0: 5, at most FLASH_LATENCY_REPEATS_MAX */
+    int        repeats;
+    /* written in each of them, all at the position; 0: 8, at most 4096 */
+    int        tokens;
+    /* of the machine; FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_isa  isa;
+    /* its clock is the one that measures (NULL: the system's) */
+    flash_host host;
+} flash_measure_desc;
+
+typedef struct flash_measurement {
+    int          n;                                /* repeats                            */
+    flash_timing each[FLASH_LATENCY_REPEATS_MAX];  /* [n], as they came; decode: the mean
+                                                      of the tokens                      */
+    flash_timing median;
+    flash_timing spread;                           /* (largest - least)/median           */
+} flash_measurement;
+
+/* Operations (2 a product) of n tokens after `from` others: matrices, scores and values, and the
+   head once; 0 if the shape is out of range. */
+FLASH_API double       flash_arch_flops(const flash_arch *a, int from, int n);
+/* Bytes that flash_latency_measure acquires: the weights, and a session. desc may be NULL, here and
+   below. 0, and why in err, if the shape is out of range, fits no blocks of the weight type, or the
+   type is one that is only read (MXFP4). */
+FLASH_API size_t       flash_latency_memory(const flash_workload *work,
+                                            const flash_measure_desc *desc, flash_error *err);
+/* Times the runtime itself on made-up weights of the true sizes: repeats of the prompt (prompt 0:
+   none), then of single tokens at the position, after a warm-up of one chunk. Takes as long as
+   that. FLASH_E_ARGUMENT as for flash_latency_memory, before anything is
+   acquired; FLASH_E_UNSUPPORTED without a clock. */
+FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash_workload *work,
+                                             const flash_measure_desc *desc, flash_error *err);
 
 /* A time [s] and the interval that nine of ten measurements fall into. */
 typedef struct flash_interval { double mean, lo, hi; } flash_interval;
 
 typedef struct flash_latency flash_latency; /* opaque, read-only: any number of threads */
 
-enum { FLASH_LATENCY_POINTS_MAX = 2048 };
-
 /* Fits a model to n measurements, at most FLASH_LATENCY_POINTS_MAX: for prefill and decode each the
    work and traffic of a shape times constants of the device (least squares of relative errors, none
    below 0), and a Gaussian process on what is left of the logarithm. FLASH_E_ARGUMENT for shapes
-   out of range, times below 0 or not finite, fewer than 8 of a kind that was measured. host may be
-   NULL. */
+   out of range, times below 0 or not finite, fewer than 8 of a kind that was measured. Keeps about
+   8 n (n + 16) bytes for each of the two, and takes 24 n (n + 16) more while it works, which is
+   n^3 operations a step. host may be NULL. */
 FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
                                          const flash_timing *time, size_t n,
                                          const flash_host *host, flash_error *err);
@@ -784,6 +820,14 @@ FLASH_API void         flash_latency_free(flash_latency *l); /* NULL is fine */
    0: not measured. */
 FLASH_API void         flash_latency_errors(const flash_latency *l, double *prefill,
                                             double *decode);
+/* The model as text: lines of ASCII, the same bits on every machine. text: [cap], may be NULL with
+   cap 0; returns the bytes it takes, which were all written if that is at most cap. */
+FLASH_API size_t       flash_latency_save(const flash_latency *l, char *text, size_t cap);
+/* Back from text: [bytes]; lines that begin with # are the caller's. FLASH_E_FORMAT for what is no
+   such text, FLASH_E_TRUNCATED if it ends early; predictions have the same bits as before. The time
+   is that of a Cholesky factorisation of the measurements (n^3/3 operations). host may be NULL. */
+FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text, size_t bytes,
+                                          const flash_host *host, flash_error *err);
 /* Predicts; either result may be NULL. Allocates nothing. FLASH_E_UNSUPPORTED if nothing with these
    types, threads and chunk was measured, or none of the phase. */
 FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash_workload *work,
@@ -1922,7 +1966,7 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
             }
             better = f(ctx, next, g_next);
             if (better <= value + 1e-4*moved && better <= value) {
-                int p = pairs%FLASH__LBFGS, small = value - better <= 1e-10*(1 + fabs(value));
+                int p = pairs%FLASH__LBFGS, done = value - better <= 1e-10*(1 + fabs(value));
                 for (i = 0; i < n; i++) {
                     s[p][i] = next[i] - x[i];
                     y[p][i] = g_next[i] - g[i];
@@ -1932,7 +1976,7 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
                 v = flash__dot64(s[p], y[p], m);
                 if (v > 1e-12) { rho[p] = 1/v; pairs++; }
                 value = better;
-                if (small) return value;
+                if (done) return value;
                 break;
             }
         }
@@ -10760,7 +10804,321 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
     return FLASH_E_NONE;
 }
 
-#ifdef __cplusplus
+/* ===== >>measure ========================================================== */
+
+/* A model without a file: the rules of >>arch say which matrices a shape has, one block holds them
+   all. Their weights are one quantised pattern over and over; what they say does not matter to the
+   time, that each has memory of its own does. KNOWN TRAP: memory never written to is one page of
+   zeros to many systems and reads too fast, so keys and values are written once, too. */
+
+#ifdef FLASH__LATENCY
+enum { FLASH__PATTERN = 16384 }; /* weights of the pattern */
+
+static int flash__workload_ok(const flash_workload *u)
+{
+    const flash_arch *a = u ? u->arch : NULL;
+    int i;
+    if (!a || a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
+        || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
+        || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || a->rope_dims < 0
+        || a->rope_dims > a->d_head || a->rope_dims & 1 || !flash_row_bytes(u->weights, 256)
+        || !flash__kv_type_ok(u->kv, a->d_head) || u->threads < 0 || u->threads > FLASH_THREADS_MAX
+        || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
+        || u->position >= FLASH_CONTEXT_MAX) return 0;
+    for (i = 0; i < a->n_layer; i++) {
+        const flash_layer *l = a->layer + i;
+        if (l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
+            || (int)l->n_head*a->d_head > FLASH_DIM_MAX
+            || (flash__parts(l) & FLASH__HAS_KV ? !l->n_kv_head || l->n_head % l->n_kv_head
+                : l->n_kv_head)
+            || ((l->attention == FLASH_ATTENTION_CHUNK || l->attention == FLASH_ATTENTION_WINDOW)
+                && !l->window)
+            || (l->attention == FLASH_ATTENTION_CONV
+                && (a->conv_length < 2 || a->conv_length > 64))) return 0;
+    }
+    return 1;
+}
+
+/* What the parts of a made-up model share. ones: [D conv_length] or more; pattern: quantised. */
+typedef struct flash__invention {
+    const flash_arch *arch;
+    int               bit;
+    flash_type        type;
+    const float      *ones;
+    const uint8_t    *pattern;
+    flash__arena     *arena;
+} flash__invention;
+
+/* The tensors of one layer, or of the root: fields of base, memory from the arena. Without memory
+   it counts. 0: a row is no multiple of the type's block. */
+static int flash__invent_part(const flash__invention *v, const flash_layer *l,
+                              const flash__tensor_rule *rule, size_t n, void *base)
+{
+    size_t bytes = flash_row_bytes(v->type, FLASH__PATTERN), rows, cols, size, at;
+    for (; n--; rule++) {
+        void *field = (uint8_t *)base + rule->at;
+        flash__mat w;
+        int root = rule->parts == FLASH__HAS_ANY;
+        if (root && rule->at == offsetof(flash__root, head) ? v->arch->tied
+            : !(rule->need & v->bit) || !(root || rule->parts & flash__parts(l))) continue;
+        if (!rule->matrix) { /* norms, biases, convolutions */
+            memcpy(field, &v->ones, sizeof v->ones);
+            continue;
+        }
+        rows = (size_t)flash__dim(v->arch, l, rule->rows);
+        cols = (size_t)flash__dim(v->arch, l, rule->cols);
+        size = flash_row_bytes(v->type, cols);
+        if (!size) return 0;
+        w.data = (uint8_t *)flash__take(v->arena, rows, size);
+        if (!w.data) continue;
+        w.type = v->type;
+        w.rows = (int)rows;
+        w.cols = (int)cols;
+        w.row_bytes = size;
+        memcpy(field, &w, sizeof w);
+        for (at = 0; at < rows*size; at += bytes)
+            memcpy((uint8_t *)(uintptr_t)w.data + at, v->pattern,
+                   FLASH__MIN(bytes, rows*size - at));
+    }
+    return 1;
+}
+
+/* Carves the model of u; *out NULL while it counts. 0: a row fits no blocks. */
+static int flash__invent(flash_model **out, const flash_workload *u, flash__arena *a)
+{
+    const flash_arch *arch = u->arch;
+    flash_model *m = (flash_model *)flash__take(a, 1, sizeof *m);
+    flash__layer *layer = (flash__layer *)flash__take(a, (size_t)arch->n_layer, sizeof *layer), one;
+    flash__root root;
+    flash__invention v;
+    uint64_t state = 1;
+    size_t k, longest = FLASH__MAX((size_t)arch->d_model*(size_t)FLASH__MAX(arch->conv_length, 1),
+                                   (size_t)FLASH__PATTERN);
+    int i, ok;
+    float *ones;
+    uint8_t *pattern;
+    v.arch = arch;
+    v.bit = FLASH__IS_LLAMA;
+    for (k = 0; k < FLASH__COUNT(flash__archs); k++)
+        if (!strcmp(flash__archs[k].name, arch->name)) v.bit = flash__archs[k].bit;
+    for (i = 0; i < arch->n_layer; i++)
+        longest = FLASH__MAX(longest, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
+    v.type = u->weights;
+    v.arena = a;
+    ones = (float *)flash__take(a, longest, sizeof *ones);
+    pattern = (uint8_t *)flash__take(a, FLASH__PATTERN, sizeof(float));
+    v.ones = ones;
+    v.pattern = pattern;
+    memset(&root, 0, sizeof root);
+    *out = m;
+    if (m) {
+        for (k = 0; k < FLASH__PATTERN; k++) /* of deviation 1/sqrt(D) */
+            ones[k] = ((float)(flash__random(&state) >> 40)/8388608.0f - 1)
+                *sqrtf(3.0f/(float)arch->d_model);
+        flash_quantize(v.type, ones, pattern, FLASH__PATTERN);
+        for (k = 0; k < longest; k++) ones[k] = 1;
+        memset(m, 0, sizeof *m);
+        m->arch = *arch;
+        m->layer = layer;
+        m->bit = v.bit;
+        m->vocab.n = (uint32_t)arch->n_vocab;
+        for (i = 0; i < FLASH_HEAD_MAX; i++) m->ones[i] = 1;
+    }
+    ok = flash__invent_part(&v, arch->layer, flash__root_rules, FLASH__COUNT(flash__root_rules),
+                            &root);
+    for (i = 0; ok && i < arch->n_layer; i++) {
+        memset(&one, 0, sizeof one);
+        ok = flash__invent_part(&v, arch->layer + i, flash__layer_rules,
+                                FLASH__COUNT(flash__layer_rules), &one);
+        if (m) layer[i] = one;
+    }
+    if (arch->tied) root.head = root.embed;
+    if (m) m->root = root;
+    return ok;
+}
+
+/* What changes no time, as it is nowhere out of range. */
+static void flash__arch_plain(flash_arch *a)
+{
+    int i;
+    a->norm_eps = 1e-5f;
+    a->rope_scaling = FLASH_ROPE_PLAIN;
+    a->rope_factor = a->rope_attn_factor = a->embedding_scale = 1;
+    a->attention_scale = 1/sqrtf((float)a->d_head);
+    a->n_ctx = FLASH_CONTEXT_MAX;
+    a->temperature_n_ctx = 0;
+    a->name[sizeof a->name - 1] = 0;
+    for (i = 0; i < a->n_layer; i++) if (a->layer[i].rope_base != 0) a->layer[i].rope_base = 10000;
+}
+
+static void flash__workload_session(const flash_workload *u, const flash_host *host,
+                                    flash_session_desc *d)
+{
+    memset(d, 0, sizeof *d);
+    d->n_ctx = FLASH__MAX(FLASH__MAX(u->prompt, u->position + 1), 2);
+    d->chunk = u->chunk;
+    d->threads = u->threads;
+    d->kv = u->kv;
+    d->host = *host;
+}
+
+/* Bytes of the model of u, whose architecture is plain, and of its session; 0: refused. */
+static size_t flash__workload_plan(const flash_workload *u, const flash_session_desc *d,
+                                   flash_isa isa, size_t *session, flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_model *m, counted;
+    uint8_t probe[256];
+    float zeros[256];
+    const char *type = flash_type_name(u->weights);
+    memset(zeros, 0, sizeof zeros);
+    memset(&counted, 0, sizeof counted);
+    *session = 0;
+    if (flash__kernels_select(&counted.k, isa))
+        flash__fail(err, FLASH_E_UNSUPPORTED, 0, "instruction set %s is not available here",
+                    flash_isa_name(isa));
+    else if (flash_type_block(u->weights) > 1
+             && flash_quantize(u->weights, zeros, probe, (size_t)flash_type_block(u->weights)))
+        flash__fail(err, FLASH_E_ARGUMENT, 0, "weights of type %s cannot be made", type);
+    else if (!flash__invent(&m, u, &a))
+        flash__fail(err, FLASH_E_ARGUMENT, 0, "a width of the shape is no multiple of %i, the "
+                    "block of %s", flash_type_block(u->weights), type);
+    else {
+        counted.arch = *u->arch;
+        *session = flash_session_memory(&counted, d);
+        if (*session && a.used < SIZE_MAX - *session) return a.used;
+        flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    }
+    return 0;
+}
+
+static int flash__workload_check(const flash_workload *u, flash_error *err)
+{
+    if (flash__workload_ok(u)) return 1;
+    flash__fail(err, FLASH_E_ARGUMENT, 0, "a shape, type or length is out of range");
+    return 0;
+}
+
+FLASH_API size_t flash_latency_memory(const flash_workload *work, const flash_measure_desc *desc,
+                                      flash_error *err)
+{
+    flash_session_desc d;
+    flash_workload u;
+    flash_arch arch;
+    flash_host none;
+    size_t session, model;
+    if (!flash__workload_check(work, err)) return 0;
+    memset(&none, 0, sizeof none);
+    u = *work;
+    arch = *work->arch;
+    flash__arch_plain(&arch);
+    u.arch = &arch;
+    flash__workload_session(&u, &none, &d);
+    model = flash__workload_plan(&u, &d, desc ? desc->isa : FLASH_ISA_AUTO, &session, err);
+    return model ? model + session : 0;
+}
+
+/* One token, or so many from the beginning, and the choice of the next. Seconds. */
+static double flash__time_tokens(flash_session *s, int position, int n)
+{
+    double begin = flash__clock(&s->desc.host);
+    int i;
+    flash_session_reset(s);
+    s->pos = position;
+    s->fed = position + n;
+    for (i = position; i < s->fed; i++)
+        s->ids[i] = (int32_t)((3 + (int64_t)i*7919%509)%s->m->arch.n_vocab);
+    flash__forward(s, NULL);
+    flash_session_sample(s);
+    return flash__clock(&s->desc.host) - begin;
+}
+
+static double flash__phase_time(const flash_timing *t, int phase)
+{
+    return phase ? t->decode : t->prefill;
+}
+
+static void flash__measurement_sum_up(flash_measurement *out)
+{
+    double x[FLASH_LATENCY_REPEATS_MAX], v, middle[2], spread[2];
+    int phase, i, j;
+    for (phase = 0; phase < 2; phase++) {
+        for (i = 0; i < out->n; i++) { /* into order */
+            v = flash__phase_time(&out->each[i], phase);
+            for (j = i; j > 0 && x[j - 1] > v; j--) x[j] = x[j - 1];
+            x[j] = v;
+        }
+        middle[phase] = v = (x[(out->n - 1)/2] + x[out->n/2])/2;
+        spread[phase] = v > 0 ? (x[out->n - 1] - x[0])/v : 0;
+    }
+    out->median.prefill = middle[0];
+    out->median.decode = middle[1];
+    out->spread.prefill = spread[0];
+    out->spread.decode = spread[1];
+}
+
+FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash_workload *work,
+                                             const flash_measure_desc *desc, flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_measure_desc how;
+    flash_session_desc d;
+    flash_workload u;
+    flash_arch arch;
+    flash_model *m;
+    flash_session *s;
+    flash_error own;
+    flash_status status;
+    size_t session, bytes, n;
+    int i, j;
+    memset(&how, 0, sizeof how);
+    if (desc) how = *desc;
+    if (!how.repeats) how.repeats = 5;
+    if (!how.tokens) how.tokens = 8;
+    if (!out || how.repeats < 0 || how.repeats > FLASH_LATENCY_REPEATS_MAX || how.tokens < 0
+        || how.tokens > 4096 || !how.host.allocator.acquire != !how.host.allocator.release)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the measurement, or repeats or "
+                           "tokens out of range, or only one half of an allocator");
+    if (!flash__workload_check(work, err)) return FLASH_E_ARGUMENT;
+    u = *work;
+    arch = *work->arch;
+    flash__arch_plain(&arch);
+    u.arch = &arch;
+    flash__workload_session(&u, &how.host, &d);
+    bytes = flash__workload_plan(&u, &d, how.isa, &session, err ? err : &own);
+    if (!bytes) return (err ? err : &own)->status;
+    if (!(flash__clock(&how.host) > 0))
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "no clock: give host.clock");
+    a.base = (uint8_t *)flash__acquire(&how.host.allocator, bytes);
+    if (!a.base) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the weights (%u bytes)",
+                                    (uint64_t)bytes);
+    flash__invent(&m, &u, &a);
+    flash__kernels_select(&m->k, how.isa);
+    m->desc.host = how.host;
+    status = flash_session_create(&s, m, &d);
+    if (status) {
+        flash__release(&how.host.allocator, a.base, bytes);
+        return flash__fail(err, status, 0, "no memory for the session (%u bytes)",
+                           (uint64_t)session);
+    }
+    memset(out, 0, sizeof *out);
+    out->n = how.repeats;
+    for (i = 0; i < arch.n_layer; i++) {
+        n = arch.layer[i].n_kv_head*(size_t)s->blocks[i]*flash__kv_block(u.kv, arch.d_head);
+        if (n) { memset(s->k[i], 0, n); memset(s->v[i], 0, n); }
+    }
+    if (u.prompt) flash__time_tokens(s, 0, FLASH__MIN(u.prompt, s->chunk));
+    flash__time_tokens(s, u.position, 1);
+    for (i = 0; i < out->n; i++) {
+        flash_timing *t = &out->each[i];
+        if (u.prompt) t->prefill = flash__time_tokens(s, 0, u.prompt);
+        for (j = 0; j < how.tokens; j++)
+            t->decode += flash__time_tokens(s, u.position, 1)/how.tokens;
+    }
+    flash__measurement_sum_up(out);
+    flash_session_free(s);
+    flash__release(&how.host.allocator, a.base, bytes);
+    return FLASH_E_NONE;
 }
 #endif
 
@@ -10856,6 +11214,20 @@ static void flash__work(const flash_workload *u, int from, int T, double *c)
     c[FLASH__WORK_ONE] = 1;
 }
 
+FLASH_API double flash_arch_flops(const flash_arch *a, int from, int n)
+{
+    double c[FLASH__WORK_COUNT];
+    flash_workload u;
+    memset(&u, 0, sizeof u);
+    u.arch = a;
+    u.prompt = n;
+    u.position = from;
+    if (n < 1 || !flash__workload_ok(&u)) return 0;
+    flash__work(&u, from, n, c);
+    return c[FLASH__WORK_MIX] + c[FLASH__WORK_FFN] + c[FLASH__WORK_FULL] + c[FLASH__WORK_WINDOW]
+        + 2*c[FLASH__WORK_HEAD];
+}
+
 /* What tells shapes apart: sizes first, then what is compared. */
 static void flash__shape(const flash_workload *u, int from, int T, double *z)
 {
@@ -10882,23 +11254,6 @@ static void flash__shape(const flash_workload *u, int from, int T, double *z)
     z[9] = u->kv;
     z[10] = FLASH__MAX(u->threads, 1);
     z[11] = u->chunk ? u->chunk : FLASH__CHUNK;
-}
-
-static int flash__workload_ok(const flash_workload *u)
-{
-    const flash_arch *a = u->arch;
-    int i;
-    if (!a || a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
-        || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
-        || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || !flash_row_bytes(u->weights, 256)
-        || !flash__kv_type_ok(u->kv, a->d_head) || u->threads < 0 || u->threads > FLASH_THREADS_MAX
-        || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
-        || u->position >= FLASH_CONTEXT_MAX) return 0;
-    for (i = 0; i < a->n_layer; i++)
-        if (a->layer[i].d_ffn < 0 || a->layer[i].d_ffn > FLASH_DIM_MAX || a->layer[i].window < 0
-            || (a->layer[i].n_kv_head && !a->layer[i].n_head)
-            || (a->layer[i].attention == FLASH_ATTENTION_CHUNK && !a->layer[i].window)) return 0;
-    return 1;
 }
 
 /* Fits p, whose process is carved for n points. c: [n,m] columns, overwritten; z: [n,d] inputs; y:
@@ -10987,11 +11342,6 @@ static void flash__phase_of(const flash_workload *u, int phase, double *c, doubl
     int from = phase ? u->position : 0, T = phase ? 1 : u->prompt;
     flash__work(u, from, T, c);
     flash__shape(u, from, T, z);
-}
-
-static double flash__phase_time(const flash_timing *t, int phase)
-{
-    return phase ? t->decode : t->prefill;
 }
 
 /* Carves l for as many points as each phase has; fit: 1 for what fitting needs. */
@@ -11105,6 +11455,145 @@ FLASH_API void flash_latency_free(flash_latency *l)
     flash__release(&a, l, l->block);
 }
 
+/* Text of a model: "flash-latency 1", then words of hexadecimal digits: the number of points of
+   both phases; for each that has any the bits of its doubles in the order below; a hash of all. */
+typedef struct flash__hexes {
+    char       *to;     /* [cap], or NULL while it reads                    */
+    const char *from;   /* [n], or NULL while it writes                     */
+    size_t      n, cap;
+    uint64_t    hash;
+    int         bad;
+} flash__hexes;
+
+static void flash__hex_put(flash__hexes *w, const char *text, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++, w->n++) if (w->n < w->cap) w->to[w->n] = text[i];
+}
+
+static uint64_t flash__hex(flash__hexes *w, uint64_t v)
+{
+    char digits[17];
+    int i, c = 0;
+    if (w->from) {
+        for (v = 0, i = 0; i < 17 && w->n; i++, w->from++, w->n--) {
+            c = (unsigned char)*w->from;
+            if (c >= '0' && c <= '9') c -= '0';
+            else if (c >= 'a' && c <= 'f') c -= 'a' - 10;
+            else break;
+            v = v << 4 | (uint64_t)c;
+        }
+        w->bad |= i != 16 || !w->n || (c != ' ' && c != '\n');
+        if (w->n) { w->from++; w->n--; }
+    } else {
+        for (i = 0; i < 16; i++) digits[i] = "0123456789abcdef"[v >> (60 - 4*i) & 15];
+        digits[16] = '\n';
+        flash__hex_put(w, digits, 17);
+    }
+    w->hash = (w->hash ^ v)*0x9e3779b97f4a7c15u;
+    w->hash ^= w->hash >> 29;
+    return v;
+}
+
+static void flash__hex_doubles(flash__hexes *w, double *x, size_t n)
+{
+    for (; n--; x++) {
+        *x = flash__bits_f64(flash__hex(w, flash__f64_bits(*x)));
+        w->bad |= !(*x > -1e300 && *x < 1e300);
+    }
+}
+
+static void flash__hex_phase(flash__hexes *w, flash__phase *p)
+{
+    size_t d = (size_t)p->d;
+    flash__hex_doubles(w, p->beta, (size_t)p->m);
+    flash__hex_doubles(w, p->lo, d);
+    flash__hex_doubles(w, p->range, d);
+    flash__hex_doubles(w, &p->mean, 1);
+    flash__hex_doubles(w, &p->scale, 1);
+    flash__hex_doubles(w, &p->error, 1);
+    flash__hex_doubles(w, p->gp.theta, d + 2);
+    flash__hex_doubles(w, p->gp.x, p->gp.n*d);
+    flash__hex_doubles(w, p->gp.y, p->gp.n);
+}
+
+static const char flash__latency_title[] = "flash-latency 1\n";
+
+FLASH_API size_t flash_latency_save(const flash_latency *l, char *text, size_t cap)
+{
+    flash__hexes w;
+    flash_latency same;
+    int k;
+    memset(&w, 0, sizeof w);
+    if (!l) return 0;
+    same = *l; /* its points are only read */
+    w.to = text;
+    w.cap = text ? cap : 0;
+    flash__hex_put(&w, flash__latency_title, sizeof flash__latency_title - 1);
+    for (k = 0; k < 2; k++) flash__hex(&w, l->phase[k].gp.n);
+    for (k = 0; k < 2; k++) if (l->phase[k].gp.n) flash__hex_phase(&w, &same.phase[k]);
+    flash__hex(&w, w.hash);
+    return w.n;
+}
+
+FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text, size_t bytes,
+                                          const flash_host *host, flash_error *err)
+{
+    const size_t title = sizeof flash__latency_title - 1;
+    flash__arena a = { NULL, 0 };
+    flash__phase phase[2];
+    flash__hexes w;
+    flash_host h;
+    flash_latency *l;
+    size_t n[2], need;
+    uint64_t hash;
+    int k;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the latency model");
+    *out = NULL;
+    memset(&w, 0, sizeof w);
+    memset(&h, 0, sizeof h);
+    memset(phase, 0, sizeof phase);
+    if (host) h = *host;
+    if (!text) bytes = 0;
+    w.from = text;
+    w.n = bytes;
+    while (w.n && *w.from == '#') {
+        while (w.n && *w.from != '\n') { w.from++; w.n--; }
+        if (w.n) { w.from++; w.n--; }
+    }
+    if (w.n < title || memcmp(w.from, flash__latency_title, title))
+        return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "this is no latency model");
+    w.from += title;
+    w.n -= title;
+    for (k = 0; k < 2; k++) {
+        uint64_t points = flash__hex(&w, 0);
+        if (points > FLASH_LATENCY_POINTS_MAX || (points && points < 8)) w.bad = 1;
+        n[k] = (size_t)points;
+    }
+    if (w.bad || !(n[0] + n[1]))
+        return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "a number of measurements is wrong");
+    if (w.n < 17*(n[0] + n[1])*(FLASH__SHAPE + 1))
+        return flash__fail(err, FLASH_E_TRUNCATED, bytes, "the text ends too early");
+    flash__latency_plan(&a, n, 0, phase);
+    need = a.used;
+    a.base = need == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&h.allocator, need);
+    if (!a.base) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the latency model");
+    a.used = 0;
+    l = flash__latency_plan(&a, n, 0, phase);
+    memcpy(l->phase, phase, sizeof phase);
+    l->host = h;
+    l->block = need;
+    for (k = 0; k < 2; k++) if (n[k]) flash__hex_phase(&w, &l->phase[k]);
+    hash = w.hash;
+    w.bad |= flash__hex(&w, 0) != hash;
+    for (k = 0; k < 2 && !w.bad; k++)
+        if (n[k]) w.bad = !flash__gp_factor(&l->phase[k].gp);
+    if (!w.bad) { *out = l; return FLASH_E_NONE; }
+    flash_latency_free(l);
+    return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "the numbers are not those of a latency "
+                       "model: damaged?");
+}
+
 FLASH_API void flash_latency_errors(const flash_latency *l, double *prefill, double *decode)
 {
     *prefill = l ? l->phase[0].error : 0;
@@ -11131,6 +11620,10 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
     return FLASH_E_NONE;
 }
 
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 /* ===== >>cleanup ========================================================== */

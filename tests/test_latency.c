@@ -22,7 +22,7 @@ static void *new_gp(flash__gp *g, size_t n, int d, int categories)
     return a.base;
 }
 
-static int near(double a, double b, double by) { return fabs(a - b) <= by * fmax(1, fabs(b)); }
+static int close_to(double a, double b, double by) { return fabs(a - b) <= by * fmax(1, fabs(b)); }
 
 /* --- golden values ---------------------------------------------------------------------------- */
 
@@ -53,23 +53,23 @@ static void test_gp1(void)
     g.theta[2] = log(1.5);
     g.theta[3] = log(.01);
     CHECK(flash__gp_factor(&g));
-    CHECK(near(g.lml, -7.330695915487, 1e-12));
+    CHECK(close_to(g.lml, -7.330695915487, 1e-12));
     flash__gp_gradient(&g, grad);
     for (int i = 0; i < 4; i++) {
-        CHECK(near(grad[i], want[i], 1e-9));
+        CHECK(close_to(grad[i], want[i], 1e-9));
     }
     for (int i = 0; i < 3; i++) {
-        CHECK(near(flash__gp_predict(&g, at[i], k, variance), at[i][2], 1e-11));
-        CHECK(near(variance[0], at[i][3], 1e-11));
+        CHECK(close_to(flash__gp_predict(&g, at[i], k, variance), at[i][2], 1e-11));
+        CHECK(close_to(variance[0], at[i][3], 1e-11));
     }
     flash__gp_leave_one_out(&g, mean, variance);
     for (int i = 0; i < 8; i++) {
-        CHECK(near(mean[i], loo[i][0], 1e-11));
-        CHECK(near(variance[i], loo[i][1], 1e-11));
+        CHECK(close_to(mean[i], loo[i][0], 1e-11));
+        CHECK(close_to(variance[i], loo[i][1], 1e-11));
         total += -.5 * log(2 * acos(-1) * variance[i])
                  - pow(g.y[i] - mean[i], 2) / (2 * variance[i]);
     }
-    CHECK(near(total, -4.115761703291, 1e-11));
+    CHECK(close_to(total, -4.115761703291, 1e-11));
     free(memory);
 }
 
@@ -88,9 +88,9 @@ static void test_gp2(void)
         g.y[i] = sin((x[i] - 2.5) * (x[i] - 2.5));
     }
     double cost = flash__minimise(flash__gp_cost, &g, theta, lo, hi, 3, 60);
-    CHECK(near(-cost, -.393480, 1e-5));
-    CHECK(near(exp(theta[0]), .398447, 1e-4));
-    CHECK(near(exp(theta[1] / 2), .614807, 1e-4));
+    CHECK(close_to(-cost, -.393480, 1e-5));
+    CHECK(close_to(exp(theta[0]), .398447, 1e-4));
+    CHECK(close_to(exp(theta[1] / 2), .614807, 1e-4));
     free(memory);
 }
 
@@ -161,7 +161,7 @@ static void test_gradient(void)
             theta[j] = keep - step;
             down = flash__gp_cost(&g, theta, none);
             theta[j] = keep;
-            CHECK(near(grad[j], (up - down) / (2 * step), 1e-6));
+            CHECK(close_to(grad[j], (up - down) / (2 * step), 1e-6));
         }
     }
     free(memory);

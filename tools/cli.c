@@ -81,7 +81,7 @@ long cli_number(const char **p)
 
 static void cli_help(const cli_option *o, const char *names, const char *notes)
 {
-    printf("usage: flash %s %s [options]\n\n", cli_command, names);
+    printf("usage: flash %s %s%s[options]\n\n", cli_command, names, *names ? " " : "");
     for (; o->name; o++) {
         printf("  %s %-*s  %s", o->name, (int)(20 - strlen(o->name)), o->value ? o->value : "",
                o->about);
@@ -177,7 +177,7 @@ void cli_parse_all(int argc, char **argv, const cli_option *options, const char 
         else if (n == want && n == 1)
             cli_usage("one %s, not %s and %s", names, got[0], argv[i]);
         else if (n == want)
-            cli_usage("%s is one too many after %s", argv[i], names);
+            cli_usage("%s is one too many%s%s", argv[i], n ? " after " : "", names);
         else
             got[n++] = argv[i];
     }

@@ -16,6 +16,9 @@
     X(probs,      "the most probable next tokens at every position, as JSON lines") \
     X(perplexity, "how well a model predicts a text") \
     X(bench,      "speed, next to what the machine could do") \
+    X(measure,    "how fast shapes run here, into a profile") \
+    X(fit,        "a latency model from a profile, and how good it is") \
+    X(predict,    "how fast a model would be, from a latency model") \
     X(quantize,   "a model file again, with smaller weights") \
     X(prune,      "a model file again, with layers that skip attention or see a window") \
     X(convert,    "a model file again, as another architecture") \
@@ -104,8 +107,11 @@ const char *cli_size(uint64_t bytes, char text[24]);
    done was 0; rewritten once a second, wiped when done reaches total. */
 void  cli_progress(const char *what, double done, double total);
 
-/* Lets w write a file that appears under its name whole or not at all: it is PATH.part until
-   cli_finish, and removed if the program ends before, by Ctrl-C, too. One at a time. */
+/* A file to write that appears under its name whole or not at all: it is PATH.part until cli_close,
+   and removed if the program ends before, by Ctrl-C, too. One at a time. */
+FILE *cli_open(const char *path);
+void  cli_close(const char *path);
+/* The same for w to write. */
 void cli_create(const char *path, flash_gguf_writer *w);
 void cli_finish(const char *path, flash_gguf_writer *w);
 /* Whether both are there and the same file, or have the same name. */

@@ -20,9 +20,9 @@ int cmd_make(int argc, char **argv)
     cli_parse_all(argc, argv, options, "OUT",
         "Random weights: for measuring speed and for tests, not for text. SHAPE is a name or, as\n"
         "far as it differs from tiny, d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,\n"
-        "ctx=2048; heads, kv and ffn may be lists, ffn=512/256, that repeat over the layers. LIST\n"
-        "repeats, too: full, window:POSITIONS, skip, linear or conv, as far as ARCH has them, for\n"
-        "flash with a RoPE base, 0 for none: full,skip,window:256@10000,full@0. The vocabulary is\n"
+        "ctx=2048,tied=0; heads, kv and ffn may be lists, ffn=512/256, that repeat over layers.\n"
+        "LIST repeats, too: full, window:POSITIONS, skip, linear, conv, as far as ARCH has them;\n"
+        "in flash with a RoPE base, 0: none: full,skip,window:256@10000,full@0. The vocabulary is\n"
         "made up. Rows that do not fit TYPE's blocks become Q8_0 or F16.\n", &out);
     if (!shape_text)
         cli_usage("which --shape?");

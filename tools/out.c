@@ -42,7 +42,7 @@ static int out_write(void *user, const void *data, size_t bytes)
     return fwrite(data, 1, bytes, user) != bytes;
 }
 
-void cli_create(const char *path, flash_gguf_writer *w)
+FILE *cli_open(const char *path)
 {
     char *name = malloc(strlen(path) + 6);
     struct stat st;
@@ -64,16 +64,13 @@ void cli_create(const char *path, flash_gguf_writer *w)
     if (signal(SIGHUP, out_stop) == SIG_IGN) /* nohup */
         signal(SIGHUP, SIG_IGN);
 #endif
-    w->write = out_write;
-    w->user = out_file;
+    return out_file;
 }
 
-void cli_finish(const char *path, flash_gguf_writer *w)
+void cli_close(const char *path)
 {
     char *name = out_temporary;
-    int bad = flash_gguf_write_end(w) || fflush(out_file);
-    if (bad && w->status && w->status != FLASH_E_IO)
-        cli_fail("cannot write %s: %s", path, flash_status_text(w->status));
+    int bad = fflush(out_file) || ferror(out_file);
 #ifndef _WIN32
     bad = bad || fsync(fileno(out_file)); /* or a crash could leave the name without the data */
 #endif
@@ -87,6 +84,19 @@ void cli_finish(const char *path, flash_gguf_writer *w)
         cli_fail("cannot write %s: %s", path, strerror(errno));
     out_temporary = NULL;
     free(name);
+}
+
+void cli_create(const char *path, flash_gguf_writer *w)
+{
+    w->user = cli_open(path);
+    w->write = out_write;
+}
+
+void cli_finish(const char *path, flash_gguf_writer *w)
+{
+    if (flash_gguf_write_end(w) && w->status && w->status != FLASH_E_IO)
+        cli_fail("cannot write %s: %s", path, flash_status_text(w->status));
+    cli_close(path);
 }
 
 int cli_same_file(const char *a, const char *b)

@@ -62,6 +62,8 @@ static const struct arch {
 const char cli_arch_names[] =
     "llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4";
 
+enum { TAPS = 3 }; /* of a convolution */
+
 static const struct arch *find_arch(const char *name)
 {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
@@ -137,13 +139,14 @@ static const char *check(const cli_shape *s, const struct arch *a)
 int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_shape *out,
                     const char **why)
 {
-    enum { PARTS = 8, LISTED = 3 };
+    enum { PARTS = 9, LISTED = 3 };
     struct named s = shapes[0];
     const struct { const char *name; int *to, lo, hi; } part[PARTS] = {
         {"heads", &s.heads, 1, 65535},   {"kv", &s.kv_heads, 1, 65535},
         {"ffn", &s.d_ffn, 0, 1 << 20},   {"d", &s.d_model, 1, 1 << 20},
         {"layers", &s.layers, 1, FLASH_LAYERS_MAX}, {"head", &s.d_head, 2, 1 << 16},
         {"vocab", &s.vocab, 300, 1 << 21}, {"ctx", &s.ctx, 1, FLASH_CONTEXT_MAX},
+        {"tied", &s.tied, 0, 1},
     };
     const char *list[LISTED] = {"", "", ""}; /* after the first item of heads, kv, ffn */
     size_t named = 0;
@@ -213,6 +216,35 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
         return 0;
     *why = check(out, a);
     return !*why;
+}
+
+void cli_shape_arch(const cli_shape *s, flash_arch *a)
+{
+    static const flash_attention kinds[] = {FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW,
+        FLASH_ATTENTION_SKIP, FLASH_ATTENTION_LINEAR, FLASH_ATTENTION_CONV};
+    const struct arch *of = find_arch(s->arch);
+    memset(a, 0, sizeof *a);
+    strcpy(a->name, of->name);
+    a->n_layer = s->layers;
+    a->d_model = s->d_model;
+    a->d_head = s->d_head;
+    a->n_vocab = s->vocab;
+    a->n_ctx = s->ctx;
+    a->tied = s->tied;
+    a->rope_dims = s->d_head;
+    a->qk_norm = !strcmp(of->name, "flash") && (of->has & QK_NORM);
+    a->conv_length = of->has & CONVS ? TAPS : 0;
+    for (int l = 0; l < s->layers; l++) {
+        const cli_shape_layer *y = &s->layer[l];
+        a->layer[l].attention = (uint8_t)kinds[y->mix];
+        if (y->mix <= CLI_WINDOW) {
+            a->layer[l].n_head = (uint16_t)y->heads;
+            a->layer[l].n_kv_head = (uint16_t)y->kv_heads;
+        }
+        a->layer[l].d_ffn = y->d_ffn;
+        a->layer[l].window = y->window;
+        a->layer[l].rope_base = y->rope_base < 0 ? of->rope_base : y->rope_base;
+    }
 }
 
 /* ---- random weights ---------------------------------------------------------- */
@@ -356,7 +388,6 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
     }
 }
 
-enum { TAPS = 3 }; /* of a convolution */
 enum dim { NONE, D, D3, Q, KV, F, C, TAP };
 enum part { MIX = 1, ATTENTION = 2, OUT = 4, CONV = 8, FFN = 16 };
 

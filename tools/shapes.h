@@ -30,13 +30,16 @@ typedef struct cli_shape {
 
 /* "flash-350m, ...": for messages and help. */
 extern const char cli_shape_names[], cli_arch_names[];
-/* 1 and *out for a name, or for "d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,ctx=2048",
-   where what is left out is as in "tiny" (head: d/heads, untied) and heads, kv and ffn may be lists
-   that repeat over the layers, "ffn=512/256"; else 0. arch and attn replace the shape's own, NULL:
-   they stay. attn: what layers do, a list that repeats over them: full, window:POSITIONS, skip,
-   linear, conv; followed by @BASE for a RoPE base of its own, 0 for none. *why: what is wrong. */
+/* 1 and *out for a name, or for
+   "d=256,layers=2,heads=4,kv=2,head=64,ffn=512,vocab=512,ctx=2048,tied=0", where what is left out
+   is as in "tiny" (head: d/heads) and heads, kv and ffn may be lists that repeat over the layers,
+   "ffn=512/256"; else 0. arch and attn replace the shape's own, NULL: they stay. attn: what layers
+   do, a list that repeats over them: full, window:POSITIONS, skip, linear, conv; followed by @BASE
+   for a RoPE base of its own, 0 for none. *why: what is wrong. */
 int  cli_shape_parse(const char *text, const char *arch, const char *attn, cli_shape *out,
                      const char **why);
+/* The same shape for the library. */
+void cli_shape_arch(const cli_shape *s, flash_arch *a);
 /* Writes a GGUF file with random weights of that shape; its matrices are of type t, or the one
    cli_type_for gives. Same file for the same seed on every machine. Fails like all of cli.h.
    quiet: no progress. */

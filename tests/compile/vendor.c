@@ -1,4 +1,10 @@
-/* Ours after a firmware vendor's header. Those own many FLASH_ names, for the on-chip flash memory;
+/* Ours after headers that own many names. First words that <windows.h> defines away: */
+#define near
+#define far
+#define small char
+#define interface struct
+
+/* And a firmware vendor's. Those own many FLASH_ names, for the on-chip flash memory;
    an enumerator or a macro of ours with one of these names would not compile. */
 #define FLASH ((void *)FLASH_BASE)
 #define FLASH_H (0x1)
