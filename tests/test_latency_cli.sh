@@ -16,7 +16,8 @@ d=128,layers=1,heads=2,kv=1,head=32,ffn=64,vocab=400
 d=128,layers=2,heads=4,kv=1,head=32,ffn=96,vocab=300
 d=128,layers=1,heads=2,kv=2,head=32,ffn=256,vocab=300
 END
-small="--reference tiny -r 2 -n 2 -p 8,16"
+reference=d=64,layers=1,heads=2,kv=1,head=32,ffn=64,vocab=300
+small="--reference $reference -r 2 -n 2 -p 8,16"
 measure() { silent measure --space $T/space $small -o "$@"; }
 jobs() { grep -c '"job"' $1; }
 fits() { exits 0 fit "$@"; }
@@ -173,6 +174,7 @@ within() # LOW HIGH WHAT PHASE NAME
     awk -v x="$(figure $3 $4 $5)" -v lo=$1 -v hi=$2 'BEGIN { exit !(x != "" && x >= lo && x <= hi) }'
 }
 D=tests/data/epyc.profile
+[ -z "$FLASH_QUICK" ] || { finish; exit; }
 check "real: fit" silent fit $D -p 2048 --least -o $T/d.latency
 check "real: at most 100 shapes" grep -q '^cv phase=decode n=100 ' $T/out
 for phase in prefill decode; do
