@@ -44,7 +44,7 @@ check "space: empty" error 1 'no shape' measure --space $T/bad -o $O
 echo 'd=80,layers=1,heads=2,kv=1,head=40,ffn=64,vocab=300' >$T/bad
 check "no multiple of the block" error 1 'no multiple of 32' measure --space $T/bad -o $O
 echo 'd=1048576,layers=512,heads=2,kv=1,head=32,ffn=1048576,vocab=300' >$T/bad
-check "too large for the machine" error 1 'this machine has' measure --space $T/bad -o $O
+check "too large for the machine" error 1 'this machine' measure --space $T/bad -o $O
 echo 'tiny' >$T/bad
 check "a reference that is none" error 1 nonsense measure --space $T/bad --reference nonsense -o $O
 check "cannot write" error 1 nowhere measure --space $T/bad --reference tiny -o $T/nowhere/p
