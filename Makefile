@@ -18,9 +18,10 @@ $(error config=$(config): use release, debug, sanitize, scalar or coverage)
 endif
 COMPILE = $(CC) -std=c99 -I. -Wall -Wextra -Wpedantic $(FLAGS_$(config)) $(CFLAGS)
 
-# In tools/, a file with main is a program; the others are the subcommands of flash.c.
+# In tools/, a file with main is a program; the others are the subcommands of flash.c (and what
+# bench_train is compared with).
 PROGRAMS = $(shell grep -ls '^int main' tools/*.c)
-CLI      = $(filter-out $(filter-out tools/flash.c,$(PROGRAMS)),$(wildcard tools/*.c))
+CLI      = $(filter-out $(filter-out tools/flash.c,$(PROGRAMS)) tools/naive_train.c,$(wildcard tools/*.c))
 TOOLS    = $(patsubst tools/%.c,$(B)/%,$(filter-out tools/flash.c,$(PROGRAMS))) $(B)/flash
 EXAMPLES = $(patsubst examples/%.c,$(B)/%,$(wildcard examples/*.c))
 TESTS    = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
@@ -30,6 +31,8 @@ SCRIPTS  = $(patsubst tests/%.sh,$(B)/tests/%,$(wildcard tests/test_*.sh))
 LOGS     = $(patsubst %,%.log,$(TESTS) $(REPLAYS) $(SCRIPTS))
 FUZZERS  = $(patsubst tests/fuzz/fuzz_%.c,fuzz-%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 300
+FUZZ_CFLAGS ?= -O1 -g
+FUZZ_ARGS ?= -print_final_stats=1
 
 all: $(EXAMPLES) $(TOOLS) ## examples and tools (the default)
 
@@ -38,8 +41,14 @@ test: $(LOGS) ## all tests; config=release|debug|sanitize|scalar|coverage, CC, C
 
 programs: all $(TESTS) $(MAKERS) $(REPLAYS) ## all that can be built, running nothing
 
-run: $(if $(MODEL),$(B)/flash) ## make run MODEL=file.gguf [ARGS='-p TEXT']: text from a model
-	@$(if $(MODEL),$(RUN) $(B)/flash run "$(MODEL)" $(ARGS),echo "usage: make run MODEL=file.gguf" >&2; exit 2)
+# A story needs no more than an example, which is there sooner.
+STORY = One day, a little dog
+run: $(if $(MODEL)$(ARGS),$(B)/flash,$(B)/hello) ## a story; MODEL=file.gguf ARGS='-p TEXT': other text
+ifeq ($(MODEL)$(ARGS),)
+	@printf '%s' "$(STORY)"; $(RUN) $(B)/hello examples/models/tale.gguf "$(STORY)"
+else
+	@$(RUN) $(B)/flash run "$(or $(MODEL),examples/models/tale.gguf)" $(ARGS)
+endif
 
 lint: ## what can be checked without running: warnings, symbols, macros, table of contents
 	@sh tools/lint.sh
@@ -54,6 +63,15 @@ peer: $(B)/flash ## comparison with llama.cpp, PEER_DIR=folder: see tests/peer.s
 
 bench-peer: $(B)/flash ## speed next to llama.cpp's, PEER_DIR=folder: see tools/bench_peer.sh
 	@B="$(B)" RUN="$(RUN)" PEER_DIR="$(PEER_DIR)" sh tools/bench_peer.sh $(ARGS)
+
+bench-search: $(B)/bench_search ## how good the search is, on problems whose best is known; ARGS='NAME -s SEEDS'
+	@$(B)/bench_search $(ARGS)
+
+bench-prune: $(B)/bench_prune ## what cuts cost and training heals; ARGS='MODEL TEXT [THREADS [STEPS]]'
+	@$(B)/bench_prune $(ARGS)
+
+bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
+	@$(B)/bench_train $(ARGS)
 
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
@@ -71,7 +89,15 @@ $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 $(B)/flash: $(CLI) $(wildcard tools/*.h) flash.h $(B)/flags
 	$(COMPILE) $(CLI) -o $@ $(LDLIBS)
 
-$(filter-out $(B)/flash,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
+# Plain loops at their best: -O3, and threads where the compiler has OpenMP.
+OPENMP = $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -xc - -o /dev/null 2>/dev/null && echo -fopenmp)
+$(B)/naive_train.o: tools/naive_train.c tools/naive_train.h $(B)/flags
+	$(COMPILE) -O3 $(OPENMP) -c $< -o $@
+
+$(B)/bench_train: tools/bench_train.c $(B)/naive_train.o tools/naive_train.h flash.h $(B)/flags
+	$(COMPILE) $< $(B)/naive_train.o -o $@ $(OPENMP) $(LDLIBS)
+
+$(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
 $(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
@@ -91,9 +117,9 @@ $(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh all $(MAKERS) FORCE
 
 fuzz-%: tests/fuzz/fuzz_%.c flash.h
 	@mkdir -p build/fuzz/$*
-	clang -std=c99 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $< \
+	clang -std=c99 $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $< \
 	    -o build/fuzz/fuzz_$* -lm
-	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 $(FUZZ_ARGS) \
 	    -artifact_prefix=build/fuzz/$*- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \
 	    build/fuzz/$* $(wildcard tests/fuzz/corpus/$*)
 
@@ -103,4 +129,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune coverage clean help FORCE

@@ -10,9 +10,11 @@
 
    WHAT IT DOES       reads GGUF files (v2, v3) from a path, from memory or through a callback;
                       tokenises; runs the model; samples text. Weights stay where they are: mapped
-                      file, your memory, ROM.
-   WHAT IT DOES NOT   training, images, GPUs, downloading; it prints nothing, exits nowhere, has no
-                      writable globals.
+                      file, your memory, ROM. Predicts how fast a model would be on a device;
+                      searches for better settings of anything; trains small models from text or
+                      from a larger model.
+   WHAT IT DOES NOT   images, GPUs, downloading; it prints nothing, exits nowhere, has no writable
+                      globals.
    SAFE ON            any file, any text: hostile input gives an error code and a sentence.
    SAME BITS          on every compiler, instruction set, thread count and slicing of the work.
 
@@ -55,15 +57,20 @@ int main(int argc, char **argv)
        >>api-chat      chat formats: turns of a conversation as text and tokens
        >>api-session   sessions: feed, step, sample, next
        >>api-latency   how fast a model would be: measure shapes, fit, predict
+       >>api-search    what to try next: ask, tell, front, journal
+       >>api-train     learning: steps, losses, checkpoints
+       >>api-prune     smaller models out of larger ones
        >>api-low       instruction sets, rows of weights
      IMPLEMENTATION
        >>config        parts, overridable macros, compiler and target
-       >>base          checked sizes, little-endian readers, arena, error text, sort, random
+       >>base          checked sizes, arena, error text, sort, random
+       >>numbers       exp and log with fixed bits
+       >>gp            Gaussian-process regression
+       >>bytes         little-endian readers, order of texts
        >>os            files, memory maps, clock
        >>threads       a small pool of workers
        >>cpu           what this processor can run
-       >>numbers       f16, bf16, exp, log, sin and cos with fixed bits
-       >>gp            Gaussian-process regression, non-negative least squares
+       >>floats        f16, bf16, exp, sin and cos with fixed bits
        >>quant         block formats: layout, unpack, dequantise, quantise activations
        >>quantize      floats to block formats
        >>k-table       the kernel list and the table type
@@ -88,6 +95,10 @@ int main(int argc, char **argv)
        >>session       feed, step, next
        >>measure       models of made-up weights, timed
        >>latency       counted work, the fit, predictions, the model as text
+       >>pareto        fronts, hypervolume, its expected growth
+       >>search        spaces, suggestions, journal
+       >>train         forward, backward, AdamW
+       >>prune         layers, channels, units and heads that stay
        >>cleanup       undefine what must not leak
      LICENCE
 
@@ -97,6 +108,8 @@ int main(int argc, char **argv)
      FLASH_IMPLEMENTATION           everything
      FLASH_RUNTIME_IMPLEMENTATION   GGUF, tokenizers, models, sessions
      FLASH_LATENCY_IMPLEMENTATION   the runtime and the latency model
+     FLASH_SEARCH_IMPLEMENTATION    the search, which needs neither
+     FLASH_TRAIN_IMPLEMENTATION     the runtime and the trainer
 
    CONFIGURATION   Defined or not, never =0. Only the file with the implementation looks at them
                    (except the first two).
@@ -473,7 +486,7 @@ typedef struct flash_arch {
 
 /* Weights of the model, embedding and head counted once each (a tied head not at all). What its
    architecture may do without (biases of llama, norms of queries and keys in flash) does not count.
-   */
+   0 if there is no architecture of that name. */
 FLASH_API uint64_t flash_arch_params(const flash_arch *a);
 /* Bytes of keys and values of a session as type kv [B]: for n_ctx positions in layers that see all,
    for window + chunk in the others (stored 64 at a time), nothing in layers without attention.
@@ -789,8 +802,9 @@ typedef struct flash_measurement {
    head once; 0 if the shape is out of range. */
 FLASH_API double       flash_arch_flops(const flash_arch *a, int from, int n);
 /* Bytes that flash_latency_measure acquires: the weights, and a session. desc may be NULL, here and
-   below. 0, and why in err, if the shape is out of range, fits no blocks of the weight type, or the
-   type is one that is only read (MXFP4). */
+   below. 0, and why in err, if a size, type, length or number of threads is out of range, the
+   architecture is unknown or has no such layers, the shape fits no blocks of the weight type, or
+   the type is only read (MXFP4). */
 FLASH_API size_t       flash_latency_memory(const flash_workload *work,
                                             const flash_measure_desc *desc, flash_error *err);
 /* Times the runtime itself on made-up weights of the true sizes: repeats of the prompt (prompt 0:
@@ -824,14 +838,345 @@ FLASH_API void         flash_latency_errors(const flash_latency *l, double *pref
    cap 0; returns the bytes it takes, which were all written if that is at most cap. */
 FLASH_API size_t       flash_latency_save(const flash_latency *l, char *text, size_t cap);
 /* Back from text: [bytes]; lines that begin with # are the caller's. FLASH_E_FORMAT for what is no
-   such text, FLASH_E_TRUNCATED if it ends early; predictions have the same bits as before. The time
-   is that of a Cholesky factorisation of the measurements (n^3/3 operations). host may be NULL. */
+   such text, has more behind it than white space, or has numbers that no fit could have made,
+   FLASH_E_TRUNCATED if it ends early; predictions have the same bits as before. The time is that of
+   a Cholesky factorisation of the measurements (n^3/3 operations). host may be NULL. */
 FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text, size_t bytes,
                                           const flash_host *host, flash_error *err);
-/* Predicts; either result may be NULL. Allocates nothing. FLASH_E_UNSUPPORTED if nothing with these
-   types, threads and chunk was measured, or none of the phase. */
+/* Predicts; either result may be NULL. Allocates nothing; of n measurements takes n^2 operations a
+   phase (about 10 us at 100). FLASH_E_ARGUMENT without l or work, for what flash_latency_memory
+   calls out of range, and for prefill of a prompt of 0; FLASH_E_UNSUPPORTED if nothing with these
+   types, threads and chunk was measured, or none of the phase; FLASH_E_FORMAT if the model, which
+   is far from its measurements or forged then, gives no time that is finite and above 0. */
 FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash_workload *work,
                                              flash_interval *prefill, flash_interval *decode);
+
+/* ===== >>api-search ======================================================= */
+
+/* Which settings to try next when each trial is costly: multi-objective Bayesian optimisation of
+   mixed discrete and real parameters by ask and tell. It knows neither models nor devices and
+   starts nothing by itself. All objectives are minimised. */
+
+enum {
+    FLASH_SEARCH_PARAMS_MAX      = 64,
+    FLASH_SEARCH_OBJECTIVES_MAX  = 4,
+    FLASH_SEARCH_CONSTRAINTS_MAX = 4,
+    FLASH_SEARCH_VALUES_MAX      = FLASH_SEARCH_OBJECTIVES_MAX + FLASH_SEARCH_CONSTRAINTS_MAX,
+    FLASH_SEARCH_TRIALS_MAX      = 1 << 20, /* FLASH_SEARCH_MODEL_TRIALS_MAX with EHVI     */
+    FLASH_SEARCH_MODEL_TRIALS_MAX = 4096
+};
+
+typedef enum flash_param_kind {
+    FLASH_PARAM_INTEGER,    /* lo, lo + step, ... up to hi                                   */
+    FLASH_PARAM_ORDINAL,    /* one of value[n_value], in their order                         */
+    FLASH_PARAM_CATEGORY,   /* one of 0 .. n_value - 1, which have no order                  */
+    FLASH_PARAM_REAL,       /* [lo, hi]                                                      */
+    FLASH_PARAM_LOG         /* the same on a logarithmic scale, lo > 0                       */
+} flash_param_kind;
+
+typedef struct flash_param {
+    const char      *name;      /* unique                                                    */
+    flash_param_kind kind;
+    double           lo, hi;
+    double           step;      /* of integers; 0: 1                                         */
+    const double    *value;     /* [n_value], ascending: of ordinals                         */
+    int              n_value;
+    /* name of an earlier parameter: this one counts only where that one is >= active_from, and is
+       its own least value elsewhere; NULL: always */
+    const char      *active_if;
+    double           active_from;
+} flash_param;
+
+typedef enum flash_search_method {
+    FLASH_SEARCH_EHVI,      /* Gaussian processes, expected hypervolume improvement          */
+    FLASH_SEARCH_NSGA2,     /* Deb et al. 2002; for thousands of cheap trials                */
+    FLASH_SEARCH_RANDOM     /* scrambled Sobol' points                                       */
+} flash_search_method;
+
+typedef struct flash_search_desc {
+    const flash_param *param;   /* [n_param], with all it points to the caller's, who keeps it   */
+    int    n_param;
+    int    n_objective;         /* 0: 2                                                          */
+    int    n_constraint;        /* values told after the objectives; a trial is good where <= 0  */
+    /* objectives that need no trial: values of x, finite, always the same; NULL: told */
+    double (*known[FLASH_SEARCH_OBJECTIVES_MAX])(void *user, const double *x);
+    /* 0: x, [n_param], must not be tried; NULL: all may */
+    int    (*feasible)(void *user, const double *x);
+    /* changes x so that it is feasible, if it can; optional, saves rejected draws */
+    void   (*repair)(void *user, double *x);
+    /* takes a line of the journal, [bytes] with its newline, to storage before it returns; not 0:
+       it could not, and the call that led to it fails and changes nothing; NULL: no journal */
+    int    (*journal)(void *user, const char *line, size_t bytes);
+    void  *user;
+    /* [n_objective] the worst values of interest; NULL: a tenth of its range beyond the front */
+    const double *reference;
+    flash_search_method method;
+    uint64_t seed;
+    int    max_trials;          /* of any kind, in all; 0: 200                                   */
+    int    initial;             /* Sobol' points first; 0: 2 n_param, at least 5 and at most a
+                                   fifth of max_trials                                           */
+    int    population;          /* of NSGA-II; 0: 100                                            */
+    int    noisy;               /* 1: the same trial again would give other values               */
+    /* if noisy, their standard deviations, [n_objective + n_constraint]; 0 where it is not known;
+       NULL: none is, all are found from the trials, which takes many */
+    const double *noise;
+    flash_host host;
+} flash_search_desc;
+
+typedef enum flash_trial_state {
+    FLASH_TRIAL_PENDING,        /* asked                                                     */
+    FLASH_TRIAL_DONE,           /* told                                                      */
+    FLASH_TRIAL_FAILED,         /* no values; not tried again                                */
+    FLASH_TRIAL_ABANDONED       /* stopped early                                             */
+} flash_trial_state;
+
+typedef struct flash_trial {
+    int    id;                                  /* from 1, in the order of asking            */
+    flash_trial_state state;
+    double x[FLASH_SEARCH_PARAMS_MAX];          /* [n_param]                                 */
+    double y[FLASH_SEARCH_VALUES_MAX];          /* objectives, then constraints; known ones
+                                                   already while it is pending               */
+} flash_trial;
+
+/* Where a search stands. */
+typedef struct flash_search_summary {
+    int    trials, pending, done, failed, abandoned, front;
+    double reference[FLASH_SEARCH_OBJECTIVES_MAX];
+    double hypervolume;         /* that the front dominates, up to the reference             */
+    /* reasons to stop, to be judged by the caller: growth of the hypervolume by the last 20 trials
+       that were told, and growth expected of the last one that was asked for, both as a share of
+       it; below 0: not known yet */
+    double gain, expected;
+} flash_search_summary;
+
+typedef struct flash_search flash_search; /* opaque; one thread at a time */
+
+/* Bytes that flash_search_create acquires; 0, and why in err, if desc is not valid. */
+FLASH_API size_t       flash_search_memory(const flash_search_desc *desc, flash_error *err);
+FLASH_API flash_status flash_search_create(flash_search **out, const flash_search_desc *desc,
+                                           flash_error *err);
+FLASH_API void         flash_search_free(flash_search *s); /* NULL is fine */
+/* The next trial to run; any number may be pending. The same seed, trials and values give the same
+   bits. FLASH_E_RANGE if all of max_trials were asked for, or no feasible point is left that was
+   not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their cube. */
+FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err);
+/* The values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
+   FLASH_E_ARGUMENT if it is not pending or a value is not finite. */
+FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
+                                         flash_error *err);
+/* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
+FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
+                                         flash_error *err);
+/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space. */
+FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
+                                        flash_error *err);
+/* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
+   holds the best values it may still reach (known ones are ignored). */
+FLASH_API int          flash_search_hopeless(const flash_search *s, int id, const double *best);
+/* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
+FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
+/* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
+   cap 0; returns how many there are. If noisy, by the model's means, which takes as long as
+   asking. */
+FLASH_API int          flash_search_front(flash_search *s, int *ids, int cap);
+FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summary *out);
+/* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
+   nothing. FLASH_E_TRUNCATED if the last line is torn: what is before it was done, err->offset [B]
+   is where to cut and go on. FLASH_E_FORMAT, with its number, for a line that is damaged or of
+   another search; then free s. */
+FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, size_t bytes,
+                                           flash_error *err);
+/* Hypervolume between n points y, [n,m], and the reference [m], m in [2, 4]. work: [n*m]. */
+FLASH_API double       flash_hypervolume(const double *y, size_t n, int m,
+                                         const double *reference, uint32_t *work);
+
+/* ===== >>api-train ======================================================== */
+
+/* Learning: a model's weights, or new ones, fitted to text by AdamW (Loshchilov and Hutter 2019,
+   arxiv 1711.05101), from the next tokens (cross-entropy) or from the probabilities of a larger
+   model (Hinton et al. 2015, arxiv 1503.02531). Layers of RMSNorm, attention (all, window or none)
+   with RoPE, and SwiGLU; all in float. The same bits on every machine, for any number of threads,
+   and whether a training ran through or went on from a checkpoint. */
+
+typedef struct flash_trainer flash_trainer; /* opaque, one thread at a time */
+
+typedef struct flash_trainer_desc {
+    /* weights to begin with, of any type; not needed after _create */
+    const flash_model *init;
+    /* where init is NULL: random weights of this shape (deviation 0.02, less for what is added to
+       the residual stream; 0 in a scale or factor: 1, in rope_dims: d_head, in norm_eps: 1e-5) */
+    const flash_arch  *arch;
+    /* 1, with arch flash: norms of queries and keys */
+    int      qk_norm;
+    /* whose probabilities are learned; must outlive the trainer; its vocabulary's size is ours */
+    const flash_model *teacher;
+    /* sequences worked on together; 0: 1 */
+    int      batch;
+    /* tokens of each; 0: what the model was trained for, at most 256 */
+    int      n_ctx;
+    /* batches of a step; 0: 1 */
+    int      accumulate;
+    /* 0: 1 */
+    int      threads;
+    /* both 0: 1 and 0 with a teacher, 0 and 1 without */
+    float    kl_weight, ce_weight;
+    /* both models' logits are divided by it for the KL divergence, which counts times its square;
+       0: 1 */
+    float    temperature;
+    /* after the warm-up, 0: 1e-3; then half a cosine down to its share at the last step (0: 0.1,
+       below 0: 0). steps 0: no end, no decline */
+    float    lr, final_lr;
+    int      warmup, steps;
+    /* 0: 0.9, 0.95, 1e-8 */
+    float    beta1, beta2, epsilon;
+    /* of matrices; 0: none */
+    float    weight_decay;
+    /* of the gradient's norm; 0: 1, below 0: none */
+    float    clip;
+    /* of random weights; 0: 1 */
+    uint64_t seed;
+    /* FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_isa isa;
+    /* all zero: libc, and threads of our own */
+    flash_host host;
+} flash_trainer_desc;
+
+typedef struct flash_trainer_report {
+    /* means of all tokens, in nats: what is minimised; of the next tokens; from the teacher */
+    double   loss, ce, kl;
+    double   grad_norm;     /* before it was clipped                              */
+    double   lr;            /* of this step                                       */
+    uint64_t step, tokens;  /* done, this one included                            */
+} flash_trainer_report;
+
+/* What flash_trainer_create acquires [B], in one block; 0, and why in err, if desc is invalid. */
+FLASH_API size_t       flash_trainer_memory(const flash_trainer_desc *desc, flash_error *err);
+/* desc is copied. FLASH_E_UNSUPPORTED for layers it cannot train, with the name of what is in the
+   way (biases, convolutions, other norms); weights of attention in layers that skip it are left
+   out. FLASH_E_ARGUMENT if the teacher has another vocabulary. */
+FLASH_API flash_status flash_trainer_create(flash_trainer **out, const flash_trainer_desc *desc,
+                                            flash_error *err);
+FLASH_API void         flash_trainer_free(flash_trainer *t); /* NULL is fine */
+/* One step of learning. tokens: [accumulate*batch,n_ctx+1], each sequence and the token after it.
+   report may be NULL. FLASH_E_ARGUMENT for ids outside the vocabulary. FLASH_E_RANGE if loss or
+   gradient are not finite: weights, moments and step are then as before. Allocates nothing. */
+FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *tokens,
+                                          flash_trainer_report *report);
+/* The losses alone of any number of sequences, [n,n_ctx+1]; nothing is learned. */
+FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *tokens, size_t n,
+                                              flash_trainer_report *report);
+/* The architecture, of init or as completed; owned by t. */
+FLASH_API const flash_arch *flash_trainer_arch(const flash_trainer *t);
+FLASH_API uint64_t     flash_trainer_steps(const flash_trainer *t); /* those before a load count */
+
+/* Weights as they are now, named as in GGUF files. Pointers are t's and valid while it lives. */
+typedef struct flash_trainer_tensor {
+    const char  *name;       /* NUL-terminated                                  */
+    int          n_dims;     /* 1: a vector of cols                             */
+    int          rows, cols;
+    const float *data;       /* [rows,cols]                                     */
+} flash_trainer_tensor;
+
+FLASH_API size_t       flash_trainer_tensors(const flash_trainer *t);
+/* FLASH_E_ARGUMENT if there is no i-th one. */
+FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
+                                             flash_trainer_tensor *out);
+/* A checkpoint: weights, moments, steps and a checksum, through a callback (0: ok; any other:
+   FLASH_E_IO). Schedules are not in it: they are the desc's. */
+FLASH_API flash_status flash_trainer_save(const flash_trainer *t,
+                                          int (*write)(void *user, const void *data, size_t bytes),
+                                          void *user);
+/* Goes on from a checkpoint, bit for bit. FLASH_E_TRUNCATED, FLASH_E_FORMAT for what is no
+   checkpoint or a damaged one, FLASH_E_ARGUMENT for one of another shape; t is then as before. */
+FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *source,
+                                          flash_error *err);
+
+/* ===== >>api-prune ======================================================== */
+
+/* Smaller models out of larger ones, with their weights: layers, channels of the residual stream,
+   units of FFNs and heads of keys and values (with the queries that use them) go; what is left has
+   the same names and architecture. An index list may have any order: a full one rearranges, which
+   changes no result but by rounding. */
+
+typedef struct flash_prune_desc {
+    const flash_model *model;
+    /* those that stay, of so many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
+       lists, one for each layer of the model (NULL where that layer does not stay or has none),
+       their sizes hold for all layers that have such parts; channels are the same everywhere. With
+       a size and no list the first ones stay */
+    int               n_layer;
+    const int        *layer;
+    int               d_model;
+    const int        *channel;
+    int               d_ffn;
+    const int *const *ffn;
+    int               n_kv_head;
+    const int *const *kv_head;
+    /* share of the sum of squares that the channels that stay had at each norm, two of each layer
+       of the model (before attention, before the FFN) and the last one: norms of fewer channels are
+       scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
+    const float      *share;
+    /* of matrices; 0: as they are. Where rows do not fit a type's blocks, Q8_0 or F16 */
+    flash_type        type;
+    /* allocator alone */
+    flash_host        host;
+} flash_prune_desc;
+
+/* What the result will be. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes that do not
+   fit the model, FLASH_E_UNSUPPORTED for fewer channels of short convolutions. */
+FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch *out,
+                                        flash_error *err);
+/* Writes it as a GGUF file. Nothing chosen: the same bytes as the model's file. Rows whose blocks
+   stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not return
+   0. */
+FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
+                                         int (*write)(void *user, const void *data, size_t bytes),
+                                         void *user, flash_error *err);
+
+/* What the parts of a model matter, measured on text that its trainer runs: activations of FFN
+   units, of heads of keys and values and their queries, and of channels after every norm, where
+   s = sqrt(sum over sequences of (mean over tokens of |x|)^2) (Muralidharan et al. 2024, arxiv
+   2407.14679), of a unit times the norm of its column in ffn_down; 1 - cos between the input and
+   the result of attentions and of layers (Men et al. 2024, arxiv 2403.03853). One thread at a
+   time. */
+
+typedef struct flash_calibration flash_calibration;
+
+typedef enum flash_part { FLASH_PART_UNIT, FLASH_PART_KV_HEAD, FLASH_PART_CHANNEL,
+                          FLASH_PART_ATTENTION, FLASH_PART_LAYER } flash_part;
+
+/* Of nothing yet, for models of that shape, which is copied. FLASH_E_UNSUPPORTED for layers that
+   cannot be trained. host: allocator alone; may be NULL. */
+FLASH_API flash_status flash_calibration_create(flash_calibration **out, const flash_arch *a,
+                                                const flash_host *host, flash_error *err);
+FLASH_API void         flash_calibration_free(flash_calibration *c); /* NULL is fine */
+/* Adds n sequences, [n,n_ctx+1] of t, which was made of the model and has not learned since.
+   FLASH_E_ARGUMENT for another shape or ids outside the vocabulary; FLASH_E_RANGE if the
+   activations are not finite: c is then as before but for a part of the sequences. */
+FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer *t,
+                                             const int32_t *tokens, size_t n);
+/* How many parts there are: of a layer, or (CHANNEL, ATTENTION, LAYER) of the model; 0: none. */
+FLASH_API int          flash_calibration_count(const flash_calibration *c, flash_part part,
+                                               int layer);
+/* What they matter, [count]; more is more. energy 1: root mean squares of activations in place of
+   s, as MobileLLM-Flash has them (arxiv 2603.15954). */
+FLASH_API flash_status flash_calibration_scores(const flash_calibration *c, flash_part part,
+                                                int layer, int energy, double *out);
+/* The n parts that matter most, ascending, in whole blocks of `block` neighbours, whose scores
+   count by their sum of squares. FLASH_E_ARGUMENT if n or the count is no multiple of block. */
+FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flash_part part,
+                                                int layer, int energy, int n, int block, int *out);
+/* flash_prune_desc.share of n channels, [2 n_layer + 1]. */
+FLASH_API flash_status flash_calibration_share(const flash_calibration *c, const int *channel,
+                                               int n, float *share);
+/* All it knows, [*n]: to be kept and put back as it was into another of the same shape. Owned by
+   c. */
+FLASH_API double      *flash_calibration_numbers(flash_calibration *c, size_t *n);
+/* Kullback-Leibler divergence [nat a token] of the model without attention in layers where skip[l],
+   [n_layer], is not 0, from the model: mean over n sequences, [n,n_ctx+1]; nothing is learned. For
+   n_ctx 2 and more. */
+FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *tokens, size_t n,
+                                          const uint8_t *skip, double *kl);
 
 /* ===== >>api-low ========================================================== */
 
@@ -879,12 +1224,31 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #endif
 
 #if defined(FLASH_IMPLEMENTATION) || defined(FLASH_RUNTIME_IMPLEMENTATION) \
-    || defined(FLASH_LATENCY_IMPLEMENTATION)
+    || defined(FLASH_LATENCY_IMPLEMENTATION) || defined(FLASH_SEARCH_IMPLEMENTATION) \
+    || defined(FLASH_TRAIN_IMPLEMENTATION)
 #ifndef FLASH__IMPLEMENTED
 #define FLASH__IMPLEMENTED
 
 #if defined(FLASH_IMPLEMENTATION) || defined(FLASH_LATENCY_IMPLEMENTATION)
 #  define FLASH__LATENCY
+#endif
+#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_SEARCH_IMPLEMENTATION)
+#  define FLASH__SEARCH
+#endif
+#if defined(FLASH_IMPLEMENTATION) || defined(FLASH_TRAIN_IMPLEMENTATION)
+#  define FLASH__TRAIN
+#endif
+#if defined(FLASH__LATENCY) || defined(FLASH__TRAIN) || defined(FLASH_RUNTIME_IMPLEMENTATION)
+#  define FLASH__RUNTIME
+#endif
+#if defined(FLASH__LATENCY) || defined(FLASH__SEARCH)
+#  define FLASH__GP
+#endif
+#if defined(FLASH__TRAIN) || defined(FLASH__SEARCH)
+#  define FLASH__NORMAL
+#endif
+#ifndef FLASH__REAL
+#  define FLASH__REAL float /* what is trained in; tests check gradients in double, too */
 #endif
 
 #if defined(__FAST_MATH__) && !defined(FLASH_ALLOW_FAST_MATH)
@@ -909,7 +1273,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #include <stdarg.h>
 #include <string.h>
 
-#if defined(FLASH_NO_STDIO)
+#if defined(FLASH_NO_STDIO) || !defined(FLASH__RUNTIME)
 #elif defined(FLASH_NO_MMAP)
 #  define FLASH__FILE_STDIO
 #  include <stdio.h>
@@ -926,7 +1290,8 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #  define FLASH__FILE_STDIO
 #  include <stdio.h>
 #endif
-#if defined(__unix__) || defined(__APPLE__)
+#if !defined(FLASH__RUNTIME)
+#elif defined(__unix__) || defined(__APPLE__)
 #  define FLASH__HOSTED
 #  include <time.h>
 #elif defined(_WIN32)
@@ -1006,7 +1371,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #else
 #  define FLASH__UNROLL
 #endif
-#if !defined(FLASH_NO_SIMD) && !defined(__TINYC__)
+#if defined(FLASH__RUNTIME) && !defined(FLASH_NO_SIMD) && !defined(__TINYC__)
 #  if defined(__x86_64__) || defined(_M_X64)
 #    define FLASH__X86
 #    define FLASH__SSE41
@@ -1046,9 +1411,7 @@ extern "C" {
 
 /* ===== >>base ============================================================= */
 
-/* Small tools that every section uses. Sizes computed from input go through flash__mul and
-   flash__add; bytes from files through the flash__rd functions, which are right on every machine
-   and compile to one load. */
+/* Small tools that every part uses. Sizes computed from input go through flash__mul. */
 
 FLASH_API int flash_version(void) { return FLASH_VERSION; }
 
@@ -1069,29 +1432,8 @@ static int flash__mul(size_t *out, size_t a, size_t b)
     return 1;
 }
 
-static uint32_t flash__rd16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
-static uint32_t flash__rd32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-static uint64_t flash__rd64(const uint8_t *p)
-{
-    return (uint64_t)flash__rd32(p) | (uint64_t)flash__rd32(p + 4) << 32;
-}
-static void flash__wr32(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16);
-    p[3] = (uint8_t)(v >> 24);
-}
-static void flash__wr64(uint8_t *p, uint64_t v)
-{
-    flash__wr32(p, (uint32_t)v); flash__wr32(p + 4, (uint32_t)(v >> 32));
-}
-static float flash__bits_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-static uint32_t flash__f32_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 static double flash__bits_f64(uint64_t u) { double d; memcpy(&d, &u, 8); return d; }
 static uint64_t flash__f64_bits(double d) { uint64_t u; memcpy(&u, &d, 8); return u; }
-static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
 
 /* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so
    the same plan function says how much an object takes and carves it. used is SIZE_MAX after an
@@ -1179,17 +1521,6 @@ static flash_status flash__fail(flash_error *err, flash_status status, uint64_t 
     return status;
 }
 
-static void flash__note(const flash_host *h, int level, const char *format, ...)
-{
-    char line[240];
-    va_list args;
-    if (!h->log) return;
-    va_start(args, format);
-    flash__format(line, line + sizeof line - 1, format, args);
-    va_end(args);
-    h->log(h->user, level, line);
-}
-
 /* Heap sort: in place, no recursion, n log n on any input. less(ctx, a, b): a comes before b. */
 static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a,
                                                            uint32_t b), const void *ctx)
@@ -1207,6 +1538,475 @@ static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint
         }
         a[hole] = v;
     }
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014): 64 random bits from a counter. */
+static uint64_t flash__random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30)*0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27)*0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* ===== >>numbers ========================================================== */
+
+/* Functions with the same bits everywhere: only +, -, *, / and bit operations, each rounded once.
+   Accuracy, measured in tests/test_quant.c against libm: 4e-15 relative. */
+
+/* e^x for x in [-700, 700], 0 below, of several numbers at once, of which compilers make vectors:
+   2^n times a Taylor sum on [-ln 2/2, ln 2/2], even and odd terms apart, which halves the wait of
+   one for the other. */
+static FLASH__INLINE void flash__exps(const double *x, double *y, const int lanes)
+{
+    double v[4], n[4], r[4], r2[4], p[4], q[4];
+    uint64_t u[4];
+    int c;
+    for (c = 0; c < lanes; c++) {
+        v[c] = x[c] > -700 ? x[c] : -700; /* NaN too */
+        v[c] = v[c] < 700 ? v[c] : 700;
+        u[c] = flash__f64_bits(v[c]*1.4426950408889634 + 6755399441055744.0);
+        n[c] = flash__bits_f64(u[c]) - 6755399441055744.0; /* 1.5 2^52 rounds to integers */
+        r[c] = v[c] - n[c]*6.93147180369123816490e-01;
+        r[c] = r[c] - n[c]*1.90821492927058770002e-10;
+        r2[c] = r[c]*r[c];
+        p[c] = ((1/87178291200.0*r2[c] + 1/479001600.0)*r2[c] + 1/3628800.0)*r2[c] + 1/40320.0;
+        q[c] = ((1/1307674368000.0*r2[c] + 1/6227020800.0)*r2[c] + 1/39916800.0)*r2[c]
+            + 1/362880.0;
+        p[c] = (((p[c]*r2[c] + 1/720.0)*r2[c] + 1/24.0)*r2[c] + 0.5)*r2[c] + 1;
+        q[c] = (((q[c]*r2[c] + 1/5040.0)*r2[c] + 1/120.0)*r2[c] + 1/6.0)*r2[c] + 1;
+        p[c] = p[c] + q[c]*r[c];
+        y[c] = x[c] > -700 ? p[c]*flash__bits_f64((u[c] + 1023) << 52) : 0;
+    }
+}
+static double flash__exp(double x)
+{
+    double y;
+    flash__exps(&x, &y, 1);
+    return y;
+}
+
+/* Natural logarithm of a normal x > 0: 2 artanh((m-1)/(m+1)) of the mantissa. */
+static double flash__log(double x)
+{
+    static const double c[12] = { 1/23.0, 1/21.0, 1/19.0, 1/17.0, 1/15.0, 1/13.0, 1/11.0, 1/9.0,
+                                  1/7.0, 1/5.0, 1/3.0, 1 };
+    uint64_t u = flash__f64_bits(x);
+    double e = (double)((int)(u >> 52 & 2047) - 1023), m, t, t2, s = 0;
+    int i;
+    m = flash__bits_f64((u & 0xfffffffffffffu) | 0x3ff0000000000000u);
+    if (m > 1.4142135623730951) { m *= 0.5; e += 1; }
+    t = (m - 1)/(m + 1);
+    t2 = t*t;
+    for (i = 0; i < 12; i++) s = s*t2 + c[i];
+    return 2*t*s + e*0.69314718055994530942;
+}
+
+#ifdef FLASH__NORMAL
+static int flash__finite(double v) { return v > -1e300 && v < 1e300; }
+static double flash__uniform(uint64_t *state)
+{
+    return (double)(flash__random(state) >> 11)*1.1102230246251565e-16; /* 2^-53 */
+}
+static double flash__normal(uint64_t *state) /* Marsaglia's polar method */
+{
+    for (;;) {
+        double a = 2*flash__uniform(state) - 1, b = 2*flash__uniform(state) - 1, r = a*a + b*b;
+        if (r > 0 && r < 1) return a*sqrt(-2*flash__log(r)/r);
+    }
+}
+#endif
+
+/* ===== >>gp =============================================================== */
+
+/* Gaussian-process regression in double: the surrogate of the latency model and of the search.
+   Formulas: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5;
+   kernel Matern 5/2 with a length scale for each input, categories compared instead of subtracted.
+   Matrices are row-major; triangles are walked along rows, so that every inner loop is a dot
+   product of contiguous memory with the same four chains of sums everywhere. KNOWN TRAPS: the
+   derivative by a distance is finite at 0 only if taken by its square; equal points need noise. */
+
+#ifdef FLASH__GP
+enum { FLASH__GP_INPUTS = 64, FLASH__GP_THETA = FLASH__GP_INPUTS + 2, FLASH__LBFGS = 8 };
+
+static double flash__dot64(const double *a, const double *b, size_t n)
+{
+    double s[4] = { 0, 0, 0, 0 };
+    size_t i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        s[0] += a[i]*b[i];
+        s[1] += a[i + 1]*b[i + 1];
+        s[2] += a[i + 2]*b[i + 2];
+        s[3] += a[i + 3]*b[i + 3];
+    }
+    for (; i < n; i++) s[i & 3] += a[i]*b[i];
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+/* The lower factor of a symmetric matrix, in place of its lower triangle; 0: not positive
+   definite. */
+static int flash__cholesky(double *a, size_t n)
+{
+    size_t i, j;
+    for (i = 0; i < n; i++) {
+        double *row = a + i*n, s;
+        for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j*n, j))/a[j*n + j];
+        s = row[i] - flash__dot64(row, row, i);
+        if (!(s > 0)) return 0; /* NaN too */
+        row[i] = sqrt(s);
+    }
+    return 1;
+}
+
+/* x = L^-1 x, then, from there, x = L'^-1 x. */
+static void flash__solve_lower(const double *L, double *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) x[i] = (x[i] - flash__dot64(L + i*n, x, i))/L[i*n + i];
+}
+static void flash__solve_upper(const double *L, double *x, size_t n)
+{
+    size_t i, k;
+    for (i = n; i-- > 0;) {
+        x[i] /= L[i*n + i];
+        for (k = 0; k < i; k++) x[k] -= L[i*n + k]*x[i];
+    }
+}
+
+/* The inverse of L L' from L. rows: [n,n] work, whose row i is column i of L^-1. */
+static void flash__inverse(const double *L, double *rows, double *out, size_t n)
+{
+    size_t i, j;
+    for (i = 0; i < n; i++) {
+        double *x = rows + i*n;
+        x[i] = 1/L[i*n + i];
+        for (j = i + 1; j < n; j++) x[j] = -flash__dot64(L + j*n + i, x + i, j - i)/L[j*n + j];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j <= i; j++)
+            out[i*n + j] = out[j*n + i] = flash__dot64(rows + i*n + i, rows + j*n + i, n - i);
+}
+
+/* f(x) and its gradient g [n]. */
+typedef double flash__function(void *ctx, const double *x, double *g);
+
+/* Lowers f from x within [lo, hi]: L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with steps cut
+   at the bounds and halved until they lower f enough. Returns f(x). */
+static double flash__minimise(flash__function *f, void *ctx, double *x, const double *lo,
+                              const double *hi, int n, int turns)
+{
+    double s[FLASH__LBFGS][FLASH__GP_THETA], y[FLASH__LBFGS][FLASH__GP_THETA], rho[FLASH__LBFGS],
+        a[FLASH__LBFGS], g[FLASH__GP_THETA], d[FLASH__GP_THETA], next[FLASH__GP_THETA],
+        g_next[FLASH__GP_THETA], value = f(ctx, x, g), scale, step, v;
+    size_t m = (size_t)n;
+    int pairs = 0, turn, i, k, halvings;
+    for (turn = 0; turn < turns; turn++) {
+        int used = FLASH__MIN(pairs, FLASH__LBFGS);
+        for (i = 0; i < n; i++) /* what a bound holds stays */
+            d[i] = (x[i] <= lo[i] && g[i] > 0) || (x[i] >= hi[i] && g[i] < 0) ? 0 : -g[i];
+        if (!(flash__dot64(d, d, m) > 1e-14)) break;
+        for (k = 1; k <= used; k++) {
+            int p = (pairs - k)%FLASH__LBFGS;
+            a[p] = rho[p]*flash__dot64(s[p], d, m);
+            for (i = 0; i < n; i++) d[i] -= a[p]*y[p][i];
+        }
+        if (used) {
+            int p = (pairs - 1)%FLASH__LBFGS;
+            scale = 1/(rho[p]*flash__dot64(y[p], y[p], m));
+            for (i = 0; i < n; i++) d[i] *= scale;
+        }
+        for (k = used; k >= 1; k--) {
+            int p = (pairs - k)%FLASH__LBFGS;
+            v = rho[p]*flash__dot64(y[p], d, m);
+            for (i = 0; i < n; i++) d[i] += (a[p] - v)*s[p][i];
+        }
+        if (!(flash__dot64(d, g, m) < 0)) { /* not downhill any more: begin anew */
+            if (!pairs) break;
+            pairs = 0;
+            continue;
+        }
+        for (i = 0, v = 0; i < n; i++) v = FLASH__MAX(v, d[i] < 0 ? -d[i] : d[i]);
+        step = v > 2 ? 2/v : used ? 1 : FLASH__MIN(1, 0.5/v);
+        for (halvings = 0; halvings < 30; halvings++, step *= 0.5) {
+            double better, moved = 0;
+            for (i = 0; i < n; i++) {
+                next[i] = FLASH__MIN(FLASH__MAX(x[i] + step*d[i], lo[i]), hi[i]);
+                moved += g[i]*(next[i] - x[i]);
+            }
+            better = f(ctx, next, g_next);
+            if (better <= value + 1e-4*moved && better <= value) {
+                int p = pairs%FLASH__LBFGS, done = value - better <= 1e-10*(1 + fabs(value));
+                for (v = 0, i = 0; i < n; i++) v += (next[i] - x[i])*(g_next[i] - g[i]);
+                for (i = 0; i < n; i++) {
+                    if (v > 1e-12) {
+                        s[p][i] = next[i] - x[i];
+                        y[p][i] = g_next[i] - g[i];
+                    }
+                    x[i] = next[i];
+                    g[i] = g_next[i];
+                }
+                if (v > 1e-12) { rho[p] = 1/v; pairs++; }
+                value = better;
+                if (done) return value;
+                break;
+            }
+        }
+        if (halvings == 30) {
+            if (!pairs) break;
+            pairs = 0;
+        }
+    }
+    return value;
+}
+
+/* n points of d inputs, of which the last `categories` are compared. theta: logs of the length
+   scales, of the signal's variance and of the noise's. Memory is the caller's. */
+typedef struct flash__gp {
+    size_t n;
+    int d, categories, priors;
+    double *x, *y;           /* [n,d], [n]                                                  */
+    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work                 */
+    double *alpha, *k;       /* [n] A^-1 y; [n] work                                        */
+    double theta[FLASH__GP_THETA];
+    double noise, noise_spread; /* log of its variance: mean and variance expected of that  */
+    double nugget;           /* what the diagonal of A has more than K                      */
+    double lml;              /* log marginal likelihood at theta                            */
+} flash__gp;
+
+/* Carves a process of n points; predict: 1 for what prediction needs alone. */
+static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int predict,
+                           flash__arena *a)
+{
+    size_t square = 0;
+    if (!flash__mul(&square, n, n)) square = SIZE_MAX; /* which flash__take refuses */
+    g->n = n;
+    g->d = d;
+    g->categories = categories;
+    g->x = (double *)flash__take(a, n, (size_t)d*sizeof *g->x);
+    g->y = (double *)flash__take(a, n, sizeof *g->y);
+    g->L = (double *)flash__take(a, square, sizeof *g->L);
+    g->alpha = (double *)flash__take(a, n, sizeof *g->alpha);
+    g->k = (double *)flash__take(a, n, sizeof *g->k);
+    g->inverse = predict ? NULL : (double *)flash__take(a, square, sizeof *g->inverse);
+    g->rows = predict ? NULL : (double *)flash__take(a, square, sizeof *g->rows);
+}
+
+/* D of input j: squared difference; of categories, which are whole numbers, the lesser of that and
+   1, in a form without a branch, which would be mispredicted half the time. */
+static double flash__gp_plain(double a, double b) { return (a - b)*(a - b); }
+static double flash__gp_category(double a, double b)
+{
+    double v = (a - b)*(a - b);
+    return 0.5*(v + 1 - fabs(v - 1));
+}
+
+/* sum_j w_j D_j, in four chains. */
+static double flash__gp_distance(const flash__gp *g, const double *w, const double *a,
+                                 const double *b)
+{
+    double s[4] = { 0, 0, 0, 0 };
+    int j, plain = g->d - g->categories;
+    for (j = 0; j + 4 <= plain; j += 4) {
+        s[0] += w[j]*flash__gp_plain(a[j], b[j]);
+        s[1] += w[j + 1]*flash__gp_plain(a[j + 1], b[j + 1]);
+        s[2] += w[j + 2]*flash__gp_plain(a[j + 2], b[j + 2]);
+        s[3] += w[j + 3]*flash__gp_plain(a[j + 3], b[j + 3]);
+    }
+    for (; j < plain; j++) s[0] += w[j]*flash__gp_plain(a[j], b[j]);
+    for (; j + 4 <= g->d; j += 4) {
+        s[0] += w[j]*flash__gp_category(a[j], b[j]);
+        s[1] += w[j + 1]*flash__gp_category(a[j + 1], b[j + 1]);
+        s[2] += w[j + 2]*flash__gp_category(a[j + 2], b[j + 2]);
+        s[3] += w[j + 3]*flash__gp_category(a[j + 3], b[j + 3]);
+    }
+    for (; j < g->d; j++) s[1] += w[j]*flash__gp_category(a[j], b[j]);
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+/* Kernels sf2 (1 + q + q^2/3) e^-q, q^2 = 5 r^2, in the place of n squares r^2 = sum_j D_j/l_j^2.
+   slope: [n] their derivatives by r^2, or NULL. */
+static void flash__gp_kernels(double sf2, size_t n, double *k, double *slope)
+{
+    double q[4], e[4];
+    size_t i;
+    int c, lanes;
+    for (i = 0; i < n; i += 4) {
+        lanes = n - i < 4 ? (int)(n - i) : 4;
+        for (c = 0; c < 4; c++) q[c] = c < lanes ? -sqrt(5*k[i + (size_t)c]) : 0;
+        flash__exps(q, e, 4);
+        for (c = 0; c < lanes; c++) {
+            if (slope) slope[i + (size_t)c] = -5.0/6*(1 - q[c])*(sf2*e[c]);
+            k[i + (size_t)c] = (1 - q[c] + q[c]*q[c]/3)*(sf2*e[c]);
+        }
+    }
+}
+
+static double flash__gp_weights(const flash__gp *g, double *w)
+{
+    int j;
+    for (j = 0; j < g->d; j++) w[j] = flash__exp(-2*g->theta[j]);
+    return flash__exp(g->theta[g->d]);
+}
+
+/* A, its factor and alpha at theta; a diagonal that will not factor is raised little by little.
+   0 if nothing helps. The kernel's slopes are left above the diagonal of L. */
+static int flash__gp_factor(flash__gp *g)
+{
+    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), jitter = 0,
+        noise = flash__exp(g->theta[g->d + 1]), logs = 0;
+    size_t n = g->n, i, j;
+    for (;;) {
+        for (i = 0; i < n; i++) {
+            double *row = g->L + i*n;
+            for (j = 0; j < i; j++)
+                row[j] = flash__gp_distance(g, w, g->x + i*(size_t)g->d, g->x + j*(size_t)g->d);
+            flash__gp_kernels(sf2, i, row, g->k);
+            for (j = 0; j < i; j++) g->L[j*n + i] = g->k[j];
+            row[i] = sf2 + noise + jitter;
+        }
+        if (flash__cholesky(g->L, n)) break;
+        jitter = jitter > 0 ? 10*jitter : 1e-8*(sf2 + noise);
+        if (!(jitter <= 1e-3*(sf2 + noise))) return 0;
+    }
+    g->nugget = noise + jitter;
+    memcpy(g->alpha, g->y, n*sizeof *g->alpha);
+    flash__solve_lower(g->L, g->alpha, n);
+    g->lml = -0.5*flash__dot64(g->alpha, g->alpha, n) - 0.9189385332046727*(double)n;
+    for (i = 0; i < n; i++) logs += flash__log(g->L[i*n + i]);
+    g->lml -= logs;
+    flash__solve_upper(g->L, g->alpha, n);
+    return 1;
+}
+
+/* d lml/d theta, after flash__gp_factor: half the trace of (alpha alpha' - A^-1) dA. By the signal
+   dA = K = A - nugget, so that trace needs no K. */
+static void flash__gp_gradient(flash__gp *g, double *grad)
+{
+    double w[FLASH__GP_INPUTS], noise = flash__exp(g->theta[g->d + 1]), squares, trace = 0, v;
+    size_t n = g->n, i, j, d = (size_t)g->d, t, plain = d - (size_t)g->categories;
+    flash__gp_weights(g, w);
+    flash__inverse(g->L, g->rows, g->inverse, n);
+    for (t = 0; t < d; t++) grad[t] = 0;
+    for (i = 0; i < n; i++) {
+        const double *a = g->x + i*d;
+        for (j = 0; j < i; j++) {
+            const double *b = g->x + j*d;
+            v = (g->alpha[i]*g->alpha[j] - g->inverse[i*n + j])*g->L[j*n + i];
+            for (t = 0; t < plain; t++) grad[t] += v*flash__gp_plain(a[t], b[t]);
+            for (; t < d; t++) grad[t] += v*flash__gp_category(a[t], b[t]);
+        }
+        trace += g->inverse[i*n + i];
+    }
+    for (t = 0; t < d; t++) grad[t] *= -2*w[t];
+    squares = flash__dot64(g->alpha, g->alpha, n);
+    grad[d] = 0.5*(flash__dot64(g->alpha, g->y, n) - g->nugget*squares - (double)n
+                   + g->nugget*trace);
+    grad[d + 1] = 0.5*noise*(squares - trace);
+}
+
+/* What flash__minimise lowers: -lml, and with priors -log of their density in theta: length scales
+   that grow with the number of inputs (Hvarfner et al. 2024, arxiv 2402.02229), signal about 1 and
+   noise about e^g->noise, both in units of y's variance. */
+static double flash__gp_cost(void *ctx, const double *theta, double *grad)
+{
+    flash__gp *g = (flash__gp *)ctx;
+    double cost, v;
+    int t, d = g->d;
+    memcpy(g->theta, theta, (size_t)(d + 2)*sizeof *theta);
+    for (t = 0; t < d + 2; t++) grad[t] = 0;
+    if (!flash__gp_factor(g)) return 1e300;
+    flash__gp_gradient(g, grad);
+    cost = -g->lml;
+    for (t = 0; t < d + 2; t++) {
+        double middle = t < d ? 1.4142135623730951 + 0.5*flash__log(d) : t == d ? 0 : g->noise,
+            variance = t < d ? 3 : t == d ? 4 : g->noise_spread;
+        v = theta[t] - middle;
+        grad[t] = -grad[t] + (g->priors ? v/variance : 0);
+        cost += g->priors ? 0.5*v*v/variance : 0;
+    }
+    return cost;
+}
+
+/* Chooses theta from 1 to 3 beginnings (length scales as the number of inputs has them, short ones,
+   long ones) and factors there; y should have mean 0 and variance 1.
+   Above some hundred points the beginnings are tried on a random part of them, since a look costs
+   n^3. Reorders the points. */
+static int flash__gp_fit(flash__gp *g, int starts, int turns)
+{
+    double lo[FLASH__GP_THETA], hi[FLASH__GP_THETA], best[FLASH__GP_THETA], theta[FLASH__GP_THETA],
+        least = 1e300, cost, v;
+    size_t all = g->n, i, j, k;
+    uint64_t state = 1;
+    int t, start, d = g->d;
+    for (i = all; i > 1; i--) {
+        j = (size_t)(flash__random(&state) >> 33)%i;
+        v = g->y[i - 1]; g->y[i - 1] = g->y[j]; g->y[j] = v;
+        for (k = 0; k < (size_t)d; k++) {
+            double *a = g->x + (i - 1)*(size_t)d + k, *b = g->x + j*(size_t)d + k;
+            v = *a; *a = *b; *b = v;
+        }
+    }
+    g->n = FLASH__MIN(all, 200);
+    for (t = 0; t < d + 2; t++) { /* l in [0.02, 3000], variances in [1e-6, 3000] */
+        lo[t] = t < d ? -3.9 : -13.8;
+        hi[t] = 8;
+    }
+    for (start = 0; start < starts; start++) { /* which way is best shows early */
+        for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5*flash__log(d) : start == 1 ? -1 : 3;
+        theta[d] = start == 2 ? -1 : 0;
+        theta[d + 1] = g->noise - 1;
+        cost = flash__minimise(flash__gp_cost, g, theta, lo, hi, d + 2, turns/3);
+        if (cost < least) { least = cost; memcpy(best, theta, sizeof best); }
+    }
+    if (least >= 1e300) return 0;
+    flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns);
+    if (all > g->n) {
+        g->n = all;
+        flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns/4);
+    }
+    memcpy(g->theta, best, sizeof best);
+    return flash__gp_factor(g);
+}
+
+#endif
+
+/* ===== >>bytes ============================================================ */
+
+/* Bytes from files go through the flash__rd functions, which are right on every machine and compile
+   to one load. From here to >>session: the runtime. */
+
+#ifdef FLASH__RUNTIME
+static uint32_t flash__rd16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
+static uint32_t flash__rd32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static uint64_t flash__rd64(const uint8_t *p)
+{
+    return (uint64_t)flash__rd32(p) | (uint64_t)flash__rd32(p + 4) << 32;
+}
+static void flash__wr32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16);
+    p[3] = (uint8_t)(v >> 24);
+}
+static void flash__wr64(uint8_t *p, uint64_t v)
+{
+    flash__wr32(p, (uint32_t)v); flash__wr32(p + 4, (uint32_t)(v >> 32));
+}
+static float flash__bits_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static uint32_t flash__f32_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
+
+static void flash__note(const flash_host *h, int level, const char *format, ...)
+{
+    char line[240];
+    va_list args;
+    if (!h->log) return;
+    va_start(args, format);
+    flash__format(line, line + sizeof line - 1, format, args);
+    va_end(args);
+    h->log(h->user, level, line);
 }
 
 /* Order of two counted texts, as memcmp: bytes first, then length. */
@@ -1229,15 +2029,6 @@ static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case
 {
     while (*a && flash__lower((unsigned char)*a) == flash__lower((unsigned char)*b)) { a++; b++; }
     return !*a && !*b;
-}
-
-/* SplitMix64 (Steele, Lea, Flood 2014): 64 random bits from a counter. */
-static uint64_t flash__random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30)*0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27)*0x94d049bb133111ebu;
-    return z ^ z >> 31;
 }
 
 /* ===== >>os =============================================================== */
@@ -1742,11 +2533,10 @@ FLASH_API const char *flash_build_info(void)
 #endif
 }
 
-/* ===== >>numbers ========================================================== */
+/* ===== >>floats =========================================================== */
 
-/* Conversions and functions with the same bits everywhere: only +, -, *, / and bit operations, each
-   rounded once. Accuracy, measured in tests/test_quant.c against libm: expf 2 ulp; the double ones
-   4e-15 relative. */
+/* Conversions and functions with the same bits everywhere, as in >>numbers. Accuracy, measured in
+   tests/test_quant.c against libm: expf 2 ulp. */
 
 static float flash__f16_f32(uint32_t h)
 {
@@ -1801,34 +2591,6 @@ static float flash__expf(float x)
     return p*flash__bits_f32((uint32_t)((int32_t)n + 127) << 23);
 }
 
-/* e^x for x in [-700, 700]: 2^n times a Taylor sum on [-ln 2/2, ln 2/2]. */
-static double flash__exp(double x)
-{
-    double n, r, p = 1;
-    int i;
-    if (!(x > -700)) return 0;
-    if (x > 700) x = 700;
-    n = floor(x*1.4426950408889634 + 0.5);
-    r = x - n*6.93147180369123816490e-01;
-    r = r - n*1.90821492927058770002e-10;
-    for (i = 14; i > 0; i--) p = p*r/i + 1;
-    return p*flash__bits_f64((uint64_t)((int64_t)n + 1023) << 52);
-}
-
-/* Natural logarithm of a normal x > 0: 2 artanh((m-1)/(m+1)) of the mantissa. */
-static double flash__log(double x)
-{
-    uint64_t u = flash__f64_bits(x);
-    double e = (double)((int)(u >> 52 & 2047) - 1023), m, t, t2, s = 0;
-    int i;
-    m = flash__bits_f64((u & 0xfffffffffffffu) | 0x3ff0000000000000u);
-    if (m > 1.4142135623730951) { m *= 0.5; e += 1; }
-    t = (m - 1)/(m + 1);
-    t2 = t*t;
-    for (i = 23; i > 0; i -= 2) s = s*t2 + 1.0/i;
-    return 2*t*s + e*0.69314718055994530942;
-}
-
 /* cos and sin for |x| < 2^20: Cody-Waite reduction by pi/2 in three parts, Taylor sums. */
 static void flash__cos_sin(double x, double *c, double *s)
 {
@@ -1847,392 +2609,6 @@ static void flash__cos_sin(double x, double *c, double *s)
     default: *c =  b; *s = -a;
     }
 }
-
-/* ===== >>gp =============================================================== */
-
-/* Gaussian-process regression in double: the surrogate of the latency model and of the search.
-   Formulas: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5;
-   kernel Matern 5/2 with a length scale for each input, categories compared instead of subtracted.
-   Matrices are row-major; triangles are walked along rows, so that every inner loop is a dot
-   product of contiguous memory with the same four chains of sums everywhere. KNOWN TRAPS: the
-   derivative by a distance is finite at 0 only if taken by its square; equal points need noise. */
-
-#ifdef FLASH__LATENCY
-enum { FLASH__GP_INPUTS = 40, FLASH__GP_THETA = FLASH__GP_INPUTS + 2, FLASH__LBFGS = 8 };
-
-static double flash__dot64(const double *a, const double *b, size_t n)
-{
-    double s[4] = { 0, 0, 0, 0 };
-    size_t i;
-    for (i = 0; i + 4 <= n; i += 4) {
-        s[0] += a[i]*b[i];
-        s[1] += a[i + 1]*b[i + 1];
-        s[2] += a[i + 2]*b[i + 2];
-        s[3] += a[i + 3]*b[i + 3];
-    }
-    for (; i < n; i++) s[i & 3] += a[i]*b[i];
-    return (s[0] + s[2]) + (s[1] + s[3]);
-}
-
-/* The lower factor of a symmetric matrix, in place of its lower triangle; 0: not positive
-   definite. */
-static int flash__cholesky(double *a, size_t n)
-{
-    size_t i, j;
-    for (i = 0; i < n; i++) {
-        double *row = a + i*n, s;
-        for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j*n, j))/a[j*n + j];
-        s = row[i] - flash__dot64(row, row, i);
-        if (!(s > 0)) return 0; /* NaN too */
-        row[i] = sqrt(s);
-    }
-    return 1;
-}
-
-/* x = L^-1 x, then, from there, x = L'^-1 x. */
-static void flash__solve_lower(const double *L, double *x, size_t n)
-{
-    size_t i;
-    for (i = 0; i < n; i++) x[i] = (x[i] - flash__dot64(L + i*n, x, i))/L[i*n + i];
-}
-static void flash__solve_upper(const double *L, double *x, size_t n)
-{
-    size_t i, k;
-    for (i = n; i-- > 0;) {
-        x[i] /= L[i*n + i];
-        for (k = 0; k < i; k++) x[k] -= L[i*n + k]*x[i];
-    }
-}
-
-/* The inverse of L L' from L. rows: [n,n] work, whose row i is column i of L^-1. */
-static void flash__inverse(const double *L, double *rows, double *out, size_t n)
-{
-    size_t i, j;
-    for (i = 0; i < n; i++) {
-        double *x = rows + i*n;
-        x[i] = 1/L[i*n + i];
-        for (j = i + 1; j < n; j++) x[j] = -flash__dot64(L + j*n + i, x + i, j - i)/L[j*n + j];
-    }
-    for (i = 0; i < n; i++)
-        for (j = 0; j <= i; j++)
-            out[i*n + j] = out[j*n + i] = flash__dot64(rows + i*n + i, rows + j*n + i, n - i);
-}
-
-/* f(x) and its gradient g [n]. */
-typedef double flash__function(void *ctx, const double *x, double *g);
-
-/* Lowers f from x within [lo, hi]: L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with steps cut
-   at the bounds and halved until they lower f enough. Returns f(x). */
-static double flash__minimise(flash__function *f, void *ctx, double *x, const double *lo,
-                              const double *hi, int n, int turns)
-{
-    double s[FLASH__LBFGS][FLASH__GP_THETA], y[FLASH__LBFGS][FLASH__GP_THETA], rho[FLASH__LBFGS],
-        a[FLASH__LBFGS], g[FLASH__GP_THETA], d[FLASH__GP_THETA], next[FLASH__GP_THETA],
-        g_next[FLASH__GP_THETA], value = f(ctx, x, g), scale, step, v;
-    size_t m = (size_t)n;
-    int pairs = 0, turn, i, k, halvings;
-    for (turn = 0; turn < turns; turn++) {
-        int used = FLASH__MIN(pairs, FLASH__LBFGS);
-        for (i = 0; i < n; i++) /* what a bound holds stays */
-            d[i] = (x[i] <= lo[i] && g[i] > 0) || (x[i] >= hi[i] && g[i] < 0) ? 0 : -g[i];
-        if (!(flash__dot64(d, d, m) > 1e-14)) break;
-        for (k = 1; k <= used; k++) {
-            int p = (pairs - k)%FLASH__LBFGS;
-            a[p] = rho[p]*flash__dot64(s[p], d, m);
-            for (i = 0; i < n; i++) d[i] -= a[p]*y[p][i];
-        }
-        if (used) {
-            int p = (pairs - 1)%FLASH__LBFGS;
-            scale = 1/(rho[p]*flash__dot64(y[p], y[p], m));
-            for (i = 0; i < n; i++) d[i] *= scale;
-        }
-        for (k = used; k >= 1; k--) {
-            int p = (pairs - k)%FLASH__LBFGS;
-            v = rho[p]*flash__dot64(y[p], d, m);
-            for (i = 0; i < n; i++) d[i] += (a[p] - v)*s[p][i];
-        }
-        if (!(flash__dot64(d, g, m) < 0)) { /* not downhill any more: begin anew */
-            if (!pairs) break;
-            pairs = 0;
-            continue;
-        }
-        for (i = 0, v = 0; i < n; i++) v = FLASH__MAX(v, d[i] < 0 ? -d[i] : d[i]);
-        step = v > 2 ? 2/v : used ? 1 : FLASH__MIN(1, 0.5/v);
-        for (halvings = 0; halvings < 30; halvings++, step *= 0.5) {
-            double better, moved = 0;
-            for (i = 0; i < n; i++) {
-                next[i] = FLASH__MIN(FLASH__MAX(x[i] + step*d[i], lo[i]), hi[i]);
-                moved += g[i]*(next[i] - x[i]);
-            }
-            better = f(ctx, next, g_next);
-            if (better <= value + 1e-4*moved && better <= value) {
-                int p = pairs%FLASH__LBFGS, done = value - better <= 1e-10*(1 + fabs(value));
-                for (i = 0; i < n; i++) {
-                    s[p][i] = next[i] - x[i];
-                    y[p][i] = g_next[i] - g[i];
-                    x[i] = next[i];
-                    g[i] = g_next[i];
-                }
-                v = flash__dot64(s[p], y[p], m);
-                if (v > 1e-12) { rho[p] = 1/v; pairs++; }
-                value = better;
-                if (done) return value;
-                break;
-            }
-        }
-        if (halvings == 30) {
-            if (!pairs) break;
-            pairs = 0;
-        }
-    }
-    return value;
-}
-
-/* n points of d inputs, of which the last `categories` are compared. theta: logs of the length
-   scales, of the signal's variance and of the noise's. Memory is the caller's. */
-typedef struct flash__gp {
-    size_t n;
-    int d, categories, priors;
-    double *x, *y;           /* [n,d], [n]                                                  */
-    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work                 */
-    double *alpha, *k;       /* [n] A^-1 y; [n] work                                        */
-    double theta[FLASH__GP_THETA];
-    double lml;              /* log marginal likelihood at theta                            */
-} flash__gp;
-
-/* Carves a process of n points; predict: 1 for what prediction needs alone. */
-static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int predict,
-                           flash__arena *a)
-{
-    size_t square = 0;
-    if (!flash__mul(&square, n, n)) square = SIZE_MAX; /* which flash__take refuses */
-    g->n = n;
-    g->d = d;
-    g->categories = categories;
-    g->x = (double *)flash__take(a, n, (size_t)d*sizeof *g->x);
-    g->y = (double *)flash__take(a, n, sizeof *g->y);
-    g->L = (double *)flash__take(a, square, sizeof *g->L);
-    g->alpha = (double *)flash__take(a, n, sizeof *g->alpha);
-    g->k = (double *)flash__take(a, n, sizeof *g->k);
-    g->inverse = predict ? NULL : (double *)flash__take(a, square, sizeof *g->inverse);
-    g->rows = predict ? NULL : (double *)flash__take(a, square, sizeof *g->rows);
-}
-
-static double flash__gp_apart(const flash__gp *g, const double *a, const double *b, int j)
-{
-    double v = a[j] - b[j];
-    return j >= g->d - g->categories ? v != 0 : v*v;
-}
-
-/* sf2 (1 + q + q^2/3) e^-q, q^2 = 5 sum_j D_j/l_j^2. w: [d] 1/l^2. slope: its derivative by r^2. */
-static double flash__gp_kernel(const flash__gp *g, const double *w, double sf2, const double *a,
-                               const double *b, double *slope)
-{
-    double r2 = 0, q, e;
-    int j;
-    for (j = 0; j < g->d; j++) r2 += w[j]*flash__gp_apart(g, a, b, j);
-    q = sqrt(5*r2);
-    e = sf2*flash__exp(-q);
-    *slope = -5.0/6*(1 + q)*e;
-    return (1 + q + q*q/3)*e;
-}
-
-static double flash__gp_weights(const flash__gp *g, double *w)
-{
-    int j;
-    for (j = 0; j < g->d; j++) w[j] = flash__exp(-2*g->theta[j]);
-    return flash__exp(g->theta[g->d]);
-}
-
-/* A, its factor and alpha at theta; a diagonal that will not factor is raised little by little.
-   0 if nothing helps. */
-static int flash__gp_factor(flash__gp *g)
-{
-    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, jitter = 0,
-        noise = flash__exp(g->theta[g->d + 1]), logs = 0;
-    size_t n = g->n, i, j;
-    for (;;) {
-        for (i = 0; i < n; i++) {
-            for (j = 0; j < i; j++)
-                g->L[i*n + j] = flash__gp_kernel(g, w, sf2, g->x + i*(size_t)g->d,
-                                                 g->x + j*(size_t)g->d, &slope);
-            g->L[i*n + i] = sf2 + noise + jitter;
-        }
-        if (flash__cholesky(g->L, n)) break;
-        jitter = jitter > 0 ? 10*jitter : 1e-8*(sf2 + noise);
-        if (!(jitter <= 1e-3*(sf2 + noise))) return 0;
-    }
-    memcpy(g->alpha, g->y, n*sizeof *g->alpha);
-    flash__solve_lower(g->L, g->alpha, n);
-    g->lml = -0.5*flash__dot64(g->alpha, g->alpha, n) - 0.9189385332046727*(double)n;
-    for (i = 0; i < n; i++) logs += flash__log(g->L[i*n + i]);
-    g->lml -= logs;
-    flash__solve_upper(g->L, g->alpha, n);
-    return 1;
-}
-
-/* d lml/d theta, after flash__gp_factor: half the trace of (alpha alpha' - A^-1) dA. */
-static void flash__gp_gradient(flash__gp *g, double *grad)
-{
-    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, k,
-        noise = flash__exp(g->theta[g->d + 1]);
-    size_t n = g->n, i, j, d = (size_t)g->d;
-    int t;
-    flash__inverse(g->L, g->rows, g->inverse, n);
-    for (t = 0; t < g->d + 2; t++) grad[t] = 0;
-    for (i = 0; i < n; i++) {
-        const double *a = g->x + i*d;
-        for (j = 0; j < i; j++) {
-            const double *b = g->x + j*d;
-            double v = g->alpha[i]*g->alpha[j] - g->inverse[i*n + j];
-            k = flash__gp_kernel(g, w, sf2, a, b, &slope);
-            grad[g->d] += v*k;
-            v *= -2*slope;
-            for (t = 0; t < g->d; t++) grad[t] += v*w[t]*flash__gp_apart(g, a, b, t);
-        }
-        k = 0.5*(g->alpha[i]*g->alpha[i] - g->inverse[i*n + i]);
-        grad[g->d] += k*sf2;
-        grad[g->d + 1] += k*noise;
-    }
-}
-
-/* What flash__minimise lowers: -lml, and with priors -log of their density in theta: length scales
-   that grow with the number of inputs (Hvarfner et al. 2024, arxiv 2402.02229), signal about 1,
-   noise about 0.05, both in units of y's variance. */
-static double flash__gp_cost(void *ctx, const double *theta, double *grad)
-{
-    flash__gp *g = (flash__gp *)ctx;
-    double cost, v;
-    int t, d = g->d;
-    memcpy(g->theta, theta, (size_t)(d + 2)*sizeof *theta);
-    for (t = 0; t < d + 2; t++) grad[t] = 0;
-    if (!flash__gp_factor(g)) return 1e300;
-    flash__gp_gradient(g, grad);
-    cost = -g->lml;
-    for (t = 0; t < d + 2; t++) {
-        double middle = t < d ? 1.4142135623730951 + 0.5*flash__log(d) : t == d ? 0 : -3,
-            variance = t < d ? 3 : 4;
-        v = theta[t] - middle;
-        grad[t] = -grad[t] + (g->priors ? v/variance : 0);
-        cost += g->priors ? 0.5*v*v/variance : 0;
-    }
-    return cost;
-}
-
-/* Chooses theta from several beginnings and factors there; y should have mean 0 and variance 1.
-   Above some hundred points the beginnings are tried on a random part of them, since a look costs
-   n^3. Reorders the points. */
-static int flash__gp_fit(flash__gp *g, int turns)
-{
-    double lo[FLASH__GP_THETA], hi[FLASH__GP_THETA], best[FLASH__GP_THETA], theta[FLASH__GP_THETA],
-        least = 1e300, cost, v;
-    size_t all = g->n, i, j, k;
-    uint64_t state = 1;
-    int t, start, d = g->d;
-    for (i = all; i > 1; i--) {
-        j = (size_t)(flash__random(&state) >> 33)%i;
-        v = g->y[i - 1]; g->y[i - 1] = g->y[j]; g->y[j] = v;
-        for (k = 0; k < (size_t)d; k++) {
-            double *a = g->x + (i - 1)*(size_t)d + k, *b = g->x + j*(size_t)d + k;
-            v = *a; *a = *b; *b = v;
-        }
-    }
-    g->n = FLASH__MIN(all, 200);
-    for (t = 0; t < d + 2; t++) { /* l in [0.02, 3000], variances in [1e-6, 3000] */
-        lo[t] = t < d ? -3.9 : -13.8;
-        hi[t] = 8;
-    }
-    for (start = 0; start < 3; start++) {
-        for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5*flash__log(d) : start == 1 ? 3 : -1;
-        theta[d] = start == 1 ? -1 : 0;
-        theta[d + 1] = start == 2 ? -1 : -4;
-        cost = flash__minimise(flash__gp_cost, g, theta, lo, hi, d + 2, turns);
-        if (cost < least) { least = cost; memcpy(best, theta, sizeof best); }
-    }
-    g->n = all;
-    if (least >= 1e300) return 0;
-    if (all > 200) flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns/4);
-    memcpy(g->theta, best, sizeof best);
-    return flash__gp_factor(g);
-}
-
-/* Mean and variance of the function at x, without noise. */
-static double flash__gp_predict(const flash__gp *g, const double *x, double *k, double *variance)
-{
-    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), slope, mean, v;
-    size_t i;
-    for (i = 0; i < g->n; i++)
-        k[i] = flash__gp_kernel(g, w, sf2, x, g->x + i*(size_t)g->d, &slope);
-    mean = flash__dot64(k, g->alpha, g->n);
-    flash__solve_lower(g->L, k, g->n);
-    v = sf2 - flash__dot64(k, k, g->n);
-    *variance = FLASH__MAX(v, 1e-12*sf2);
-    return mean;
-}
-
-/* Mean and variance (noise included) of each point given all others: Rasmussen and Williams
-   5.12. */
-static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance)
-{
-    size_t n = g->n, i;
-    flash__inverse(g->L, g->rows, g->inverse, n);
-    for (i = 0; i < n; i++) {
-        variance[i] = 1/g->inverse[i*n + i];
-        mean[i] = g->y[i] - g->alpha[i]*variance[i];
-    }
-}
-
-/* b >= 0 that brings a b near y in the sense of least squares plus ridge b'b: active sets (Lawson
-   and Hanson 1974, Solving Least Squares Problems, chapter 23). a: [n,m], m <= 16. */
-static void flash__least_squares(const double *a, const double *y, size_t n, int m, double ridge,
-                                 double *b)
-{
-    double H[16*16], h[16], L[16*16], z[16], slope;
-    int free_[16] = { 0 }, order[16], i, j, k, turn, used;
-    size_t r;
-    for (i = 0; i < m; i++) {
-        for (j = 0; j <= i; j++) {
-            double s = i == j ? ridge : 0;
-            for (r = 0; r < n; r++) s += a[r*(size_t)m + (size_t)i]*a[r*(size_t)m + (size_t)j];
-            H[i*m + j] = H[j*m + i] = s;
-        }
-        for (h[i] = 0, r = 0; r < n; r++) h[i] += a[r*(size_t)m + (size_t)i]*y[r];
-        b[i] = 0;
-    }
-    for (turn = 0; turn < 10*m; turn++) {
-        int enters = -1;
-        double most = 1e-10;
-        for (i = 0; i < m; i++) {
-            slope = h[i] - flash__dot64(H + i*m, b, (size_t)m);
-            if (!free_[i] && slope > most*(1 + fabs(h[i])))
-                { most = slope/(1 + fabs(h[i])); enters = i; }
-        }
-        if (enters < 0) return;
-        free_[enters] = 1;
-        for (;;) { /* solve for the free ones; those that would fall below 0 leave */
-            double share = 1;
-            for (used = i = 0; i < m; i++) if (free_[i]) order[used++] = i;
-            for (i = 0; i < used; i++) {
-                for (j = 0; j <= i; j++) L[i*used + j] = H[order[i]*m + order[j]];
-                z[i] = h[order[i]];
-            }
-            if (!flash__cholesky(L, (size_t)used)) { free_[enters] = 0; return; }
-            flash__solve_lower(L, z, (size_t)used);
-            flash__solve_upper(L, z, (size_t)used);
-            for (i = 0; i < used; i++) {
-                k = order[i];
-                if (z[i] <= 0) share = FLASH__MIN(share, b[k] > 0 ? b[k]/(b[k] - z[i]) : 0);
-            }
-            for (i = 0; i < used; i++) {
-                k = order[i];
-                b[k] += share*(z[i] - b[k]);
-                if (share < 1 && z[i] <= 0 && b[k] <= 1e-14) { b[k] = 0; free_[k] = 0; }
-            }
-            if (share >= 1) break;
-        }
-    }
-}
-#endif
 
 /* ===== >>quant ============================================================ */
 
@@ -2862,20 +3238,28 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
     X(panel,    void, (flash_type t, const uint8_t *panel, int rows, const flash__q8 *x, \
                        int tokens, \
                        size_t n, float *y, size_t ldy)) \
-    X(sgemm,    void, (const float *a, size_t lda, const float *b, size_t ldb, float *c, \
-                       size_t ldc, \
-                       int M, int N, int K)) \
+    X(sgemm,    void, (const float *a, size_t lda, size_t ka, const float *b, size_t ldb, \
+                       float *c, size_t ldc, int M, int N, int K)) \
     X(softmax,  float, (float *x, float scale, int from, int to, float *total)) \
     X(blend,    void, (float *y, float keep, const float *x, float add, size_t n)) \
     X(rmsnorm,  void, (const float *x, const float *w, float eps, size_t n, float *y)) \
     X(rope,     void, (float *x, const float *cos_sin, int dims, int style)) \
     X(glu,      void, (int gelu, const float *gate, const float *up, size_t n, float *y)) \
+    X(glu_back, void, (float *gate, float *up, const float *dy, size_t n)) \
+    X(turn,     void, (const float *x, size_t ldx, int rows, int cols, float *y, size_t ldy)) \
+    X(fade,     void, (float *p, float *dp, float f, float d, float scale)) \
+    X(adamw,    void, (float *w, float *m, float *v, const float *g, size_t n, \
+                       const flash__rates *r)) \
     X(widen,    void, (const uint16_t *h, size_t n, float *y)) \
     X(widen8,   void, (const int8_t *q, const float *d, int each, size_t n, float *y)) \
     X(spin,     double, (int rounds)) \
     X(read,     uint64_t, (const uint8_t *p, size_t n))
 
 enum { FLASH__PANEL_ROWS_MAX = 32 };
+
+/* Of a step of AdamW: what gradients are times; of the moments; what weights are kept of; what is
+   taken from them; of the second moment, before its root. */
+typedef struct flash__rates { float scale, b1, b2, a1, a2, keep, rate, c2, epsilon; } flash__rates;
 
 typedef struct flash__kernels {
     flash_isa isa;
@@ -3014,17 +3398,16 @@ static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, co
         }
 }
 
-/* c = a b. a: [M,K] rows lda apart, b: [K,N], c: [M,N]. Each item of c is summed over k in
-   order. */
-static void flash__sgemm_scalar(const float *a, size_t lda, const float *b, size_t ldb, float *c,
-                                size_t ldc, int M, int N,
-                                int K)
+/* c = a b. a: [M,K], its item (i,k) at a[i*lda + k*ka], so that it may be turned; b: [K,N], c:
+   [M,N]. Each item of c is summed over k in order. */
+static void flash__sgemm_scalar(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
+                                float *c, size_t ldc, int M, int N, int K)
 {
     int i, j, k;
     for (i = 0; i < M; i++, a += lda, c += ldc) {
         for (j = 0; j < N; j++) c[j] = 0;
         for (k = 0; k < K; k++) for (j = 0; j < N; j++)
-            c[j] = c[j] + a[k]*b[(size_t)k*ldb + (size_t)j];
+            c[j] = c[j] + a[(size_t)k*ka]*b[(size_t)k*ldb + (size_t)j];
     }
 }
 
@@ -3117,6 +3500,47 @@ static void flash__glu_scalar(int gelu, const float *gate, const float *up, size
     for (i = 0; i < n; i++) {
         float g = gate[i], u = gelu ? g*(FLASH__GELU_1 + FLASH__GELU_3*(g*g)) : g;
         y[i] = g/(1.0f + flash__expf(-u))*up[i];
+    }
+}
+
+/* Back from y = silu(gate) up: gate and up become their gradients, y's being dy. */
+static void flash__glu_back_scalar(float *gate, float *up, const float *dy, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float g = gate[i], s = 1.0f/(1.0f + flash__expf(-g));
+        gate[i] = dy[i]*up[i]*(s*(1.0f + g*(1.0f - s)));
+        up[i] = dy[i]*(g*s);
+    }
+}
+
+/* y[c*ldy + r] = x[r*ldx + c] */
+static void flash__turn_scalar(const float *x, size_t ldx, int rows, int cols, float *y, size_t ldy)
+{
+    int r, c, c0;
+    for (c0 = 0; c0 < cols; c0 += 16) /* a line of memory of x at once */
+        for (r = 0; r < rows; r++)
+            for (c = c0; c < FLASH__MIN(c0 + 16, cols); c++)
+                y[(size_t)c*ldy + (size_t)r] = x[(size_t)r*ldx + (size_t)c];
+}
+
+/* p = p f; dp = p (dp - d) scale: 64 weights of attention and their gradients. */
+static void flash__fade_scalar(float *p, float *dp, float f, float d, float scale)
+{
+    int i;
+    for (i = 0; i < 64; i++) { p[i] = p[i]*f; dp[i] = p[i]*(dp[i] - d)*scale; }
+}
+
+/* One step of AdamW (Loshchilov and Hutter 2019, arxiv 1711.05101). */
+static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, size_t n,
+                                const flash__rates *r)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float x = g[i]*r->scale;
+        m[i] = m[i]*r->b1 + x*r->a1;
+        v[i] = v[i]*r->b2 + x*x*r->a2;
+        w[i] = w[i]*r->keep - m[i]/(sqrtf(v[i]*r->c2) + r->epsilon)*r->rate;
     }
 }
 
@@ -3283,17 +3707,16 @@ static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t row_bytes, 
 }
 
 /* MT rows of c by 8 columns. */
-FLASH__I128 void flash__sgemm_tile_sse41(const float *a, size_t lda, const float *b, size_t ldb,
-                                         float *c, size_t ldc, int K,
-                                         const int MT)
+FLASH__I128 void flash__sgemm_tile_sse41(const float *a, size_t lda, size_t ka, const float *b,
+                                         size_t ldb, float *c, size_t ldc, int K, const int MT)
 {
     __m128 acc[4][2];
     int i, k;
     FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm_setzero_ps();
-    for (k = 0; k < K; k++, b += ldb) {
+    for (k = 0; k < K; k++, a += ka, b += ldb) {
         __m128 b0 = _mm_loadu_ps(b), b1 = _mm_loadu_ps(b + 4);
         FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m128 v = _mm_set1_ps(a[(size_t)i*lda + (size_t)k]);
+            __m128 v = _mm_set1_ps(a[(size_t)i*lda]);
             acc[i][0] = _mm_add_ps(acc[i][0], _mm_mul_ps(v, b0));
             acc[i][1] = _mm_add_ps(acc[i][1], _mm_mul_ps(v, b1));
         }
@@ -3304,19 +3727,45 @@ FLASH__I128 void flash__sgemm_tile_sse41(const float *a, size_t lda, const float
     }
 }
 
-FLASH__T128 static void flash__sgemm_sse41(const float *a, size_t lda, const float *b, size_t ldb,
-                                           float *c, size_t ldc, int M,
-                                           int N, int K)
+FLASH__T128 static void flash__sgemm_sse41(const float *a, size_t lda, size_t ka, const float *b,
+                                           size_t ldb, float *c, size_t ldc, int M, int N, int K)
 {
     int i, j;
     for (j = 0; j + 8 <= N; j += 8) {
         for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j, ldc,
-                                    K, 4);
-        for (; i < M; i++) flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, b + j, ldb,
-                                                   c + (size_t)i*ldc + j, ldc, K, 1);
+            flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                    c + (size_t)i*ldc + j, ldc, K, 4);
+        for (; i < M; i++)
+            flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                    c + (size_t)i*ldc + j, ldc, K, 1);
     }
-    if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, M, N - j, K);
+    if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K);
+}
+
+FLASH__T128 static void flash__turn_sse41(const float *x, size_t ldx, int rows, int cols, float *y,
+                                          size_t ldy)
+{
+    int r, c, c0, end, whole = cols & ~3;
+    for (c0 = 0; c0 < whole; c0 += 64) { /* what is written stays in the first-level cache */
+        end = FLASH__MIN(c0 + 64, whole);
+        for (r = 0; r + 4 <= rows; r += 4)
+            for (c = c0; c < end; c += 4) {
+                const float *p = x + (size_t)r*ldx + (size_t)c;
+                float *q = y + (size_t)c*ldy + (size_t)r;
+                __m128 v0 = _mm_loadu_ps(p), v1 = _mm_loadu_ps(p + ldx);
+                __m128 v2 = _mm_loadu_ps(p + 2*ldx), v3 = _mm_loadu_ps(p + 3*ldx);
+                __m128 lo = _mm_unpacklo_ps(v0, v1), hi = _mm_unpackhi_ps(v0, v1);
+                v0 = _mm_unpacklo_ps(v2, v3);
+                v1 = _mm_unpackhi_ps(v2, v3);
+                _mm_storeu_ps(q, _mm_movelh_ps(lo, v0));
+                _mm_storeu_ps(q + ldy, _mm_movehl_ps(v0, lo));
+                _mm_storeu_ps(q + 2*ldy, _mm_movelh_ps(hi, v1));
+                _mm_storeu_ps(q + 3*ldy, _mm_movehl_ps(v1, hi));
+            }
+        flash__turn_scalar(x + (size_t)r*ldx + (size_t)c0, ldx, rows - r, end - c0,
+                           y + (size_t)c0*ldy + (size_t)r, ldy);
+    }
+    flash__turn_scalar(x + whole, ldx, rows, cols - whole, y + (size_t)whole*ldy, ldy);
 }
 
 FLASH__T128 static double flash__spin_sse41(int rounds)
@@ -3341,6 +3790,7 @@ static void flash__overlay_sse41(flash__kernels *k)
     k->panel = flash__panel_sse41;
     k->rows = flash__rows_sse41;
     k->sgemm = flash__sgemm_sse41;
+    k->turn = flash__turn_sse41;
 }
 #undef FLASH__T128
 #undef FLASH__I128
@@ -3904,6 +4354,54 @@ FLASH__T256 static void flash__glu_avx2(int gelu, const float *gate, const float
     flash__glu_scalar(gelu, gate + i, up + i, n - i, y + i);
 }
 
+FLASH__T256 static void flash__glu_back_avx2(float *gate, float *up, const float *dy, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f);
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 g = _mm256_loadu_ps(gate + i), u = _mm256_loadu_ps(up + i);
+        __m256 d = _mm256_loadu_ps(dy + i);
+        __m256 s = flash__exp_avx2(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
+        s = _mm256_div_ps(one, _mm256_add_ps(one, s));
+        _mm256_storeu_ps(up + i, _mm256_mul_ps(d, _mm256_mul_ps(g, s)));
+        s = _mm256_mul_ps(s, _mm256_add_ps(one, _mm256_mul_ps(g, _mm256_sub_ps(one, s))));
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(_mm256_mul_ps(d, u), s));
+    }
+    flash__glu_back_scalar(gate + i, up + i, dy + i, n - i);
+}
+
+FLASH__T256 static void flash__fade_avx2(float *p, float *dp, float f, float d, float scale)
+{
+    int i;
+    for (i = 0; i < 64; i += 8) {
+        __m256 w = _mm256_mul_ps(_mm256_loadu_ps(p + i), _mm256_set1_ps(f));
+        __m256 x = _mm256_sub_ps(_mm256_loadu_ps(dp + i), _mm256_set1_ps(d));
+        _mm256_storeu_ps(p + i, w);
+        _mm256_storeu_ps(dp + i, _mm256_mul_ps(_mm256_mul_ps(w, x), _mm256_set1_ps(scale)));
+    }
+}
+
+FLASH__T256 static void flash__adamw_avx2(float *w, float *m, float *v, const float *g, size_t n,
+                                          const flash__rates *r)
+{
+    size_t i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 x = _mm256_mul_ps(_mm256_loadu_ps(g + i), _mm256_set1_ps(r->scale)), a, b, c;
+        a = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(m + i), _mm256_set1_ps(r->b1)),
+                       _mm256_mul_ps(x, _mm256_set1_ps(r->a1)));
+        b = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(v + i), _mm256_set1_ps(r->b2)),
+                       _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(r->a2)));
+        c = _mm256_add_ps(_mm256_sqrt_ps(_mm256_mul_ps(b, _mm256_set1_ps(r->c2))),
+                       _mm256_set1_ps(r->epsilon));
+        c = _mm256_mul_ps(_mm256_div_ps(a, c), _mm256_set1_ps(r->rate));
+        _mm256_storeu_ps(m + i, a);
+        _mm256_storeu_ps(v + i, b);
+        x = _mm256_mul_ps(_mm256_loadu_ps(w + i), _mm256_set1_ps(r->keep));
+        _mm256_storeu_ps(w + i, _mm256_sub_ps(x, c));
+    }
+    flash__adamw_scalar(w + i, m + i, v + i, g + i, n - i, r);
+}
+
 FLASH__T256 static float flash__softmax_avx2(float *x, float scale, int from, int to, float *total)
 {
     const __m256i item = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -3945,39 +4443,50 @@ FLASH__T256 static void flash__rmsnorm_avx2(const float *x, const float *w, floa
     for (; i < n; i++) y[i] = x[i]*r*w[i];
 }
 
-/* MT rows of c by 16 columns. */
-FLASH__I256 void flash__sgemm_tile_avx2(const float *a, size_t lda, const float *b, size_t ldb,
-                                        float *c, size_t ldc, int K, const int MT)
+/* MT rows of c by 8*NV columns. */
+FLASH__I256 void flash__sgemm_tile_avx2(const float *a, size_t lda, size_t ka, const float *b,
+                                        size_t ldb, float *c, size_t ldc, int K, const int MT,
+                                        const int NV)
 {
-    __m256 acc[6][2];
-    int i, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-    for (k = 0; k < K; k++, b += ldb) {
-        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+    __m256 acc[4][2], v[2];
+    int i, j, k;
+    FLASH__UNROLL for (i = 0; i < MT; i++)
+        FLASH__UNROLL for (j = 0; j < NV; j++) acc[i][j] = _mm256_setzero_ps();
+    for (k = 0; k < K; k++, a += ka, b += ldb) {
+        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm256_loadu_ps(b + 8*j);
         FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m256 v = _mm256_set1_ps(a[(size_t)i*lda + (size_t)k]);
-            acc[i][0] = _mm256_add_ps(acc[i][0], _mm256_mul_ps(v, b0));
-            acc[i][1] = _mm256_add_ps(acc[i][1], _mm256_mul_ps(v, b1));
+            __m256 x = _mm256_set1_ps(a[(size_t)i*lda]);
+            FLASH__UNROLL for (j = 0; j < NV; j++)
+                acc[i][j] = _mm256_add_ps(acc[i][j], _mm256_mul_ps(x, v[j]));
         }
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++) {
-        _mm256_storeu_ps(c + (size_t)i*ldc, acc[i][0]);
-        _mm256_storeu_ps(c + (size_t)i*ldc + 8, acc[i][1]);
-    }
+    FLASH__UNROLL for (i = 0; i < MT; i++)
+        FLASH__UNROLL for (j = 0; j < NV; j++)
+            _mm256_storeu_ps(c + (size_t)i*ldc + 8*j, acc[i][j]);
 }
 
-FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, const float *b, size_t ldb,
-                                          float *c, size_t ldc, int M, int N, int K)
+FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, size_t ka, const float *b,
+                                          size_t ldb, float *c, size_t ldc, int M, int N, int K)
 {
     int i, j;
     for (j = 0; j + 16 <= N; j += 16) {
         for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j, ldc,
-                                   K, 4);
-        for (; i < M; i++) flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, b + j, ldb,
-                                                  c + (size_t)i*ldc + j, ldc, K, 1);
+            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i*ldc + j, ldc, K, 4, 2);
+        for (; i < M; i++)
+            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i*ldc + j, ldc, K, 1, 2);
     }
-    if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, M, N - j, K);
+    if (j + 8 <= N) { /* heads of 8 would be left to the scalar loop else */
+        for (i = 0; i + 4 <= M; i += 4)
+            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i*ldc + j, ldc, K, 4, 1);
+        for (; i < M; i++)
+            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i*ldc + j, ldc, K, 1, 1);
+        j += 8;
+    }
+    if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K);
 }
 
 FLASH__T256 static void flash__widen8_avx2(const int8_t *q, const float *d, int each, size_t n,
@@ -4061,6 +4570,8 @@ static void flash__overlay_avx2(flash__kernels *k)
     k->panel_rows = 8;
     k->pack = flash__pack_avx2;         k->panel = flash__panel_avx2;
     k->rows = flash__rows_avx2;         k->quantize = flash__quantize_avx2;
+    k->glu_back = flash__glu_back_avx2; k->fade = flash__fade_avx2;
+    k->adamw = flash__adamw_avx2;
     k->glu = flash__glu_avx2; k->softmax = flash__softmax_avx2;
     k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
     k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
@@ -4598,6 +5109,54 @@ FLASH__T512 static void flash__glu_avx512(int gelu, const float *gate, const flo
     }
 }
 
+FLASH__T512 static void flash__glu_back_avx512(float *gate, float *up, const float *dy, size_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f);
+    size_t i;
+    for (i = 0; i + 16 <= n; i += 16) {
+        __m512 g = _mm512_loadu_ps(gate + i), u = _mm512_loadu_ps(up + i);
+        __m512 d = _mm512_loadu_ps(dy + i);
+        __m512 s = flash__exp_avx512(_mm512_xor_ps(g, _mm512_set1_ps(-0.0f)));
+        s = _mm512_div_ps(one, _mm512_add_ps(one, s));
+        _mm512_storeu_ps(up + i, _mm512_mul_ps(d, _mm512_mul_ps(g, s)));
+        s = _mm512_mul_ps(s, _mm512_add_ps(one, _mm512_mul_ps(g, _mm512_sub_ps(one, s))));
+        _mm512_storeu_ps(gate + i, _mm512_mul_ps(_mm512_mul_ps(d, u), s));
+    }
+    flash__glu_back_scalar(gate + i, up + i, dy + i, n - i);
+}
+
+FLASH__T512 static void flash__fade_avx512(float *p, float *dp, float f, float d, float scale)
+{
+    int i;
+    for (i = 0; i < 64; i += 16) {
+        __m512 w = _mm512_mul_ps(_mm512_loadu_ps(p + i), _mm512_set1_ps(f));
+        __m512 x = _mm512_sub_ps(_mm512_loadu_ps(dp + i), _mm512_set1_ps(d));
+        _mm512_storeu_ps(p + i, w);
+        _mm512_storeu_ps(dp + i, _mm512_mul_ps(_mm512_mul_ps(w, x), _mm512_set1_ps(scale)));
+    }
+}
+
+FLASH__T512 static void flash__adamw_avx512(float *w, float *m, float *v, const float *g, size_t n,
+                                          const flash__rates *r)
+{
+    size_t i;
+    for (i = 0; i + 16 <= n; i += 16) {
+        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(g + i), _mm512_set1_ps(r->scale)), a, b, c;
+        a = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(m + i), _mm512_set1_ps(r->b1)),
+                       _mm512_mul_ps(x, _mm512_set1_ps(r->a1)));
+        b = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(v + i), _mm512_set1_ps(r->b2)),
+                       _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(r->a2)));
+        c = _mm512_add_ps(_mm512_sqrt_ps(_mm512_mul_ps(b, _mm512_set1_ps(r->c2))),
+                       _mm512_set1_ps(r->epsilon));
+        c = _mm512_mul_ps(_mm512_div_ps(a, c), _mm512_set1_ps(r->rate));
+        _mm512_storeu_ps(m + i, a);
+        _mm512_storeu_ps(v + i, b);
+        x = _mm512_mul_ps(_mm512_loadu_ps(w + i), _mm512_set1_ps(r->keep));
+        _mm512_storeu_ps(w + i, _mm512_sub_ps(x, c));
+    }
+    flash__adamw_scalar(w + i, m + i, v + i, g + i, n - i, r);
+}
+
 FLASH__T512 static float flash__softmax_avx512(float *x, float scale, int from, int to,
                                                float *total)
 {
@@ -4642,42 +5201,55 @@ FLASH__T512 static void flash__rmsnorm_avx512(const float *x, const float *w, fl
     }
 }
 
-/* MT rows of c by 64 columns (or as many as the masks have). */
-FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, const float *b, size_t ldb,
-                                          float *c, size_t ldc, int K,
-                                          const __mmask16 *m, const int MT)
+/* MT rows of c by 16*NV columns (or as many as the masks have). */
+FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, size_t ka, const float *b,
+                                          size_t ldb, float *c, size_t ldc, int K,
+                                          const __mmask16 *m, const int MT, const int NV)
 {
     __m512 acc[4][4], v[4];
     int i, j, k;
     FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < 4; j++) acc[i][j] = _mm512_setzero_ps();
-    for (k = 0; k < K; k++, b += ldb) {
-        FLASH__UNROLL for (j = 0; j < 4; j++) v[j] = _mm512_maskz_loadu_ps(m[j], b + 16*j);
+        FLASH__UNROLL for (j = 0; j < NV; j++) acc[i][j] = _mm512_setzero_ps();
+    for (k = 0; k < K; k++, a += ka, b += ldb) {
+        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm512_maskz_loadu_ps(m[j], b + 16*j);
         FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m512 x = _mm512_set1_ps(a[(size_t)i*lda + (size_t)k]);
-            FLASH__UNROLL for (j = 0; j < 4; j++)
+            __m512 x = _mm512_set1_ps(a[(size_t)i*lda]);
+            FLASH__UNROLL for (j = 0; j < NV; j++)
                 acc[i][j] = _mm512_add_ps(acc[i][j], _mm512_mul_ps(x, v[j]));
         }
     }
     FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < 4; j++)
+        FLASH__UNROLL for (j = 0; j < NV; j++)
             _mm512_mask_storeu_ps(c + (size_t)i*ldc + 16*j, m[j], acc[i][j]);
 }
 
-FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, const float *b, size_t ldb,
-                                            float *c, size_t ldc, int M, int N, int K)
+/* All rows of up to 16*NV columns. */
+FLASH__I512 void flash__sgemm_strip_avx512(const float *a, size_t lda, size_t ka, const float *b,
+                                           size_t ldb, float *c, size_t ldc, int M, int N, int K,
+                                           const int NV)
 {
+    uint64_t mask = N < 64 ? ((uint64_t)1 << N) - 1 : ~(uint64_t)0;
     __mmask16 m[4];
-    int i, j;
-    for (j = 0; j < N; j += 64) {
-        uint64_t mask = N - j < 64 ? ((uint64_t)1 << (N - j)) - 1 : ~(uint64_t)0;
-        for (i = 0; i < 4; i++) m[i] = (__mmask16)(mask >> 16*i);
-        for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb, c + (size_t)i*ldc + j,
-                                     ldc, K, m, 4);
-        for (; i < M; i++) flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, b + j, ldb,
-                                                    c + (size_t)i*ldc + j, ldc, K, m, 1);
-    }
+    int i;
+    for (i = 0; i < 4; i++) m[i] = (__mmask16)(mask >> 16*i);
+    for (i = 0; i + 4 <= M; i += 4)
+        flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, ka, b, ldb, c + (size_t)i*ldc, ldc, K, m,
+                                 4, NV);
+    for (; i < M; i++)
+        flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, ka, b, ldb, c + (size_t)i*ldc, ldc, K, m,
+                                 1, NV);
+}
+
+FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, size_t ka, const float *b,
+                                            size_t ldb, float *c, size_t ldc, int M, int N, int K)
+{
+    int j;
+    for (j = 0; N - j > 32; j += 64)
+        flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 4);
+    if (N - j > 16)
+        flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 2);
+    else if (N > j) /* a head of 8 in 64 columns would be 7 parts of nothing */
+        flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 1);
 }
 
 FLASH__T512 static double flash__spin_avx512(int rounds)
@@ -4716,6 +5288,8 @@ static void flash__overlay_avx512(flash__kernels *k)
     k->panel_rows = 16;
     k->pack = flash__pack_avx512;         k->panel = flash__panel_avx512;
     k->rows = flash__rows_avx512;         k->quantize = flash__quantize_avx512;
+    k->glu_back = flash__glu_back_avx512; k->fade = flash__fade_avx512;
+    k->adamw = flash__adamw_avx512;
     k->glu = flash__glu_avx512; k->softmax = flash__softmax_avx512;
     k->rmsnorm = flash__rmsnorm_avx512;   k->sgemm = flash__sgemm_avx512;
     k->spin = flash__spin_avx512;         k->read = flash__read_avx512;
@@ -5399,38 +5973,39 @@ static void flash__widen_neon(const uint16_t *h, size_t n, float *y)
 }
 
 /* MT rows of c by 4*NQ columns. */
-FLASH__INEON void flash__sgemm_tile_neon(const float *a, size_t lda, const float *b, size_t ldb,
-                                         float *c, size_t ldc, int K, const int MT, const int NQ)
+FLASH__INEON void flash__sgemm_tile_neon(const float *a, size_t lda, size_t ka, const float *b,
+                                         size_t ldb, float *c, size_t ldc, int K, const int MT,
+                                         const int NQ)
 {
     float32x4_t acc[4][4];
     int i, j, k;
     FLASH__UNROLL for (i = 0; i < MT; i++)
         FLASH__UNROLL for (j = 0; j < NQ; j++) acc[i][j] = vdupq_n_f32(0);
-    for (k = 0; k < K; k++, b += ldb) {
+    for (k = 0; k < K; k++, a += ka, b += ldb) {
         float32x4_t v[4];
         FLASH__UNROLL for (j = 0; j < NQ; j++) v[j] = vld1q_f32(b + 4*j);
         FLASH__UNROLL for (i = 0; i < MT; i++)
             FLASH__UNROLL for (j = 0; j < NQ; j++)
-                acc[i][j] = vaddq_f32(acc[i][j], vmulq_n_f32(v[j], a[(size_t)i*lda + (size_t)k]));
+                acc[i][j] = vaddq_f32(acc[i][j], vmulq_n_f32(v[j], a[(size_t)i*lda]));
     }
     FLASH__UNROLL for (i = 0; i < MT; i++)
         FLASH__UNROLL for (j = 0; j < NQ; j++) vst1q_f32(c + (size_t)i*ldc + 4*j, acc[i][j]);
 }
 
-static void flash__sgemm_neon(const float *a, size_t lda, const float *b, size_t ldb, float *c,
-                              size_t ldc, int M, int N, int K)
+static void flash__sgemm_neon(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
+                              float *c, size_t ldc, int M, int N, int K)
 {
     for (; M > 0; ) {
         int rows = M >= 4 ? 4 : 1, j;
         for (j = 0; j + 16 <= N; j += 16) {
-            if (rows == 4) flash__sgemm_tile_neon(a, lda, b + j, ldb, c + j, ldc, K, 4, 4);
-            else flash__sgemm_tile_neon(a, lda, b + j, ldb, c + j, ldc, K, 1, 4);
+            if (rows == 4) flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 4);
+            else flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 4);
         }
         for (; j + 4 <= N; j += 4) {
-            if (rows == 4) flash__sgemm_tile_neon(a, lda, b + j, ldb, c + j, ldc, K, 4, 1);
-            else flash__sgemm_tile_neon(a, lda, b + j, ldb, c + j, ldc, K, 1, 1);
+            if (rows == 4) flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
+            else flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
         }
-        if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, rows, N - j, K);
+        if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, rows, N - j, K);
         M -= rows; a += (size_t)rows*lda; c += (size_t)rows*ldc;
     }
 }
@@ -6181,16 +6756,17 @@ static void flash__widen_wasm(const uint16_t *h, size_t n, float *y)
 }
 
 /* MT rows of c by 4*NQ columns. */
-FLASH__IWASM void flash__sgemm_tile_wasm(const float *a, size_t lda, const float *b, size_t ldb,
-                                         float *c, size_t ldc, int K, const int MT, const int NQ)
+FLASH__IWASM void flash__sgemm_tile_wasm(const float *a, size_t lda, size_t ka, const float *b,
+                                         size_t ldb, float *c, size_t ldc, int K, const int MT,
+                                         const int NQ)
 {
     v128_t acc[4][2];
     int i, j, k;
     FLASH__UNROLL for (i = 0; i < MT; i++)
         FLASH__UNROLL for (j = 0; j < NQ; j++) acc[i][j] = wasm_f32x4_splat(0);
-    for (k = 0; k < K; k++, b += ldb)
+    for (k = 0; k < K; k++, a += ka, b += ldb)
         FLASH__UNROLL for (i = 0; i < MT; i++) {
-            v128_t v = wasm_f32x4_splat(a[(size_t)i*lda + (size_t)k]);
+            v128_t v = wasm_f32x4_splat(a[(size_t)i*lda]);
             FLASH__UNROLL for (j = 0; j < NQ; j++)
                 acc[i][j] = wasm_f32x4_add(acc[i][j], wasm_f32x4_mul(v, wasm_v128_load(b + 4*j)));
         }
@@ -6199,20 +6775,20 @@ FLASH__IWASM void flash__sgemm_tile_wasm(const float *a, size_t lda, const float
             wasm_v128_store(c + (size_t)i*ldc + 4*j, acc[i][j]);
 }
 
-static void flash__sgemm_wasm(const float *a, size_t lda, const float *b, size_t ldb, float *c,
-                              size_t ldc, int M, int N, int K)
+static void flash__sgemm_wasm(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
+                              float *c, size_t ldc, int M, int N, int K)
 {
     for (; M > 0; ) {
         int rows = M >= 4 ? 4 : 1, j;
         for (j = 0; j + 8 <= N; j += 8) {
-            if (rows == 4) flash__sgemm_tile_wasm(a, lda, b + j, ldb, c + j, ldc, K, 4, 2);
-            else flash__sgemm_tile_wasm(a, lda, b + j, ldb, c + j, ldc, K, 1, 2);
+            if (rows == 4) flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 2);
+            else flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 2);
         }
         for (; j + 4 <= N; j += 4) {
-            if (rows == 4) flash__sgemm_tile_wasm(a, lda, b + j, ldb, c + j, ldc, K, 4, 1);
-            else flash__sgemm_tile_wasm(a, lda, b + j, ldb, c + j, ldc, K, 1, 1);
+            if (rows == 4) flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
+            else flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
         }
-        if (j < N) flash__sgemm_scalar(a, lda, b + j, ldb, c + j, ldc, rows, N - j, K);
+        if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, rows, N - j, K);
         M -= rows; a += (size_t)rows*lda; c += (size_t)rows*ldc;
     }
 }
@@ -8051,6 +8627,15 @@ static const flash__arch_fact flash__archs[] = {
     { "llama4",  FLASH__IS_LLAMA4,  FLASH_ROPE_PAIRS  },
 };
 
+/* NULL: there is none of that name. */
+static const flash__arch_fact *flash__arch_find(const char *name)
+{
+    size_t k;
+    for (k = 0; k < FLASH__COUNT(flash__archs); k++)
+        if (!strcmp(flash__archs[k].name, name)) return flash__archs + k;
+    return NULL;
+}
+
 /* Parts of a layer, for the rules' masks. */
 enum { FLASH__HAS_KV = 1, FLASH__HAS_CONV = 2, FLASH__HAS_LINEAR = 4, FLASH__HAS_FFN = 8,
        FLASH__HAS_MIXER = 7, FLASH__HAS_ANY = 15 };
@@ -8200,12 +8785,11 @@ static uint64_t flash__rules_params(const flash_arch *a, const flash_layer *l, i
 
 FLASH_API uint64_t flash_arch_params(const flash_arch *a)
 {
+    const flash__arch_fact *fact = a ? flash__arch_find(a->name) : NULL;
     uint64_t n;
-    size_t k;
-    int i, bit = FLASH__IS_LLAMA;
-    if (!a) return 0;
-    for (k = 0; k < FLASH__COUNT(flash__archs); k++)
-        if (!strcmp(flash__archs[k].name, a->name)) bit = flash__archs[k].bit;
+    int i, bit;
+    if (!fact) return 0;
+    bit = fact->bit;
     n = a->tied ? 0 : (uint64_t)a->n_vocab*(uint64_t)a->d_model;
     n += flash__rules_params(a, a->layer, bit, FLASH__HAS_ANY, flash__root_rules,
                              FLASH__COUNT(flash__root_rules));
@@ -8559,19 +9143,19 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     flash__hyper h;
     flash_value v;
     flash_tensor t;
-    size_t k;
+    const flash__arch_fact *fact;
     int i, heads, experts;
     memset(a, 0, sizeof *a);
     h.g = g; h.arch = a->name; h.err = err;
     h.status = flash__arch_name(g, a->name, err);
     if (h.status) return h.status;
-    for (k = 0; k < FLASH__COUNT(flash__archs) && strcmp(flash__archs[k].name, a->name); k++) {}
-    if (k == FLASH__COUNT(flash__archs))
+    fact = flash__arch_find(a->name);
+    if (!fact)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                            "architecture \"%s\" is not supported; llama, deci, flash, qwen2, "
                            "qwen3, gemma3, smollm3, lfm2 and llama4 are", a->name);
-    *bit = flash__archs[k].bit;
-    a->rope_style = flash__archs[k].rope_style;
+    *bit = fact->bit;
+    a->rope_style = fact->rope_style;
     a->n_layer = n_layer;
     a->d_model = flash__hyper_int(&h, "embedding_length", 0, 1, FLASH_DIM_MAX);
     a->n_ctx = flash__hyper_int(&h, "context_length", 0, 1, INT32_MAX);
@@ -8814,14 +9398,26 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
     return FLASH_E_NONE;
 }
 
+/* "blk.3." */
+static void flash__layer_prefix(char prefix[16], int i)
+{
+    char *p = prefix + 4;
+    memcpy(prefix, "blk.", 4);
+    if (i > 99) *p++ = (char)('0' + i/100);
+    if (i > 9) *p++ = (char)('0' + i/10%10);
+    *p++ = (char)('0' + i%10);
+    *p++ = '.';
+    *p = 0;
+}
+
 /* Position p turns pair i by the angle p*speed[i]; returns a scale of cos and sin. Linear: speeds
    divided by the factor. Llama 3: low frequencies divided, high ones kept, a blend between
    (github.com/meta-llama/llama-models, apply_scaling). YaRN: the same with a ramp over the
    dimensions, and cos and sin scaled by 0.1 ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071).
-   rope_freqs.weight divides too. speed: [rope_dims/2]. */
-static float flash__rope_speeds(const flash_model *m, const flash_layer *l, double *speed)
+   factors, those of rope_freqs.weight or NULL, divide too. speed: [rope_dims/2]. */
+static float flash__rope_speeds(const flash_arch *a, const float *factors, const flash_layer *l,
+                                double *speed)
 {
-    const flash_arch *a = &m->arch;
     const double two_pi = 6.283185307179586, log_base = flash__log(l->rope_base),
         factor = a->rope_factor;
     double low = 0, high = 0, blend, scale = 1;
@@ -8836,7 +9432,7 @@ static float flash__rope_speeds(const flash_model *m, const flash_layer *l, doub
     }
     for (i = 0; i < n/2; i++) {
         double v = flash__exp(-2.0*i/n*log_base);
-        if (m->root.rope_factors) v /= m->root.rope_factors[i];
+        if (factors) v /= factors[i];
         blend = 0; /* share of the unscaled speed */
         if (scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
         if (scaling == FLASH_ROPE_LLAMA3)
@@ -8861,12 +9457,8 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
         if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root,
                                     err)) != 0) return s;
     for (i = 0; i < n_layer; i++) {
-        char prefix[16] = "blk.", *p = prefix + 4;
-        if (i > 99) *p++ = (char)('0' + i/100);
-        if (i > 9) *p++ = (char)('0' + i/10%10);
-        *p++ = (char)('0' + i%10);
-        *p++ = '.';
-        *p = 0;
+        char prefix[16];
+        flash__layer_prefix(prefix, i);
         for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++)
             if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i,
                                         m->layer + i, err)) != 0) return s;
@@ -9546,7 +10138,7 @@ static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
 static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_format *f,
                                    const char *p, const char *end)
 {
-    size_t n;
+    size_t n = 0;
     for (; p < end; p++)
         if (flash__special_at(v, (const uint8_t *)p, (const uint8_t *)end, 0, &n) >= 0
             && flash__chat_has(f, p, n)) return p + 1;
@@ -9884,7 +10476,7 @@ static void flash__rope_angles(flash_session *s, int il)
     int t, i;
     if (l->rope_base == 0 || (s->rope_layer >= 0 && l->rope_base == had->rope_base
                               && l->rope_plain == had->rope_plain)) return;
-    scale = flash__rope_speeds(s->m, l, speed);
+    scale = flash__rope_speeds(a, s->m->root.rope_factors, l, speed);
     for (t = 0; t < s->run; t++)
         for (i = 0; i < a->rope_dims/2; i++) {
             float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
@@ -9993,7 +10585,7 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
     const flash__kernels *k = &s->m->k;
     int C = s->m->arch.d_head, top = u->n, end = 0, last = 0, r;
     float most[FLASH__TILE], l[FLASH__TILE];
-    k->sgemm(u->q, (size_t)C, keys, 64, room->score, 64, u->n, 64, C);
+    k->sgemm(u->q, (size_t)C, 1, keys, 64, room->score, 64, u->n, 64, C);
     for (r = 0; r < u->n; r++) {
         int p = u->first + r*u->step, to = FLASH__MIN(p + 1 - begin, 64),
             from = FLASH__MAX(flash__sees(u->layer, p) - begin, 0);
@@ -10005,7 +10597,7 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
     }
     /* Weights of positions not seen are 0: adding 0 times a finite value changes no bit. */
     if (top < end)
-        k->sgemm(room->score + 64*top, 64, values, (size_t)C, room->sum + top*C, (size_t)C,
+        k->sgemm(room->score + 64*top, 64, 1, values, (size_t)C, room->sum + top*C, (size_t)C,
                  end - top, C, last);
     for (r = top; r < end; r++)
         flash__attend_join(k, u->best + r, u->total + r, u->out + r*C, most[r], l[r],
@@ -10804,6 +11396,8 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
     return FLASH_E_NONE;
 }
 
+#endif
+
 /* ===== >>measure ========================================================== */
 
 /* A model without a file: the rules of >>arch say which matrices a shape has, one block holds them
@@ -10817,17 +11411,23 @@ enum { FLASH__PATTERN = 16384 }; /* weights of the pattern */
 static int flash__workload_ok(const flash_workload *u)
 {
     const flash_arch *a = u ? u->arch : NULL;
-    int i;
-    if (!a || a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
+    const flash__arch_fact *fact = a ? flash__arch_find(a->name) : NULL;
+    size_t k;
+    int i, lacks = 0;
+    if (!fact || a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
         || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
         || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || a->rope_dims < 0
         || a->rope_dims > a->d_head || a->rope_dims & 1 || !flash_row_bytes(u->weights, 256)
         || !flash__kv_type_ok(u->kv, a->d_head) || u->threads < 0 || u->threads > FLASH_THREADS_MAX
         || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
         || u->position >= FLASH_CONTEXT_MAX) return 0;
+    for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++) /* parts without their matrices */
+        if (flash__layer_rules[k].matrix && !(flash__layer_rules[k].need & fact->bit))
+            lacks |= flash__layer_rules[k].parts;
     for (i = 0; i < a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
-        if (l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
+        if (l->attention > FLASH_ATTENTION_CHUNK || flash__parts(l) & lacks
+            || l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
             || (int)l->n_head*a->d_head > FLASH_DIM_MAX
             || (flash__parts(l) & FLASH__HAS_KV ? !l->n_kv_head || l->n_head % l->n_kv_head
                 : l->n_kv_head)
@@ -10898,9 +11498,7 @@ static int flash__invent(flash_model **out, const flash_workload *u, flash__aren
     float *ones;
     uint8_t *pattern;
     v.arch = arch;
-    v.bit = FLASH__IS_LLAMA;
-    for (k = 0; k < FLASH__COUNT(flash__archs); k++)
-        if (!strcmp(flash__archs[k].name, arch->name)) v.bit = flash__archs[k].bit;
+    v.bit = flash__arch_find(arch->name)->bit;
     for (i = 0; i < arch->n_layer; i++)
         longest = FLASH__MAX(longest, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
     v.type = u->weights;
@@ -10995,7 +11593,8 @@ static size_t flash__workload_plan(const flash_workload *u, const flash_session_
 static int flash__workload_check(const flash_workload *u, flash_error *err)
 {
     if (flash__workload_ok(u)) return 1;
-    flash__fail(err, FLASH_E_ARGUMENT, 0, "a shape, type or length is out of range");
+    flash__fail(err, FLASH_E_ARGUMENT, 0, "a shape, type or length is out of range, or the "
+                "architecture has no such layers");
     return 0;
 }
 
@@ -11132,6 +11731,82 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
    extrapolation absurd, so there are none. */
 
 #ifdef FLASH__LATENCY
+/* Mean and variance of the function at x, without noise. */
+static double flash__gp_predict(const flash__gp *g, const double *x, double *k, double *variance)
+{
+    double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), mean, v;
+    size_t i;
+    for (i = 0; i < g->n; i++) k[i] = flash__gp_distance(g, w, x, g->x + i*(size_t)g->d);
+    flash__gp_kernels(sf2, g->n, k, NULL);
+    mean = flash__dot64(k, g->alpha, g->n);
+    flash__solve_lower(g->L, k, g->n);
+    v = sf2 - flash__dot64(k, k, g->n);
+    *variance = FLASH__MAX(v, 1e-12*sf2);
+    return mean;
+}
+
+/* Mean and variance (noise included) of each point given all others: Rasmussen and Williams
+   5.12. */
+static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance)
+{
+    size_t n = g->n, i;
+    flash__inverse(g->L, g->rows, g->inverse, n);
+    for (i = 0; i < n; i++) {
+        variance[i] = 1/g->inverse[i*n + i];
+        mean[i] = g->y[i] - g->alpha[i]*variance[i];
+    }
+}
+
+/* b >= 0 that brings a b near y in the sense of least squares plus ridge b'b: active sets (Lawson
+   and Hanson 1974, Solving Least Squares Problems, chapter 23). a: [n,m], m <= 16. */
+static void flash__least_squares(const double *a, const double *y, size_t n, int m, double ridge,
+                                 double *b)
+{
+    double H[16*16], h[16], L[16*16], z[16], slope;
+    int free_[16] = { 0 }, order[16], i, j, k, turn, used;
+    size_t r;
+    for (i = 0; i < m; i++) {
+        for (j = 0; j <= i; j++) {
+            double s = i == j ? ridge : 0;
+            for (r = 0; r < n; r++) s += a[r*(size_t)m + (size_t)i]*a[r*(size_t)m + (size_t)j];
+            H[i*m + j] = H[j*m + i] = s;
+        }
+        for (h[i] = 0, r = 0; r < n; r++) h[i] += a[r*(size_t)m + (size_t)i]*y[r];
+        b[i] = 0;
+    }
+    for (turn = 0; turn < 10*m; turn++) {
+        int enters = -1;
+        double most = 1e-10;
+        for (i = 0; i < m; i++) {
+            slope = h[i] - flash__dot64(H + i*m, b, (size_t)m);
+            if (!free_[i] && slope > most*(1 + fabs(h[i])))
+                { most = slope/(1 + fabs(h[i])); enters = i; }
+        }
+        if (enters < 0) return;
+        free_[enters] = 1;
+        for (;;) { /* solve for the free ones; those that would fall below 0 leave */
+            double share = 1;
+            for (used = i = 0; i < m; i++) if (free_[i]) order[used++] = i;
+            for (i = 0; i < used; i++) {
+                for (j = 0; j <= i; j++) L[i*used + j] = H[order[i]*m + order[j]];
+                z[i] = h[order[i]];
+            }
+            if (!flash__cholesky(L, (size_t)used)) { free_[enters] = 0; return; }
+            flash__solve_lower(L, z, (size_t)used);
+            flash__solve_upper(L, z, (size_t)used);
+            for (i = 0; i < used; i++) {
+                k = order[i];
+                if (z[i] <= 0) share = FLASH__MIN(share, b[k] > 0 ? b[k]/(b[k] - z[i]) : 0);
+            }
+            for (i = 0; i < used; i++) {
+                k = order[i];
+                b[k] += share*(z[i] - b[k]);
+                if (share < 1 && z[i] <= 0 && b[k] <= 1e-14) { b[k] = 0; free_[k] = 0; }
+            }
+            if (share >= 1) break;
+        }
+    }
+}
 enum {
     FLASH__WORK_MIX,        /* operations of matrices in place of or around attention */
     FLASH__WORK_FFN,        /* of feed-forward parts                                  */
@@ -11299,7 +11974,9 @@ static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
         for (i = 0; i < n; i++) p->gp.x[i*d + j] = (z[i*d + j] - p->lo[j])/p->range[j];
     }
     p->gp.priors = 1;
-    if (!flash__gp_fit(&p->gp, 60)) return 0;
+    p->gp.noise = -3;
+    p->gp.noise_spread = 4;
+    if (!flash__gp_fit(&p->gp, 3, 60)) return 0;
     flash__gp_leave_one_out(&p->gp, c, c + n);
     for (p->error = 0, i = 0; i < n; i++)
         p->error += fabs(flash__exp(p->scale*(c[i] - p->gp.y[i])) - 1)/(double)n;
@@ -11328,8 +12005,8 @@ static int flash__phase_knows(const flash__phase *p, const double *z)
     size_t i;
     int j, same;
     for (i = 0; i < p->gp.n; i++) {
-        const double *x = p->gp.x + i*(size_t)p->d;
-        for (same = 1, j = p->d - p->categories; j < p->d; j++)
+        const double *x = p->gp.x + i*FLASH__SHAPE;
+        for (same = 1, j = FLASH__SHAPE_INPUTS; j < FLASH__SHAPE; j++)
             same &= x[j] == (z[j] - p->lo[j])/p->range[j];
         if (same) return 1;
     }
@@ -11495,26 +12172,27 @@ static uint64_t flash__hex(flash__hexes *w, uint64_t v)
     return v;
 }
 
-static void flash__hex_doubles(flash__hexes *w, double *x, size_t n)
+/* lo, hi: what a fit stays within. */
+static void flash__hex_doubles(flash__hexes *w, double *x, size_t n, double lo, double hi)
 {
     for (; n--; x++) {
         *x = flash__bits_f64(flash__hex(w, flash__f64_bits(*x)));
-        w->bad |= !(*x > -1e300 && *x < 1e300);
+        w->bad |= !(*x >= lo && *x <= hi);
     }
 }
 
 static void flash__hex_phase(flash__hexes *w, flash__phase *p)
 {
     size_t d = (size_t)p->d;
-    flash__hex_doubles(w, p->beta, (size_t)p->m);
-    flash__hex_doubles(w, p->lo, d);
-    flash__hex_doubles(w, p->range, d);
-    flash__hex_doubles(w, &p->mean, 1);
-    flash__hex_doubles(w, &p->scale, 1);
-    flash__hex_doubles(w, &p->error, 1);
-    flash__hex_doubles(w, p->gp.theta, d + 2);
-    flash__hex_doubles(w, p->gp.x, p->gp.n*d);
-    flash__hex_doubles(w, p->gp.y, p->gp.n);
+    flash__hex_doubles(w, p->beta, (size_t)p->m, 0, 1e300);
+    flash__hex_doubles(w, p->lo, d, 0, 1e12);
+    flash__hex_doubles(w, p->range, d, 1e-17, 1e12); /* of logarithms, too: their last bit */
+    flash__hex_doubles(w, &p->mean, 1, -710, 710);   /* of the logarithm of a double */
+    flash__hex_doubles(w, &p->scale, 1, 1e-6, 1420);
+    flash__hex_doubles(w, &p->error, 1, 0, 1e300);
+    flash__hex_doubles(w, p->gp.theta, d + 2, -14, 8);
+    flash__hex_doubles(w, p->gp.x, p->gp.n*d, 0, 1);
+    flash__hex_doubles(w, p->gp.y, p->gp.n, -46, 46); /* of variance 1: at most sqrt(n) */
 }
 
 static const char flash__latency_title[] = "flash-latency 1\n";
@@ -11586,6 +12264,8 @@ FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text,
     for (k = 0; k < 2; k++) if (n[k]) flash__hex_phase(&w, &l->phase[k]);
     hash = w.hash;
     w.bad |= flash__hex(&w, 0) != hash;
+    for (; w.n; w.from++, w.n--)
+        w.bad |= *w.from != '\n' && *w.from != '\r' && *w.from != ' ' && *w.from != '\t';
     for (k = 0; k < 2 && !w.bad; k++)
         if (n[k]) w.bad = !flash__gp_factor(&l->phase[k].gp);
     if (!w.bad) { *out = l; return FLASH_E_NONE; }
@@ -11615,6 +12295,7 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
         flash__phase_of(work, k, c, z);
         if (!flash__phase_knows(&l->phase[k], z)) return FLASH_E_UNSUPPORTED;
         t[k] = flash__phase_predict(&l->phase[k], c, z);
+        if (!(t[k].lo > 0 && t[k].hi < 1e300)) return FLASH_E_FORMAT;
     }
     for (k = 0; k < 2; k++) if (to[k]) *to[k] = t[k];
     return FLASH_E_NONE;
@@ -11622,7 +12303,4613 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
 
 #endif
 
+/* ===== >>pareto =========================================================== */
+
+/* Points none of which is better than another in everything (minimised), the volume they dominate,
+   and how much more of it a point with normally distributed values is expected to add. Two
+   objectives: Emmerich, Yang, Deutz 2019, arxiv 1904.12672, here as a sum over the n + 1 strips
+   between neighbours, in logarithms (Ament et al. 2023, arxiv 2310.20708), because ordinary values
+   vanish some 38 deviations away, and their gradients long before. */
+
+#ifdef FLASH__SEARCH
+#define FLASH__NOTHING (-1e300) /* logarithm of 0 */
+
+/* log(1 + x) and e^x - 1 near 0: the error of 1 + x divides out (Kahan; Goldberg 1991, "What every
+   computer scientist should know", theorem 4). */
+static double flash__log1p(double x)
+{
+    double u = 1 + x;
+    return u == 1 ? x : flash__log(u)*x/(u - 1);
+}
+static double flash__expm1(double x)
+{
+    double u = flash__exp(x);
+    return u == 1 ? x : x < -30 || x > 30 ? u - 1 : (u - 1)*x/flash__log(u);
+}
+
+/* log(1 - e^w), w < 0, and log(e^a + e^b). */
+static double flash__log1mexp(double w)
+{
+    return w > -0.6931471805599453 ? flash__log(-flash__expm1(w)) : flash__log1p(-flash__exp(w));
+}
+static double flash__log_add(double a, double b)
+{
+    double hi = FLASH__MAX(a, b), lo = FLASH__MIN(a, b);
+    return lo <= FLASH__NOTHING ? hi : hi + flash__log1p(flash__exp(lo - hi));
+}
+
+static double flash__ratio(const double *p, int n, const double *q, double x)
+{
+    double a = p[0], b = q[0];
+    int i;
+    for (i = 1; i < n; i++) { a = a*x + p[i]; b = b*x + q[i]; }
+    return a/b;
+}
+
+/* e^(x^2) erfc(x), x >= 0: rational approximations of Cody 1969, Mathematics of Computation 23. */
+static double flash__erfcx(double x)
+{
+    static const double p0[5] = { 1.85777706184603153e-1, 3.16112374387056560,
+        1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3 };
+    static const double q0[5] = { 1, 2.36012909523441209e1, 2.44024637934444173e2,
+        1.28261652607737228e3, 2.84423683343917062e3 };
+    static const double p1[9] = { 2.15311535474403846e-8, 5.64188496988670089e-1,
+        8.88314979438837594, 6.61191906371416295e1, 2.98635138197400131e2, 8.81952221241769090e2,
+        1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3 };
+    static const double q1[9] = { 1, 1.57449261107098347e1, 1.17693950891312499e2,
+        5.37181101862009858e2, 1.62138957456669019e3, 3.29079923573345963e3, 4.36261909014324716e3,
+        3.43936767414372164e3, 1.23033935480374942e3 };
+    static const double p2[6] = { 1.63153871373020978e-2, 3.05326634961232344e-1,
+        3.60344899949804439e-1, 1.25781726111229246e-1, 1.60837851487422766e-2,
+        6.58749161529837803e-4 };
+    static const double q2[6] = { 1, 2.56852019228982242, 1.87295284992346725,
+        5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3 };
+    double y = x*x;
+    if (x <= 0.46875) return flash__exp(y)*(1 - x*flash__ratio(p0, 5, q0, y));
+    if (x <= 4) return flash__ratio(p1, 9, q1, x);
+    y = 1/y;
+    return (0.56418958354775628695 - y*flash__ratio(p2, 6, q2, y))/x;
+}
+
+/* log Phi(z), the normal distribution; slope: its derivative, phi/Phi. */
+static double flash__log_normal(double z, double *slope)
+{
+    double x = fabs(z)*0.70710678118654752, log_phi = -0.5*z*z - 0.91893853320467274,
+        tail = 0.5*flash__erfcx(x), v; /* times e^(-z^2/2): the smaller side */
+    v = z < 0 ? flash__log(tail) - 0.5*z*z : flash__log1p(-tail*flash__exp(-0.5*z*z));
+    *slope = flash__exp(log_phi - v);
+    return v;
+}
+
+/* log g(z), g = phi + z Phi: the expected excess of z over a unit normal value. mean, sd: Phi/g and
+   phi/g, derivatives of log(sd g(z)) by the mean and deviation of the value, but for their sign and
+   a factor 1/sd. */
+static double flash__log_excess(double z, double *mean, double *sd)
+{
+    const double half_log_half_pi = 0.22579135264472743;
+    double log_phi = -0.5*z*z - 0.91893853320467274, e = flash__erfcx(fabs(z)*0.70710678118654752),
+        w;
+    if (z > -1) {
+        double phi = flash__exp(log_phi), Phi = phi*1.2533141373155003*e, g;
+        if (z > 0) Phi = 1 - Phi;
+        g = phi + z*Phi;
+        *mean = Phi/g;
+        *sd = phi/g;
+        return flash__log(g);
+    }
+    w = z < -1e6 ? -2*flash__log(-z) : flash__log1mexp(flash__log(-z*e) + half_log_half_pi);
+    *sd = flash__exp(-w);
+    *mean = *sd*1.2533141373155003*e;
+    return log_phi + w;
+}
+
+/* log E max(t - Y, 0) for Y normal of mean m and deviation s, or known (s 0). */
+static double flash__log_below(double t, double m, double s, double *mean, double *sd)
+{
+    if (s > 0) {
+        double v = flash__log(s) + flash__log_excess((t - m)/s, mean, sd);
+        *mean /= s;
+        *sd /= s;
+        return v;
+    }
+    *sd = *mean = 0;
+    if (!(t > m)) return FLASH__NOTHING;
+    *mean = 1/(t - m);
+    return flash__log(t - m);
+}
+
+/* log of the expected growth of what n points dominate within the reference r, by a point of
+   independent values of means m and deviations s (0: known). a ascending, b descending: the points,
+   all better than r. dm, ds: its derivatives. */
+static double flash__log_ehvi(const double *a, const double *b, size_t n, const double *r,
+                              const double *m, const double *s, double *dm, double *ds)
+{
+    double sum = FLASH__NOTHING, below = FLASH__NOTHING, low_m = 0, low_s = 0;
+    size_t i;
+    dm[0] = dm[1] = ds[0] = ds[1] = 0;
+    for (i = 0; i <= n; i++) {
+        double up_m, up_s, h_m, h_s, high, width, d_m, d_s, share,
+            up = flash__log_below(i < n ? a[i] : r[0], m[0], s[0], &up_m, &up_s);
+        if (up > below) {
+            high = flash__log_below(i ? b[i - 1] : r[1], m[1], s[1], &h_m, &h_s);
+            if (below <= FLASH__NOTHING) { width = up; d_m = up_m; d_s = up_s; }
+            else {
+                double less = flash__log1mexp(below - up), p = flash__exp(-less),
+                    q = flash__exp(below - up - less);
+                width = up + less;
+                d_m = p*up_m - q*low_m;
+                d_s = p*up_s - q*low_s;
+            }
+            if (high > FLASH__NOTHING) {
+                double all = flash__log_add(sum, width + high), old = flash__exp(sum - all);
+                share = flash__exp(width + high - all);
+                dm[0] = old*dm[0] - share*d_m;
+                ds[0] = old*ds[0] + share*d_s;
+                dm[1] = old*dm[1] - share*h_m;
+                ds[1] = old*ds[1] + share*h_s;
+                sum = all;
+            }
+        }
+        below = up;
+        low_m = up_m;
+        low_s = up_s;
+    }
+    return sum;
+}
+
+/* Whether a is at least as good as b in everything. */
+static int flash__covers(const double *a, const double *b, int m)
+{
+    int k;
+    for (k = 0; k < m; k++) if (a[k] > b[k]) return 0;
+    return 1;
+}
+
+/* Order of rows: by column `first`, then by the others. */
+typedef struct flash__rows { const double *y; int m, first; } flash__rows;
+
+static int flash__row_less(const void *ctx, uint32_t i, uint32_t j)
+{
+    const flash__rows *c = (const flash__rows *)ctx;
+    const double *a = c->y + i*(size_t)c->m, *b = c->y + j*(size_t)c->m;
+    int k;
+    if (a[c->first] < b[c->first] || a[c->first] > b[c->first]) return a[c->first] < b[c->first];
+    for (k = 0; k < c->m; k++) if (a[k] < b[k] || a[k] > b[k]) return a[k] < b[k];
+    return i < j;
+}
+
+/* Moves the rows among index[n] of y, [.,m], that no other covers to its beginning, sorted; returns
+   how many. Of equal rows the first stays. */
+static size_t flash__front(const double *y, int m, uint32_t *index, size_t n)
+{
+    flash__rows c;
+    size_t i, j, kept = 0;
+    c.y = y;
+    c.m = m;
+    c.first = 0;
+    flash__sort(index, n, flash__row_less, &c);
+    for (i = 0; i < n; i++) { /* only rows before it can cover it */
+        const double *row = y + index[i]*(size_t)m;
+        uint32_t v = index[i];
+        if (m == 2) j = kept && y[index[kept - 1]*(size_t)2 + 1] <= row[1] ? 0 : kept;
+        else for (j = 0; j < kept; j++) if (flash__covers(y + index[j]*(size_t)m, row, m)) break;
+        if (j < kept) continue;
+        index[i] = index[kept]; /* the covered ones stay behind, in any order */
+        index[kept++] = v;
+    }
+    return kept;
+}
+
+/* Volume of the rows index[n] of y, [.,stride], in their first m columns: slices between values of
+   the last column, each the volume of one column less of the rows below it. work: [n*(m - 1)]. */
+static double flash__volume(const double *y, int stride, const uint32_t *index, size_t n, int m,
+                            const double *r, uint32_t *work)
+{
+    double sum = 0, least = r[0];
+    flash__rows c;
+    size_t i;
+    c.y = y;
+    c.m = stride;
+    c.first = m - 1;
+    memcpy(work, index, n*sizeof *work);
+    flash__sort(work, n, flash__row_less, &c);
+    for (i = 0; i < n; i++) {
+        const double *row = y + work[i]*(size_t)stride;
+        double top = i + 1 < n ? y[work[i + 1]*(size_t)stride + (size_t)(m - 1)] : r[m - 1];
+        top = FLASH__MIN(top, r[m - 1]);
+        if (row[0] < least) least = row[0];
+        if (!(top > row[m - 1])) continue;
+        sum += (top - row[m - 1])
+            *(m == 2 ? r[0] - least : flash__volume(y, stride, work, i + 1, m - 1, r, work + n));
+    }
+    return sum;
+}
+
+FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const double *reference,
+                                   uint32_t *work)
+{
+    size_t i;
+    if (!y || !reference || !work || m < 2 || m > FLASH_SEARCH_OBJECTIVES_MAX) return 0;
+    for (i = 0; i < n; i++) work[i] = (uint32_t)i;
+    return flash__volume(y, m, work, n, m, reference, work + n);
+}
+#endif
+
+/* ===== >>search =========================================================== */
+
+/* Ask and tell. A suggestion is a function of the desc and of the trials with their values, nothing
+   else: random numbers are drawn anew for each from the seed and its number, models are fitted anew
+   when the number of values has grown enough. So a journal of trials is all there is to keep. How
+   points are proposed: Daulton et al. 2021, arxiv 2105.08195 (noise, pending trials), Deb et al.
+   2002 (NSGA-II). KNOWN TRAPS: a parameter that does not count must have one value only, or equal
+   trials look different; a space may have fewer points than trials are wanted. */
+
+#ifdef FLASH__SEARCH
+enum { FLASH__SEARCH_DRAWS = 1536, FLASH__SEARCH_STARTS = 8, FLASH__SEARCH_SAMPLES = 16,
+       FLASH__SEARCH_VOLUME = 512, FLASH__SEARCH_LINE = 4096, FLASH__SEARCH_WINDOW = 20 };
+
+/* Where all outputs of the model are at one x. */
+typedef struct flash__outlook {
+    double mean[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES]; /* by sample of the past */
+    double sd[FLASH_SEARCH_VALUES_MAX];                          /* 0: known              */
+} flash__outlook;
+
+struct flash_search {
+    flash_search_desc desc;
+    size_t   block;                         /* [B]                                            */
+    int      P, m, values;                  /* parameters; objectives, at least 2; all values */
+    int      samples, categories;
+    int      active[FLASH_SEARCH_PARAMS_MAX];   /* 1 + the parameter that decides, or 0       */
+    int      slot[FLASH_SEARCH_PARAMS_MAX];     /* input of the process; categories last      */
+    double   reference[FLASH_SEARCH_OBJECTIVES_MAX];
+    int      trials, told;                  /* all, and those with values                     */
+    int      begun;                         /* the journal has its first line                 */
+    int      replaying;
+    double   expected;                      /* of the last suggestion, relative; below 0: none */
+    double  *x, *y;                         /* [max_trials,P], [max_trials,values]            */
+    uint8_t *state;                         /* [max_trials]                                   */
+    uint32_t *turn;                         /* [max_trials] when the values were told: 0, 1...*/
+    uint32_t *sobol;                        /* [P,32] direction numbers                       */
+    uint32_t *index, *work;                 /* [max_trials], [4 max_trials]                   */
+    double  *row;                           /* [max_trials,m] objectives to be compared       */
+    /* NSGA-II: parents after the first `bred` trials */
+    uint32_t *parent, *rank;                /* [3 population], the last third for copies      */
+    double  *crowd;                         /* [3 population]                                 */
+    int      parents, bred;
+    /* EHVI: one process for each value that is not known, all at the same n points */
+    flash__gp gp;                           /* its arrays are shared                          */
+    int      fitted;                        /* values the thetas come from                    */
+    double   theta[FLASH_SEARCH_VALUES_MAX][FLASH__GP_THETA];
+    double   shift[FLASH_SEARCH_VALUES_MAX], scale[FLASH_SEARCH_VALUES_MAX];
+    double   noise[FLASH_SEARCH_VALUES_MAX]; /* deviations that are known, else 0                 */
+    double  *Q[FLASH_SEARCH_VALUES_MAX];    /* [n,n] inverse covariance                       */
+    double  *beta[FLASH_SEARCH_VALUES_MAX]; /* [samples,n] weights of the kernel: means       */
+    double  *f[FLASH_SEARCH_VALUES_MAX];    /* [samples,n] values at the points               */
+    double  *mean[FLASH_SEARCH_VALUES_MAX]; /* [n] and their means                            */
+    double  *k[FLASH_SEARCH_VALUES_MAX];    /* [n] kernel between a point and those           */
+    double  *r2[FLASH_SEARCH_VALUES_MAX];   /* [n] squares of distance from the centre        */
+    double   centre[FLASH_SEARCH_PARAMS_MAX];   /* inputs                                     */
+    int      centred;                       /* there is one                                   */
+    double  *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance  */
+    double   w[FLASH_SEARCH_VALUES_MAX][FLASH__GP_INPUTS], sf2[FLASH_SEARCH_VALUES_MAX];
+    double  *a, *b;                         /* [samples,n] fronts of two objectives           */
+    uint32_t n_front[FLASH__SEARCH_SAMPLES];
+    double  *u;                             /* [VOLUME,m] of more: points not dominated       */
+    int      n_u;
+    double   log_volume;                    /* of what they are spread over                   */
+    double   limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference                             */
+    double   r[FLASH_SEARCH_OBJECTIVES_MAX];    /* the same in the model's units              */
+    double  *draw, *score, *key;            /* [DRAWS,P], [DRAWS], [DRAWS]                    */
+    /* of a search along reals */
+    const double *from;                     /* x, whose other coordinates stay                */
+};
+
+/* ---- the space ---- */
+
+static int flash__param_discrete(const flash_param *p) { return p->kind < FLASH_PARAM_REAL; }
+
+/* How many values a discrete parameter has. */
+static int flash__param_count(const flash_param *p)
+{
+    double step = p->step > 0 ? p->step : 1;
+    return p->kind == FLASH_PARAM_INTEGER ? (int)floor((p->hi - p->lo)/step + 1e-9) + 1
+        : p->n_value;
+}
+
+/* The i-th of them, and the number of the one nearest to v. */
+static double flash__param_value(const flash_param *p, int i)
+{
+    if (p->kind == FLASH_PARAM_ORDINAL) return p->value[i];
+    return p->kind == FLASH_PARAM_CATEGORY ? i : p->lo + i*(p->step > 0 ? p->step : 1);
+}
+static int flash__param_index(const flash_param *p, double v)
+{
+    int i = 0, n = flash__param_count(p), middle;
+    double at;
+    if (p->kind == FLASH_PARAM_ORDINAL) { /* distances from v fall, then rise */
+        while (n > 1) {
+            middle = i + n/2;
+            if (p->value[middle] - v <= v - p->value[middle - 1]) { n -= n/2; i = middle; }
+            else n = n/2;
+        }
+        return i;
+    }
+    at = p->kind == FLASH_PARAM_CATEGORY ? v : (v - p->lo)/(p->step > 0 ? p->step : 1);
+    return at > 0 ? at < n - 1 ? (int)(at + 0.5) : n - 1 : 0; /* NaN: 0 */
+}
+
+/* The value at u in [0, 1], and back: of discrete ones the middle of its share. */
+static double flash__param_at(const flash_param *p, double u)
+{
+    int n;
+    if (p->kind == FLASH_PARAM_LOG)
+        return p->lo*flash__exp(u*flash__log(p->hi/p->lo));
+    if (p->kind == FLASH_PARAM_REAL) return p->lo + u*(p->hi - p->lo);
+    n = flash__param_count(p);
+    return flash__param_value(p, u > 0 ? FLASH__MIN((int)(u*n), n - 1) : 0);
+}
+static double flash__param_unit(const flash_param *p, double v)
+{
+    if (p->kind == FLASH_PARAM_LOG) return flash__log(v/p->lo)/flash__log(p->hi/p->lo);
+    if (p->kind == FLASH_PARAM_REAL) return (v - p->lo)/(p->hi - p->lo);
+    return (flash__param_index(p, v) + 0.5)/flash__param_count(p);
+}
+
+/* Brings every value into its range, and those that do not count to their least. */
+static void flash__canonical(const flash_search *s, double *x)
+{
+    int j;
+    for (j = 0; j < s->P; j++) {
+        const flash_param *p = s->desc.param + j;
+        int off = s->active[j] && !(x[s->active[j] - 1] >= p->active_from);
+        if (flash__param_discrete(p))
+            x[j] = flash__param_value(p, off ? 0 : flash__param_index(p, x[j]));
+        else if (off || !(x[j] > p->lo)) x[j] = p->lo;
+        else if (x[j] > p->hi) x[j] = p->hi;
+    }
+}
+
+/* The same, then repaired where that is needed; 0: not feasible. */
+static int flash__settle(const flash_search *s, double *x)
+{
+    const flash_search_desc *d = &s->desc;
+    flash__canonical(s, x);
+    if (!d->feasible || d->feasible(d->user, x)) return 1;
+    if (!d->repair) return 0;
+    d->repair(d->user, x);
+    flash__canonical(s, x);
+    return d->feasible(d->user, x);
+}
+
+static int flash__tried(const flash_search *s, const double *x)
+{
+    int i, j;
+    for (i = s->trials - 1; i >= 0; i--) {
+        const double *old = s->x + (size_t)i*(size_t)s->P;
+        for (j = 0; j < s->P && !(x[j] < old[j] || x[j] > old[j]); j++) {}
+        if (j == s->P) return 1;
+    }
+    return 0;
+}
+
+/* Inputs of the processes: [0, 1], or the number of a category. */
+static void flash__inputs(const flash_search *s, const double *x, double *z)
+{
+    int j;
+    for (j = 0; j < s->P; j++) {
+        const flash_param *p = s->desc.param + j;
+        int n = flash__param_discrete(p) ? flash__param_count(p) : 0;
+        z[s->slot[j]] = p->kind == FLASH_PARAM_CATEGORY ? x[j]
+            : n > 1 ? flash__param_index(p, x[j])/(double)(n - 1)
+            : n ? 0 : flash__param_unit(p, x[j]);
+    }
+}
+
+/* ---- random points ---- */
+
+/* A stream for the n-th suggestion. */
+static uint64_t flash__stream(const flash_search *s, int n)
+{
+    uint64_t state = s->desc.seed*0x9e3779b97f4a7c15u + (uint64_t)n;
+    return flash__random(&state);
+}
+
+/* Whether x has order 2^degree - 1 modulo the polynomial, whose bits are its coefficients. */
+static int flash__primitive(uint32_t polynomial, int degree)
+{
+    uint32_t r = 1, k;
+    for (k = 1; k < 1u << degree; k++) {
+        r <<= 1;
+        if (r >> degree & 1) r ^= polynomial;
+        if (r == 1) break;
+    }
+    return k == (1u << degree) - 1;
+}
+
+/* Direction numbers of Sobol' (1967) in the recurrence of Bratley and Fox 1988, algorithm 659, on
+   primitive polynomials in order; the first ones of each dimension are random, which scrambles the
+   points as a random triangular matrix would (Matousek 1998). */
+static void flash__sobol_plan(flash_search *s, uint64_t *random)
+{
+    uint32_t polynomial = 2;
+    int degree = 0, j, k, i;
+    for (j = 0; j < s->P; j++) {
+        uint32_t *v = s->sobol + (size_t)j*32;
+        do {
+            polynomial++;
+            if (polynomial >> (degree + 1)) degree++;
+        } while (j && (!(polynomial & 1) || !flash__primitive(polynomial, degree)));
+        if (!j) { polynomial = 2; degree = 1; }
+        for (k = 0; k < 32; k++) {
+            if (!j || k < degree) { /* 0.1xxx in binary, after k zeros */
+                uint32_t bits = (uint32_t)(flash__random(random) >> 32), one = 0x80000000u >> k;
+                v[k] = one | (j ? bits & ~(2*one - 1) : bits & (one - 1));
+            } else {
+                v[k] = v[k - degree] ^ v[k - degree] >> degree;
+                for (i = 1; i < degree; i++)
+                    if (polynomial >> (degree - i) & 1) v[k] ^= v[k - i];
+            }
+        }
+    }
+}
+
+/* The n-th point, shifted at random by the bits of the seed. */
+static void flash__sobol(const flash_search *s, uint32_t n, double *x)
+{
+    uint64_t shift = s->desc.seed ^ 0x5b0b01u;
+    int j, k;
+    for (j = 0; j < s->P; j++) {
+        uint32_t bits = (uint32_t)(flash__random(&shift) >> 32);
+        for (k = 0; k < 32; k++) if (n >> k & 1) bits ^= s->sobol[(size_t)j*32 + (size_t)k];
+        x[j] = flash__param_at(s->desc.param + j, (bits + 0.5)*2.3283064365386963e-10);
+    }
+}
+
+/* A feasible point that was not tried: from the n-th of Sobol' on; 0: none was found. */
+static int flash__fresh(const flash_search *s, uint32_t n, double *x)
+{
+    int i;
+    for (i = 0; i < 4096; i++) {
+        flash__sobol(s, n + (uint32_t)i, x);
+        if (flash__settle(s, x) && !flash__tried(s, x)) return 1;
+    }
+    return 0;
+}
+
+/* Another value for parameter j of x. */
+static void flash__mutate(const flash_search *s, int j, double *x, uint64_t *random)
+{
+    const flash_param *p = s->desc.param + j;
+    double u;
+    if (flash__param_discrete(p)) {
+        int n = flash__param_count(p), i = flash__param_index(p, x[j]);
+        if (n > 1)
+            x[j] = flash__param_value(p, (i + 1 + (int)(flash__uniform(random)*(n - 1)))%n);
+        return;
+    }
+    u = flash__param_unit(p, x[j]) + 0.1*flash__normal(random);
+    x[j] = flash__param_at(p, FLASH__MIN(FLASH__MAX(u, 0), 1));
+}
+
+/* ---- values ---- */
+
+static double *flash__trial_x(const flash_search *s, int i)
+{
+    return s->x + (size_t)i*(size_t)s->P;
+}
+static double *flash__trial_y(const flash_search *s, int i)
+{
+    return s->y + (size_t)i*(size_t)s->values;
+}
+
+static int flash__known(const flash_search *s, int o)
+{
+    return o >= s->desc.n_objective ? o < s->m : o < s->m && s->desc.known[o] != NULL;
+}
+/* An objective that needs no trial. A search of one objective has a second that is always 0. */
+static double flash__known_at(const flash_search *s, int o, const double *x)
+{
+    return o >= s->desc.n_objective ? 0 : s->desc.known[o](s->desc.user, x);
+}
+
+static int flash__good(const flash_search *s, const double *y) /* constraints hold */
+{
+    int k;
+    for (k = s->m; k < s->values; k++) if (y[k] > 0) return 0;
+    return 1;
+}
+
+/* Rows of the done and good trials, of the first `told` ones, into s->row, their numbers into
+   s->index; returns how many. */
+static size_t flash__done_rows(flash_search *s, int told)
+{
+    size_t n = 0;
+    int i;
+    for (i = 0; i < s->trials; i++) {
+        const double *y = flash__trial_y(s, i);
+        if (s->state[i] != FLASH_TRIAL_DONE || s->turn[i] >= (uint32_t)told || !flash__good(s, y))
+            continue;
+        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
+        s->index[n++] = (uint32_t)i;
+    }
+    return n;
+}
+
+/* The reference: given, or a tenth of its range beyond the front index[n] of y [.,m], more while
+   that has few points and its ends are not known; of a front of one point, a tenth of its size (the
+   rules of BoTorch's infer_reference_point and Trieste's get_reference_point). */
+static void flash__reference(const flash_search *s, const double *y, const uint32_t *index,
+                             size_t n, double *r)
+{
+    size_t i;
+    int k;
+    for (k = 0; k < s->m; k++) {
+        double lo = 1e300, hi = -1e300;
+        if (k >= s->desc.n_objective) { r[k] = 1; continue; }
+        if (s->desc.reference) { r[k] = s->reference[k]; continue; }
+        for (i = 0; i < n; i++) {
+            double v = y[index[i]*(size_t)s->m + (size_t)k];
+            lo = FLASH__MIN(lo, v);
+            hi = FLASH__MAX(hi, v);
+        }
+        if (!n) lo = hi = 0;
+        r[k] = hi + (hi > lo ? FLASH__MAX(0.1, 1/(double)n)*(hi - lo)
+                     : 0.1*FLASH__MAX(fabs(hi), 1e-7));
+    }
+}
+
+/* ---- the model ---- */
+
+/* Points of the model, by number: the first `told` done trials, and behind them, if wanted, the
+   pending ones; s->index names them. Returns how many. */
+static size_t flash__points(flash_search *s, int told, int pending)
+{
+    size_t n = 0;
+    int i;
+    for (i = 0; i < s->trials; i++)
+        if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told)
+            s->index[n++] = (uint32_t)i;
+    for (i = 0; pending && i < s->trials; i++)
+        if (s->state[i] == FLASH_TRIAL_PENDING) s->index[n++] = (uint32_t)i;
+    return n;
+}
+
+/* The reference by the first `told` values into s->limit. */
+static void flash__limits(flash_search *s, int told)
+{
+    size_t n = flash__front(s->row, s->m, s->index, flash__done_rows(s, told));
+    flash__reference(s, s->row, s->index, n, s->limit);
+}
+
+/* Values of output o of the first n points, in units of the model, into gp.y. How much worse than
+   the reference an objective is does not matter: logarithms there leave the process to fit what
+   does. Nor does how far one value is beyond the others: 1e9 that says "failed" would make all of
+   them look alike, and the square of 1e200 is not finite. */
+static void flash__targets(flash_search *s, int o, size_t n)
+{
+    double mean = 0, variance = 0, least = 1e300, limit = o < s->m ? s->limit[o] : 0, v,
+        middle, *y = s->gp.y;
+    flash__rows order;
+    int turn;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        y[i] = flash__trial_y(s, (int)s->index[i])[o];
+        least = FLASH__MIN(least, y[i]);
+        s->work[i] = (uint32_t)i;
+    }
+    order.y = y;
+    order.m = 1;
+    order.first = 0;
+    flash__sort(s->work, n, flash__row_less, &order);
+    middle = FLASH__MAX(limit, y[s->work[n/2]]);
+    v = middle > least ? FLASH__MIN(middle + 5*(middle - least), 1e150) : 1e150;
+    for (i = 0; i < n; i++) y[i] = FLASH__MAX(FLASH__MIN(y[i], v), -1e150);
+    for (turn = o < s->m ? 0 : 1; turn < 2; turn++) {
+        for (mean = 0, i = 0; i < n; i++) mean += y[i]/(double)n;
+        for (variance = 0, i = 0; i < n; i++) variance += (y[i] - mean)*(y[i] - mean)/(double)n;
+        v = FLASH__MAX(3*(limit - least), sqrt(variance));
+        for (i = 0; !turn && v > 0 && i < n; i++)
+            if (y[i] > limit) y[i] = limit + v*flash__log1p((y[i] - limit)/v);
+    }
+    s->shift[o] = mean;
+    s->scale[o] = FLASH__MAX(sqrt(variance), 1e-12*FLASH__MAX(fabs(mean), 1));
+    for (i = 0; i < n; i++) y[i] = (y[i] - mean)/s->scale[o];
+}
+
+static void flash__load_inputs(flash_search *s, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        flash__inputs(s, flash__trial_x(s, (int)s->index[i]), s->gp.x + i*(size_t)s->P);
+}
+
+/* How many of n values the length scales come from: all of few, later they are chosen anew when
+   there are a sixteenth more. */
+static int flash__fit_at(int n)
+{
+    int at = 64;
+    if (n <= at) return n;
+    while (at + at/16 <= n) at += at/16;
+    return at;
+}
+
+/* Chooses theta for every output from the first values that were told and nothing later, so that a
+   search that goes on and one that replays its journal choose the same; 0: nothing fits. */
+static int flash__model_fit(flash_search *s)
+{
+    int o, n = flash__fit_at(s->told);
+    double noise;
+    if (n == s->fitted) return 1;
+    s->fitted = 0;
+    flash__limits(s, n);
+    flash__points(s, n, 0);
+    for (o = 0; o < s->values; o++) {
+        if (flash__known(s, o)) continue;
+        s->gp.n = (size_t)n;
+        s->gp.priors = 1;
+        flash__load_inputs(s, (size_t)n);
+        flash__targets(s, o, (size_t)n);
+        noise = s->noise[o]/s->scale[o];
+        s->gp.noise = noise > 0 ? 2*flash__log(FLASH__MAX(noise, 0.002)) : s->desc.noisy ? -3 : -9;
+        s->gp.noise_spread = noise > 0 ? 0.04 : 4; /* a tenth of the deviation */
+        if (!flash__gp_fit(&s->gp, 2, n > 96 ? 12 : 18)) return 0;
+        memcpy(s->theta[o], s->gp.theta, sizeof s->gp.theta);
+    }
+    s->fitted = n;
+    return 1;
+}
+
+/* Kernel between z and the points of output o into k[o] and slope[o]. Where z differs from the
+   centre in a few inputs only, distances are those from there and what these change. */
+static void flash__near(flash_search *s, int o, const double *z)
+{
+    const flash__gp *g = &s->gp;
+    const double *w = s->w[o], *at = g->x, *c = s->centre;
+    size_t i;
+    int changed[4], n = 0, j, t;
+    for (j = 0; j < s->P && n <= 4 && s->centred; j++)
+        if (z[j] < c[j] || z[j] > c[j]) { if (n < 4) changed[n] = j; n++; }
+    for (i = 0; i < g->n; i++, at += s->P) {
+        double r2 = s->r2[o][i];
+        if (!s->centred || n > 4) r2 = flash__gp_distance(g, w, z, at);
+        else for (t = 0; t < n; t++) {
+            j = changed[t];
+            r2 += w[j]*(j < s->P - s->categories
+                ? flash__gp_plain(z[j], at[j]) - flash__gp_plain(c[j], at[j])
+                : flash__gp_category(z[j], at[j]) - flash__gp_category(c[j], at[j]));
+        }
+        s->k[o][i] = r2 > 0 ? r2 : 0;
+    }
+    flash__gp_kernels(s->sf2[o], g->n, s->k[o], s->slope[o]);
+}
+
+/* Makes x the centre: points next to it are judged faster. */
+static void flash__centre(flash_search *s, const double *x)
+{
+    size_t i;
+    int o;
+    flash__inputs(s, x, s->centre);
+    for (o = 0; o < s->values; o++)
+        for (i = 0; !flash__known(s, o) && i < s->gp.n; i++)
+            s->r2[o][i] = flash__gp_distance(&s->gp, s->w[o], s->centre,
+                                             s->gp.x + i*(size_t)s->P);
+    s->centred = 1;
+}
+
+/* The process of output o at n points, of which the first `done` have values; the others get its
+   means, so that they count as known but teach nothing (Ginsbourger et al. 2010: the kriging
+   believer). Then the values at the points are what they are, or if they were noisy, samples. */
+static int flash__model_output(flash_search *s, int o, size_t n, size_t done, uint64_t *random)
+{
+    flash__gp *g = &s->gp;
+    double noise, *z;
+    size_t i, j, c;
+    g->n = done;
+    flash__targets(s, o, done);
+    memcpy(g->theta, s->theta[o], sizeof g->theta);
+    s->sf2[o] = flash__gp_weights(g, s->w[o]);
+    if (!flash__gp_factor(g)) return 0;
+    if (n > done) {
+        for (i = done; i < n; i++) {
+            flash__near(s, o, g->x + i*(size_t)s->P);
+            g->y[i] = flash__dot64(s->k[o], g->alpha, done);
+        }
+        g->n = n;
+        if (!flash__gp_factor(g)) return 0;
+    }
+    flash__inverse(g->L, g->rows, g->inverse, n);
+    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i];
+    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    if (s->samples > 1) {
+        /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
+        noise = flash__exp(g->theta[s->P + 1]);
+        for (i = 0; i < n; i++) s->mean[o][i] = g->y[i] - noise*g->alpha[i];
+        for (i = 0; i < n; i++)
+            for (j = 0; j <= i; j++)
+                g->rows[i*n + j] = noise*((i == j)*1.000001 - noise*g->inverse[i*n + j]);
+        if (!flash__cholesky(g->rows, n)) return 0;
+        for (c = 0; c < (size_t)s->samples; c++) {
+            z = s->beta[o] + c*n;
+            for (i = 0; i < n; i++) z[i] = flash__normal(random);
+            for (i = 0; i < n; i++)
+                s->f[o][c*n + i] = s->mean[o][i]
+                    + flash__dot64(g->rows + i*n, z, i + 1);
+        }
+        g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
+        if (!flash__gp_factor(g)) return 0;
+        for (c = 0; c < (size_t)s->samples; c++) {
+            z = s->beta[o] + c*n;
+            memcpy(z, s->f[o] + c*n, n*sizeof *z);
+            flash__solve_lower(g->L, z, n);
+            flash__solve_upper(g->L, z, n);
+        }
+        flash__inverse(g->L, g->rows, g->inverse, n);
+    }
+    memcpy(s->Q[o], g->inverse, n*n*sizeof *g->inverse);
+    return 1;
+}
+
+/* Points of the box between the best of the front and the reference that the front, index[n] of
+   s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
+   farther is out of reach, and would leave few points where a trial makes the difference. */
+static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n,
+                                 uint64_t *random)
+{
+    double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
+    int turn, k, m = s->m, away;
+    size_t i;
+    for (k = 0; k < m; k++) {
+        lo[k] = s->r[k] - 1;
+        for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i]*(size_t)m + (size_t)k]);
+        lo[k] -= 0.2*(s->r[k] - lo[k]);
+    }
+    for (s->log_volume = 0, k = 0; k < m; k++) s->log_volume += flash__log(s->r[k] - lo[k]);
+    for (s->n_u = turn = 0; turn < 16*FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
+         turn++) {
+        double *u = s->u + s->n_u*m;
+        for (k = 0; k < m; k++) {
+            u[k] = lo[k] + flash__uniform(random)*(s->r[k] - lo[k]);
+            beyond[k] = u[k] + 0.2*(s->r[k] - lo[k]);
+        }
+        for (away = n > 0, i = 0; i < n; i++) {
+            const double *row = s->row + front[i]*(size_t)m;
+            if (flash__covers(row, u, m)) break;
+            if (flash__covers(row, beyond, m)) away = 0;
+        }
+        s->n_u += i == n && !away;
+    }
+    s->log_volume += flash__log(FLASH__MAX(s->n_u, 1)/(double)turn);
+}
+
+/* Everything that judging a point needs; 0: there are too few values, or they cannot be fitted. */
+static int flash__model(flash_search *s, uint64_t *random)
+{
+    size_t done = (size_t)s->told, n, i, c, kept;
+    int o, m = s->m;
+    s->centred = 0;
+    if (done < 4 || !flash__model_fit(s)) return 0;
+    flash__limits(s, s->told);
+    n = flash__points(s, s->told, 1);
+    flash__load_inputs(s, n);
+    for (o = 0; o < s->values; o++) {
+        if (!flash__known(s, o)) {
+            if (!flash__model_output(s, o, n, done, random)) return 0;
+        } else {
+            s->shift[o] = 0;
+            s->scale[o] = 1;
+            for (c = 0; c < (size_t)s->samples; c++)
+                for (i = 0; i < n; i++)
+                    s->f[o][c*n + i] = s->mean[o][i] = flash__trial_y(s, (int)s->index[i])[o];
+        }
+    }
+    for (o = 0; o < m; o++) s->r[o] = (s->limit[o] - s->shift[o])/s->scale[o];
+    s->gp.n = n;
+    for (c = 0; c < (size_t)s->samples; c++) {
+        uint32_t *index = s->work, *count = s->n_front + c;
+        for (kept = i = 0; i < n; i++) {
+            for (o = m; o < s->values && s->f[o][c*n + i] <= -s->shift[o]/s->scale[o]; o++) {}
+            if (o < s->values) continue;
+            for (o = 0; o < m; o++) s->row[i*(size_t)m + (size_t)o] = s->f[o][c*n + i];
+            index[kept++] = (uint32_t)i;
+        }
+        kept = flash__front(s->row, m, index, kept);
+        for (*count = 0, i = 0; i < kept; i++) {
+            const double *row = s->row + index[i]*(size_t)m;
+            for (o = 0; o < m && row[o] < s->r[o]; o++) {}
+            if (o < m) continue;
+            s->a[c*n + *count] = row[0];
+            s->b[c*n + *count] = row[1];
+            ++*count;
+        }
+        if (!c && m > 2) flash__volume_points(s, index, kept, random);
+    }
+    return 1;
+}
+
+/* ---- judging a point ---- */
+
+/* log of the growth expected of x, by all samples; g_m, g_v: [values][samples], [values], its
+   derivatives by the means and deviations. */
+static double flash__growth(const flash_search *s, const flash__outlook *v,
+                            double g_m[][FLASH__SEARCH_SAMPLES], double *g_s)
+{
+    double sum = FLASH__NOTHING, one, dm[FLASH_SEARCH_OBJECTIVES_MAX],
+        ds[FLASH_SEARCH_OBJECTIVES_MAX], mean[2], slope;
+    int c, o, k, i, m = s->m, samples = m == 2 ? s->samples : 1;
+    for (o = 0; o < s->values; o++) {
+        g_s[o] = 0;
+        for (c = 0; c < s->samples; c++) g_m[o][c] = 0;
+    }
+    for (c = 0; c < samples && m == 2; c++) {
+        double all, old, share;
+        for (o = 0; o < 2; o++) mean[o] = v->mean[o][c];
+        one = flash__log_ehvi(s->a + (size_t)c*s->gp.n, s->b + (size_t)c*s->gp.n, s->n_front[c],
+                              s->r, mean, v->sd, dm, ds);
+        if (one <= FLASH__NOTHING) continue;
+        all = flash__log_add(sum, one);
+        old = flash__exp(sum - all);
+        share = flash__exp(one - all);
+        for (o = 0; o < 2; o++) {
+            for (k = 0; k < c; k++) g_m[o][k] *= old;
+            g_m[o][c] = share*dm[o];
+            g_s[o] = old*g_s[o] + share*ds[o];
+        }
+        sum = all;
+    }
+    for (i = 0; i < s->n_u && m > 2; i++) {
+        const double *u = s->u + i*m;
+        double all, old, share;
+        for (one = 0, o = 0; o < m; o++) {
+            double z, sd = v->sd[o];
+            dm[o] = ds[o] = 0;
+            if (!(sd > 0)) { if (u[o] < v->mean[o][0]) one = FLASH__NOTHING; continue; }
+            z = (u[o] - v->mean[o][0])/sd;
+            one += flash__log_normal(z, &slope);
+            dm[o] = -slope/sd;
+            ds[o] = -slope*z/sd;
+        }
+        if (one <= FLASH__NOTHING) continue;
+        all = flash__log_add(sum, one);
+        old = flash__exp(sum - all);
+        share = flash__exp(one - all);
+        for (o = 0; o < m; o++) {
+            g_m[o][0] = old*g_m[o][0] + share*dm[o];
+            g_s[o] = old*g_s[o] + share*ds[o];
+        }
+        sum = all;
+    }
+    if (sum <= FLASH__NOTHING) return sum;
+    sum -= flash__log(m == 2 ? samples : s->n_u);
+    if (m > 2) sum += s->log_volume;
+    for (o = m; o < s->values; o++) { /* all constraints hold */
+        double z = (-s->shift[o]/s->scale[o] - v->mean[o][0])/v->sd[o];
+        sum += flash__log_normal(z, &slope);
+        g_m[o][0] = -slope/v->sd[o];
+        g_s[o] = -slope*z/v->sd[o];
+    }
+    return sum;
+}
+
+/* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
+   real parameters, or NULL. */
+static double flash__judge(flash_search *s, const double *x, double *grad)
+{
+    flash__outlook v;
+    double z[FLASH_SEARCH_PARAMS_MAX], g_m[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES],
+        g_s[FLASH_SEARCH_VALUES_MAX], value, variance;
+    size_t n = s->gp.n, i, c;
+    int o, j;
+    flash__inputs(s, x, z);
+    for (o = 0; o < s->values; o++) {
+        size_t samples = (size_t)(o < s->m ? s->samples : 1);
+        v.sd[o] = 0;
+        if (flash__known(s, o)) {
+            value = flash__known_at(s, o, x);
+            if (!flash__finite(value)) return FLASH__NOTHING;
+            for (c = 0; c < samples; c++) v.mean[o][c] = value;
+            if (value >= s->r[o]) return FLASH__NOTHING;
+            continue;
+        }
+        flash__near(s, o, z);
+        for (c = 0; c < samples; c++)
+            v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c*n, n);
+        for (variance = 0, i = 0; i < n; i++) { /* k'Qk by its lower triangle */
+            const double *row = s->Q[o] + i*n;
+            variance += s->k[o][i]*(2*flash__dot64(row, s->k[o], i) + row[i]*s->k[o][i]);
+        }
+        v.sd[o] = sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+    }
+    value = flash__growth(s, &v, g_m, g_s);
+    if (!grad || value <= FLASH__NOTHING) return value;
+    for (j = 0; j < s->P; j++) grad[j] = 0;
+    for (o = 0; o < s->values; o++) {
+        if (flash__known(s, o)) {
+            double total = 0, there[FLASH_SEARCH_PARAMS_MAX], up, down, u;
+            for (c = 0; c < (size_t)s->samples; c++) total += g_m[o][c];
+            for (j = 0; j < s->P; j++) { /* by differences: no one knows its derivative */
+                const flash_param *p = s->desc.param + j;
+                if (flash__param_discrete(p)) continue;
+                memcpy(there, x, (size_t)s->P*sizeof *x);
+                u = flash__param_unit(p, x[j]);
+                there[j] = flash__param_at(p, FLASH__MIN(u + 1e-5, 1));
+                up = flash__known_at(s, o, there);
+                there[j] = flash__param_at(p, FLASH__MAX(u - 1e-5, 0));
+                down = flash__known_at(s, o, there);
+                up = (up - down)/(FLASH__MIN(u + 1e-5, 1) - FLASH__MAX(u - 1e-5, 0));
+                if (flash__finite(up)) grad[j] += total*up;
+            }
+            continue;
+        }
+        for (i = 0; i < n; i++) { /* by k_i: through the means, and the deviation */
+            double by = -g_s[o]*flash__dot64(s->Q[o] + i*n, s->k[o], n)/v.sd[o];
+            const double *point = s->gp.x + i*(size_t)s->P;
+            for (c = 0; c < (size_t)(o < s->m ? s->samples : 1); c++)
+                by += g_m[o][c]*s->beta[o][c*n + i];
+            by *= 2*s->slope[o][i];
+            for (j = 0; j < s->P; j++) {
+                int t = s->slot[j];
+                if (!flash__param_discrete(s->desc.param + j))
+                    grad[j] += by*s->w[o][t]*(z[t] - point[t]);
+            }
+        }
+    }
+    return value;
+}
+
+/* For flash__minimise: the reals of s->from at z [P], in order of the parameters. */
+static void flash__reals(const flash_search *s, const double *z, double *x)
+{
+    int j;
+    memcpy(x, s->from, (size_t)s->P*sizeof *x);
+    for (j = 0; j < s->P; j++)
+        if (!flash__param_discrete(s->desc.param + j))
+            x[j] = flash__param_at(s->desc.param + j, z[j]);
+    flash__canonical(s, x);
+}
+static double flash__judge_reals(void *ctx, const double *z, double *grad)
+{
+    flash_search *s = (flash_search *)ctx;
+    double x[FLASH_SEARCH_PARAMS_MAX], value;
+    int j;
+    flash__reals(s, z, x);
+    for (j = 0; j < s->P; j++) grad[j] = 0;
+    if (s->desc.feasible && !s->desc.feasible(s->desc.user, x)) return 1e300;
+    value = flash__judge(s, x, grad);
+    for (j = 0; j < s->P; j++) grad[j] = -grad[j];
+    return -value;
+}
+
+/* x with another value of parameter j, or with those of j and k exchanged (v unused): better than
+   *best and not tried, it becomes x. */
+static int flash__try(flash_search *s, double *x, double *best, int j, int k, double v)
+{
+    double there[FLASH_SEARCH_PARAMS_MAX], score;
+    memcpy(there, x, (size_t)s->P*sizeof *x);
+    there[j] = k < 0 ? v : x[k];
+    if (k >= 0) there[k] = x[j];
+    flash__canonical(s, there);
+    if (s->desc.feasible && !s->desc.feasible(s->desc.user, there)) return 0;
+    if (flash__tried(s, there)) return 0;
+    score = flash__judge(s, there, NULL);
+    if (!(score > *best)) return 0;
+    *best = score;
+    memcpy(x, there, (size_t)s->P*sizeof *x);
+    flash__centre(s, x);
+    return 1;
+}
+
+/* Climbs from x until no change of one parameter, no exchange of two of a kind and no way along the
+   reals leads higher. Returns the height. */
+static double flash__climb(flash_search *s, double *x, double best)
+{
+    const flash_param *param = s->desc.param;
+    double lo[FLASH_SEARCH_PARAMS_MAX], hi[FLASH_SEARCH_PARAMS_MAX], z[FLASH_SEARCH_PARAMS_MAX],
+        there[FLASH_SEARCH_PARAMS_MAX], value;
+    int turn, better, j, k, i, n, reals = 0;
+    flash__centre(s, x);
+    for (turn = 0; turn < 16; turn++) {
+        for (better = j = 0; j < s->P; j++) {
+            if (!flash__param_discrete(param + j)) { reals = 1; continue; }
+            n = flash__param_count(param + j);
+            if (n <= 16)
+                for (i = 0; i < n; i++)
+                    better |= flash__try(s, x, &best, j, -1, flash__param_value(param + j, i));
+            else
+                for (i = 1; i < n; i *= 4) /* many values: steps of 1, 4, 16... either way */
+                    for (k = -i; k <= i; k += 2*i) {
+                        int to = flash__param_index(param + j, x[j]) + k;
+                        if (to >= 0 && to < n)
+                            better |= flash__try(s, x, &best, j, -1,
+                                                 flash__param_value(param + j, to));
+                    }
+        }
+        if (reals) {
+            s->from = x;
+            for (j = 0; j < s->P; j++) {
+                lo[j] = hi[j] = z[j] = 0;
+                if (flash__param_discrete(param + j)) continue;
+                hi[j] = 1;
+                z[j] = flash__param_unit(param + j, x[j]);
+            }
+            value = -flash__minimise(flash__judge_reals, s, z, lo, hi, s->P, 24);
+            flash__reals(s, z, there);
+            if (value > best + 1e-9 && !flash__tried(s, there)) {
+                better |= value > best + 1e-4;
+                best = value;
+                memcpy(x, there, (size_t)s->P*sizeof *x);
+                flash__centre(s, x);
+            }
+            if (better && turn > 3) break;
+        }
+        if (better) continue;
+        for (j = 0; j < s->P; j++)
+            for (k = j + 1; k < s->P && flash__param_discrete(param + j); k++) {
+                if (param[j].kind != param[k].kind
+                    || flash__param_count(param + j) != flash__param_count(param + k)
+                    || !(x[j] < x[k] || x[j] > x[k])) continue;
+                better |= flash__try(s, x, &best, j, k, 0);
+            }
+        if (!better) break;
+    }
+    return best;
+}
+
+/* The most promising point: many are drawn, from everywhere and near the front, and the best climb.
+   0: none is left. */
+static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
+{
+    /* judging by samples takes as many times longer */
+    size_t P = (size_t)s->P, i, n = 0, start, best, few = s->samples > 1 ? 4 : s->m > 2 ? 2 : 1;
+    size_t front = flash__front(s->row, s->m, s->index, flash__done_rows(s, s->told));
+    double mean = 0, sd = 0, top = FLASH__NOTHING, value;
+    int turn, j, kept = 0, found = 0;
+    for (turn = 0; turn < 2*FLASH__SEARCH_DRAWS && n < FLASH__SEARCH_DRAWS/few; turn++) {
+        double *there = s->draw + n*P;
+        if (turn%3 || !front)
+            flash__sobol(s, (uint32_t)(id*FLASH__SEARCH_DRAWS + turn), there);
+        else {
+            size_t one = (size_t)(flash__uniform(random)*(double)front);
+            memcpy(there, flash__trial_x(s, (int)s->index[one]), P*sizeof *there);
+            for (j = 0; j < 3 && (!j || flash__uniform(random) < 0.6); j++)
+                flash__mutate(s, (int)(flash__uniform(random)*s->P), there, random);
+        }
+        if (flash__settle(s, there) && !flash__tried(s, there)) n++;
+    }
+    for (i = 0; i < n; i++) {
+        s->score[i] = flash__judge(s, s->draw + i*P, NULL);
+        if (s->score[i] <= FLASH__NOTHING) continue;
+        mean += s->score[i];
+        kept++;
+    }
+    if (!kept) return 0;
+    mean /= kept;
+    for (i = 0; i < n; i++)
+        if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean)*(s->score[i] - mean)/kept;
+    sd = sqrt(sd) + 1e-9;
+    for (best = i = 0; i < n; i++) { /* Boltzmann's choice without replacement: Gumbel noise */
+        s->key[i] = s->score[i] <= FLASH__NOTHING ? FLASH__NOTHING
+            : 2*(s->score[i] - mean)/sd - flash__log(-flash__log(flash__uniform(random) + 1e-17));
+        if (s->score[i] > s->score[best]) best = i;
+    }
+    for (start = 0; start < FLASH__SEARCH_STARTS/few; start++) {
+        if (start)
+            for (best = 0, i = 1; i < n; i++) if (s->key[i] > s->key[best]) best = i;
+        if (s->key[best] <= FLASH__NOTHING) break;
+        s->key[best] = FLASH__NOTHING;
+        value = flash__climb(s, s->draw + best*P, s->score[best]);
+        if (value > top) {
+            top = value;
+            found = 1;
+            memcpy(x, s->draw + best*P, P*sizeof *x);
+        }
+    }
+    for (value = 1, j = 0; j < s->desc.n_objective; j++) value *= s->scale[j];
+    s->expected = flash__exp(top)*value; /* in units of the objectives; relative from ask on */
+    return found;
+}
+
+/* ---- NSGA-II ---- */
+
+/* Order of selection: by rank, then the more room around it the better. */
+static int flash__fitter(const void *ctx, uint32_t i, uint32_t j)
+{
+    const flash_search *s = (const flash_search *)ctx;
+    if (s->rank[i] != s->rank[j]) return s->rank[i] < s->rank[j];
+    if (s->crowd[i] < s->crowd[j] || s->crowd[i] > s->crowd[j]) return s->crowd[i] > s->crowd[j];
+    return i < j;
+}
+
+/* Ranks and crowding distances of n rows, good ones before others, whose rank is by how much they
+   violate. s->row: [n,m]; violation: [n]. */
+static void flash__rank(flash_search *s, size_t n, const double *violation)
+{
+    uint32_t *left = s->work, rank = 0;
+    size_t count = 0, i, j, kept;
+    int k, m = s->m;
+    for (i = 0; i < n; i++) {
+        s->crowd[i] = 0;
+        s->rank[i] = (uint32_t)(2*n);
+        if (!(violation[i] > 0)) { left[count++] = (uint32_t)i; continue; }
+        s->rank[i] = (uint32_t)n;
+        for (j = 0; j < n; j++) s->rank[i] += violation[j] < violation[i];
+    }
+    while (count) {
+        kept = flash__front(s->row, m, left, count);
+        for (i = 0; i < kept; i++) s->rank[left[i]] = rank;
+        for (k = 0; k < m; k++) {
+            flash__rows c;
+            double range;
+            c.y = s->row;
+            c.m = m;
+            c.first = k;
+            flash__sort(left, kept, flash__row_less, &c);
+            range = s->row[left[kept - 1]*(size_t)m + (size_t)k]
+                - s->row[left[0]*(size_t)m + (size_t)k];
+            s->crowd[left[0]] = s->crowd[left[kept - 1]] = 1e300;
+            for (i = 1; i + 1 < kept && range > 0; i++)
+                s->crowd[left[i]] += (s->row[left[i + 1]*(size_t)m + (size_t)k]
+                                      - s->row[left[i - 1]*(size_t)m + (size_t)k])/range;
+        }
+        rank++;
+        count -= kept;
+        memmove(left, left + kept, count*sizeof *left);
+    }
+}
+
+/* Parents from the last parents and the next `population` trials. */
+static void flash__generation(flash_search *s)
+{
+    int i, k, n = s->parents, pop = s->desc.population, next = s->bred + pop;
+    for (i = s->bred; i < next; i++)
+        if (s->state[i] == FLASH_TRIAL_DONE) s->parent[n++] = (uint32_t)i;
+    for (i = 0; i < n; i++) {
+        const double *y = flash__trial_y(s, (int)s->parent[i]);
+        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
+        for (s->key[i] = 0, k = s->m; k < s->values; k++) s->key[i] += FLASH__MAX(y[k], 0);
+    }
+    flash__rank(s, (size_t)n, s->key);
+    for (i = 0; i < n; i++) s->index[i] = (uint32_t)i;
+    flash__sort(s->index, (size_t)n, flash__fitter, s);
+    s->parents = FLASH__MIN(n, pop);
+    for (i = 0; i < n; i++) s->work[i] = s->parent[s->index[i]];
+    memcpy(s->parent, s->work, (size_t)s->parents*sizeof *s->parent);
+    for (i = 0; i < s->parents; i++) { /* sorted: an earlier parent is the fitter one */
+        s->key[i] = s->crowd[s->index[i]];
+        s->work[i] = s->rank[s->index[i]];
+    }
+    memcpy(s->crowd, s->key, (size_t)s->parents*sizeof *s->crowd);
+    memcpy(s->rank, s->work, (size_t)s->parents*sizeof *s->rank);
+    s->bred = next;
+}
+
+/* Copies n parents from one place of their arrays to another. */
+static void flash__copy_parents(flash_search *s, int to, int from, int n)
+{
+    memcpy(s->parent + to, s->parent + from, (size_t)n*sizeof *s->parent);
+    memcpy(s->rank + to, s->rank + from, (size_t)n*sizeof *s->rank);
+    memcpy(s->crowd + to, s->crowd + from, (size_t)n*sizeof *s->crowd);
+}
+
+/* Parents from all whole generations. */
+static void flash__breed(flash_search *s)
+{
+    while (s->bred + s->desc.population <= s->trials) flash__generation(s);
+}
+
+/* Simulated binary crossover of one coordinate in [0, 1], index 15, both ways alike (Deb and
+   Agrawal 1995), and polynomial mutation, index 20 (Deb and Goyal 1996). */
+static void flash__cross(double *a, double *b, uint64_t *random)
+{
+    double lo = FLASH__MIN(*a, *b), hi = FLASH__MAX(*a, *b), u = flash__uniform(random), side, q,
+        c[2];
+    int i;
+    if (hi - lo < 1e-14) return;
+    for (i = 0; i < 2; i++) {
+        side = 1 + 2*(i ? 1 - hi : lo)/(hi - lo);
+        q = 2 - flash__exp(-16*flash__log(side));
+        q = u <= 1/q ? u*q : 1/(2 - u*q);
+        q = q > 0 ? flash__exp(flash__log(q)/16) : 0;
+        c[i] = 0.5*(lo + hi + (i ? q : -q)*(hi - lo));
+        c[i] = FLASH__MIN(FLASH__MAX(c[i], 0), 1);
+    }
+    i = flash__uniform(random) < 0.5;
+    *a = c[i];
+    *b = c[!i];
+}
+static double flash__nudge(double v, uint64_t *random)
+{
+    double u = flash__uniform(random), room = u < 0.5 ? v : 1 - v, q;
+    q = u < 0.5 ? 2*u : 2*(1 - u);
+    q = q + (1 - q)*flash__exp(21*flash__log(FLASH__MAX(1 - room, 1e-300)));
+    q = q > 0 ? flash__exp(flash__log(q)/21) : 0;
+    v += u < 0.5 ? q - 1 : 1 - q;
+    return FLASH__MIN(FLASH__MAX(v, 0), 1);
+}
+
+/* One of the two children of a pair of parents, which id and id ^ 1 share. */
+static void flash__child(const flash_search *s, int id, int again, double *x)
+{
+    uint64_t random = flash__stream(s, id/2*4096 + again);
+    double both[2][FLASH_SEARCH_PARAMS_MAX], unit[2];
+    int pick[2], i, j, cross;
+    for (i = 0; i < 2; i++) {
+        int a = (int)(flash__uniform(&random)*s->parents),
+            b = (int)(flash__uniform(&random)*s->parents);
+        pick[i] = s->rank[a] == s->rank[b] && !(s->crowd[a] < s->crowd[b]
+            || s->crowd[a] > s->crowd[b]) ? a : FLASH__MIN(a, b);
+        memcpy(both[i], flash__trial_x(s, (int)s->parent[pick[i]]), (size_t)s->P*sizeof *x);
+    }
+    cross = flash__uniform(&random) < 0.9;
+    for (j = 0; j < s->P; j++) {
+        const flash_param *p = s->desc.param + j;
+        double chance = FLASH__MIN(0.5, 1.0/s->P);
+        for (i = 0; i < 2; i++)
+            unit[i] = flash__param_unit(p, both[i][j]);
+        if (cross && flash__uniform(&random) < 0.5) {
+            if (p->kind == FLASH_PARAM_CATEGORY)
+                { double v = unit[0]; unit[0] = unit[1]; unit[1] = v; }
+            else flash__cross(&unit[0], &unit[1], &random);
+        }
+        for (i = 0; i < 2; i++) {
+            int moves = flash__uniform(&random) < chance;
+            if (!flash__param_discrete(p) && moves) unit[i] = flash__nudge(unit[i], &random);
+            both[i][j] = flash__param_at(p, unit[i]);
+            if (flash__param_discrete(p) && moves) flash__mutate(s, j, both[i], &random);
+        }
+    }
+    memcpy(x, both[id & 1], (size_t)s->P*sizeof *x);
+}
+
+/* ---- numbers and lines of the journal ---- */
+
+/* The first 17 significant digits of |v|, rounded, halves to even, and the decimal exponent of the
+   first: exactly, since v = m 2^e is an integer, or one over a power of ten. 0: zero. */
+static int flash__digits(double v, char *digits, int *exponent)
+{
+    enum { BASE = 1000000000 };
+    uint32_t n[96];
+    uint64_t u = flash__f64_bits(v) & 0x7fffffffffffffffu, m = u & 0xfffffffffffffu;
+    int e = (int)(u >> 52), size = 0, i, at, left, count = 0;
+    char all[96*9 + 1];
+    if (!u) return 0;
+    if (e) m |= 0x10000000000000u;
+    e = (e ? e : 1) - 1075;
+    for (; m; m /= BASE) n[size++] = (uint32_t)(m%BASE);
+    for (left = e < 0 ? -e : e; left; left -= at) { /* times 2^e, or 5^-e over 10^-e */
+        uint32_t factor = 1;
+        uint64_t carry = 0;
+        for (at = 0; at < left && at < 12; at++) factor *= e < 0 ? 5 : 2;
+        for (i = 0; i < size; i++) {
+            carry += (uint64_t)n[i]*factor;
+            n[i] = (uint32_t)(carry%BASE);
+            carry /= BASE;
+        }
+        if (carry) n[size++] = (uint32_t)carry;
+    }
+    for (i = size; i-- > 0;)
+        for (at = BASE/10; at; at /= 10) {
+            int d = (int)(n[i]/(uint32_t)at%10);
+            if (count || d) all[count++] = (char)('0' + d);
+        }
+    *exponent = count - 1 + FLASH__MIN(e, 0);
+    for (i = 0; i < 17; i++) digits[i] = i < count ? all[i] : '0';
+    for (i = count - 1; i > 17 && all[i] == '0'; i--) {}
+    if (count > 17 && (i > 17 || all[17] != '5' ? all[17] >= '5' : all[16] & 1)) { /* half: even */
+        for (i = 16; i >= 0 && ++digits[i] > '9'; i--) digits[i] = '0';
+        if (i < 0) { digits[0] = '1'; ++*exponent; }
+    }
+    return 1;
+}
+
+/* A number at *p, which moves behind it; 0: there is none, or it is too large. What
+   flash__put_number wrote comes back exactly, another text within some units of the last place. */
+static int flash__number(const char **p, const char *end, double *to)
+{
+    char digits[17], same[17];
+    const char *q = *p;
+    int minus = q < end && *q == '-', n = 0, e = -1, seen = 0, point = 0, x = 0, down = 0, k, i;
+    double v = 0, scale = 1, ten = 10;
+    memset(digits, '0', sizeof digits);
+    for (q += minus; q < end && ((*q >= '0' && *q <= '9') || (*q == '.' && !point)); q++) {
+        if (*q == '.') { point = 1; continue; }
+        if (++seen > 400) return 0;
+        if (n < 17 && (n || *q != '0')) { digits[n++] = *q; v = 10*v + (*q - '0'); }
+        if (n ? !point : point) e += n ? 1 : -1; /* of the first digit that is not 0 */
+    }
+    if (!seen) return 0;
+    if (q < end && (*q == 'e' || *q == 'E')) {
+        q++;
+        if (q < end && (*q == '-' || *q == '+')) down = *q++ == '-';
+        if (q == end || *q < '0' || *q > '9') return 0;
+        for (; q < end && *q >= '0' && *q <= '9'; q++) if (x < 10000) x = 10*x + (*q - '0');
+        e += down ? -x : x;
+    }
+    *p = q;
+    *to = minus ? -0.0 : 0;
+    if (!n || e < -324) return 1;
+    if (e > 300) return 0;
+    k = e - (n - 1);
+    down = k < 0;
+    if (k < -256) { v /= 1e256; k += 256; }
+    for (k = down ? -k : k; k; k >>= 1, ten *= ten) if (k & 1) scale *= ten;
+    v = down ? v/scale : v*scale;
+    for (i = 0; i < 33; i++) { /* the neighbour that is written with these digits */
+        uint64_t u = flash__f64_bits(v), apart = (uint64_t)(i + 1)/2;
+        double there = flash__bits_f64(i & 1 ? u + apart : u - FLASH__MIN(apart, u));
+        if (flash__digits(there, same, &k) && k == e && !memcmp(same, digits, sizeof same))
+            { v = there; break; }
+    }
+    *to = minus ? -v : v;
+    return 1;
+}
+
+/* A line that is being written. */
+typedef struct flash__line { char text[FLASH__SEARCH_LINE]; size_t n; } flash__line;
+
+static void flash__put_text(flash__line *l, const char *text)
+{
+    size_t n = strlen(text);
+    FLASH_ASSERT(l->n + n <= sizeof l->text);
+    memcpy(l->text + l->n, text, n);
+    l->n += n;
+}
+static void flash__put_count(flash__line *l, uint64_t v)
+{
+    char digits[24];
+    int n = 23;
+    digits[n] = 0;
+    do digits[--n] = (char)('0' + v%10); while (v /= 10);
+    flash__put_text(l, digits + n);
+}
+static void flash__put_number(flash__line *l, double v)
+{
+    char digits[17], one[2] = { 0, 0 };
+    int e, n = 17, i;
+    if (flash__f64_bits(v) >> 63) flash__put_text(l, "-");
+    if (!flash__digits(v, digits, &e)) { flash__put_text(l, "0"); return; }
+    while (n > 1 && digits[n - 1] == '0') n--;
+    if (e < -5 || e > 16) { /* d.ddde-xx */
+        for (i = 0; i < n; i++) {
+            if (i == 1) flash__put_text(l, ".");
+            one[0] = digits[i];
+            flash__put_text(l, one);
+        }
+        flash__put_text(l, e < 0 ? "e-" : "e");
+        flash__put_count(l, (uint64_t)(e < 0 ? -e : e));
+        return;
+    }
+    if (e < 0) flash__put_text(l, "0.");
+    for (i = -1; i > e; i--) flash__put_text(l, "0");
+    for (i = 0; i < n || i <= e; i++) {
+        if (i && i == e + 1) flash__put_text(l, ".");
+        one[0] = i < n ? digits[i] : '0';
+        flash__put_text(l, one);
+    }
+}
+static void flash__put_numbers(flash__line *l, const char *name, const double *v, int n)
+{
+    int i;
+    flash__put_text(l, name);
+    for (i = 0; i < n; i++) {
+        flash__put_text(l, i ? "," : "[");
+        flash__put_number(l, v[i]);
+    }
+    flash__put_text(l, "]");
+}
+
+/* FNV-1a (Fowler, Noll, Vo). */
+static uint32_t flash__fnv(const char *p, size_t n)
+{
+    uint32_t h = 2166136261u;
+    for (; n--; p++) h = (h ^ (unsigned char)*p)*16777619u;
+    return h;
+}
+static uint32_t flash__fold(double v)
+{
+    uint64_t u = flash__f64_bits(v);
+    return (uint32_t)(u ^ u >> 32);
+}
+
+/* Ends the line with the FNV-1a hash of what is before it and hands it to the journal. */
+static flash_status flash__journal(flash_search *s, flash__line *l, flash_error *err)
+{
+    char hash[9];
+    uint32_t h = flash__fnv(l->text, l->n);
+    int i;
+    if (!s->desc.journal || s->replaying) return FLASH_E_NONE;
+    for (i = 0; i < 8; i++) hash[i] = "0123456789abcdef"[h >> (28 - 4*i) & 15];
+    hash[8] = 0;
+    flash__put_text(l, ",\"sum\":\"");
+    flash__put_text(l, hash);
+    flash__put_text(l, "\"}\n");
+    if (s->desc.journal(s->desc.user, l->text, l->n))
+        return flash__fail(err, FLASH_E_IO, 0, "the journal could not be written");
+    return FLASH_E_NONE;
+}
+
+/* The first line says which search it is: one that differs cannot go on with it. */
+static void flash__title(const flash_search *s, flash__line *l)
+{
+    const flash_search_desc *d = &s->desc;
+    uint32_t h = 2166136261u;
+    int j, i;
+    l->n = 0;
+    for (j = 0; j < s->P; j++) {
+        const flash_param *p = d->param + j;
+        double facts[7];
+        facts[0] = p->kind;
+        facts[1] = p->lo;
+        facts[2] = p->hi;
+        facts[3] = p->step;
+        facts[4] = p->n_value;
+        facts[5] = s->active[j];
+        facts[6] = s->active[j] ? p->active_from : 0;
+        for (i = 0; i < 7; i++) h = (h ^ flash__fold(facts[i]))*16777619u;
+        for (i = 0; p->kind == FLASH_PARAM_ORDINAL && i < p->n_value; i++)
+            h = (h ^ flash__fold(p->value[i]))*16777619u;
+    }
+    flash__put_text(l, "{\"flash-search\":1,\"parameters\":");
+    flash__put_count(l, (uint64_t)s->P);
+    flash__put_text(l, ",\"objectives\":");
+    flash__put_count(l, (uint64_t)d->n_objective);
+    flash__put_text(l, ",\"constraints\":");
+    flash__put_count(l, (uint64_t)d->n_constraint);
+    flash__put_text(l, ",\"method\":");
+    flash__put_count(l, (uint64_t)d->method);
+    flash__put_text(l, ",\"seed\":");
+    flash__put_count(l, d->seed);
+    flash__put_text(l, ",\"space\":");
+    flash__put_count(l, h);
+}
+
+/* A line about trial id: what happened, and x or y if they are given. Then the change is done. */
+static flash_status flash__record(flash_search *s, const char *what, int id, const double *x,
+                                  const double *y, flash_error *err)
+{
+    flash__line l;
+    flash_status status = FLASH_E_NONE;
+    if (!s->begun) {
+        flash__title(s, &l);
+        status = flash__journal(s, &l, err);
+        if (status) return status;
+        s->begun = 1;
+    }
+    l.n = 0;
+    flash__put_text(&l, "{\"");
+    flash__put_text(&l, what);
+    flash__put_text(&l, "\":");
+    flash__put_count(&l, (uint64_t)id);
+    if (x) flash__put_numbers(&l, ",\"x\":", x, s->P);
+    if (y) flash__put_numbers(&l, ",\"y\":", y, s->desc.n_objective + s->desc.n_constraint);
+    return flash__journal(s, &l, err);
+}
+
+/* ---- ask and tell ---- */
+
+static flash_status flash__no_param(flash_error *err, const flash_param *p, int j, const char *what)
+{
+    return flash__fail(err, FLASH_E_ARGUMENT, 0, "parameter %i, %s: %s", j + 1,
+                       p->name ? p->name : "without a name", what);
+}
+
+/* Checks desc; s: its block, of which only the plain fields before the arrays are set. */
+static flash_status flash__search_check(flash_search *s, const flash_search_desc *desc,
+                                        flash_error *err)
+{
+    flash_search_desc *d = &s->desc;
+    int i, j, k;
+    memset(s, 0, sizeof *s);
+    if (!desc || !desc->param || desc->n_param < 1 || desc->n_param > FLASH_SEARCH_PARAMS_MAX)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i parameters; want 1 to %i",
+                           desc ? desc->n_param : 0, (int)FLASH_SEARCH_PARAMS_MAX);
+    *d = *desc;
+    if (!d->n_objective) d->n_objective = 2;
+    if (!d->max_trials) d->max_trials = 200;
+    if (!d->population) d->population = 100;
+    if (!d->initial)
+        d->initial = FLASH__MAX(FLASH__MIN(2*d->n_param, d->max_trials/5), 5);
+    if (d->n_objective < 1 || d->n_objective > FLASH_SEARCH_OBJECTIVES_MAX || d->n_constraint < 0
+        || d->n_constraint > FLASH_SEARCH_CONSTRAINTS_MAX)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i objectives, %i constraints; want 1 to %i "
+                           "and 0 to %i", d->n_objective, d->n_constraint,
+                           (int)FLASH_SEARCH_OBJECTIVES_MAX, (int)FLASH_SEARCH_CONSTRAINTS_MAX);
+    k = d->method == FLASH_SEARCH_EHVI ? FLASH_SEARCH_MODEL_TRIALS_MAX : FLASH_SEARCH_TRIALS_MAX;
+    if (d->max_trials < 1 || d->max_trials > k)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i trials; want 1 to %i", d->max_trials, k);
+    if (d->initial < 1 || d->population < 4 || d->population > FLASH_SEARCH_TRIALS_MAX
+        || (unsigned)d->method > FLASH_SEARCH_RANDOM)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "initial, population (at least 4) or method "
+                           "out of range");
+    s->P = d->n_param;
+    s->m = FLASH__MAX(d->n_objective, 2);
+    s->values = s->m + d->n_constraint;
+    s->samples = d->noisy && s->m == 2 ? FLASH__SEARCH_SAMPLES : 1;
+    s->expected = -1;
+    for (k = 0; k < d->n_objective && d->reference; k++) {
+        s->reference[k] = d->reference[k];
+        if (!flash__finite(s->reference[k]))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "reference of objective %i is no number",
+                               k + 1);
+    }
+    for (k = 0; k < d->n_objective + d->n_constraint && d->noisy && d->noise; k++) {
+        if (!(d->noise[k] >= 0) || !flash__finite(d->noise[k]))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "noise of value %i is no deviation",
+                               k + 1);
+        s->noise[k < d->n_objective ? k : s->m + k - d->n_objective] = d->noise[k];
+    }
+    for (j = 0; j < s->P; j++) {
+        const flash_param *p = d->param + j;
+        double step = p->step > 0 ? p->step : 1;
+        if (!p->name || !*p->name) return flash__no_param(err, p, j, "no name");
+        for (i = 0; i < j; i++)
+            if (!strcmp(p->name, d->param[i].name))
+                return flash__no_param(err, p, j, "this name was there before");
+        switch ((int)p->kind) {
+        case FLASH_PARAM_INTEGER:
+            if (!flash__finite(p->lo) || !flash__finite(p->hi) || !(p->step >= 0)
+                || !flash__finite(p->step) || p->hi < p->lo || !((p->hi - p->lo)/step < 1e6))
+                return flash__no_param(err, p, j, "want lo <= hi, step > 0, at most a million "
+                                       "values");
+            break;
+        case FLASH_PARAM_ORDINAL:
+            if (!p->value || p->n_value < 1 || p->n_value > 1000000)
+                return flash__no_param(err, p, j, "no values, or too many");
+            for (i = 0; i < p->n_value; i++)
+                if (!flash__finite(p->value[i]) || (i && !(p->value[i] > p->value[i - 1])))
+                    return flash__no_param(err, p, j, "values must be numbers and ascend");
+            break;
+        case FLASH_PARAM_CATEGORY:
+            if (p->n_value < 1 || p->n_value > 1000000)
+                return flash__no_param(err, p, j, "no values, or too many");
+            s->categories++;
+            break;
+        case FLASH_PARAM_REAL:
+        case FLASH_PARAM_LOG:
+            if (!flash__finite(p->lo) || !flash__finite(p->hi) || !(p->lo < p->hi)
+                || (p->kind == FLASH_PARAM_LOG && !(p->lo >= 1e-300))
+                || !flash__finite(p->kind == FLASH_PARAM_LOG ? p->hi/p->lo : p->hi - p->lo))
+                return flash__no_param(err, p, j, "want lo < hi, on a logarithmic scale 0 < lo");
+            break;
+        default: return flash__no_param(err, p, j, "of no known kind");
+        }
+        if (!p->active_if) continue;
+        for (i = 0; i < j; i++) if (!strcmp(p->active_if, d->param[i].name)) s->active[j] = i + 1;
+        if (!s->active[j] || !flash__finite(p->active_from))
+            return flash__no_param(err, p, j, "depends on no earlier parameter, or on no number");
+    }
+    for (i = j = k = 0; j < s->P; j++)
+        s->slot[j] = d->param[j].kind == FLASH_PARAM_CATEGORY ? s->P - s->categories + k++ : i++;
+    return FLASH_E_NONE;
+}
+
+/* Carves the arrays; a->base NULL: only counts. */
+static flash_search *flash__search_plan(flash__arena *a, flash_search *s)
+{
+    const size_t n = (size_t)s->desc.max_trials, P = (size_t)s->P, m = (size_t)s->m,
+        samples = (size_t)s->samples, pop = 2*(size_t)s->desc.population, most = pop/2*3;
+    flash_search *own = (flash_search *)flash__take(a, 1, sizeof *own);
+    size_t square = SIZE_MAX, rows = n;
+    int o;
+    if (s->desc.method == FLASH_SEARCH_NSGA2) rows = FLASH__MAX(n, pop);
+    s->x = (double *)flash__take(a, n, P*sizeof *s->x);
+    s->y = (double *)flash__take(a, n, (size_t)s->values*sizeof *s->y);
+    s->state = (uint8_t *)flash__take(a, n, 1);
+    s->turn = (uint32_t *)flash__take(a, n, sizeof *s->turn);
+    s->sobol = (uint32_t *)flash__take(a, P, 32*sizeof *s->sobol);
+    s->index = (uint32_t *)flash__take(a, rows, sizeof *s->index);
+    s->work = (uint32_t *)flash__take(a, rows, m*sizeof *s->work);
+    s->row = (double *)flash__take(a, rows, m*sizeof *s->row);
+    if (s->desc.method == FLASH_SEARCH_NSGA2) {
+        s->parent = (uint32_t *)flash__take(a, most, sizeof *s->parent);
+        s->rank = (uint32_t *)flash__take(a, most, sizeof *s->rank);
+        s->crowd = (double *)flash__take(a, most, sizeof *s->crowd);
+        s->key = (double *)flash__take(a, pop, sizeof *s->key);
+    }
+    if (s->desc.method == FLASH_SEARCH_EHVI) {
+        if (!flash__mul(&square, n, n)) square = SIZE_MAX;
+        flash__gp_plan(&s->gp, n, s->P, s->categories, 0, a);
+        for (o = 0; o < s->values; o++) {
+            s->f[o] = (double *)flash__take(a, n, samples*sizeof(double));
+            s->mean[o] = (double *)flash__take(a, n, sizeof(double));
+            if (flash__known(s, o)) continue;
+            s->beta[o] = (double *)flash__take(a, n, samples*sizeof(double));
+            s->Q[o] = (double *)flash__take(a, square, sizeof(double));
+            s->k[o] = (double *)flash__take(a, n, sizeof(double));
+            s->slope[o] = (double *)flash__take(a, n, sizeof(double));
+            s->r2[o] = (double *)flash__take(a, n, sizeof(double));
+        }
+        s->a = (double *)flash__take(a, n, samples*sizeof(double));
+        s->b = (double *)flash__take(a, n, samples*sizeof(double));
+        s->u = (double *)flash__take(a, FLASH__SEARCH_VOLUME, m*sizeof(double));
+        s->draw = (double *)flash__take(a, FLASH__SEARCH_DRAWS, P*sizeof(double));
+        s->score = (double *)flash__take(a, FLASH__SEARCH_DRAWS, sizeof(double));
+        s->key = (double *)flash__take(a, FLASH__SEARCH_DRAWS, sizeof(double));
+    }
+    return own;
+}
+
+FLASH_API size_t flash_search_memory(const flash_search_desc *desc, flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_search s;
+    if (flash__search_check(&s, desc, err)) return 0;
+    flash__search_plan(&a, &s);
+    if (a.used != SIZE_MAX) return a.used;
+    flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    return 0;
+}
+
+FLASH_API flash_status flash_search_create(flash_search **out, const flash_search_desc *desc,
+                                           flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_search s, *own;
+    flash_status status;
+    uint64_t random;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the search");
+    *out = NULL;
+    status = flash__search_check(&s, desc, err);
+    if (status) return status;
+    flash__search_plan(&a, &s);
+    if (a.used == SIZE_MAX)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    s.block = a.used;
+    a.base = (uint8_t *)flash__acquire(&s.desc.host.allocator, s.block);
+    if (!a.base)
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the search: %u bytes",
+                           (uint64_t)s.block);
+    a.used = 0;
+    own = flash__search_plan(&a, &s);
+    random = flash__stream(&s, -1);
+    flash__sobol_plan(&s, &random);
+    *own = s;
+    *out = own;
+    return FLASH_E_NONE;
+}
+
+FLASH_API void flash_search_free(flash_search *s)
+{
+    flash_allocator a;
+    if (!s) return;
+    a = s->desc.host.allocator;
+    flash__release(&a, s, s->block);
+}
+
+/* A new trial at x, after the journal has it; y: its values if it is done already. */
+static flash_status flash__begin(flash_search *s, const double *x, const double *y,
+                                 flash_error *err)
+{
+    double *row = flash__trial_y(s, s->trials), known, values[FLASH_SEARCH_VALUES_MAX];
+    int o, told = s->desc.n_objective;
+    flash_status status;
+    for (o = 0; o < s->values; o++) row[o] = 0;
+    for (o = 0; o < told; o++) {
+        known = s->desc.known[o] ? flash__known_at(s, o, x) : y ? y[o] : 0;
+        if (!flash__finite(known))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "objective %i is no number", o + 1);
+        row[o] = values[o] = known;
+    }
+    for (o = 0; y && o < s->desc.n_constraint; o++) {
+        if (!flash__finite(y[told + o]))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "constraint %i is no number", o + 1);
+        row[s->m + o] = values[told + o] = y[told + o];
+    }
+    status = flash__record(s, y ? "add" : "ask", s->trials + 1, x, y ? values : NULL, err);
+    if (status) return status;
+    memcpy(flash__trial_x(s, s->trials), x, (size_t)s->P*sizeof *x);
+    s->state[s->trials] = (uint8_t)(y ? FLASH_TRIAL_DONE : FLASH_TRIAL_PENDING);
+    if (y) s->turn[s->trials] = (uint32_t)s->told++;
+    s->trials++;
+    return FLASH_E_NONE;
+}
+
+static flash_status flash__full(const flash_search *s, flash_error *err)
+{
+    return flash__fail(err, FLASH_E_RANGE, 0, "all %i trials were asked for", s->desc.max_trials);
+}
+
+FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err)
+{
+    double x[FLASH_SEARCH_PARAMS_MAX];
+    const flash_search_desc *d;
+    uint64_t random;
+    flash_status status;
+    double expected;
+    int found = 0, again, i, alive = 0, parents, bred;
+    if (!s || !out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no search, or no place for x");
+    d = &s->desc;
+    if (s->trials == d->max_trials) return flash__full(s, err);
+    random = flash__stream(s, s->trials);
+    for (i = 0; i < s->trials; i++)
+        alive += s->state[i] == FLASH_TRIAL_DONE || s->state[i] == FLASH_TRIAL_PENDING;
+    expected = s->expected;
+    parents = s->parents;
+    bred = s->bred;
+    s->expected = -1;
+    if (d->method == FLASH_SEARCH_NSGA2 && s->trials >= d->population) {
+        flash__copy_parents(s, 2*d->population, 0, parents);
+        flash__breed(s);
+        for (again = 0; again < 64 && !found && s->parents; again++) {
+            flash__child(s, s->trials, again, x);
+            found = flash__settle(s, x) && !flash__tried(s, x);
+        }
+    }
+    if (d->method == FLASH_SEARCH_EHVI && alive >= d->initial && flash__model(s, &random))
+        found = flash__propose(s, s->trials, &random, x);
+    if (!found && !flash__fresh(s, (uint32_t)s->trials, x))
+        status = flash__fail(err, FLASH_E_RANGE, 0, "no feasible point was found that was not "
+                             "tried before (%i were)", s->trials);
+    else status = flash__begin(s, x, NULL, err);
+    if (!status) return flash_search_trial(s, s->trials, out);
+    s->expected = expected; /* as if it had not been asked: the journal knows nothing of it */
+    if (s->bred != bred) flash__copy_parents(s, 0, 2*d->population, parents);
+    s->parents = parents;
+    s->bred = bred;
+    return status;
+}
+
+static flash_status flash__pending(const flash_search *s, int id, flash_error *err)
+{
+    if (s && id >= 1 && id <= s->trials && s->state[id - 1] == FLASH_TRIAL_PENDING)
+        return FLASH_E_NONE;
+    return flash__fail(err, FLASH_E_ARGUMENT, 0, "trial %i is not pending", id);
+}
+
+FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
+                                         flash_error *err)
+{
+    double row[FLASH_SEARCH_VALUES_MAX], told[FLASH_SEARCH_VALUES_MAX];
+    int o, n;
+    flash_status status = flash__pending(s, id, err);
+    if (status) return status;
+    if (!y) return flash__fail(err, FLASH_E_ARGUMENT, 0, "trial %i: no values", id);
+    n = s->desc.n_objective;
+    memcpy(row, flash__trial_y(s, id - 1), (size_t)s->values*sizeof *row);
+    for (o = 0; o < n + s->desc.n_constraint; o++) {
+        double *to = row + (o < n ? o : s->m + o - n);
+        if (o >= n || !s->desc.known[o]) *to = y[o];
+        told[o] = *to;
+        if (!flash__finite(*to))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "trial %i: %t %i is no number", id,
+                               o < n ? "objective" : "constraint", (size_t)(o < n ? 9 : 10),
+                               o < n ? o + 1 : o - n + 1);
+    }
+    status = flash__record(s, "tell", id, NULL, told, err);
+    if (status) return status;
+    memcpy(flash__trial_y(s, id - 1), row, (size_t)s->values*sizeof *row);
+    s->state[id - 1] = FLASH_TRIAL_DONE;
+    s->turn[id - 1] = (uint32_t)s->told++;
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
+                                         flash_error *err)
+{
+    flash_status status = flash__pending(s, id, err);
+    if (status) return status;
+    if (state != FLASH_TRIAL_FAILED && state != FLASH_TRIAL_ABANDONED)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "a trial ends failed or abandoned");
+    status = flash__record(s, state == FLASH_TRIAL_FAILED ? "fail" : "abandon", id, NULL, NULL,
+                           err);
+    if (!status) s->state[id - 1] = (uint8_t)state;
+    return status;
+}
+
+FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
+                                        flash_error *err)
+{
+    double same[FLASH_SEARCH_PARAMS_MAX];
+    int j;
+    if (!s || !x || !y) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no search, x or y");
+    if (s->trials == s->desc.max_trials) return flash__full(s, err);
+    memcpy(same, x, (size_t)s->P*sizeof *x);
+    flash__canonical(s, same);
+    for (j = 0; j < s->P; j++)
+        if (!(fabs(x[j] - same[j]) <= 1e-9*fabs(same[j])))
+            return flash__no_param(err, s->desc.param + j, j, "this value is not in the space");
+    return flash__begin(s, same, y, err);
+}
+
+FLASH_API int flash_search_hopeless(const flash_search *s, int id, const double *best)
+{
+    double y[FLASH_SEARCH_VALUES_MAX];
+    int i, o;
+    if (!best || flash__pending(s, id, NULL)) return 0;
+    memcpy(y, flash__trial_y(s, id - 1), (size_t)s->values*sizeof *y);
+    for (o = 0; o < s->desc.n_objective; o++) {
+        if (!s->desc.known[o]) y[o] = best[o];
+        if (s->desc.reference && y[o] >= s->reference[o]) return 1;
+    }
+    for (o = 0; o < s->m; o++) if (!(y[o] <= 0 || y[o] > 0)) return 0; /* NaN says nothing */
+    for (i = 0; i < s->trials; i++) {
+        const double *row = flash__trial_y(s, i);
+        if (s->state[i] == FLASH_TRIAL_DONE && flash__good(s, row) && flash__covers(row, y, s->m))
+            return 1;
+    }
+    return 0;
+}
+
+FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out)
+{
+    int n;
+    if (!s || !out || id < 1 || id > s->trials) return FLASH_E_ARGUMENT;
+    n = s->desc.n_objective;
+    memset(out, 0, sizeof *out);
+    out->id = id;
+    out->state = (flash_trial_state)s->state[id - 1];
+    memcpy(out->x, flash__trial_x(s, id - 1), (size_t)s->P*sizeof *out->x);
+    memcpy(out->y, flash__trial_y(s, id - 1), (size_t)n*sizeof *out->y);
+    memcpy(out->y + n, flash__trial_y(s, id - 1) + s->m,
+           (size_t)s->desc.n_constraint*sizeof *out->y);
+    return FLASH_E_NONE;
+}
+
+/* The front of what was told, in s->index, its objectives in s->row; if noisy, by the means of the
+   model. Returns how many. */
+static size_t flash__best(flash_search *s)
+{
+    size_t n = 0, i;
+    uint64_t random = flash__stream(s, -2);
+    int o, m = s->m;
+    if (s->samples == 1 || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
+        return flash__front(s->row, m, s->index, flash__done_rows(s, s->told));
+    flash__points(s, s->told, 0);
+    for (i = 0; i < (size_t)s->told; i++) {
+        uint32_t t = s->index[i];
+        if (!flash__good(s, flash__trial_y(s, (int)t))) continue;
+        for (o = 0; o < m; o++)
+            s->row[t*(size_t)m + (size_t)o] = s->shift[o] + s->scale[o]*s->mean[o][i];
+        s->index[n++] = t;
+    }
+    return flash__front(s->row, m, s->index, n);
+}
+
+FLASH_API int flash_search_front(flash_search *s, int *ids, int cap)
+{
+    size_t n, i;
+    if (!s) return 0;
+    n = flash__best(s);
+    for (i = 0; ids && i < n && i < (size_t)FLASH__MAX(cap, 0); i++) ids[i] = (int)s->index[i] + 1;
+    return (int)n;
+}
+
+FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out)
+{
+    double r[FLASH_SEARCH_OBJECTIVES_MAX], before;
+    size_t n;
+    int i, m;
+    if (!out) return;
+    memset(out, 0, sizeof *out);
+    out->gain = out->expected = -1;
+    if (!s) return;
+    m = s->m;
+    out->trials = s->trials;
+    for (i = 0; i < s->trials; i++) {
+        out->pending += s->state[i] == FLASH_TRIAL_PENDING;
+        out->done += s->state[i] == FLASH_TRIAL_DONE;
+        out->failed += s->state[i] == FLASH_TRIAL_FAILED;
+        out->abandoned += s->state[i] == FLASH_TRIAL_ABANDONED;
+    }
+    n = flash__best(s);
+    out->front = (int)n;
+    flash__reference(s, s->row, s->index, n, r);
+    memcpy(out->reference, r, (size_t)s->desc.n_objective*sizeof *r);
+    out->hypervolume = flash__volume(s->row, m, s->index, n, m, r, s->work);
+    if (!(out->hypervolume > 0)) return;
+    if (s->expected/out->hypervolume >= 0) /* not NaN, of two that are infinite */
+        out->expected = s->expected/out->hypervolume;
+    n = flash__done_rows(s, s->told);
+    if (n <= FLASH__SEARCH_WINDOW) return;
+    n = flash__front(s->row, m, s->index, n - FLASH__SEARCH_WINDOW); /* by number: about in time */
+    before = flash__volume(s->row, m, s->index, n, m, r, s->work);
+    out->gain = FLASH__MAX(1 - before/out->hypervolume, 0);
+}
+
+/* A fixed text at *p. */
+static int flash__expect(const char **p, const char *end, const char *text)
+{
+    size_t n = strlen(text);
+    if ((size_t)(end - *p) < n || memcmp(*p, text, n)) return 0;
+    *p += n;
+    return 1;
+}
+
+/* [v,v,...], n of them. */
+static int flash__read_numbers(const char **p, const char *end, const char *name, double *v, int n)
+{
+    int i;
+    if (!flash__expect(p, end, name)) return 0;
+    for (i = 0; i < n; i++)
+        if (!flash__expect(p, end, i ? "," : "[") || !flash__number(p, end, v + i)) return 0;
+    return flash__expect(p, end, "]");
+}
+
+/* One line, without its hash: NULL, or what is wrong. */
+static const char *flash__replay_line(flash_search *s, const char *p, const char *end)
+{
+    static const char *const what[] = { "ask", "tell", "fail", "abandon", "add" };
+    static const char damaged[] = "not a line of a journal";
+    double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX], same[FLASH_SEARCH_PARAMS_MAX],
+        id;
+    flash_status status;
+    int kind, j;
+    if (!s->begun) {
+        flash__line l;
+        flash__title(s, &l);
+        if ((size_t)(end - p) != l.n || memcmp(p, l.text, l.n)) return "of another search";
+        s->begun = 1;
+        return NULL;
+    }
+    if (!flash__expect(&p, end, "{\"")) return damaged;
+    for (kind = 0; kind < 5; kind++) if (flash__expect(&p, end, what[kind])) break;
+    if (kind == 5 || !flash__expect(&p, end, "\":") || !flash__number(&p, end, &id)) return damaged;
+    if (kind == 0 || kind == 4) {
+        if (!flash__read_numbers(&p, end, ",\"x\":", x, s->P)) return damaged;
+        memcpy(same, x, sizeof same);
+        flash__canonical(s, same);
+        for (j = 0; j < s->P; j++)
+            if (x[j] < same[j] || x[j] > same[j]) return "a value that is not in the space";
+    }
+    if ((kind == 1 || kind == 4) && !flash__read_numbers(&p, end, ",\"y\":", y,
+            s->desc.n_objective + s->desc.n_constraint)) return damaged;
+    if (p != end) return damaged;
+    if (!(id >= 1 && id <= s->trials + 1)) return "a trial out of turn";
+    if (kind == 0 || kind == 4) {
+        if (id <= s->trials) return "a trial that was there before";
+        if (s->trials == s->desc.max_trials) return "more trials than the search may have";
+        if (!kind && s->desc.method == FLASH_SEARCH_NSGA2) flash__breed(s); /* as it was then */
+        status = flash__begin(s, x, kind ? y : NULL, NULL);
+    } else if (kind == 1) status = flash_search_tell(s, (int)id, y, NULL);
+    else status = flash_search_drop(s, (int)id, kind == 2 ? FLASH_TRIAL_FAILED
+                                    : FLASH_TRIAL_ABANDONED, NULL);
+    return status ? "a trial that is not pending, or a value that is no number" : NULL;
+}
+
+FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, size_t bytes,
+                                           flash_error *err)
+{
+    static const char sum[] = ",\"sum\":\"";
+    const char *p = text, *end, *why;
+    uint64_t line = 0;
+    uint32_t hash;
+    int i;
+    if (!s || (!text && bytes) || s->trials)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "a journal is read into a new search");
+    s->replaying = 1;
+    for (; bytes; bytes -= (size_t)(end + 1 - p), p = end + 1) {
+        size_t n;
+        line++;
+        end = (const char *)memchr(p, '\n', bytes);
+        if (!end) {
+            s->replaying = 0;
+            return flash__fail(err, FLASH_E_TRUNCATED, (uint64_t)(p - text), "line %u is torn",
+                               line);
+        }
+        n = (size_t)(end - p);
+        why = "damaged";
+        if (n > 18 && !memcmp(p + n - 18, sum, 8) && !memcmp(end - 2, "\"}", 2)) {
+            for (hash = 0, i = 0; i < 8; i++) {
+                const char *digits = "0123456789abcdef", *d = strchr(digits, end[i - 10]);
+                if (!d || !*d) break;
+                hash = hash << 4 | (uint32_t)(d - digits);
+            }
+            if (i == 8 && hash == flash__fnv(p, n - 18))
+                why = flash__replay_line(s, p, p + n - 18);
+        }
+        if (!why) continue;
+        s->replaying = 0;
+        return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - text), "line %u: %s", line, why);
+    }
+    s->replaying = 0;
+    return FLASH_E_NONE;
+}
+
+#endif
+
 #ifdef __cplusplus
+}
+#endif
+
+/* ===== >>train ============================================================ */
+
+/* Forward, backward, AdamW. Weights, gradients and moments are four arrays of one layout. Matrix
+   products go through one driver over k->sgemm, which multiplies and adds apart and in order; work
+   is cut by fixed sizes (of rows, columns and inner dimension; a sequence and a head), never by the
+   number of threads, and what several pieces add to is summed piece by piece. Hence
+   the same bits everywhere. A layer keeps its input, q, k, v before norms and RoPE, what attention
+   gave, the logarithm of its total per row, and gate and up; norms, weights of attention and
+   products of gate and up are worked out again on the way back, whose results take the place of
+   what they came from: gate and up become their gradients, as q, k and v do. Logits exist for 128
+   tokens at a time. Formulas: Rumelhart et al. 1986; for attention by blocks Dao et al. 2022 (arxiv
+   2205.14135), where sum_j p_j dp_j = do.o saves the T x T matrix. KNOWN TRAPS: a head shared with
+   the embedding gets two gradients; k->softmax wants 64 items, whatever counts of them. */
+
+#ifdef FLASH__TRAIN
+typedef FLASH__REAL flash__real; /* float; double for the check of the gradients */
+enum { FLASH__IN_FLOAT = sizeof(flash__real) == sizeof(float) ? 1 : 0 };
+enum { FLASH__LOSS_ROWS = 128, FLASH__UPDATE = 16384,
+       /* of a matrix product: inner dimension, rows and columns worked on at once, columns of an
+          item */
+       FLASH__GEMM_K = 256, FLASH__GEMM_ROWS = 32, FLASH__GEMM_COLS = 64, FLASH__GEMM_WIDE = 256,
+       FLASH__GEMM_ROOM = FLASH__GEMM_K*(FLASH__GEMM_WIDE + FLASH__GEMM_ROWS)
+           + FLASH__GEMM_ROWS*FLASH__GEMM_COLS };
+
+/* What a layer learns, by the fields of the rules. */
+enum { FLASH__W_ATTN_NORM, FLASH__W_Q, FLASH__W_K, FLASH__W_V, FLASH__W_O, FLASH__W_Q_NORM,
+       FLASH__W_K_NORM, FLASH__W_FFN_NORM, FLASH__W_GATE, FLASH__W_UP, FLASH__W_DOWN,
+       FLASH__W_COUNT };
+static const uint16_t flash__learned[FLASH__W_COUNT] = {
+    FLASH__LAYER(attn_norm), FLASH__LAYER(q), FLASH__LAYER(k), FLASH__LAYER(v), FLASH__LAYER(o),
+    FLASH__LAYER(q_norm), FLASH__LAYER(k_norm), FLASH__LAYER(ffn_norm), FLASH__LAYER(gate),
+    FLASH__LAYER(up), FLASH__LAYER(down) };
+
+typedef struct flash__leaf { /* one tensor */
+    char   name[40];
+    int    matrix, residual, rows, cols; /* residual: its product is added to the stream */
+    size_t at;                           /* of its first weight in each of the arrays    */
+} flash__leaf;
+
+typedef struct flash__lesson { /* one layer */
+    size_t at[FLASH__W_COUNT];      /* of its weights, 0: none (the embedding is at 0)    */
+    int    rope;                    /* which table                                        */
+    flash__real *in, *q, *k, *v;    /* [N,D], [N,H*C], [N,K*C] twice                      */
+    flash__real *o, *lse;           /* [N,H*C], [N,H]                                     */
+    flash__real *mid, *gate, *up;   /* [N,D] after attention, [N,F] twice                 */
+} flash__lesson;
+
+struct flash_trainer {
+    flash_trainer_desc desc;   /* defaults filled in                               */
+    flash_arch     arch;
+    flash__kernels k;
+    flash__pool    pool;
+    flash_session *teacher;    /* NULL: none; in this block                        */
+    size_t         block;      /* [B]                                              */
+    int            slots, N;   /* workers; rows of a batch                         */
+    uint64_t       step, tokens;
+    flash__leaf   *leaf;
+    size_t         n_leaf, n;  /* tensors; weights, each tensor a multiple of 16   */
+    size_t         head, out_norm;
+    flash__lesson *layer;      /* [L]                                              */
+    flash__real   *w, *g, *m, *v;     /* [n] weights, gradients, moments           */
+    flash__real   *out;        /* [N,D] after the last layer                       */
+    flash__real   *normed, *dnorm, *dx; /* [N,D]                                   */
+    flash__real   *wide;       /* [N,max(F,H*C)]                                   */
+    flash__real   *z;          /* [LOSS_ROWS,V]                                    */
+    flash__real   *part;       /* sums of pieces                                   */
+    double        *sums;       /* the same of losses and norms                     */
+    flash__real   *rope, *back; /* [tables,n_ctx,rope_dims] cos and sin, and -sin  */
+    flash__real   *work;       /* [slots,work_n]                                   */
+    size_t         work_n, n_part, tables_n;
+};
+
+/* --- kernels, in either precision ------------------------------------------ */
+
+static float *flash__floats(flash__real *p) { return (float *)(void *)p; }
+static const float *flash__floats_of(const flash__real *p)
+{
+    return (const float *)(const void *)p;
+}
+
+static flash__real flash__t_exp(flash__real x)
+{
+    return FLASH__IN_FLOAT ? (flash__real)flash__expf((float)x) : (flash__real)flash__exp(x);
+}
+
+static void flash__t_gemm(const flash__kernels *k, const flash__real *a, size_t lda, size_t ka,
+                          const flash__real *b, size_t ldb, flash__real *c, size_t ldc,
+                          int M, int N, int K)
+{
+    int i, j, l;
+    if (FLASH__IN_FLOAT) {
+        k->sgemm(flash__floats_of(a), lda, ka, flash__floats_of(b), ldb, flash__floats(c), ldc, M,
+                 N, K);
+        return;
+    }
+    for (i = 0; i < M; i++, a += lda, c += ldc) {
+        for (j = 0; j < N; j++) c[j] = 0;
+        for (l = 0; l < K; l++)
+            for (j = 0; j < N; j++) c[j] += a[(size_t)l*ka]*b[(size_t)l*ldb + (size_t)j];
+    }
+}
+
+static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a,
+                                const flash__real *b, size_t n)
+{
+    flash__real sum = 0;
+    size_t i;
+    if (FLASH__IN_FLOAT) {
+        float y; /* k->rows takes a as files have it: other kernels are of little-endian machines */
+        if (k->isa == FLASH_ISA_SCALAR)
+            return flash__dot_f32_scalar(flash__floats_of(a), flash__floats_of(b), n);
+        k->rows(FLASH_TYPE_F32, (const uint8_t *)(const void *)a, 0, 1, b, n, &y);
+        return (flash__real)y;
+    }
+    for (i = 0; i < n; i++) sum += a[i]*b[i];
+    return sum;
+}
+
+/* y += x */
+static void flash__t_add(const flash__kernels *k, flash__real *y, const flash__real *x, size_t n)
+{
+    size_t i;
+    if (FLASH__IN_FLOAT) k->blend(flash__floats(y), 1, flash__floats_of(x), 1, n);
+    else for (i = 0; i < n; i++) y[i] += x[i];
+}
+
+static void flash__t_blend(const flash__kernels *k, flash__real *y, flash__real keep,
+                           const flash__real *x, flash__real add, size_t n)
+{
+    size_t i;
+    if (FLASH__IN_FLOAT)
+        k->blend(flash__floats(y), (float)keep, flash__floats_of(x), (float)add, n);
+    else for (i = 0; i < n; i++) y[i] = y[i]*keep + x[i]*add;
+}
+
+static flash__real flash__t_softmax(const flash__kernels *k, flash__real *x, flash__real scale,
+                                    int from, int to, flash__real *total)
+{
+    flash__real most = (flash__real)-3.4e38f, sum = 0;
+    int i;
+    if (FLASH__IN_FLOAT) {
+        float l, best = k->softmax(flash__floats(x), (float)scale, from, to, &l);
+        *total = (flash__real)l;
+        return (flash__real)best;
+    }
+    for (i = from; i < to; i++) { x[i] = x[i]*scale; most = FLASH__MAX(most, x[i]); }
+    for (i = 0; i < 64; i++) {
+        x[i] = i >= from && i < to ? flash__t_exp(x[i] - most) : 0;
+        sum += x[i];
+    }
+    *total = sum;
+    return most;
+}
+
+/* 1/sqrt(mean(x^2) + eps) */
+static flash__real flash__t_rms(const flash__kernels *k, const flash__real *x, flash__real eps,
+                                size_t n)
+{
+    flash__real mean = flash__t_dot(k, x, x, n)/(flash__real)n + eps;
+    return 1/(FLASH__IN_FLOAT ? (flash__real)sqrtf((float)mean) : (flash__real)sqrt(mean));
+}
+
+static void flash__t_norm(const flash__kernels *k, const flash__real *x, const flash__real *w,
+                          flash__real eps, size_t n, flash__real *y)
+{
+    flash__real r;
+    size_t i;
+    if (FLASH__IN_FLOAT) {
+        k->rmsnorm(flash__floats_of(x), flash__floats_of(w), (float)eps, n, flash__floats(y));
+        return;
+    }
+    r = flash__t_rms(k, x, eps, n);
+    for (i = 0; i < n; i++) y[i] = x[i]*r*w[i];
+}
+
+/* y = w x r, back: dx (+)= r w dy - x r^3/n sum(w dy x), dw += dy x r. dx may be dy where it is not
+   added to. */
+static void flash__t_norm_back(const flash__kernels *k, const flash__real *x,
+                               const flash__real *w, flash__real eps, size_t n,
+                               const flash__real *dy, int add, flash__real *dx, flash__real *dw)
+{
+    flash__real r = flash__t_rms(k, x, eps, n), lane[4] = { 0, 0, 0, 0 }, c;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        flash__real d = dy[i]*x[i];
+        lane[i & 3] = lane[i & 3] + d*w[i];
+        dw[i] = dw[i] + d*r;
+    }
+    c = ((lane[0] + lane[1]) + (lane[2] + lane[3]))*(r*r*r/(flash__real)n);
+    for (i = 0; i < n; i++) dx[i] = (add ? dx[i] : 0) + (r*(w[i]*dy[i]) - c*x[i]);
+}
+
+static void flash__t_rope(const flash__kernels *k, flash__real *x, const flash__real *cos_sin,
+                          int dims, int style)
+{
+    int i;
+    if (FLASH__IN_FLOAT) {
+        k->rope(flash__floats(x), flash__floats_of(cos_sin), dims, style);
+        return;
+    }
+    for (i = 0; i < dims/2; i++) {
+        int a = style == FLASH_ROPE_PAIRS ? 2*i : i, b = style == FLASH_ROPE_PAIRS ? a + 1
+            : i + dims/2;
+        flash__real u = x[a], v = x[b], c = cos_sin[2*i], s = cos_sin[2*i + 1];
+        x[a] = u*c - v*s;
+        x[b] = u*s + v*c;
+    }
+}
+
+static void flash__t_glu(const flash__kernels *k, const flash__real *gate, const flash__real *up,
+                         size_t n, flash__real *y)
+{
+    size_t i;
+    if (FLASH__IN_FLOAT)
+        k->glu(0, flash__floats_of(gate), flash__floats_of(up), n, flash__floats(y));
+    else for (i = 0; i < n; i++) y[i] = gate[i]/(1 + flash__t_exp(-gate[i]))*up[i];
+}
+
+/* gate and up become their gradients, y's being dy */
+static void flash__t_glu_back(const flash__kernels *k, flash__real *gate, flash__real *up,
+                              const flash__real *dy, size_t n)
+{
+    size_t i;
+    if (FLASH__IN_FLOAT) {
+        k->glu_back(flash__floats(gate), flash__floats(up), flash__floats_of(dy), n);
+        return;
+    }
+    for (i = 0; i < n; i++) {
+        flash__real g = gate[i], s = 1/(1 + flash__t_exp(-g));
+        gate[i] = dy[i]*up[i]*(s*(1 + g*(1 - s)));
+        up[i] = dy[i]*(g*s);
+    }
+}
+
+/* p = p f; dp = p (dp - d) scale: 64 weights of attention and their gradients */
+static void flash__t_fade(const flash__kernels *k, flash__real *p, flash__real *dp, flash__real f,
+                          flash__real d, flash__real scale)
+{
+    int i;
+    if (FLASH__IN_FLOAT) {
+        k->fade(flash__floats(p), flash__floats(dp), (float)f, (float)d, (float)scale);
+        return;
+    }
+    for (i = 0; i < 64; i++) { p[i] = p[i]*f; dp[i] = p[i]*(dp[i] - d)*scale; }
+}
+
+static void flash__t_turn_over(const flash__kernels *k, const flash__real *x, size_t ldx, int rows,
+                               int cols, flash__real *y, size_t ldy)
+{
+    int r, c;
+    if (FLASH__IN_FLOAT) {
+        k->turn(flash__floats_of(x), ldx, rows, cols, flash__floats(y), ldy);
+        return;
+    }
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < cols; c++) y[(size_t)c*ldy + (size_t)r] = x[(size_t)r*ldx + (size_t)c];
+}
+
+static void flash__t_adamw(const flash__kernels *k, flash__real *w, flash__real *m, flash__real *v,
+                           const flash__real *g, size_t n, const flash__rates *r)
+{
+    size_t i;
+    if (FLASH__IN_FLOAT) {
+        k->adamw(flash__floats(w), flash__floats(m), flash__floats(v), flash__floats_of(g), n, r);
+        return;
+    }
+    for (i = 0; i < n; i++) {
+        flash__real x = g[i]*r->scale;
+        m[i] = m[i]*r->b1 + x*r->a1;
+        v[i] = v[i]*r->b2 + x*x*r->a2;
+        w[i] = w[i]*r->keep - m[i]/((flash__real)sqrt(v[i]*r->c2) + r->epsilon)*r->rate;
+    }
+}
+
+/* --- matrix products -------------------------------------------------------- */
+
+/* c = a b, or c += a b. Item (i,k) of a is at a[i*lda + k*ka], (k,j) of b at b[k*ldb + j], turned
+   at b[j*ldb + k]. */
+typedef struct flash__gemm {
+    const flash__real *a, *b;
+    flash__real *c;
+    size_t lda, ka, ldb, ldc;
+    int M, N, K, turned, add;
+} flash__gemm;
+
+/* One step of the work, in items that workers pick. */
+typedef struct flash__effort {
+    flash_trainer *t;
+    flash__gemm    gemm[4];
+    flash__lesson *layer;
+    const flash_layer *facts;
+    const flash__real *x, *dy;
+    flash__real   *y, *copy;
+    const int32_t *tokens;        /* [batch,n_ctx+1] */
+    const float   *teacher;
+    flash__real    scale;
+    double         lr, c1, c2;    /* of an update */
+    size_t         at;            /* of the norm's weights */
+    int            n, width, grad, items;
+    volatile int   next;
+} flash__effort;
+
+static int flash__effort_pick(flash__effort *e)
+{
+    int i = flash__add(&e->next, 1);
+    return i < e->items ? i : -1;
+}
+
+static void flash__effort_run(flash_trainer *t, flash__effort *e, int items, flash__task task)
+{
+    const flash_host *host = &t->desc.host;
+    int tasks = FLASH__MIN(items, t->slots);
+    e->t = t;
+    e->items = items;
+    e->next = 0;
+    if (tasks <= 1) task(e, 0);
+    else if (host->parallel_for) host->parallel_for(host->user, tasks, task, e);
+    else flash__pool_run(&t->pool, tasks, task, e);
+}
+
+/* The same for the teacher's session. */
+static void flash__effort_lend(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
+{
+    flash_trainer *t = (flash_trainer *)user;
+    if (t->desc.host.parallel_for)
+        t->desc.host.parallel_for(t->desc.host.user, tasks, task, ctx);
+    else flash__pool_run(&t->pool, tasks, task, ctx);
+}
+
+/* memcpy of a few: where gcc does not know the size it moves single words, which took a tenth of
+   the products' time. */
+static void flash__t_copy(flash__real *to, const flash__real *from, int n)
+{
+    int i;
+    for (i = 0; i + 16 <= n; i += 16) memcpy(to + i, from + i, 16*sizeof *to);
+    for (; i < n; i++) to[i] = from[i];
+}
+
+/* Columns [j0, last) and K rows of b into room, [columns/GEMM_COLS,K,GEMM_COLS]. */
+static void flash__gemm_pack(const flash__kernels *kernels, const flash__gemm *g, int k0, int j0,
+                             int last, int K, flash__real *room)
+{
+    int j, k;
+    for (j = j0; g->turned && j < last; j += FLASH__GEMM_COLS)
+        flash__t_turn_over(kernels, g->b + (size_t)j*g->ldb + (size_t)k0, g->ldb,
+                           FLASH__MIN(FLASH__GEMM_COLS, last - j), K,
+                           room + (j - j0)*FLASH__GEMM_K, FLASH__GEMM_COLS);
+    for (k = 0; !g->turned && k < K; k++) { /* row by row: a row may be a page */
+        const flash__real *b = g->b + (size_t)(k0 + k)*g->ldb;
+        for (j = j0; j < last; j += FLASH__GEMM_COLS)
+            flash__t_copy(room + (j - j0)*FLASH__GEMM_K + FLASH__GEMM_COLS*k, b + j,
+                          FLASH__MIN(FLASH__GEMM_COLS, last - j));
+    }
+}
+
+/* An item's rows and columns. Turning b costs most: all the more rows for it. A turned a is copied
+   and wants columns. */
+static int flash__gemm_rows(const flash__gemm *g)
+{
+    return g->turned || g->M >= 512 ? 256 : 64;
+}
+static int flash__gemm_cols(const flash__gemm *g)
+{
+    return g->lda == 1 ? FLASH__GEMM_WIDE : FLASH__GEMM_COLS;
+}
+
+static int flash__gemm_items(const flash__gemm *g)
+{
+    int rows = flash__gemm_rows(g), cols = flash__gemm_cols(g);
+    return (g->M + rows - 1)/rows*((g->N + cols - 1)/cols);
+}
+
+/* Rows of a turned a, K of the inner dimension, into room, [K,GEMM_ROWS]: where they are they lie a
+   page apart, and steps of a power of two fall on each other in the cache. */
+static void flash__gemm_pack_turned(const flash__real *a, size_t ka, int rows, int K,
+                                    flash__real *room)
+{
+    int k;
+    for (k = 0; k < K; k++, a += ka)
+        flash__t_copy(room + FLASH__GEMM_ROWS*k, a, rows);
+}
+
+static void flash__gemm_item(const flash__kernels *k, const flash__gemm *g, int item,
+                             flash__real *room)
+{
+    int some = flash__gemm_rows(g), strips = (g->M + some - 1)/some, i0 = item%strips*some,
+        end = FLASH__MIN(i0 + some, g->M), cols = flash__gemm_cols(g), j0 = item/strips*cols,
+        last = FLASH__MIN(j0 + cols, g->N), i, j, r, k0;
+    flash__real *tile = room + FLASH__GEMM_WIDE*FLASH__GEMM_K,
+        *turned = tile + FLASH__GEMM_COLS*FLASH__GEMM_ROWS;
+    for (k0 = 0; k0 < g->K; k0 += FLASH__GEMM_K) {
+        int K = FLASH__MIN(FLASH__GEMM_K, g->K - k0);
+        flash__gemm_pack(k, g, k0, j0, last, K, room);
+        for (i = i0; i < end; i += FLASH__GEMM_ROWS) {
+            int rows = FLASH__MIN(FLASH__GEMM_ROWS, end - i);
+            const flash__real *a = g->a + (size_t)i*g->lda + (size_t)k0*g->ka;
+            size_t lda = g->lda, ka = g->ka;
+            if (lda == 1 && ka > 1) {
+                flash__gemm_pack_turned(a, ka, rows, K, turned);
+                a = turned;
+                ka = FLASH__GEMM_ROWS;
+            }
+            for (j = j0; j < last; j += FLASH__GEMM_COLS) {
+                int n = FLASH__MIN(FLASH__GEMM_COLS, last - j), add = k0 || g->add;
+                const flash__real *b = room + (j - j0)*FLASH__GEMM_K;
+                flash__real *c = g->c + (size_t)i*g->ldc + (size_t)j;
+                size_t ldc = g->ldc;
+                if (add) ldc = FLASH__GEMM_COLS;
+                flash__t_gemm(k, a, lda, ka, b, FLASH__GEMM_COLS, add ? tile : c, ldc, rows, n, K);
+                for (r = 0; add && r < rows; r++)
+                    flash__t_add(k, c + (size_t)r*g->ldc, tile + FLASH__GEMM_COLS*r, (size_t)n);
+            }
+        }
+    }
+}
+
+static flash__real *flash__effort_room(const flash__effort *e, int index)
+{
+    return e->t->work + (size_t)index*e->t->work_n;
+}
+
+static void flash__gemm_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    int i, which;
+    while ((i = flash__effort_pick(e)) >= 0) {
+        for (which = 0; i >= flash__gemm_items(e->gemm + which); which++)
+            i -= flash__gemm_items(e->gemm + which);
+        flash__gemm_item(&e->t->k, e->gemm + which, i, flash__effort_room(e, index));
+    }
+}
+
+/* The n products set up in e; none may write what another reads or writes. */
+static void flash__gemm_run(flash_trainer *t, flash__effort *e)
+{
+    int i, items = 0;
+    for (i = 0; i < e->n; i++) items += flash__gemm_items(e->gemm + i);
+    flash__effort_run(t, e, items, flash__gemm_task);
+    e->n = 0;
+}
+
+static flash__gemm *flash__gemm_new(flash__effort *e, const flash__real *a, const flash__real *b,
+                                    flash__real *c, int M, int N, int K, int add)
+{
+    flash__gemm *g = e->gemm + e->n++;
+    g->a = a; g->b = b; g->c = c;
+    g->M = M; g->N = N; g->K = K;
+    g->lda = (size_t)K; g->ka = 1;
+    g->ldb = (size_t)N; g->ldc = (size_t)N;
+    g->turned = 0;
+    g->add = add;
+    return g;
+}
+
+/* y (+)= x W^T: [T,out] of [T,in] and [out,in] */
+static void flash__gemm_forward(flash__effort *e, const flash__real *x, const flash__real *w,
+                                flash__real *y, int T, int out, int in, int add)
+{
+    flash__gemm *g = flash__gemm_new(e, x, w, y, T, out, in, add);
+    g->ldb = (size_t)in;
+    g->turned = 1;
+}
+
+/* dx (+)= dy W */
+static void flash__gemm_input(flash__effort *e, const flash__real *dy, const flash__real *w,
+                              flash__real *dx, int T, int out, int in, int add)
+{
+    flash__gemm_new(e, dy, w, dx, T, in, out, add);
+}
+
+/* dW += dy^T x */
+static void flash__gemm_weights(flash__effort *e, const flash__real *dy, const flash__real *x,
+                                flash__real *dw, int T, int out, int in)
+{
+    flash__gemm *g = flash__gemm_new(e, dy, x, dw, out, in, T, 1);
+    g->lda = 1;
+    g->ka = (size_t)out;
+}
+
+/* --- steps over rows -------------------------------------------------------- */
+
+/* 64 rows: y = norm(x), and a copy of x where the next product is added to it. */
+static void flash__t_norm_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    size_t D = (size_t)t->arch.d_model;
+    int item, r;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0)
+        for (r = 64*item; r < FLASH__MIN(64*item + 64, e->width); r++) {
+            flash__t_norm(&t->k, e->x + (size_t)r*D, t->w + e->at, (flash__real)t->arch.norm_eps,
+                          D, e->y + (size_t)r*D);
+            if (e->copy) memcpy(e->copy + (size_t)r*D, e->x + (size_t)r*D, D*sizeof *e->copy);
+        }
+}
+
+static void flash__t_norm_rows(flash_trainer *t, flash__effort *e, const flash__real *x, size_t at,
+                               flash__real *y, flash__real *copy, int rows)
+{
+    e->x = x; e->y = y; e->copy = copy; e->at = at; e->width = rows;
+    flash__effort_run(t, e, (rows + 63)/64, flash__t_norm_task);
+}
+
+/* 64 rows: y += the gradient of norm(x), dy being that of its result; part: the weights'. */
+static void flash__t_norm_back_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    size_t D = (size_t)t->arch.d_model;
+    int item, r;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        flash__real *dw = t->part + (size_t)item*D;
+        memset(dw, 0, D*sizeof *dw);
+        for (r = 64*item; r < FLASH__MIN(64*item + 64, e->width); r++)
+            flash__t_norm_back(&t->k, e->x + (size_t)r*D, t->w + e->at,
+                               (flash__real)t->arch.norm_eps, D, e->dy + (size_t)r*D, 1,
+                               e->y + (size_t)r*D, dw);
+    }
+}
+
+/* g[at] += the pieces in part, each `apart` from the next, in order */
+static void flash__t_gather(flash_trainer *t, size_t at, size_t from, size_t n, size_t pieces,
+                            size_t apart)
+{
+    size_t i;
+    for (i = 0; i < pieces; i++) flash__t_add(&t->k, t->g + at, t->part + from + i*apart, n);
+}
+
+static void flash__t_norm_back_rows(flash_trainer *t, flash__effort *e, const flash__real *x,
+                                    size_t at, const flash__real *dy, flash__real *dx, int rows)
+{
+    size_t D = (size_t)t->arch.d_model;
+    e->x = x; e->dy = dy; e->y = dx; e->at = at; e->width = rows;
+    flash__effort_run(t, e, (rows + 63)/64, flash__t_norm_back_task);
+    flash__t_gather(t, at, 0, D, (size_t)((rows + 63)/64), D);
+}
+
+/* 64 rows of gate and up: their product in wide, or their gradients from wide. */
+static void flash__t_glu_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    size_t F = (size_t)e->facts->d_ffn;
+    int item;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        size_t at = 64*(size_t)item*F, n = (size_t)FLASH__MIN(64, t->N - 64*item)*F;
+        if (e->grad)
+            flash__t_glu_back(&t->k, e->layer->gate + at, e->layer->up + at, t->wide + at, n);
+        else flash__t_glu(&t->k, e->layer->gate + at, e->layer->up + at, n, t->wide + at);
+    }
+}
+
+static void flash__t_glu_rows(flash_trainer *t, flash__effort *e, int grad)
+{
+    e->grad = grad;
+    flash__effort_run(t, e, (t->N + 63)/64, flash__t_glu_task);
+}
+
+/* --- attention -------------------------------------------------------------- */
+
+/* A worker's room for one sequence and one key/value head. P: n_ctx rounded up to 64. */
+typedef struct flash__desk {
+    flash__real *keys, *values;               /* [P,C] normed and rotated; as they are */
+    flash__real *keys_turned, *values_turned; /* [P/64,C,64]                           */
+    flash__real *dk, *dv;                     /* [P,C]                                 */
+    flash__real *q, *o, *sum;                 /* [64,C]                                */
+    flash__real *score, *dscore;              /* [64,64]                               */
+} flash__desk;
+
+static size_t flash__desk_plan(flash__desk *d, const flash_trainer *t, flash__real *room)
+{
+    size_t C = (size_t)t->arch.d_head, P = (size_t)(t->desc.n_ctx + 63)/64*64, at = 0;
+    flash__real **field[] = { &d->keys, &d->values, &d->keys_turned, &d->values_turned, &d->dk,
+                              &d->dv };
+    flash__real **tile[] = { &d->q, &d->o, &d->sum };
+    size_t i;
+    for (i = 0; i < 6; i++, at += P*C) *field[i] = room ? room + at : NULL;
+    for (i = 0; i < 3; i++, at += 64*C) *tile[i] = room ? room + at : NULL;
+    d->score = room ? room + at : NULL;
+    d->dscore = room ? room + at + 4096 : NULL;
+    return at + 8192;
+}
+
+/* The query or key at position p: normed, rotated. */
+static void flash__t_turn(const flash__effort *e, size_t norm, int p, flash__real *x)
+{
+    const flash_trainer *t = e->t;
+    const flash_arch *a = &t->arch;
+    if (norm)
+        flash__t_norm(&t->k, x, t->w + norm, (flash__real)a->norm_eps, (size_t)a->d_head, x);
+    if (e->facts->rope_base != 0)
+        flash__t_rope(&t->k, x, t->rope + ((size_t)(e->layer->rope*t->desc.n_ctx + p))
+                      *(size_t)a->rope_dims, a->rope_dims, a->rope_style);
+}
+
+/* Back: its gradient d takes the place of what it came from, x. */
+static void flash__t_turn_back(const flash__effort *e, size_t norm, int p, flash__real *d,
+                               flash__real *x, flash__real *dw)
+{
+    const flash_trainer *t = e->t;
+    const flash_arch *a = &t->arch;
+    size_t C = (size_t)a->d_head;
+    if (e->facts->rope_base != 0)
+        flash__t_rope(&t->k, d, t->back + ((size_t)(e->layer->rope*t->desc.n_ctx + p))
+                      *(size_t)a->rope_dims, a->rope_dims, a->rope_style);
+    if (norm)
+        flash__t_norm_back(&t->k, x, t->w + norm, (flash__real)a->norm_eps, C, d, 0, d, dw);
+    memcpy(x, d, C*sizeof *x);
+}
+
+/* [P,C] as [P/64,C,64] */
+static void flash__desk_turn(const flash__kernels *k, const flash__real *x, int P, int C,
+                             flash__real *y)
+{
+    int p;
+    for (p = 0; p < P; p += 64)
+        flash__t_turn_over(k, x + p*C, (size_t)C, 64, C, y + p*C, 64);
+}
+
+/* Keys and values of the sequence that begins at a row; 0 beyond its end. */
+static void flash__desk_fill(const flash__effort *e, const flash__desk *d, int row, int kv)
+{
+    const flash_trainer *t = e->t;
+    int C = t->arch.d_head, T = t->desc.n_ctx, P = (T + 63)/64*64, KD = e->facts->n_kv_head*C, p;
+    size_t bytes = (size_t)C*sizeof *d->keys;
+    for (p = 0; p < T; p++) {
+        size_t at = (size_t)(row + p)*(size_t)KD + (size_t)(kv*C);
+        memcpy(d->keys + p*C, e->layer->k + at, bytes);
+        memcpy(d->values + p*C, e->layer->v + at, bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_K_NORM], p, d->keys + p*C);
+    }
+    memset(d->keys + T*C, 0, (size_t)(P - T)*bytes);
+    memset(d->values + T*C, 0, (size_t)(P - T)*bytes);
+    flash__desk_turn(&t->k, d->keys, P, C, d->keys_turned);
+}
+
+/* Which of the 64 keys from `begin` on the query at p sees: [*from, *to). 0: none. */
+static int flash__desk_sees(const flash_layer *l, int p, int begin, int *from, int *to)
+{
+    *to = FLASH__MIN(p + 1 - begin, 64);
+    *from = FLASH__MAX(flash__sees(l, p) - begin, 0);
+    return *from < *to;
+}
+
+/* One head's 64 queries from position 64*tile on: o and lse. */
+static void flash__t_attend(const flash__effort *e, const flash__desk *d, int row, int head,
+                            int tile)
+{
+    const flash_trainer *t = e->t;
+    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64*tile), j, r,
+        from, to;
+    flash__real best[64], total[64], l, most, scale = (flash__real)t->arch.attention_scale;
+    size_t bytes = (size_t)C*sizeof *d->q;
+    for (r = 0; r < n; r++) {
+        memcpy(d->q + r*C, e->layer->q + (size_t)(row + 64*tile + r)*(size_t)(H*C)
+               + (size_t)(head*C), bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, d->q + r*C);
+        total[r] = 0;
+        best[r] = 0;
+    }
+    memset(d->o, 0, 64*bytes);
+    for (j = flash__sees(e->facts, 64*tile)/64; j <= tile; j++) {
+        flash__real keep[64], add[64];
+        flash__t_gemm(&t->k, d->q, (size_t)C, 1, d->keys_turned + 64*j*C, 64, d->score, 64, n, 64,
+                      C);
+        for (r = 0; r < n; r++) {
+            add[r] = keep[r] = 1;
+            if (!flash__desk_sees(e->facts, 64*tile + r, 64*j, &from, &to)) {
+                memset(d->score + 64*r, 0, 64*sizeof *d->score);
+                continue;
+            }
+            most = flash__t_softmax(&t->k, d->score + 64*r, scale, from, to, &l);
+            if (total[r] == 0) { best[r] = most; total[r] = l; continue; }
+            if (most > best[r]) { keep[r] = flash__t_exp(best[r] - most); best[r] = most; }
+            else add[r] = flash__t_exp(most - best[r]);
+            total[r] = total[r]*keep[r] + l*add[r];
+        }
+        flash__t_gemm(&t->k, d->score, 64, 1, d->values + 64*j*C, (size_t)C, d->sum, (size_t)C, n,
+                      C, 64);
+        for (r = 0; r < n; r++)
+            flash__t_blend(&t->k, d->o + r*C, keep[r], d->sum + r*C, add[r], (size_t)C);
+    }
+    for (r = 0; r < n; r++) {
+        size_t at = (size_t)(row + 64*tile + r)*(size_t)H + (size_t)head;
+        for (j = 0; j < C; j++) d->o[r*C + j] = d->o[r*C + j]/total[r];
+        memcpy(e->layer->o + at*(size_t)C, d->o + r*C, bytes);
+        e->layer->lse[at] = best[r] + (flash__real)flash__log(total[r]);
+    }
+}
+
+/* Back: dq takes the place of q; dk and dv are added to. dw: [C] of the queries' norm. */
+static void flash__t_attend_back(const flash__effort *e, const flash__desk *d, int row, int head,
+                                 int tile, flash__real *dq, flash__real *dw)
+{
+    const flash_trainer *t = e->t;
+    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64*tile), j, r,
+        from, to;
+    flash__real delta[64], l, most, scale = (flash__real)t->arch.attention_scale;
+    size_t bytes = (size_t)C*sizeof *d->q, c = (size_t)C, some = 64*c;
+    size_t first = (size_t)(row + 64*tile)*(size_t)H + (size_t)head; /* in heads */
+    const flash__real *lse = e->layer->lse + first;
+    flash__real *q = e->layer->q + first*c;
+    for (r = 0; r < n; r++) {
+        size_t at = (size_t)(r*H)*c;
+        memcpy(d->q + r*C, q + at, bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, d->q + r*C);
+        memcpy(d->o + r*C, t->wide + first*c + at, bytes);
+        delta[r] = flash__t_dot(&t->k, d->o + r*C, e->layer->o + first*c + at, c);
+    }
+    memset(dq, 0, 64*bytes);
+    for (j = flash__sees(e->facts, 64*tile)/64; j <= tile; j++) {
+        size_t at = 64*(size_t)j*c;
+        flash__t_gemm(&t->k, d->q, c, 1, d->keys_turned + at, 64, d->score, 64, n, 64, C);
+        flash__t_gemm(&t->k, d->o, c, 1, d->values_turned + at, 64, d->dscore, 64, n, 64, C);
+        for (r = 0; r < n; r++) {
+            if (!flash__desk_sees(e->facts, 64*tile + r, 64*j, &from, &to)) {
+                memset(d->score + 64*r, 0, 64*sizeof *d->score);
+                memset(d->dscore + 64*r, 0, 64*sizeof *d->score);
+                continue;
+            }
+            most = flash__t_softmax(&t->k, d->score + 64*r, scale, from, to, &l);
+            flash__t_fade(&t->k, d->score + 64*r, d->dscore + 64*r,
+                          flash__t_exp(most - lse[r*H]), delta[r], scale);
+        }
+        flash__t_gemm(&t->k, d->score, 1, 64, d->o, c, d->sum, c, 64, C, n);
+        flash__t_add(&t->k, d->dv + at, d->sum, some);
+        flash__t_gemm(&t->k, d->dscore, 1, 64, d->q, c, d->sum, c, 64, C, n);
+        flash__t_add(&t->k, d->dk + at, d->sum, some);
+        flash__t_gemm(&t->k, d->dscore, 64, 1, d->keys + at, c, d->sum, c, n, C, 64);
+        flash__t_add(&t->k, dq, d->sum, (size_t)n*c);
+    }
+    for (r = 0; r < n; r++)
+        flash__t_turn_back(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, dq + r*C,
+                           q + (size_t)(r*H)*c, dw);
+}
+
+/* An item: a sequence and a key/value head with its queries, so that dk and dv have one writer. */
+static void flash__t_attention_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    int C = t->arch.d_head, K = e->facts->n_kv_head, group = e->facts->n_head/K, T = t->desc.n_ctx,
+        P = (T + 63)/64*64, item, tile, g, p;
+    flash__real *room = flash__effort_room(e, index), *dq;
+    flash__desk d;
+    size_t bytes = (size_t)C*sizeof *room;
+    dq = room + flash__desk_plan(&d, t, room);
+    while ((item = flash__effort_pick(e)) >= 0) {
+        int row = item/K*T, kv = item%K;
+        flash__real *dw = t->part + 2*(size_t)item*(size_t)C;
+        flash__desk_fill(e, &d, row, kv);
+        if (e->grad) {
+            flash__desk_turn(&t->k, d.values, P, C, d.values_turned);
+            memset(d.dk, 0, (size_t)P*bytes);
+            memset(d.dv, 0, (size_t)P*bytes);
+            memset(dw, 0, 2*bytes);
+        }
+        for (g = 0; g < group; g++)
+            for (tile = 0; tile < P/64; tile++)
+                if (e->grad)
+                    flash__t_attend_back(e, &d, row, kv*group + g, tile, dq, dw);
+                else flash__t_attend(e, &d, row, kv*group + g, tile);
+        for (p = 0; e->grad && p < T; p++) {
+            size_t at = ((size_t)(row + p)*(size_t)K + (size_t)kv)*(size_t)C;
+            flash__t_turn_back(e, e->layer->at[FLASH__W_K_NORM], p, d.dk + p*C, e->layer->k + at,
+                               dw + C);
+            memcpy(e->layer->v + at, d.dv + p*C, bytes);
+        }
+    }
+}
+
+/* --- layers ----------------------------------------------------------------- */
+
+static void flash__layer_forward(flash_trainer *t, int il)
+{
+    const flash_layer *facts = t->arch.layer + il;
+    flash__lesson *l = t->layer + il;
+    flash__real *out = il + 1 < t->arch.n_layer ? t->layer[il + 1].in : t->out, *w = t->w;
+    int D = t->arch.d_model, QD = facts->n_head*t->arch.d_head, F = facts->d_ffn,
+        KD = facts->n_kv_head*t->arch.d_head, N = t->N;
+    flash__effort e;
+    e.layer = l; e.facts = facts; e.n = 0; e.grad = 0;
+    if (l->at[FLASH__W_Q]) {
+        flash__t_norm_rows(t, &e, l->in, l->at[FLASH__W_ATTN_NORM], t->normed, l->mid, N);
+        flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_Q], l->q, N, QD, D, 0);
+        flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_K], l->k, N, KD, D, 0);
+        flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_V], l->v, N, KD, D, 0);
+        flash__gemm_run(t, &e);
+        flash__effort_run(t, &e, t->N/t->desc.n_ctx*facts->n_kv_head, flash__t_attention_task);
+        flash__gemm_forward(&e, l->o, w + l->at[FLASH__W_O], l->mid, N, D, QD, 1);
+        flash__gemm_run(t, &e);
+    }
+    if (l->at[FLASH__W_GATE]) {
+        flash__t_norm_rows(t, &e, l->mid, l->at[FLASH__W_FFN_NORM], t->normed, out, N);
+        flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_GATE], l->gate, N, F, D, 0);
+        flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_UP], l->up, N, F, D, 0);
+        flash__gemm_run(t, &e);
+        flash__t_glu_rows(t, &e, 0);
+        flash__gemm_forward(&e, t->wide, w + l->at[FLASH__W_DOWN], out, N, D, F, 1);
+        flash__gemm_run(t, &e);
+    }
+}
+
+/* dx: of the layer's result on entry, of its input on return */
+static void flash__layer_backward(flash_trainer *t, int il)
+{
+    const flash_layer *facts = t->arch.layer + il;
+    flash__lesson *l = t->layer + il;
+    flash__real *w = t->w, *g = t->g;
+    int D = t->arch.d_model, QD = facts->n_head*t->arch.d_head, F = facts->d_ffn,
+        KD = facts->n_kv_head*t->arch.d_head, N = t->N, C = t->arch.d_head;
+    flash__effort e;
+    e.layer = l; e.facts = facts; e.n = 0;
+    if (l->at[FLASH__W_GATE]) {
+        flash__t_glu_rows(t, &e, 0);
+        flash__gemm_weights(&e, t->dx, t->wide, g + l->at[FLASH__W_DOWN], N, D, F);
+        flash__gemm_run(t, &e);
+        flash__gemm_input(&e, t->dx, w + l->at[FLASH__W_DOWN], t->wide, N, D, F, 0);
+        flash__gemm_run(t, &e);
+        flash__t_glu_rows(t, &e, 1);
+        flash__t_norm_rows(t, &e, l->mid, l->at[FLASH__W_FFN_NORM], t->normed, NULL, N);
+        flash__gemm_weights(&e, l->gate, t->normed, g + l->at[FLASH__W_GATE], N, F, D);
+        flash__gemm_weights(&e, l->up, t->normed, g + l->at[FLASH__W_UP], N, F, D);
+        flash__gemm_input(&e, l->gate, w + l->at[FLASH__W_GATE], t->dnorm, N, F, D, 0);
+        flash__gemm_run(t, &e);
+        flash__gemm_input(&e, l->up, w + l->at[FLASH__W_UP], t->dnorm, N, F, D, 1);
+        flash__gemm_run(t, &e);
+        flash__t_norm_back_rows(t, &e, l->mid, l->at[FLASH__W_FFN_NORM], t->dnorm, t->dx, N);
+    }
+    if (l->at[FLASH__W_Q]) {
+        size_t items = (size_t)(N/t->desc.n_ctx*facts->n_kv_head), c = (size_t)C;
+        flash__gemm_weights(&e, t->dx, l->o, g + l->at[FLASH__W_O], N, D, QD);
+        flash__gemm_input(&e, t->dx, w + l->at[FLASH__W_O], t->wide, N, D, QD, 0);
+        flash__gemm_run(t, &e);
+        e.grad = 1;
+        flash__effort_run(t, &e, (int)items, flash__t_attention_task);
+        if (l->at[FLASH__W_Q_NORM]) {
+            flash__t_gather(t, l->at[FLASH__W_Q_NORM], 0, c, items, 2*c);
+            flash__t_gather(t, l->at[FLASH__W_K_NORM], c, c, items, 2*c);
+        }
+        flash__t_norm_rows(t, &e, l->in, l->at[FLASH__W_ATTN_NORM], t->normed, NULL, N);
+        flash__gemm_weights(&e, l->q, t->normed, g + l->at[FLASH__W_Q], N, QD, D);
+        flash__gemm_weights(&e, l->k, t->normed, g + l->at[FLASH__W_K], N, KD, D);
+        flash__gemm_weights(&e, l->v, t->normed, g + l->at[FLASH__W_V], N, KD, D);
+        flash__gemm_input(&e, l->q, w + l->at[FLASH__W_Q], t->dnorm, N, QD, D, 0);
+        flash__gemm_run(t, &e);
+        flash__gemm_input(&e, l->k, w + l->at[FLASH__W_K], t->dnorm, N, KD, D, 1);
+        flash__gemm_run(t, &e);
+        flash__gemm_input(&e, l->v, w + l->at[FLASH__W_V], t->dnorm, N, KD, D, 1);
+        flash__gemm_run(t, &e);
+        flash__t_norm_back_rows(t, &e, l->in, l->at[FLASH__W_ATTN_NORM], t->dnorm, t->dx, N);
+    }
+}
+
+/* --- loss ------------------------------------------------------------------- */
+
+/* 64 items of a row of logits from i on, or what is left, in room; returns how many. */
+static int flash__logits_take(const flash__real *z, const float *other, int V, int i,
+                              flash__real *room)
+{
+    int n = FLASH__MIN(64, V - i), j;
+    for (j = 0; z && j < n; j++) room[j] = z[i + j];
+    for (j = 0; !z && j < n; j++) room[j] = (flash__real)other[i + j];
+    for (j = n; j < 64; j++) room[j] = 0;
+    return n;
+}
+
+/* ln sum e^(z scale) of z, or of other */
+static double flash__logits_total(const flash__kernels *k, const flash__real *z,
+                                  const float *other, int V, flash__real scale)
+{
+    flash__real room[64], l, most;
+    double best = 0, total = 0;
+    int i, n;
+    for (i = 0; i < V; i += 64) {
+        n = flash__logits_take(z, other, V, i, room);
+        most = flash__t_softmax(k, room, scale, 0, n, &l);
+        if (total == 0) { best = most; total = l; continue; }
+        if (most > best) { total = total*flash__exp(best - most) + l; best = most; }
+        else total += l*flash__exp(most - best);
+    }
+    /* what is not finite must not come out finite: the logarithm takes normal numbers */
+    return total > 0 && total < 1e300 ? best + flash__log(total)
+        : flash__bits_f64(0x7ff8000000000000u);
+}
+
+/* 64 probabilities from i on, in p; returns how many. */
+static int flash__logits_probs(const flash__kernels *k, const flash__real *z, const float *other,
+                               int V, int i, flash__real scale, double total, flash__real *p)
+{
+    int n = flash__logits_take(z, other, V, i, p), j;
+    flash__real l, f = flash__t_softmax(k, p, scale, 0, n, &l);
+    f = (flash__real)flash__exp((double)f - total);
+    for (j = 0; j < n; j++) p[j] = p[j]*f;
+    return n;
+}
+
+/* A row of logits: its losses, and in its place their gradient. */
+static void flash__loss_row(const flash__effort *e, flash__real *z, const float *teacher,
+                            int target, double *loss)
+{
+    const flash_trainer *t = e->t;
+    const flash__kernels *k = &t->k;
+    int V = t->arch.n_vocab, i, j, n;
+    flash__real temperature = (flash__real)t->desc.temperature, cool = 1/temperature,
+        a = (flash__real)t->desc.kl_weight*temperature*e->scale,
+        b = (flash__real)t->desc.ce_weight*e->scale, ours[64], theirs[64], warm[64];
+    double total = flash__logits_total(k, z, NULL, V, 1), kl = 0, cooled = total, other = 0;
+    loss[0] = total - (double)z[target];
+    loss[1] = 0;
+    if (teacher) {
+        if (cool != 1) cooled = flash__logits_total(k, z, NULL, V, cool);
+        other = flash__logits_total(k, NULL, teacher, V, cool);
+    }
+    for (i = 0; i < V && (e->grad || teacher); i += 64) {
+        n = flash__logits_probs(k, z, NULL, V, i, 1, total, ours);
+        if (teacher) {
+            flash__logits_probs(k, NULL, teacher, V, i, cool, other, theirs);
+            for (j = 0; j < n; j++)
+                kl += (double)theirs[j]*((double)teacher[i + j] - (double)z[i + j]);
+        }
+        if (!e->grad) continue;
+        if (teacher && cool != 1) flash__logits_probs(k, z, NULL, V, i, cool, cooled, warm);
+        else memcpy(warm, ours, sizeof warm);
+        for (j = 0; j < n; j++) z[i + j] = b*ours[j];
+        for (j = 0; teacher && j < n; j++) z[i + j] += a*(warm[j] - theirs[j]);
+    }
+    if (e->grad) z[target] -= b;
+    if (teacher) loss[1] = kl*(double)cool + cooled - other;
+}
+
+static void flash__loss_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    size_t V = (size_t)t->arch.n_vocab;
+    int r;
+    (void)index;
+    while ((r = flash__effort_pick(e)) >= 0)
+        flash__loss_row(e, t->z + (size_t)r*V, e->teacher ? e->teacher + (size_t)r*V : NULL,
+                        e->tokens[r + 1], t->sums + 2*r);
+}
+
+/* Losses of n rows from `row` on, whose tokens begin at tokens; with grad, dx of these rows and
+   gradients of the head. */
+static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const float *teacher,
+                             int row, int n, int grad, double scale, double sum[2])
+{
+    int D = t->arch.d_model, V = t->arch.n_vocab, i;
+    size_t at = (size_t)row*(size_t)D;
+    flash__effort e;
+    e.n = 0;
+    flash__t_norm_rows(t, &e, t->out + at, t->out_norm, t->normed, NULL, n);
+    flash__gemm_forward(&e, t->normed, t->w + t->head, t->z, n, V, D, 0);
+    flash__gemm_run(t, &e);
+    e.tokens = tokens;
+    e.teacher = teacher;
+    e.scale = (flash__real)scale;
+    e.grad = grad;
+    flash__effort_run(t, &e, n, flash__loss_task);
+    for (i = 0; i < n; i++) { sum[0] += t->sums[2*i]; sum[1] += t->sums[2*i + 1]; }
+    if (!grad) return;
+    flash__gemm_weights(&e, t->z, t->normed, t->g + t->head, n, V, D);
+    flash__gemm_input(&e, t->z, t->w + t->head, t->dnorm, n, V, D, 0);
+    flash__gemm_run(t, &e);
+    memset(t->dx + at, 0, (size_t)n*(size_t)D*sizeof *t->dx);
+    flash__t_norm_back_rows(t, &e, t->out + at, t->out_norm, t->dnorm, t->dx + at, n);
+}
+
+/* Gradients of the embedding: 64 columns of all rows. */
+static void flash__embed_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    int T = t->desc.n_ctx, item, r;
+    size_t D = (size_t)t->arch.d_model;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        size_t j = 64*(size_t)item, n = FLASH__MIN(64, D - j);
+        for (r = 0; r < t->N; r++)
+            flash__t_add(&t->k, t->g + (size_t)e->tokens[r/T*(T + 1) + r%T]*D + j,
+                         t->dx + (size_t)r*D + j, n);
+    }
+}
+
+/* One batch of n sequences: losses added to sum, with grad gradients (of losses times scale) to
+   g. */
+static flash_status flash__batch(flash_trainer *t, const int32_t *tokens, int n, int grad,
+                                 double scale, double sum[2])
+{
+    int T = t->desc.n_ctx, D = t->arch.d_model, s, r, first, some, il;
+    flash__real *x = t->arch.n_layer ? t->layer[0].in : t->out;
+    const float *logits = NULL;
+    flash__effort e;
+    t->N = n*T;
+    for (r = 0; r < t->N; r++)
+        memcpy(x + (size_t)r*(size_t)D, t->w + (size_t)tokens[r/T*(T + 1) + r%T]*(size_t)D,
+               (size_t)D*sizeof *x);
+    for (il = 0; il < t->arch.n_layer; il++) flash__layer_forward(t, il);
+    for (s = 0; s < n; s++) {
+        const int32_t *own = tokens + (size_t)s*(size_t)(T + 1);
+        if (t->teacher) {
+            flash_session_reset(t->teacher);
+            flash_session_feed(t->teacher, own, (size_t)T);
+        }
+        for (r = 0; r < T; r += FLASH__LOSS_ROWS) {
+            int rows = FLASH__MIN(FLASH__LOSS_ROWS, T - r);
+            if (t->teacher) {
+                flash_status status = flash_session_step(t->teacher, NULL);
+                if (status < 0) return status;
+                logits = flash_session_chunk_logits(t->teacher, &first, &some);
+                if (!logits || first != r || some != rows) return FLASH_E_INTERNAL;
+            }
+            flash__loss_rows(t, own + r, logits, s*T + r, rows, grad, scale, sum);
+        }
+    }
+    if (!grad) return FLASH_E_NONE;
+    for (il = t->arch.n_layer; il-- > 0;) flash__layer_backward(t, il);
+    e.tokens = tokens;
+    flash__effort_run(t, &e, (D + 63)/64, flash__embed_task);
+    return FLASH_E_NONE;
+}
+
+/* --- the step --------------------------------------------------------------- */
+
+static int flash__update_items(const flash_trainer *t)
+{
+    return (int)((t->n + FLASH__UPDATE - 1)/FLASH__UPDATE);
+}
+
+/* What follows is done in pieces of FLASH__UPDATE weights. */
+static void flash__zero_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    int item;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        size_t at = (size_t)item*FLASH__UPDATE;
+        memset(t->g + at, 0, FLASH__MIN((size_t)FLASH__UPDATE, t->n - at)*sizeof *t->g);
+    }
+}
+
+static void flash__square_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    int item;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        size_t at = (size_t)item*FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n);
+        double lane[4] = { 0, 0, 0, 0 };
+        for (; at < end; at += 4) { /* tensors are multiples of 16 */
+            lane[0] += (double)t->g[at]*(double)t->g[at];
+            lane[1] += (double)t->g[at + 1]*(double)t->g[at + 1];
+            lane[2] += (double)t->g[at + 2]*(double)t->g[at + 2];
+            lane[3] += (double)t->g[at + 3]*(double)t->g[at + 3];
+        }
+        t->sums[item] = (lane[0] + lane[1]) + (lane[2] + lane[3]);
+    }
+}
+
+/* The tensor that has the weight at `at`. */
+static size_t flash__leaf_at(const flash_trainer *t, size_t at)
+{
+    size_t lo = 0, hi = t->n_leaf;
+    while (hi - lo > 1) {
+        size_t middle = (lo + hi)/2;
+        if (t->leaf[middle].at <= at) lo = middle;
+        else hi = middle;
+    }
+    return lo;
+}
+
+/* AdamW. scale: of the gradients; c1, c2: what bias correction makes of the moments. */
+static void flash__adamw_task(void *ctx, int index)
+{
+    flash__effort *e = (flash__effort *)ctx;
+    flash_trainer *t = e->t;
+    const flash_trainer_desc *d = &t->desc;
+    flash__rates r;
+    int item;
+    r.scale = (float)e->scale;
+    r.b1 = d->beta1; r.a1 = 1 - d->beta1;
+    r.b2 = d->beta2; r.a2 = 1 - d->beta2;
+    r.rate = (float)(e->lr*e->c1);
+    r.c2 = (float)e->c2;
+    r.epsilon = d->epsilon;
+    (void)index;
+    while ((item = flash__effort_pick(e)) >= 0) {
+        size_t at = (size_t)item*FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n), stop,
+            leaf;
+        for (leaf = flash__leaf_at(t, at); at < end; leaf++) {
+            r.keep = (float)(t->leaf[leaf].matrix ? 1 - e->lr*(double)d->weight_decay : 1);
+            stop = leaf + 1 < t->n_leaf ? FLASH__MIN(end, t->leaf[leaf + 1].at) : end;
+            flash__t_adamw(&t->k, t->w + at, t->m + at, t->v + at, t->g + at, stop - at, &r);
+            at = stop;
+        }
+    }
+}
+
+/* Of the step after `step` others. */
+static double flash__learning_rate(const flash_trainer_desc *d, uint64_t step)
+{
+    double lr = d->lr, share = d->final_lr, c, s, way;
+    if (step < (uint64_t)d->warmup) return lr*((double)step + 1)/d->warmup;
+    if (!d->steps) return lr;
+    way = ((double)step - d->warmup)/FLASH__MAX(d->steps - 1 - d->warmup, 1);
+    flash__cos_sin(3.14159265358979323846*FLASH__MIN(way, 1.0), &c, &s);
+    return lr*(share + (1 - share)*0.5*(1 + c));
+}
+
+static int flash__tokens_ok(const flash_trainer *t, const int32_t *tokens, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) if (tokens[i] < 0 || tokens[i] >= t->arch.n_vocab) return 0;
+    return 1;
+}
+
+static void flash__report_losses(const flash_trainer *t, const double sum[2], double tokens,
+                                 flash_trainer_report *r)
+{
+    double temperature = t->desc.temperature;
+    memset(r, 0, sizeof *r);
+    r->ce = sum[0]/tokens;
+    r->kl = sum[1]/tokens;
+    r->loss = t->desc.ce_weight*r->ce;
+    if (t->teacher) r->loss += t->desc.kl_weight*temperature*temperature*r->kl;
+    r->step = t->step;
+    r->tokens = t->tokens;
+}
+
+/* Gradients of a step's batches, in g. */
+static flash_status flash__gradients(flash_trainer *t, const int32_t *tokens,
+                                     flash_trainer_report *r)
+{
+    size_t batch = (size_t)t->desc.batch*(size_t)(t->desc.n_ctx + 1);
+    double sum[2] = { 0, 0 }, count = (double)t->desc.accumulate*t->desc.batch*t->desc.n_ctx;
+    flash__effort e;
+    flash_status s = FLASH_E_NONE;
+    int i;
+    flash__effort_run(t, &e, flash__update_items(t), flash__zero_task);
+    for (i = 0; i < t->desc.accumulate && !s; i++) {
+        s = flash__batch(t, tokens + (size_t)i*batch, t->desc.batch, 1, 1/count, sum);
+        if (!s && !flash__finite(sum[0] + sum[1])) s = FLASH_E_RANGE;
+    }
+    flash__report_losses(t, sum, count, r);
+    return s;
+}
+
+FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *tokens,
+                                          flash_trainer_report *report)
+{
+    flash_trainer_report r;
+    flash__effort e;
+    flash_status s;
+    double norm = 0;
+    size_t n;
+    int i;
+    if (!t || !tokens) return FLASH_E_ARGUMENT;
+    n = (size_t)t->desc.accumulate*(size_t)t->desc.batch;
+    if (!flash__tokens_ok(t, tokens, n*(size_t)(t->desc.n_ctx + 1))) return FLASH_E_ARGUMENT;
+    s = flash__gradients(t, tokens, &r);
+    if (s) return s;
+    flash__effort_run(t, &e, flash__update_items(t), flash__square_task);
+    for (i = 0; i < flash__update_items(t); i++) norm += t->sums[i];
+    norm = sqrt(norm);
+    if (!flash__finite(norm) || norm > 1e30) return FLASH_E_RANGE;
+    r.grad_norm = norm;
+    r.lr = flash__learning_rate(&t->desc, t->step);
+    t->step++;
+    t->tokens += n*(uint64_t)t->desc.n_ctx;
+    e.scale = (flash__real)(t->desc.clip > 0 && norm > t->desc.clip ? t->desc.clip/norm : 1);
+    e.lr = r.lr;
+    e.c1 = 1/(1 - flash__exp((double)t->step*flash__log(t->desc.beta1)));
+    e.c2 = 1/(1 - flash__exp((double)t->step*flash__log(t->desc.beta2)));
+    flash__effort_run(t, &e, flash__update_items(t), flash__adamw_task);
+    r.step = t->step;
+    r.tokens = t->tokens;
+    if (report) *report = r;
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *tokens, size_t n,
+                                              flash_trainer_report *report)
+{
+    double sum[2] = { 0, 0 };
+    size_t i, some, row;
+    flash_status s = FLASH_E_NONE;
+    if (!t || !tokens || !report || !n || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1))
+        return FLASH_E_ARGUMENT;
+    row = (size_t)(t->desc.n_ctx + 1);
+    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n && !s; i += some) {
+        some = FLASH__MIN((size_t)t->desc.batch, n - i);
+        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, sum);
+    }
+    if (!s && !flash__finite(sum[0] + sum[1])) s = FLASH_E_RANGE;
+    if (!s) flash__report_losses(t, sum, (double)n*t->desc.n_ctx, report);
+    return s;
+}
+
+/* --- making one ------------------------------------------------------------- */
+
+/* Fills in the defaults of in; 0: something is out of range. */
+static int flash__trainer_defaults(flash_trainer_desc *d)
+{
+    const float *number[] = { &d->kl_weight, &d->ce_weight, &d->temperature, &d->lr, &d->final_lr,
+                              &d->beta1, &d->beta2, &d->epsilon, &d->weight_decay, &d->clip };
+    size_t i;
+    for (i = 0; i < FLASH__COUNT(number); i++) if (!flash__finite(*number[i])) return 0;
+    if (!d->batch) d->batch = 1;
+    if (!d->accumulate) d->accumulate = 1;
+    if (d->kl_weight == 0 && d->ce_weight == 0) {
+        if (d->teacher) d->kl_weight = 1;
+        else d->ce_weight = 1;
+    }
+    if (d->temperature == 0) d->temperature = 1;
+    if (d->lr == 0) d->lr = 1e-3f;
+    d->final_lr = d->final_lr == 0 ? 0.1f : FLASH__MAX(d->final_lr, 0.0f);
+    if (d->beta1 == 0) d->beta1 = 0.9f;
+    if (d->beta2 == 0) d->beta2 = 0.95f;
+    if (d->epsilon == 0) d->epsilon = 1e-8f;
+    if (d->clip == 0) d->clip = 1;
+    if (!d->seed) d->seed = 1;
+    return d->batch > 0 && d->accumulate > 0 && d->threads >= 0 && d->threads <= FLASH_THREADS_MAX
+        && d->n_ctx >= 0 && d->n_ctx <= FLASH_CONTEXT_MAX && d->kl_weight >= 0
+        && d->ce_weight >= 0 && (d->teacher || d->kl_weight == 0)
+        && d->temperature >= 1e-3f && d->temperature <= 1e3f && d->lr > 0
+        && d->beta1 > 0 && d->beta1 < 1 && d->beta2 > 0 && d->beta2 < 1 && d->epsilon > 0
+        && d->weight_decay >= 0 && d->warmup >= 0 && d->steps >= 0
+        && d->accumulate <= (1 << 20) && d->batch <= (1 << 20)
+        && !d->host.allocator.acquire == !d->host.allocator.release;
+}
+
+/* What is in the way of training; NULL: nothing is. */
+static const char *flash__arch_untrainable(const flash_arch *a)
+{
+    int i;
+    if (a->activation != FLASH_ACTIVATION_SILU) return "gates of GELU";
+    if (a->qk_norm) return "norms without weights";
+    if (a->logit_cap != 0) return "a cap on logits";
+    if (a->embedding_scale != 1) return "a scaled embedding";
+    if (a->temperature_n_ctx) return "queries that grow with the position";
+    for (i = 0; i < a->n_layer; i++)
+        switch (a->layer[i].attention) {
+        case FLASH_ATTENTION_FULL: case FLASH_ATTENTION_WINDOW: case FLASH_ATTENTION_SKIP: break;
+        case FLASH_ATTENTION_CONV: return "convolutions";
+        case FLASH_ATTENTION_LINEAR: return "a matrix in place of attention";
+        default: return "attention in chunks";
+        }
+    return NULL;
+}
+
+/* A shape that somebody wrote down: what is 0 and must not be, filled in. 0: out of range. */
+static int flash__arch_complete(flash_arch *a)
+{
+    float *number[] = { &a->norm_eps, &a->rope_factor, &a->rope_attn_factor, &a->attention_scale,
+                        &a->embedding_scale, &a->rope_beta_fast, &a->rope_beta_slow,
+                        &a->rope_low_freq, &a->rope_high_freq };
+    static const float usual[] = { 1e-5f, 1, 1, 0, 1, 32, 1, 1, 4 };
+    size_t k;
+    int i;
+    if (a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
+        || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
+        || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || a->rope_dims < 0
+        || a->rope_dims > a->d_head || a->rope_dims & 1 || a->n_ctx < 0) return 0;
+    if (!a->n_ctx) a->n_ctx = 256;
+    if (!a->rope_n_ctx) a->rope_n_ctx = a->n_ctx;
+    if (!a->rope_dims) a->rope_dims = a->d_head & ~1;
+    for (k = 0; k < FLASH__COUNT(number); k++) {
+        if (*number[k] == 0) *number[k] = usual[k];
+        if (*number[k] == 0) *number[k] = 1/sqrtf((float)a->d_head);
+        if (!(*number[k] > 0 && flash__finite(*number[k]))) return 0;
+    }
+    if (!(a->rope_high_freq > a->rope_low_freq)) return 0;
+    for (i = 0; i < a->n_layer; i++) {
+        flash_layer *l = a->layer + i;
+        if (l->attention == FLASH_ATTENTION_SKIP) l->n_head = l->n_kv_head = 0;
+        if (l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
+            || (int)l->n_head*a->d_head > FLASH_DIM_MAX
+            || (flash__parts(l) & FLASH__HAS_KV
+                && (!l->n_kv_head || l->n_head % l->n_kv_head || l->n_head < l->n_kv_head))
+            || (l->attention == FLASH_ATTENTION_WINDOW && !l->window)
+            || (l->rope_base != 0 && !(l->rope_base >= 1 && flash__finite(l->rope_base)
+                                       && a->rope_dims))) return 0;
+    }
+    return 1;
+}
+
+/* Fills in desc, shape and kernels of t. *bit: of the architecture. */
+static flash_status flash__trainer_resolve(flash_trainer *t, const flash_trainer_desc *desc,
+                                           int *bit, flash_error *err)
+{
+    const flash__arch_fact *fact;
+    const char *lacks;
+    flash_status s;
+    memset(t, 0, sizeof *t);
+    if (!desc || (!desc->init && !desc->arch))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model and no shape to begin with");
+    t->desc = *desc;
+    if (!flash__trainer_defaults(&t->desc))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "a setting of the training is out of range");
+    if (desc->init && desc->init->desc.vocab_only)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "the model was loaded without weights");
+    t->arch = desc->init ? desc->init->arch : *desc->arch;
+    t->arch.name[sizeof t->arch.name - 1] = 0;
+    fact = flash__arch_find(t->arch.name);
+    if (!fact)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "there is no architecture \"%s\"",
+                           t->arch.name);
+    *bit = fact->bit;
+    if (!desc->init && !flash__arch_complete(&t->arch))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "the shape is out of range");
+    lacks = flash__arch_untrainable(&t->arch);
+    if (lacks)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s cannot be trained: it has %s",
+                           t->arch.name, lacks);
+    if (!t->desc.n_ctx) t->desc.n_ctx = FLASH__MIN(t->arch.n_ctx, 256);
+    if (t->desc.n_ctx > (1 << 24)/t->desc.batch)
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "a batch of more than %i tokens", 1 << 24);
+    if (t->desc.teacher && t->desc.teacher->arch.n_vocab != t->arch.n_vocab)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                           "the teacher has %i tokens, the model %i: they must have the same "
+                           "vocabulary", t->desc.teacher->arch.n_vocab, t->arch.n_vocab);
+    s = flash__kernels_select(&t->k, desc->isa);
+    if (s) return flash__fail(err, s, 0, "instruction set %s is not available here",
+                              flash_isa_name(desc->isa));
+    t->desc.arch = NULL;
+    t->slots = FLASH__MAX(t->desc.threads, 1);
+    t->N = t->desc.batch*t->desc.n_ctx;
+    return FLASH_E_NONE;
+}
+
+/* Whether the model has the tensor of a rule; part: its layer or root, NULL: from its rules. */
+static int flash__leaf_there(const flash_trainer *t, const flash__tensor_rule *rule, int bit,
+                             const void *part)
+{
+    flash__mat w;
+    const float *vector;
+    if (!part)
+        return rule->need & bit || (t->desc.qk_norm && rule->may & bit
+                                    && (rule->at == FLASH__LAYER(q_norm)
+                                        || rule->at == FLASH__LAYER(k_norm)));
+    if (rule->matrix) memcpy(&w, (const uint8_t *)part + rule->at, sizeof w);
+    else memcpy(&vector, (const uint8_t *)part + rule->at, sizeof vector);
+    return rule->matrix ? w.data != NULL : vector != NULL;
+}
+
+/* One tensor more. source: its layer or root, NULL: random. Returns where its weights begin. */
+static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, const char *prefix,
+                              const flash_layer *l, const void *source)
+{
+    size_t rows = (size_t)flash__dim(&t->arch, l, rule->rows),
+        cols = (size_t)flash__dim(&t->arch, l, rule->cols), at = t->n, r, i;
+    flash__leaf *leaf = t->leaf ? t->leaf + t->n_leaf : NULL;
+    t->n_leaf++;
+    if (cols && rows > (SIZE_MAX/16 - t->n)/cols) t->n = SIZE_MAX/16; /* no arena has that */
+    else t->n += (rows*cols + 15) & ~(size_t)15;
+    if (!leaf) return at;
+    *flash__put(flash__put(leaf->name, leaf->name + sizeof leaf->name - 1, prefix, strlen(prefix)),
+                leaf->name + sizeof leaf->name - 1, rule->name, strlen(rule->name)) = 0;
+    leaf->matrix = rule->matrix;
+    leaf->residual = *prefix && (rule->at == FLASH__LAYER(o) || rule->at == FLASH__LAYER(down));
+    leaf->rows = (int)rows;
+    leaf->cols = (int)cols;
+    leaf->at = at;
+    if (source && !rule->matrix) {
+        const float *vector;
+        memcpy(&vector, (const uint8_t *)source + rule->at, sizeof vector);
+        for (i = 0; i < cols; i++) t->w[at + i] = (flash__real)vector[i];
+    } else if (source) {
+        flash__mat w;
+        float room[256];
+        size_t block, bytes, n;
+        memcpy(&w, (const uint8_t *)source + rule->at, sizeof w);
+        block = (size_t)flash_type_block(w.type);
+        bytes = flash_row_bytes(w.type, block);
+        for (r = 0; r < rows; r++)
+            for (i = 0; i < cols; i += n) {
+                size_t k;
+                n = FLASH__MIN(256, cols - i);
+                flash_dequantize(w.type, w.data + r*w.row_bytes + i/block*bytes, room, n);
+                for (k = 0; k < n; k++) t->w[at + r*cols + i + k] = (flash__real)room[k];
+            }
+    } else {
+        double deviation = leaf->residual ? 0.02/sqrt(2.0*t->arch.n_layer) : 0.02;
+        uint64_t state = t->desc.seed + (uint64_t)t->n_leaf*0xd1342543de82ef95u;
+        for (i = 0; i < rows*cols; i++)
+            t->w[at + i] = (flash__real)(rule->matrix ? deviation*flash__normal(&state) : 1);
+    }
+    return at;
+}
+
+/* All tensors: counts them, and makes them where t has memory. */
+static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
+{
+    const flash_model *m = t->desc.init;
+    size_t k, at;
+    int i, f;
+    t->n_leaf = t->n = 0;
+    for (k = 0; k < FLASH__COUNT(flash__root_rules); k++) {
+        const flash__tensor_rule *rule = flash__root_rules + k;
+        int head = rule->at == FLASH__ROOT(head);
+        if (rule->at == FLASH__ROOT(rope_factors)
+            || (head ? t->arch.tied
+                : !flash__leaf_there(t, rule, bit, m ? &m->root : NULL)
+                    || (m && !(rule->may & bit)))) continue;
+        at = flash__leaf_new(t, rule, "", t->arch.layer, m ? &m->root : NULL);
+        if (head) t->head = at;
+        if (rule->at == FLASH__ROOT(out_norm)) t->out_norm = at;
+    }
+    for (i = 0; i < t->arch.n_layer; i++) {
+        const flash__layer *source = m ? m->layer + i : NULL;
+        const flash_layer *l = t->arch.layer + i;
+        char prefix[16];
+        flash__layer_prefix(prefix, i);
+        for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++) {
+            const flash__tensor_rule *rule = flash__layer_rules + k;
+            if (!(rule->parts & flash__parts(l)) || !flash__leaf_there(t, rule, bit, source))
+                continue;
+            for (f = 0; f < FLASH__W_COUNT && flash__learned[f] != rule->at; f++) {}
+            if (f == FLASH__W_COUNT)
+                return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                                   "%s cannot be trained: it has %s%s", t->arch.name, prefix,
+                                   rule->name);
+            at = flash__leaf_new(t, rule, prefix, l, source);
+            if (t->layer) t->layer[i].at[f] = at;
+        }
+    }
+    return FLASH_E_NONE;
+}
+
+/* [rows,cols], aligned */
+static flash__real *flash__take_real(flash__arena *a, size_t rows, size_t cols)
+{
+    return (flash__real *)flash__take(a, rows, cols*sizeof(flash__real));
+}
+
+/* Tables of RoPE, one for all layers whose angles are the same; returns how many. rope and back may
+   be NULL. */
+static size_t flash__ropes(flash_trainer *t)
+{
+    const float *factors = t->desc.init ? t->desc.init->root.rope_factors : NULL;
+    size_t n = 0, dims = (size_t)t->arch.rope_dims;
+    double speed[FLASH_HEAD_MAX/2], c, s;
+    float scale;
+    int i, j, p, k;
+    for (i = 0; i < t->arch.n_layer; i++) {
+        const flash_layer *l = t->arch.layer + i;
+        for (j = 0; j < i; j++)
+            if (t->arch.layer[j].rope_base == l->rope_base
+                && t->arch.layer[j].rope_plain == l->rope_plain) break;
+        if (l->rope_base == 0) continue;
+        if (t->layer) t->layer[i].rope = j < i ? t->layer[j].rope : (int)n;
+        n += j == i;
+        if (j < i || !t->rope) continue;
+        scale = flash__rope_speeds(&t->arch, factors, l, speed);
+        for (p = 0; p < t->desc.n_ctx; p++)
+            for (k = 0; k < t->arch.rope_dims/2; k++) {
+                size_t at = ((n - 1)*(size_t)t->desc.n_ctx + (size_t)p)*dims + 2*(size_t)k;
+                flash__cos_sin(p*speed[k], &c, &s);
+                /* as floats, in double builds too: the session's angles */
+                t->rope[at] = t->back[at] = (flash__real)((float)c*scale);
+                t->rope[at + 1] = (flash__real)((float)s*scale);
+                t->back[at + 1] = -t->rope[at + 1];
+            }
+    }
+    return n;
+}
+
+/* What each layer keeps. */
+static void flash__lessons(flash_trainer *t, flash__arena *a)
+{
+    size_t N = (size_t)t->N, D = (size_t)t->arch.d_model, C = (size_t)t->arch.d_head;
+    flash__real *stream = flash__take_real(a, N, D);
+    int i;
+    for (i = 0; i < t->arch.n_layer; i++) {
+        const flash_layer *facts = t->arch.layer + i;
+        size_t QD = facts->n_head*C, KD = facts->n_kv_head*C, F = (size_t)facts->d_ffn;
+        flash__lesson l;
+        memset(&l, 0, sizeof l);
+        l.in = l.mid = stream;
+        if (flash__parts(facts) & FLASH__HAS_KV) {
+            l.q = flash__take_real(a, N, QD);
+            l.k = flash__take_real(a, N, KD);
+            l.v = flash__take_real(a, N, KD);
+            l.o = flash__take_real(a, N, QD);
+            l.lse = flash__take_real(a, N, facts->n_head);
+            l.mid = stream = flash__take_real(a, N, D);
+        }
+        if (F) {
+            l.gate = flash__take_real(a, N, F);
+            l.up = flash__take_real(a, N, F);
+            stream = flash__take_real(a, N, D);
+        }
+        if (t->layer) {
+            memcpy(l.at, t->layer[i].at, sizeof l.at);
+            l.rope = t->layer[i].rope;
+            t->layer[i] = l;
+        }
+    }
+    t->out = stream;
+}
+
+/* Carves a trainer out of the arena; *out NULL while it counts. plan: resolved. */
+static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan, int bit,
+                                        flash__arena *a, flash_error *err)
+{
+    flash_trainer *t = (flash_trainer *)flash__take(a, 1, sizeof *t);
+    const flash_arch *arch = &plan->arch;
+    flash_session_desc sd;
+    flash_status s;
+    flash__desk desk;
+    size_t N = (size_t)plan->N, D = (size_t)arch->d_model, widest = 0, K = 0, L, T, dims;
+    int i;
+    *out = t;
+    s = flash__leaves(plan, bit, err);
+    if (s) return s;
+    L = (size_t)arch->n_layer;
+    T = (size_t)plan->desc.n_ctx;
+    dims = (size_t)arch->rope_dims;
+    plan->tables_n = flash__ropes(plan);
+    for (i = 0; i < arch->n_layer; i++) {
+        const flash_layer *l = arch->layer + i;
+        widest = FLASH__MAX(widest, (size_t)l->d_ffn);
+        widest = FLASH__MAX(widest, (size_t)l->n_head*(size_t)arch->d_head);
+        K = FLASH__MAX(K, l->n_kv_head);
+    }
+    plan->n_part = FLASH__MAX((N + 63)/64*D,
+                              2*(size_t)plan->desc.batch*K*(size_t)arch->d_head);
+    plan->work_n = flash__desk_plan(&desk, plan, NULL) + 64*(size_t)arch->d_head;
+    plan->work_n = FLASH__MAX(plan->work_n, (size_t)FLASH__GEMM_ROOM);
+    plan->work_n = (plan->work_n + 15) & ~(size_t)15;
+    if (t) { *t = *plan; plan = t; }
+    plan->leaf = (flash__leaf *)flash__take(a, plan->n_leaf, sizeof *plan->leaf);
+    plan->layer = (flash__lesson *)flash__take(a, L, sizeof *plan->layer);
+    if (plan->layer) memset(plan->layer, 0, L*sizeof *plan->layer);
+    plan->w = flash__take_real(a, plan->n, 1);
+    plan->g = flash__take_real(a, plan->n, 1);
+    plan->m = flash__take_real(a, plan->n, 1);
+    plan->v = flash__take_real(a, plan->n, 1);
+    plan->normed = flash__take_real(a, N, D);
+    plan->dnorm = flash__take_real(a, N, D);
+    plan->dx = flash__take_real(a, N, D);
+    plan->wide = flash__take_real(a, N, widest);
+    plan->z = flash__take_real(a, FLASH__MIN(T, (size_t)FLASH__LOSS_ROWS), (size_t)arch->n_vocab);
+    plan->part = flash__take_real(a, plan->n_part, 1);
+    plan->sums = (double *)flash__take(a, FLASH__MAX((size_t)2*FLASH__LOSS_ROWS,
+                                                     plan->n/FLASH__UPDATE + 1), sizeof(double));
+    plan->rope = flash__take_real(a, plan->tables_n*T, dims);
+    plan->back = flash__take_real(a, plan->tables_n*T, dims);
+    plan->work = flash__take_real(a, (size_t)plan->slots, plan->work_n);
+    flash__lessons(plan, a);
+    if (plan->desc.teacher) {
+        memset(&sd, 0, sizeof sd);
+        sd.n_ctx = plan->desc.n_ctx;
+        sd.chunk = FLASH__MIN(plan->desc.n_ctx, FLASH__LOSS_ROWS);
+        sd.threads = plan->slots;
+        sd.all_logits = 1;
+        sd.host.parallel_for = flash__effort_lend;
+        sd.host.user = t;
+        if (!flash__session_plan(&plan->teacher, plan->desc.teacher, &sd, a))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "the teacher cannot run at this length");
+    }
+    if (!t) return FLASH_E_NONE;
+    memset(t->w, 0, t->n*sizeof *t->w);
+    memset(t->m, 0, t->n*sizeof *t->m);
+    memset(t->v, 0, t->n*sizeof *t->v);
+    flash__ropes(t);
+    return flash__leaves(t, bit, err);
+}
+
+/* Resolves desc and counts. */
+static flash_status flash__trainer_count(flash_trainer *plan, const flash_trainer_desc *desc,
+                                         int *bit, size_t *bytes, flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_trainer *none;
+    flash_status s = flash__trainer_resolve(plan, desc, bit, err);
+    if (!s) s = flash__trainer_plan(&none, plan, *bit, &a, err);
+    if (!s && a.used == SIZE_MAX)
+        s = flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    *bytes = s ? 0 : a.used;
+    return s;
+}
+
+FLASH_API size_t flash_trainer_memory(const flash_trainer_desc *desc, flash_error *err)
+{
+    flash_trainer plan;
+    size_t bytes;
+    int bit;
+    flash__trainer_count(&plan, desc, &bit, &bytes, err);
+    return bytes;
+}
+
+FLASH_API flash_status flash_trainer_create(flash_trainer **out, const flash_trainer_desc *desc,
+                                            flash_error *err)
+{
+    flash_trainer plan;
+    flash__arena a = { NULL, 0 };
+    flash_status s;
+    size_t block;
+    int bit;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the trainer");
+    *out = NULL;
+    s = flash__trainer_count(&plan, desc, &bit, &block, err);
+    if (s) return s;
+    a.base = (uint8_t *)flash__acquire(&desc->host.allocator, block);
+    if (!a.base)
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the training (%u bytes)",
+                           (uint64_t)block);
+    flash__trainer_resolve(&plan, desc, &bit, err);
+    flash__trainer_plan(out, &plan, bit, &a, err);
+    (*out)->block = block;
+    (*out)->desc.init = NULL;
+    if (!desc->host.parallel_for) flash__pool_start(&(*out)->pool, (*out)->slots - 1);
+    return FLASH_E_NONE;
+}
+
+FLASH_API void flash_trainer_free(flash_trainer *t)
+{
+    flash_allocator a;
+    if (!t) return;
+    if (!t->desc.host.parallel_for) flash__pool_end(&t->pool);
+    a = t->desc.host.allocator;
+    flash__release(&a, t, t->block);
+}
+
+FLASH_API const flash_arch *flash_trainer_arch(const flash_trainer *t)
+{
+    return t ? &t->arch : NULL;
+}
+
+FLASH_API uint64_t flash_trainer_steps(const flash_trainer *t) { return t ? t->step : 0; }
+
+FLASH_API size_t flash_trainer_tensors(const flash_trainer *t) { return t ? t->n_leaf : 0; }
+
+FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
+                                             flash_trainer_tensor *out)
+{
+    if (!t || !out || i >= t->n_leaf) return FLASH_E_ARGUMENT;
+    out->name = t->leaf[i].name;
+    out->n_dims = t->leaf[i].matrix ? 2 : 1;
+    out->rows = t->leaf[i].rows;
+    out->cols = t->leaf[i].cols;
+    out->data = flash__floats_of(t->w + t->leaf[i].at);
+    return FLASH_E_NONE;
+}
+
+/* --- checkpoints ------------------------------------------------------------ */
+
+/* A head of eight 64-bit words (mark, version, shape, weights, steps, tokens, 0, a sum of these),
+   weights and both moments as floats, a sum of all words after the head. Little-endian. */
+
+enum { FLASH__SAVE_HEAD = 64, FLASH__SAVE_VERSION = 1, FLASH__SAVE_FLOATS = 1024 };
+#define FLASH__SAVE_MARK 0x6e72747268736166u
+
+/* One word more: no change of a single word leaves the sum as it was. */
+static uint64_t flash__sum_word(uint64_t sum, uint64_t word)
+{
+    sum = (sum ^ word)*0x9e3779b97f4a7c15u;
+    return sum ^ sum >> 29;
+}
+
+static uint64_t flash__sum_words(uint64_t sum, const uint8_t *p, size_t words)
+{
+    for (; words--; p += 8) sum = flash__sum_word(sum, flash__rd64(p));
+    return sum;
+}
+
+/* What must be the same for weights to fit. */
+static uint64_t flash__shape_sum(const flash_trainer *t)
+{
+    const flash_arch *a = &t->arch;
+    uint64_t sum = 1;
+    size_t i, k;
+    for (i = 0; i < t->n_leaf; i++) {
+        const flash__leaf *l = t->leaf + i;
+        for (k = 0; l->name[k]; k++) sum = flash__sum_word(sum, (uint8_t)l->name[k]);
+        sum = flash__sum_word(sum, (uint64_t)l->rows << 32 | (uint64_t)l->cols);
+    }
+    for (i = 0; i < (size_t)a->n_layer; i++) {
+        const flash_layer *l = a->layer + i;
+        sum = flash__sum_word(sum, (uint64_t)l->attention << 56 | (uint64_t)l->n_head << 24
+                              | l->n_kv_head);
+        sum = flash__sum_word(sum, (uint64_t)(l->attention == FLASH_ATTENTION_WINDOW ? l->window
+                                              : 0) << 32 | flash__f32_bits(l->rope_base));
+    }
+    sum = flash__sum_word(sum, (uint64_t)a->d_head << 32 | flash__f32_bits(a->norm_eps));
+    return flash__sum_word(sum, (uint64_t)a->rope_style << 32 | (uint64_t)a->rope_dims);
+}
+
+static void flash__save_head(const flash_trainer *t, uint8_t head[FLASH__SAVE_HEAD])
+{
+    flash__wr64(head, FLASH__SAVE_MARK);
+    flash__wr64(head + 8, FLASH__SAVE_VERSION);
+    flash__wr64(head + 16, flash__shape_sum(t));
+    flash__wr64(head + 24, t->n);
+    flash__wr64(head + 32, t->step);
+    flash__wr64(head + 40, t->tokens);
+    flash__wr64(head + 48, 0);
+    flash__wr64(head + 56, flash__sum_words(0, head, 7));
+}
+
+FLASH_API flash_status flash_trainer_save(const flash_trainer *t,
+                                          int (*write)(void *user, const void *data, size_t bytes),
+                                          void *user)
+{
+    uint8_t room[4*FLASH__SAVE_FLOATS];
+    const flash__real *part[3];
+    uint64_t sum = 0;
+    size_t i, k, n;
+    int which;
+    if (!t || !write) return FLASH_E_ARGUMENT;
+    part[0] = t->w; part[1] = t->m; part[2] = t->v;
+    flash__save_head(t, room);
+    if (write(user, room, FLASH__SAVE_HEAD)) return FLASH_E_IO;
+    for (which = 0; which < 3; which++)
+        for (i = 0; i < t->n; i += n) {
+            n = FLASH__MIN((size_t)FLASH__SAVE_FLOATS, t->n - i);
+            for (k = 0; k < n; k++)
+                flash__wr32(room + 4*k, flash__f32_bits((float)part[which][i + k]));
+            sum = flash__sum_words(sum, room, n/2);
+            if (write(user, room, 4*n)) return FLASH_E_IO;
+        }
+    flash__wr64(room, sum);
+    return write(user, room, 8) ? FLASH_E_IO : FLASH_E_NONE;
+}
+
+static flash_status flash__load_check(const flash_trainer *t, const flash__file *f,
+                                      flash_error *err)
+{
+    uint8_t head[FLASH__SAVE_HEAD];
+    size_t words = t->n/2*3, bytes = FLASH__SAVE_HEAD + 8*words + 8, n;
+    flash__save_head(t, head);
+    n = FLASH__MIN(f->size, 8);
+    if (memcmp(f->data, head, n))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "this is no checkpoint of a training");
+    if (f->size < FLASH__SAVE_HEAD)
+        return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the checkpoint ends in its head");
+    if (flash__rd64(f->data + 56) != flash__sum_words(0, f->data, 7)
+        || flash__rd64(f->data + 48))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "the checkpoint's head is damaged");
+    if (flash__rd64(f->data + 8) != FLASH__SAVE_VERSION)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 8, "a checkpoint of version %u, known is %i",
+                           flash__rd64(f->data + 8), (int)FLASH__SAVE_VERSION);
+    if (memcmp(f->data + 16, head + 16, 16))
+        return flash__fail(err, FLASH_E_ARGUMENT, 16, "the checkpoint is of a model of another "
+                           "shape: %u weights, this has %u", flash__rd64(f->data + 24),
+                           (uint64_t)t->n);
+    if (f->size < bytes)
+        return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the checkpoint has %u bytes of %u",
+                           (uint64_t)f->size, (uint64_t)bytes);
+    if (f->size > bytes
+        || flash__rd64(f->data + bytes - 8)
+            != flash__sum_words(0, f->data + FLASH__SAVE_HEAD, words))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "the checkpoint is damaged: its sum is wrong");
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *source,
+                                          flash_error *err)
+{
+    flash__real *part[3];
+    const uint8_t *p;
+    flash__file f;
+    flash_status s;
+    size_t i;
+    int which;
+    if (!t || !source) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no trainer or no source");
+    s = flash__file_open(&f, source, &t->desc.host, err);
+    if (s) return s;
+    s = flash__load_check(t, &f, err);
+    if (!s) {
+        part[0] = t->w; part[1] = t->m; part[2] = t->v;
+        t->step = flash__rd64(f.data + 32);
+        t->tokens = flash__rd64(f.data + 40);
+        p = f.data + FLASH__SAVE_HEAD;
+        for (which = 0; which < 3; which++)
+            for (i = 0; i < t->n; i++, p += 4) part[which][i] = (flash__real)flash__rdf32(p);
+    }
+    flash__file_close(&f, &t->desc.host);
+    return s;
+}
+#endif
+
+/* ===== >>prune ============================================================ */
+
+/* Which rows and columns of a tensor stay follows from the dimensions in the rules of >>arch. */
+
+#ifdef FLASH__TRAIN
+typedef struct flash__cut {
+    const flash_prune_desc *d;
+    const flash_model *m;
+    flash_arch   to;
+    int          layer[FLASH_LAYERS_MAX]; /* of the model, those that stay */
+    float       *row, *picked;            /* [widest] */
+    uint8_t     *bytes;                   /* [4*widest] */
+    flash_gguf_writer w;
+    uint32_t     keys;                    /* counted while w has no write */
+} flash__cut;
+
+/* One tensor, how it is now and how it will be. */
+typedef struct flash__piece {
+    flash_tensor t;
+    char         name[64];
+    const flash__tensor_rule *rule;
+    int          layer;     /* of the model; -1: none */
+    size_t       rows, cols;
+    flash_type   type;
+    float        gain;      /* of a norm */
+    int          whole;     /* columns that stay are whole blocks, in order */
+} flash__piece;
+
+static const flash_layer *flash__cut_layer(const flash__cut *c, int layer)
+{
+    return c->m->arch.layer + FLASH__MAX(layer, 0);
+}
+
+/* Where the i-th of what stays along a dimension was. */
+static size_t flash__cut_from(const flash__cut *c, int layer, int dim, size_t i)
+{
+    const flash_layer *l = flash__cut_layer(c, layer);
+    const int *list = NULL;
+    size_t C = (size_t)c->m->arch.d_head, ratio = l->n_kv_head ? l->n_head/l->n_kv_head : 1;
+    if (dim == FLASH__DIM_O && l->attention == FLASH_ATTENTION_LINEAR) dim = FLASH__DIM_D;
+    if (dim == FLASH__DIM_D) return c->d->channel ? (size_t)c->d->channel[i] : i;
+    if (dim == FLASH__DIM_F) {
+        if (c->d->ffn) list = c->d->ffn[layer];
+        return list ? (size_t)list[i] : i;
+    }
+    if (dim != FLASH__DIM_Q && dim != FLASH__DIM_O && dim != FLASH__DIM_KV) return i;
+    if (c->d->kv_head) list = c->d->kv_head[layer];
+    if (!list) return i;
+    if (dim == FLASH__DIM_KV) ratio = 1;
+    C *= ratio; /* of a head and all its queries */
+    return (size_t)list[i/C]*C + i%C;
+}
+
+/* list, [n], in [0, all) and each once; seen: [all] zeros, which it leaves. */
+static int flash__cut_list(const int *list, int n, int all, uint8_t *seen)
+{
+    int i, good = 1, marked = 0;
+    for (i = 0; i < n && good; i++) {
+        good = list[i] >= 0 && list[i] < all && !seen[list[i]];
+        if (good) { seen[list[i]] = 1; marked = i + 1; }
+    }
+    for (i = 0; i < marked; i++) seen[list[i]] = 0;
+    return good;
+}
+
+static flash_status flash__cut_size(const char *what, int n, int all, int list, flash_error *err)
+{
+    if (n < 0 || n > all || (!n && list))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i %s are to stay; there are %i", n, what,
+                           all);
+    return FLASH_E_NONE;
+}
+
+/* Fills c from its desc, without lists being looked at. */
+static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
+{
+    const flash_prune_desc *d = c->d;
+    const flash_arch *a;
+    flash_status s;
+    int i, n;
+    if (!d || !d->model || d->model->desc.vocab_only)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model with weights");
+    c->m = d->model;
+    a = &c->m->arch;
+    c->to = *a;
+    s = flash__cut_size("layers", d->n_layer, a->n_layer, d->layer != NULL, err);
+    if (!s) s = flash__cut_size("channels", d->d_model, a->d_model, d->channel != NULL, err);
+    if (s) return s;
+    n = c->to.n_layer = d->n_layer ? d->n_layer : a->n_layer;
+    if (d->d_model) c->to.d_model = d->d_model;
+    for (i = 0; i < n; i++) {
+        int from = c->layer[i] = d->layer ? d->layer[i] : i;
+        flash_layer *l = c->to.layer + i;
+        if (from < 0 || from >= a->n_layer || (i && from <= c->layer[i - 1]))
+            return flash__fail(err, FLASH_E_ARGUMENT, 0, "layers that stay must ascend, from 0 to "
+                               "%i", a->n_layer - 1);
+        *l = a->layer[from];
+        if (l->attention == FLASH_ATTENTION_CONV && d->d_model && d->d_model != a->d_model)
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i has a short convolution, "
+                               "whose channels cannot go", from);
+        if (d->d_ffn && l->d_ffn) {
+            s = flash__cut_size("units", d->d_ffn, l->d_ffn, d->ffn != NULL, err);
+            if (s) return s;
+            l->d_ffn = d->d_ffn;
+        }
+        if (d->n_kv_head && l->n_kv_head) {
+            s = flash__cut_size("heads of keys and values", d->n_kv_head, l->n_kv_head,
+                                d->kv_head != NULL, err);
+            if (s) return s;
+            l->n_head = (uint16_t)(l->n_head/l->n_kv_head*d->n_kv_head);
+            l->n_kv_head = (uint16_t)d->n_kv_head;
+        }
+    }
+    return FLASH_E_NONE;
+}
+
+/* seen: [the most of anything] zeros. */
+static flash_status flash__cut_lists(const flash__cut *c, uint8_t *seen, flash_error *err)
+{
+    const flash_prune_desc *d = c->d;
+    const char *what = NULL;
+    int i;
+    if (d->channel && !flash__cut_list(d->channel, d->d_model, c->m->arch.d_model, seen))
+        what = "channels";
+    for (i = 0; i < c->to.n_layer && !what; i++) {
+        const flash_layer *l = flash__cut_layer(c, c->layer[i]);
+        const int *ffn = d->ffn ? d->ffn[c->layer[i]] : NULL,
+            *kv = d->kv_head ? d->kv_head[c->layer[i]] : NULL;
+        if (ffn && l->d_ffn && !flash__cut_list(ffn, d->d_ffn, l->d_ffn, seen)) what = "units";
+        if (kv && l->n_kv_head && !flash__cut_list(kv, d->n_kv_head, l->n_kv_head, seen))
+            what = "heads of keys and values";
+    }
+    if (!what) return FLASH_E_NONE;
+    return flash__fail(err, FLASH_E_ARGUMENT, 0, "%s that stay: one is out of range, or there "
+                       "twice", what);
+}
+
+/* Room for rows, and for lists to be looked at; *block: [B]. */
+static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc, size_t *block,
+                                     flash_error *err)
+{
+    const flash_gguf *g;
+    flash_tensor t;
+    flash_status s;
+    size_t widest = 0, i;
+    int k;
+    memset(c, 0, sizeof *c);
+    c->d = desc;
+    s = flash__cut_resolve(c, err);
+    if (s) return s;
+    g = flash_model_gguf(c->m);
+    for (i = 0; !flash_gguf_tensor(g, i, &t); i++) widest = FLASH__MAX(widest, (size_t)t.ne[0]);
+    widest = FLASH__MAX(widest, (size_t)c->m->arch.d_model);
+    for (k = 0; k < c->m->arch.n_layer; k++)
+        widest = FLASH__MAX(widest, FLASH__MAX((size_t)c->m->arch.layer[k].d_ffn,
+                                               (size_t)c->m->arch.layer[k].n_kv_head));
+    *block = 12*widest;
+    c->row = (float *)flash__acquire(&desc->host.allocator, *block);
+    if (!c->row) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for a row of weights");
+    c->picked = c->row + widest;
+    c->bytes = (uint8_t *)(c->picked + widest);
+    memset(c->bytes, 0, 4*widest);
+    s = flash__cut_lists(c, c->bytes, err);
+    if (s) flash__release(&desc->host.allocator, c->row, *block);
+    return s;
+}
+
+FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch *out,
+                                        flash_error *err)
+{
+    flash__cut c;
+    size_t block;
+    flash_status s;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the architecture");
+    s = flash__cut_begin(&c, desc, &block, err);
+    if (s) return s;
+    flash__release(&desc->host.allocator, c.row, block);
+    *out = c.to;
+    return FLASH_E_NONE;
+}
+
+/* --- tensors ----------------------------------------------------------------- */
+
+/* The layer that "blk.N." names, and *rest behind it; -1: none. */
+static int flash__layer_of(const char *name, size_t n, const char **rest)
+{
+    int layer = 0;
+    const char *p = name + 4, *end = name + n;
+    *rest = name;
+    if (n < 6 || memcmp(name, "blk.", 4)) return -1;
+    for (; p < end && *p >= '0' && *p <= '9' && layer < FLASH_LAYERS_MAX; p++)
+        layer = 10*layer + *p - '0';
+    if (p == name + 4 || p == end || *p != '.') return -1;
+    *rest = p + 1;
+    return layer;
+}
+
+static const flash__tensor_rule *flash__rule_of(const char *name, size_t n, int layer)
+{
+    const flash__tensor_rule *rule = layer < 0 ? flash__root_rules : flash__layer_rules;
+    size_t k = layer < 0 ? FLASH__COUNT(flash__root_rules) : FLASH__COUNT(flash__layer_rules);
+    for (; k--; rule++)
+        if (strlen(rule->name) == n && !memcmp(rule->name, name, n)) return rule;
+    return NULL;
+}
+
+static int flash__cut_whole(const flash__cut *c, const flash__piece *p)
+{
+    size_t block = (size_t)flash_type_block(p->t.type), i;
+    if (p->cols % block) return 0;
+    for (i = 0; i < p->cols; i++) {
+        size_t from = flash__cut_from(c, p->layer, p->rule->cols, i);
+        if (i % block ? from != flash__cut_from(c, p->layer, p->rule->cols, i - 1) + 1
+            : from % block) return 0;
+    }
+    return 1;
+}
+
+static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
+{
+    flash_type want = c->d->type ? c->d->type : p->t.type;
+    if (!p->rule->matrix) return p->t.type;
+    if (p->cols % (size_t)flash_type_block(want) || (want == FLASH_TYPE_MXFP4
+        && (want != p->t.type || !p->whole)))
+        return p->cols % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
+    return want;
+}
+
+/* How much the norm before part 0 (attention), 1 (FFN) of a layer or the last one has to grow. */
+static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
+{
+    const flash_arch *a = &c->m->arch;
+    int norm = p->layer < 0 ? 2*a->n_layer : 2*p->layer + (p->rule->at != FLASH__LAYER(attn_norm)
+                                                       && p->rule->at != FLASH__LAYER(attn_post));
+    double share = c->d->share ? c->d->share[norm] : 1;
+    if (p->rule->matrix || p->rule->cols != FLASH__DIM_D || c->to.d_model == a->d_model
+        || p->rule->at == FLASH__LAYER(bo) || p->rule->at == FLASH__LAYER(bdown)) return 1;
+    return (float)sqrt(share*a->d_model/c->to.d_model);
+}
+
+/* The i-th tensor; *stays 0: its layer does not. */
+static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece *p, int *stays,
+                                     flash_error *err)
+{
+    const char *rest;
+    const flash_layer *l;
+    size_t n;
+    int k = 0;
+    memset(p, 0, sizeof *p);
+    flash_gguf_tensor(flash_model_gguf(c->m), i, &p->t);
+    p->layer = flash__layer_of(p->t.name, p->t.name_bytes, &rest);
+    n = p->t.name_bytes - (size_t)(rest - p->t.name);
+    p->rule = flash__rule_of(rest, n, p->layer);
+    if (!p->rule || p->layer >= c->m->arch.n_layer || n > 40 || !p->t.data
+        || p->t.type == FLASH_TYPE_NONE)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t is not one that can "
+                           "be cut", p->t.name, FLASH__MIN(p->t.name_bytes, (size_t)64));
+    while (p->layer >= 0 && k < c->to.n_layer && c->layer[k] != p->layer) k++;
+    *stays = k < c->to.n_layer;
+    if (!*stays) return FLASH_E_NONE;
+    l = c->to.layer + k;
+    p->rows = (size_t)flash__dim(&c->to, l, p->rule->rows);
+    p->cols = (size_t)flash__dim(&c->to, l, p->rule->cols);
+    if (flash__dim(&c->m->arch, flash__cut_layer(c, p->layer), p->rule->cols) != p->t.ne[0]
+        || flash__dim(&c->m->arch, flash__cut_layer(c, p->layer), p->rule->rows) != p->t.ne[1])
+        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t belongs to a layer "
+                           "that has no use for it", p->t.name,
+                           FLASH__MIN(p->t.name_bytes, (size_t)64));
+    if (p->layer >= 0) flash__layer_prefix(p->name, k);
+    n += strlen(p->name);
+    memcpy(p->name + strlen(p->name), rest, n - strlen(p->name));
+    p->whole = flash__cut_whole(c, p);
+    p->type = flash__cut_type(c, p);
+    p->gain = flash__cut_gain(c, p);
+    return FLASH_E_NONE;
+}
+
+/* Row `from` of the tensor, in c->bytes as type. */
+static void flash__cut_row(flash__cut *c, const flash__piece *p, size_t from)
+{
+    size_t block = (size_t)flash_type_block(p->t.type), to = (size_t)p->t.ne[0], i,
+        bytes = flash_row_bytes(p->t.type, block);
+    const uint8_t *row = p->t.data + from*flash_row_bytes(p->t.type, to);
+    if (p->type == p->t.type && p->whole && p->gain == 1) {
+        for (i = 0; i < p->cols; i += block)
+            memcpy(c->bytes + i/block*bytes,
+                   row + flash__cut_from(c, p->layer, p->rule->cols, i)/block*bytes, bytes);
+        return;
+    }
+    flash_dequantize(p->t.type, row, c->row, to);
+    for (i = 0; i < p->cols; i++)
+        c->picked[i] = c->row[flash__cut_from(c, p->layer, p->rule->cols, i)]*p->gain;
+    flash_quantize(p->type, c->picked, c->bytes, p->cols);
+}
+
+/* --- keys ---------------------------------------------------------------------- */
+
+static void flash__cut_u32(flash__cut *c, const char *key, uint32_t v)
+{
+    c->keys++;
+    if (c->w.write) flash_gguf_write_u32(&c->w, key, v);
+}
+
+/* Facts that the file may leave out, or that change: what they are of layer i, or of all. */
+enum { FLASH__FACT_LAYERS, FLASH__FACT_D, FLASH__FACT_F, FLASH__FACT_H, FLASH__FACT_K,
+       FLASH__FACT_C, FLASH__FACT_VALUE, FLASH__FACT_ROPE, FLASH__FACTS };
+static const char *const flash__fact_name[FLASH__FACTS] = {
+    "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.value_length",
+    "rope.dimension_count" };
+
+static uint32_t flash__cut_fact(const flash__cut *c, int fact, int i)
+{
+    const flash_layer *l = c->to.layer + i;
+    switch (fact) {
+    case FLASH__FACT_LAYERS: return (uint32_t)c->to.n_layer;
+    case FLASH__FACT_D:      return (uint32_t)c->to.d_model;
+    case FLASH__FACT_F:      return (uint32_t)l->d_ffn;
+    case FLASH__FACT_H:      return l->n_head;
+    case FLASH__FACT_K:      return l->n_kv_head;
+    case FLASH__FACT_ROPE:   return (uint32_t)c->to.rope_dims;
+    default:                 return (uint32_t)c->to.d_head;
+    }
+}
+
+static uint32_t flash__cut_most(const flash__cut *c, int fact)
+{
+    uint32_t most = 0;
+    int i;
+    for (i = 0; i < c->to.n_layer; i++) most = FLASH__MAX(most, flash__cut_fact(c, fact, i));
+    return most;
+}
+
+/* A list with an item for each layer, of those that stay. fact: its new items, -1: as they were. */
+static flash_status flash__cut_array(flash__cut *c, const char *key, const flash_value *v, int fact,
+                                     flash_error *err)
+{
+    uint32_t whole[FLASH_LAYERS_MAX];
+    float real[FLASH_LAYERS_MAX];
+    int i, n = c->to.n_layer;
+    if (v->item != FLASH_VALUE_F32 && v->item != FLASH_VALUE_I32 && v->item != FLASH_VALUE_U32)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s: a list whose items are no int32, "
+                           "uint32 or float32", key);
+    c->keys++;
+    for (i = 0; i < n; i++) {
+        real[i] = (float)flash_value_number(v, (uint64_t)c->layer[i]);
+        whole[i] = fact >= 0 ? flash__cut_fact(c, fact, i)
+            : (uint32_t)flash_value_integer(v, (uint64_t)c->layer[i]);
+    }
+    if (c->w.write)
+        flash_gguf_write_array(&c->w, key, v->item, v->item == FLASH_VALUE_F32 ? (void *)real
+                               : (void *)whole, (size_t)n);
+    return FLASH_E_NONE;
+}
+
+static flash_status flash__cut_keys(flash__cut *c, flash_error *err)
+{
+    const flash_arch *a = &c->m->arch;
+    size_t prefix = strlen(a->name), i, n;
+    unsigned found = 0;
+    flash_value v;
+    flash_status s = FLASH_E_NONE;
+    char key[80];
+    int fact;
+    c->keys = 0;
+    for (i = 0; !s && !flash_gguf_key(flash_model_gguf(c->m), i, &v); i++) {
+        if (v.key_bytes == 17 && !memcmp(v.key, "general.alignment", 17)) continue;
+        n = v.key_bytes - prefix - 1;
+        if (v.key_bytes <= prefix + 1 || v.key_bytes >= sizeof key
+            || memcmp(v.key, a->name, prefix) || v.key[prefix] != '.') {
+            c->keys++;
+            if (c->w.write) flash_gguf_write_value(&c->w, &v);
+            continue;
+        }
+        memcpy(key, v.key, v.key_bytes);
+        key[v.key_bytes] = 0;
+        for (fact = FLASH__FACTS - 1; fact >= 0; fact--)
+            if (strlen(flash__fact_name[fact]) == n && !memcmp(key + prefix + 1,
+                                                               flash__fact_name[fact], n)) break;
+        if (fact >= 0) found |= 1u << fact;
+        if (v.type == FLASH_VALUE_ARRAY && v.count == (uint64_t)a->n_layer)
+            s = flash__cut_array(c, key, &v, fact, err);
+        else if (fact >= 0) flash__cut_u32(c, key, flash__cut_most(c, fact));
+        else {
+            c->keys++;
+            if (c->w.write) flash_gguf_write_value(&c->w, &v);
+        }
+    }
+    /* these follow from others where they are left out, which no longer holds */
+    for (fact = FLASH__FACT_C; fact < FLASH__FACTS && !s; fact++)
+        if (!(found >> fact & 1)) {
+            memcpy(key, a->name, prefix);
+            key[prefix] = '.';
+            strcpy(key + prefix + 1, flash__fact_name[fact]);
+            flash__cut_u32(c, key, flash__cut_most(c, fact));
+        }
+    return s;
+}
+
+static flash_status flash__cut_write(flash__cut *c, flash_error *err)
+{
+    flash__piece p;
+    flash_status s = FLASH_E_NONE;
+    const flash_gguf *g = flash_model_gguf(c->m);
+    size_t i, r, n = flash_gguf_tensors(g);
+    uint32_t tensors = 0;
+    uint64_t ne[2];
+    int stays;
+    for (i = 0; i < n && !s; i++) {
+        s = flash__cut_piece(c, i, &p, &stays, err);
+        tensors += !s && stays;
+    }
+    if (s) return s;
+    flash_gguf_write_begin(&c->w, c->keys, tensors);
+    s = flash__cut_keys(c, err);
+    for (i = 0; i < n; i++) {
+        flash__cut_piece(c, i, &p, &stays, err);
+        ne[0] = p.cols;
+        ne[1] = p.rows;
+        if (stays) flash_gguf_write_tensor(&c->w, p.name, p.type, p.t.n_dims, ne);
+    }
+    for (i = 0; i < n; i++) {
+        flash__cut_piece(c, i, &p, &stays, err);
+        for (r = 0; stays && r < p.rows && !c->w.status; r++) {
+            flash__cut_row(c, &p, flash__cut_from(c, p.layer, p.rule->rows, r));
+            flash_gguf_write_data(&c->w, c->bytes, flash_row_bytes(p.type, p.cols),
+                                  r + 1 == p.rows);
+        }
+    }
+    s = flash_gguf_write_end(&c->w);
+    return s ? flash__fail(err, s, 0, "the file cannot be written") : s;
+}
+
+FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
+                                         int (*write)(void *user, const void *data, size_t bytes),
+                                         void *user, flash_error *err)
+{
+    flash__cut c;
+    flash_status s;
+    size_t block;
+    if (!write) return flash__fail(err, FLASH_E_ARGUMENT, 0, "nothing to write to");
+    s = flash__cut_begin(&c, desc, &block, err);
+    if (s) return s;
+    s = flash__cut_keys(&c, err);
+    c.w.write = write;
+    c.w.user = user;
+    if (!s && !desc->layer && !desc->channel && !desc->ffn && !desc->kv_head
+        && !desc->type && !memcmp(&c.to, &c.m->arch, sizeof c.to))
+        s = write(user, flash_model_gguf(c.m)->file.data, flash_model_gguf(c.m)->file.size)
+            ? flash__fail(err, FLASH_E_IO, 0, "the file cannot be written") : FLASH_E_NONE;
+    else if (!s) s = flash__cut_write(&c, err);
+    flash__release(&desc->host.allocator, c.row, block);
+    return s;
+}
+/* --- calibration ----------------------------------------------------------------- */
+
+struct flash_calibration {
+    flash_arch arch;
+    flash_allocator allocator;
+    size_t  block, n;     /* [B]; numbers */
+    double *all;          /* [n]: sequences, tokens, then what the others point to */
+    double *cos_attention, *cos_layer;        /* [L] sums of 1 - cos              */
+    double *norm[3];      /* [2L+1,D]: sums of means squared, of squares, of squares before */
+    double *unit[FLASH_LAYERS_MAX][3];        /* [F]: the same two, norm of ffn_down's column */
+    double *head[FLASH_LAYERS_MAX][2];        /* [K]                              */
+    double *mean;         /* [the most of anything], work */
+};
+
+/* Carves; c NULL: counts. Returns the numbers that are kept. */
+static size_t flash__calibration_plan(flash_calibration *c, const flash_arch *a, double *at,
+                                      size_t *work)
+{
+    size_t n = 2, L = (size_t)a->n_layer, D = (size_t)a->d_model, i, k;
+    *work = D;
+    if (c) { c->all = at; c->cos_attention = at + n; c->cos_layer = at + n + L; }
+    n += 2*L;
+    for (k = 0; k < 3; k++, n += (2*L + 1)*D) if (c) c->norm[k] = at + n;
+    for (i = 0; i < L; i++) {
+        const flash_layer *l = a->layer + i;
+        for (k = 0; k < 3; k++, n += (size_t)l->d_ffn) if (c) c->unit[i][k] = at + n;
+        for (k = 0; k < 2; k++, n += l->n_kv_head) if (c) c->head[i][k] = at + n;
+        *work = FLASH__MAX(*work, FLASH__MAX((size_t)l->d_ffn, l->n_head*(size_t)a->d_head));
+    }
+    if (c) { c->n = n; c->mean = at + n; }
+    return n;
+}
+
+FLASH_API flash_status flash_calibration_create(flash_calibration **out, const flash_arch *a,
+                                                const flash_host *host, flash_error *err)
+{
+    flash_allocator none;
+    flash_calibration *c;
+    size_t work, n, block;
+    int i;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the calibration");
+    *out = NULL;
+    if (!a || a->n_layer < 0 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
+        || a->d_model > FLASH_DIM_MAX)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no architecture");
+    for (i = 0; i < a->n_layer; i++)
+        if (a->layer[i].d_ffn < 0 || a->layer[i].d_ffn > FLASH_DIM_MAX
+            || a->layer[i].attention == FLASH_ATTENTION_CONV)
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i cannot be trained", i);
+    n = flash__calibration_plan(NULL, a, NULL, &work);
+    block = sizeof *c + (n + work)*sizeof(double);
+    memset(&none, 0, sizeof none);
+    c = (flash_calibration *)flash__acquire(host ? &host->allocator : &none, block);
+    if (!c) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the calibration");
+    memset(c, 0, block);
+    c->arch = *a;
+    c->allocator = host ? host->allocator : none;
+    c->block = block;
+    flash__calibration_plan(c, a, (double *)(void *)(c + 1), &work);
+    *out = c;
+    return FLASH_E_NONE;
+}
+
+FLASH_API void flash_calibration_free(flash_calibration *c)
+{
+    flash_allocator a;
+    if (!c) return;
+    a = c->allocator;
+    flash__release(&a, c, c->block);
+}
+
+/* Adds T rows of n numbers: means of |x| to c->mean. */
+static void flash__see(flash_calibration *c, const flash__real *x, int T, size_t n, double *squares)
+{
+    size_t i;
+    int r;
+    memset(c->mean, 0, n*sizeof *c->mean);
+    for (r = 0; r < T; r++, x += n)
+        for (i = 0; i < n; i++) {
+            c->mean[i] += fabs((double)x[i])/T;
+            if (squares) squares[i] += (double)x[i]*(double)x[i];
+        }
+}
+
+static void flash__see_norm(flash_calibration *c, const flash_trainer *t, int norm, size_t weights,
+                            const flash__real *x, int T)
+{
+    size_t D = (size_t)t->arch.d_model, at = (size_t)norm*D, i;
+    int r;
+    for (r = 0; r < T; r++)
+        flash__t_norm(&t->k, x + (size_t)r*D, t->w + weights, (flash__real)t->arch.norm_eps, D,
+                      t->normed + (size_t)r*D);
+    flash__see(c, x, T, D, c->norm[2] + at);
+    flash__see(c, t->normed, T, D, c->norm[1] + at);
+    for (i = 0; i < D; i++) c->norm[0][at + i] += c->mean[i]*c->mean[i];
+}
+
+static double flash__see_cos(const flash__real *x, const flash__real *y, int T, size_t D)
+{
+    double sum = 0;
+    size_t i;
+    int r;
+    for (r = 0; r < T; r++, x += D, y += D) {
+        double xx = 0, yy = 0, xy = 0;
+        for (i = 0; i < D; i++) {
+            xx += (double)x[i]*(double)x[i];
+            yy += (double)y[i]*(double)y[i];
+            xy += (double)x[i]*(double)y[i];
+        }
+        sum += xx > 0 && yy > 0 ? 1 - xy/sqrt(xx*yy) : 0;
+    }
+    return sum;
+}
+
+/* What layer il made of the sequence whose rows begin at `row`. */
+static void flash__see_layer(flash_calibration *c, flash_trainer *t, int il, int row)
+{
+    const flash_layer *facts = t->arch.layer + il;
+    const flash__lesson *l = t->layer + il;
+    const flash__real *out = il + 1 < t->arch.n_layer ? t->layer[il + 1].in : t->out;
+    size_t D = (size_t)t->arch.d_model, F = (size_t)facts->d_ffn, QD, r = (size_t)row, i, j;
+    int T = t->desc.n_ctx;
+    if (l->at[FLASH__W_Q]) {
+        size_t each = (size_t)(facts->n_head/facts->n_kv_head)*(size_t)t->arch.d_head;
+        QD = facts->n_head*(size_t)t->arch.d_head;
+        flash__see_norm(c, t, 2*il, l->at[FLASH__W_ATTN_NORM], l->in + r*D, T);
+        flash__see(c, l->o + r*QD, T, QD, NULL);
+        for (i = 0; i < facts->n_kv_head; i++)
+            for (j = i*each; j < (i + 1)*each; j++) {
+                const flash__real *x = l->o + r*QD + j;
+                int k;
+                c->head[il][0][i] += c->mean[j]*c->mean[j];
+                for (k = 0; k < T; k++, x += QD) c->head[il][1][i] += (double)*x*(double)*x;
+            }
+        c->cos_attention[il] += flash__see_cos(l->in + r*D, l->mid + r*D, T, D);
+    }
+    if (l->at[FLASH__W_GATE]) {
+        flash__see_norm(c, t, 2*il + 1, l->at[FLASH__W_FFN_NORM], l->mid + r*D, T);
+        flash__t_glu(&t->k, l->gate + r*F, l->up + r*F, (size_t)T*F, t->wide);
+        flash__see(c, t->wide, T, F, c->unit[il][1]);
+        for (i = 0; i < F; i++) c->unit[il][0][i] += c->mean[i]*c->mean[i];
+    }
+    c->cos_layer[il] += flash__see_cos(l->in + r*D, out + r*D, T, D);
+}
+
+static int flash__same_shape(const flash_arch *a, const flash_arch *b)
+{
+    int i, same = a->n_layer == b->n_layer && a->d_model == b->d_model && a->d_head == b->d_head;
+    for (i = 0; same && i < a->n_layer; i++)
+        same = a->layer[i].d_ffn == b->layer[i].d_ffn && a->layer[i].n_head == b->layer[i].n_head
+            && a->layer[i].n_kv_head == b->layer[i].n_kv_head;
+    return same;
+}
+
+FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer *t,
+                                             const int32_t *tokens, size_t n)
+{
+    size_t row, some, i, D, F, j, r;
+    double sum[2];
+    flash_status s = FLASH_E_NONE;
+    int il, k;
+    if (!c || !t || !tokens || !flash__same_shape(&c->arch, &t->arch)
+        || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1)) return FLASH_E_ARGUMENT;
+    row = (size_t)(t->desc.n_ctx + 1);
+    D = (size_t)t->arch.d_model;
+    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    for (il = 0; il < t->arch.n_layer; il++) {
+        const flash__lesson *l = t->layer + il;
+        F = (size_t)t->arch.layer[il].d_ffn;
+        for (j = 0; j < F; j++) {
+            double squares = 0, w;
+            for (r = 0; r < D; r++) {
+                w = (double)t->w[l->at[FLASH__W_DOWN] + r*F + j];
+                squares += w*w;
+            }
+            c->unit[il][2][j] = sqrt(squares);
+        }
+    }
+    for (i = 0; i < n && !s; i += some) {
+        some = FLASH__MIN((size_t)t->desc.batch, n - i);
+        sum[0] = sum[1] = 0;
+        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, sum);
+        if (!s && !flash__finite(sum[0])) s = FLASH_E_RANGE;
+        for (k = 0; k < (int)some && !s; k++) {
+            int first = k*t->desc.n_ctx;
+            for (il = 0; il < t->arch.n_layer; il++) flash__see_layer(c, t, il, first);
+            flash__see_norm(c, t, 2*t->arch.n_layer, t->out_norm, t->out + (size_t)first*D,
+                            t->desc.n_ctx);
+            c->all[0] += 1;
+            c->all[1] += t->desc.n_ctx;
+        }
+    }
+    return s;
+}
+
+FLASH_API int flash_calibration_count(const flash_calibration *c, flash_part part, int layer)
+{
+    int in = c && layer >= 0 && layer < c->arch.n_layer;
+    if (part == FLASH_PART_UNIT) return in ? c->arch.layer[layer].d_ffn : 0;
+    if (part == FLASH_PART_KV_HEAD) return in ? c->arch.layer[layer].n_kv_head : 0;
+    if (!c || (unsigned)part > FLASH_PART_LAYER) return 0;
+    return part == FLASH_PART_CHANNEL ? c->arch.d_model : c->arch.n_layer;
+}
+
+static double flash__score(const flash_calibration *c, flash_part part, int layer, int energy,
+                           int i)
+{
+    double tokens = FLASH__MAX(c->all[1], 1), sum = 0;
+    size_t D = (size_t)c->arch.d_model, k;
+    switch (part) {
+    case FLASH_PART_UNIT:
+        return energy ? sqrt(c->unit[layer][1][i]/tokens)
+            : sqrt(c->unit[layer][0][i])*c->unit[layer][2][i];
+    case FLASH_PART_KV_HEAD:
+        return sqrt(energy ? c->head[layer][1][i]/tokens : c->head[layer][0][i]);
+    case FLASH_PART_CHANNEL:
+        for (k = 0; k <= 2*(size_t)c->arch.n_layer; k++)
+            sum += energy ? c->norm[1][k*D + (size_t)i]/tokens : sqrt(c->norm[0][k*D + (size_t)i]);
+        return energy ? sqrt(sum) : sum;
+    case FLASH_PART_ATTENTION: return c->cos_attention[i]/tokens;
+    default:                   return c->cos_layer[i]/tokens;
+    }
+}
+
+FLASH_API flash_status flash_calibration_scores(const flash_calibration *c, flash_part part,
+                                                int layer, int energy, double *out)
+{
+    int n = flash_calibration_count(c, part, layer), i;
+    if (!n || !out) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++) out[i] = flash__score(c, part, layer, energy, i);
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flash_part part,
+                                                int layer, int energy, int n, int block, int *out)
+{
+    int all = flash_calibration_count(c, part, layer), taken, best, b, i, k;
+    double *score, most, v;
+    if (!all || !out || block < 1 || n < 1 || n > all || n % block || all % block)
+        return FLASH_E_ARGUMENT;
+    score = c->mean; /* room for all there can be but layers, of which there are few */
+    if (all > c->arch.d_model && part > FLASH_PART_CHANNEL) return FLASH_E_ARGUMENT;
+    for (b = 0; b < all/block; b++)
+        for (score[b] = 0, i = b*block; i < (b + 1)*block; i++) {
+            v = flash__score(c, part, layer, energy, i);
+            score[b] += v*v;
+        }
+    for (taken = 0; taken < n/block; taken++) {
+        for (best = -1, most = 0, b = 0; b < all/block; b++)
+            if (score[b] >= 0 && (best < 0 || score[b] > most)) { best = b; most = score[b]; }
+        score[best] = -1;
+    }
+    for (k = 0, b = 0; b < all/block; b++)
+        for (i = 0; score[b] < 0 && i < block; i++) out[k++] = b*block + i;
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_calibration_share(const flash_calibration *c, const int *channel,
+                                               int n, float *share)
+{
+    int k, i, D = c ? c->arch.d_model : 0;
+    if (!c || !channel || !share || n < 1 || n > D) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++) if (channel[i] < 0 || channel[i] >= D) return FLASH_E_ARGUMENT;
+    for (k = 0; k <= 2*c->arch.n_layer; k++) {
+        const double *x = c->norm[2] + (size_t)k*(size_t)D;
+        double all = 0, some = 0;
+        for (i = 0; i < D; i++) all += x[i];
+        for (i = 0; i < n; i++) some += x[channel[i]];
+        share[k] = all > 0 && some > 0 ? (float)(some/all) : 1;
+    }
+    return FLASH_E_NONE;
+}
+
+FLASH_API double *flash_calibration_numbers(flash_calibration *c, size_t *n)
+{
+    if (n) *n = c ? c->n : 0;
+    return c ? c->all : NULL;
+}
+
+/* --- without some attentions ------------------------------------------------------- */
+
+/* sum_v p (log p - log q) of logits x and y, [V] */
+static double flash__divergence(const flash__real *x, const flash__real *y, int V)
+{
+    double a = (double)x[0], b = (double)y[0], p = 0, q = 0, sum = 0;
+    int i;
+    for (i = 1; i < V; i++) {
+        a = FLASH__MAX(a, (double)x[i]);
+        b = FLASH__MAX(b, (double)y[i]);
+    }
+    for (i = 0; i < V; i++) {
+        p += flash__exp((double)x[i] - a);
+        q += flash__exp((double)y[i] - b);
+    }
+    a += flash__log(p);
+    b += flash__log(q);
+    for (i = 0; i < V; i++)
+        sum += flash__exp((double)x[i] - a)*((double)x[i] - a - ((double)y[i] - b));
+    return sum;
+}
+
+static double flash__divergences(flash_trainer *t, const flash__real *full)
+{
+    int V = t->arch.n_vocab, D = t->arch.d_model, most = FLASH__MIN(t->desc.n_ctx,
+                                                                    FLASH__LOSS_ROWS)/2, r, i, k, n;
+    flash__effort e;
+    double sum = 0;
+    for (r = 0; r < t->N; r += n) {
+        n = FLASH__MIN(most, t->N - r);
+        for (k = 0; k < 2; k++) {
+            size_t at = (size_t)r*(size_t)D;
+            e.n = 0;
+            flash__t_norm_rows(t, &e, (k ? t->out : full) + at, t->out_norm, t->normed, NULL, n);
+            flash__gemm_forward(&e, t->normed, t->w + t->head, t->z + (size_t)(k*n)*(size_t)V, n, V,
+                                D, 0);
+            flash__gemm_run(t, &e);
+        }
+        for (i = 0; i < n; i++)
+            sum += flash__divergence(t->z + (size_t)i*(size_t)V,
+                                     t->z + (size_t)(n + i)*(size_t)V, V);
+    }
+    return sum;
+}
+
+FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *tokens, size_t n,
+                                          const uint8_t *skip, double *kl)
+{
+    size_t row, i, some, bytes;
+    double sum = 0, loss[2];
+    flash_status s = FLASH_E_NONE;
+    int il;
+    if (!t || !tokens || !skip || !kl || !n || t->desc.n_ctx < 2
+        || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1)) return FLASH_E_ARGUMENT;
+    row = (size_t)(t->desc.n_ctx + 1);
+    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n && !s; i += some) {
+        some = FLASH__MIN((size_t)t->desc.batch, n - i);
+        loss[0] = loss[1] = 0;
+        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, loss);
+        bytes = (size_t)t->N*(size_t)t->arch.d_model*sizeof *t->dx;
+        memcpy(t->dx, t->out, bytes); /* what it is for is only needed on the way back */
+        for (il = 0; il < t->arch.n_layer && !s; il++) {
+            flash__lesson *l = t->layer + il;
+            size_t q = l->at[FLASH__W_Q];
+            if (skip[il] && q) {
+                l->at[FLASH__W_Q] = 0;
+                memcpy(l->mid, l->in, bytes);
+            }
+            flash__layer_forward(t, il);
+            l->at[FLASH__W_Q] = q;
+        }
+        if (!s) sum += flash__divergences(t, t->dx);
+    }
+    if (!s && !flash__finite(sum)) s = FLASH_E_RANGE;
+    if (!s) *kl = sum/((double)n*t->desc.n_ctx);
+    return s;
 }
 #endif
 
@@ -11671,7 +16958,15 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
 #  undef FLASH__GELU_3
 #  undef FLASH__ROOT
 #  undef FLASH__HOSTED
+#  undef FLASH__RUNTIME
 #  undef FLASH__LATENCY
+#  undef FLASH__SEARCH
+#  undef FLASH__TRAIN
+#  undef FLASH__GP
+#  undef FLASH__NORMAL
+#  undef FLASH__REAL
+#  undef FLASH__SAVE_MARK
+#  undef FLASH__NOTHING
 #  undef FLASH__THREADS
 #  undef FLASH__THREADS_POSIX
 #  undef FLASH__THREADS_WIN32

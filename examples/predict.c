@@ -46,7 +46,8 @@ int main(int argc, char **argv)
     size_t n = 0;
     double patience = argc > 4 ? atof(argv[4]) : 4;
 
-    if (argc < 3) {
+    work.prompt = work.position = argc > 3 ? atoi(argv[3]) : 2048;
+    if (argc < 3 || work.prompt < 1 || work.prompt >= FLASH_CONTEXT_MAX) {
         fprintf(stderr, "usage: predict device.latency model.gguf [PROMPT [SECONDS [THREADS]]]\n");
         return 2;
     }
@@ -63,7 +64,6 @@ int main(int argc, char **argv)
     work.arch = flash_model_arch(model);
     work.weights = weights_of(model);
     work.kv = FLASH_TYPE_Q8_0; /* as measured */
-    work.prompt = work.position = argc > 3 ? atoi(argv[3]) : 2048;
     work.threads = argc > 5 ? atoi(argv[5]) : 2;
     if (flash_latency_predict(latency, &work, &ttft, &token)) {
         fprintf(stderr, "not measured: %s weights on %d threads\n",

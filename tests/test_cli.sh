@@ -36,6 +36,8 @@ for c in $(flash help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     case $c in
     probs) more="--tokens 1" ;;
     perplexity) more="-f $0" ;;
+    eval) more="--text $0" ;;
+    calibrate) more="--text $0 -o $T/calibration" ;;
     *) more= ;;
     esac
     check "$c: no such file" error 1 nowhere.gguf $c $T/nowhere.gguf $more
@@ -204,6 +206,16 @@ check "info of a cut download" silent info $T/cut.gguf
 check "info of a cut download: why it does not run" grep -q '^runs *no: .*end' $T/out
 check "run of a cut download" error 1 . run $T/cut.gguf
 check "run of half a file" error 1 . run $T/short.gguf
+
+# --- the model that comes with it ---
+N=120
+[ -z "$FLASH_QUICK" ] || N=30
+G=examples/models/tale.gguf
+check "tale" silent run $G --temp 0 -n $N
+cp $T/out $T/tale
+check "tale: the golden text" pipe "head -c $(wc -c <$T/tale) tests/golden/tale.txt | cmp -s - $T/tale"
+check "tale: a text of some length" [ $(wc -c <$T/tale) -ge $((N * 2)) ]
+check "tale: stories end by themselves" pipe "flash run $G --temp 0.6 --top-p 0.9 --seed 2 | tail -c 2 | grep -q '[.!]'"
 
 # --- a real model ---
 G=$S/models/stories260K.gguf

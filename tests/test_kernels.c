@@ -236,19 +236,71 @@ static void check_floats(void)
 
 static void check_sgemm(void)
 {
-    static float a[20*40], b[40*90], y[20*90 + GUARD], z[20*90 + GUARD];
-    int mode, M, N, K, bad = 0;
-    for (mode = 0; mode < 3; mode++)
+    static float a[40*40], b[40*90], y[20*90 + GUARD], z[20*90 + GUARD];
+    int mode, M, N, K, turned, bad = 0;
+    for (mode = 0; mode < 3; mode++) for (turned = 0; turned < 2; turned++)
         for (M = 1; M <= 10; M++) for (N = 1; N <= 80; N += 1 + M%3) for (K = 0; K <= 33; K += 11) {
-            size_t lda = (size_t)K + 2, ldb = (size_t)N + 5, ldc = (size_t)N + (size_t)(M & 1)*4;
+            size_t lda = turned ? 1 : (size_t)K + 2, ka = turned ? (size_t)M + 3 : 1,
+                ldb = (size_t)N + 5, ldc = (size_t)N + (size_t)(M & 1)*4;
+            int i;
             poison(a, FLASH__COUNT(a)); poison(b, FLASH__COUNT(b));
             poison(y, FLASH__COUNT(y)); poison(z, FLASH__COUNT(z));
-            { int i; for (i = 0; i < M; i++) numbers(a + (size_t)i*lda, (size_t)K, mode); }
-            { int i; for (i = 0; i < K; i++) numbers(b + (size_t)i*ldb, (size_t)N, mode); }
-            kernels.sgemm(a, lda, b, ldb, y, ldc, M, N, K);
-            scalar.sgemm(a, lda, b, ldb, z, ldc, M, N, K);
+            for (i = 0; i < (turned ? K : M); i++)
+                numbers(a + (size_t)i*(turned ? ka : lda), (size_t)(turned ? M : K), mode);
+            for (i = 0; i < K; i++) numbers(b + (size_t)i*ldb, (size_t)N, mode);
+            kernels.sgemm(a, lda, ka, b, ldb, y, ldc, M, N, K);
+            scalar.sgemm(a, lda, ka, b, ldb, z, ldc, M, N, K);
             bad += !all_same(y, z, FLASH__COUNT(y));
         }
+    CHECK(!bad);
+}
+
+/* Kernels of the trainer. */
+static void check_training(void)
+{
+    enum { MOST = 80 };
+    static float a[2][MOST + GUARD], b[2][MOST + GUARD], c[2][MOST + GUARD], d[MOST];
+    const flash__kernels *k[2];
+    flash__rates r = { 0.5f, 0.9f, 0.95f, 0.1f, 0.05f, 0.999f, 1e-3f, 20.0f, 1e-8f };
+    int mode, n, bad = 0;
+    k[0] = &kernels; k[1] = &scalar;
+    for (mode = 0; mode < 3; mode++) for (n = 0; n <= MOST; n++) {
+        int i, op;
+        for (op = 0; op < 3; op++) {
+            numbers(d, MOST, mode);
+            for (i = 0; i < 2; i++) {
+                poison(a[i], MOST + GUARD); poison(b[i], MOST + GUARD); poison(c[i], MOST + GUARD);
+            }
+            numbers(a[0], (size_t)(op == 1 ? 64 : n), mode);
+            numbers(b[0], (size_t)(op == 1 ? 64 : n), mode);
+            numbers(c[0], (size_t)n, mode);
+            for (i = 0; op == 2 && i < n; i++) c[0][i] = c[0][i] < 0 ? -c[0][i] : c[0][i];
+            memcpy(a[1], a[0], sizeof a[0]); memcpy(b[1], b[0], sizeof b[0]);
+            memcpy(c[1], c[0], sizeof c[0]);
+            for (i = 0; i < 2; i++) {
+                if (op == 0) k[i]->glu_back(a[i], b[i], d, (size_t)n);
+                if (op == 1) k[i]->fade(a[i], b[i], d[0], d[1], d[2]);
+                if (op == 2) k[i]->adamw(a[i], b[i], c[i], d, (size_t)n, &r);
+            }
+            bad += !all_same(a[0], a[1], MOST + GUARD) + !all_same(b[0], b[1], MOST + GUARD)
+                + !all_same(c[0], c[1], MOST + GUARD);
+        }
+    }
+    CHECK(!bad);
+}
+
+static void check_turn(void)
+{
+    static float x[40*90], y[90*50 + GUARD], z[90*50 + GUARD];
+    int rows, cols, bad = 0;
+    for (rows = 0; rows <= 35; rows++) for (cols = 0; cols <= 80; cols += 1 + rows%5) {
+        numbers(x, FLASH__COUNT(x), 0);
+        poison(y, FLASH__COUNT(y)); poison(z, FLASH__COUNT(z));
+        kernels.turn(x, (size_t)cols + 3, rows, cols, y, (size_t)rows + 2);
+        scalar.turn(x, (size_t)cols + 3, rows, cols, z, (size_t)rows + 2);
+        bad += !all_same(y, z, FLASH__COUNT(y));
+        if (rows > 4 && cols > 6) bad += !same(y[5*(rows + 2) + 4], x[4*(cols + 3) + 5]);
+    }
     CHECK(!bad);
 }
 
@@ -289,6 +341,8 @@ int main(void)
         check_quantize();
         check_floats();
         check_sgemm();
+        check_training();
+        check_turn();
         check_limits();
     }
     if (flash_isa_best() == FLASH_ISA_SCALAR) SKIP("kernels", "no SIMD in this build");

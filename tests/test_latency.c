@@ -153,6 +153,7 @@ static void test_gradient(void)
     memcpy(theta, g.theta, sizeof theta);
     for (int priors = 0; priors < 2; priors++) {
         g.priors = priors;
+        g.noise_spread = 4;
         flash__gp_cost(&g, theta, grad);
         for (int j = 0; j < 7; j++) {
             double step = 1e-5, keep = theta[j], up, down;
@@ -338,6 +339,7 @@ static void test_hat(const char *name, int train, double least, double most)
 static void random_arch(flash_arch *a)
 {
     memset(a, 0, sizeof *a);
+    strcpy(a->name, "llama");
     a->n_layer = 4 + (int)(test_rnd() >> 8) % 13;
     a->d_model = 128 * (8 + (int)(test_rnd() >> 8) % 9);
     a->d_head = 64;

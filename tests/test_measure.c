@@ -179,7 +179,7 @@ static flash_arch plain(void)
 
 static void test_refused(void)
 {
-    enum { BAD = 25 };
+    enum { BAD = 29 };
     SECTION("refused before anything is acquired");
     for (int i = 0; i < BAD; i++) {
         flash_arch a = plain();
@@ -214,7 +214,16 @@ static void test_refused(void)
         case 19: u.prompt = FLASH_CONTEXT_MAX + 1; break;
         case 20: u.position = -1; break;
         case 21: u.arch = NULL; break;
-        case 24: a.layer[1].attention = FLASH_ATTENTION_CONV; a.layer[1].n_kv_head = 0; break;
+        case 24:
+        case 25: /* of what length; llama has no tensors for it */
+            strcpy(a.name, i == 24 ? "lfm2" : "llama");
+            a.conv_length = i == 24 ? 0 : 3;
+            a.layer[1].attention = FLASH_ATTENTION_CONV;
+            a.layer[1].n_kv_head = 0;
+            break;
+        case 26: strcpy(a.name, "nonsense"); break;
+        case 27: a.name[0] = 0; break;
+        case 28: a.layer[1].attention = FLASH_ATTENTION_CHUNK + 1; break;
         case 22: d.repeats = FLASH_LATENCY_REPEATS_MAX + 1; only_memory = 0; break;
         case 23: d.tokens = -1; only_memory = 0; break;
         }
@@ -242,6 +251,8 @@ static void test_refused(void)
     CHECK(sizeof(size_t) < 8 ? !most : most > (size_t)-1 / 2 >> 14);
     CHECK(flash_arch_flops(&a, 0, 1) > 1e15);
     CHECK(flash_arch_flops(&a, 0, 0) == 0 && flash_arch_flops(NULL, 0, 1) == 0);
+    strcpy(a.name, "nonsense");
+    CHECK(flash_arch_flops(&a, 0, 1) == 0 && flash_arch_params(&a) == 0);
 }
 
 /* --- as text ---------------------------------------------------------------------------------- */
@@ -334,12 +345,25 @@ static void test_text(void)
     CHECK_EQ(flash_latency_load(NULL, text, n, NULL, &err), FLASH_E_ARGUMENT);
     CHECK_EQ(flash_latency_load(&back, NULL, n, NULL, &err), FLASH_E_FORMAT);
 
+    SECTION("behind the hash");
+    static const char *const behind[] = {"\n \r\n\t", "0", "\n# more", "\n\0"};
+    for (int i = 0; i < 4; i++) {
+        size_t more = i < 3 ? strlen(behind[i]) : 2;
+        memcpy(copy, text, n);
+        memcpy(copy + n, behind[i], more);
+        CHECK_EQ(flash_latency_load(&back, copy, n + more, NULL, &err), i ? FLASH_E_FORMAT : 0);
+        flash_latency_free(back);
+    }
+
     SECTION("forged: the hash is right, the numbers are not");
-    static const double odd[] = {0, -1, 1e290, -1e290, 1e-290, 700, -700, 1e5, .1};
-    for (int i = 0; i < 9 * 8; i++) {
-        double *to[8];
-        flash__phase *p = &l->phase[i & 1];
-        to[0] = &p->gp.theta[i % 5];
+    static const double odd[] = {0, -1, 1e290, -1e290, 1e-290, 700, -700, 1e5, .1, INFINITY, NAN};
+    static const double range[8][2] = {{-14, 8}, {-14, 8}, {0, 1}, {-46, 46}, {1e-17, 1e12},
+                                       {1e-6, 1420}, {0, 1e300}, {-14, 8}};
+    for (int i = 0; i < 2 * 8 * 11; i++) {
+        double *to[8], v = odd[i / 16];
+        flash__phase *p = &l->phase[i % 2];
+        int which = i / 2 % 8;
+        to[0] = &p->gp.theta[i / 16 % 5];
         to[1] = &p->gp.theta[p->d + 1];
         to[2] = &p->gp.x[7];
         to[3] = &p->gp.y[3];
@@ -347,17 +371,29 @@ static void test_text(void)
         to[5] = &p->scale;
         to[6] = &p->beta[1];
         to[7] = &p->gp.theta[p->d];
-        double was = *to[i % 8];
-        *to[i % 8] = odd[i / 8];
+        double was = *to[which];
+        *to[which] = v;
         flash_latency_save(l, text, n);
         flash_status s = flash_latency_load(&back, text, n, NULL, &err);
-        CHECK(s == FLASH_OK || s == FLASH_E_FORMAT);
-        if (!s) {
-            flash_latency_predict(back, &u, &t[0], &t[1]);
+        if (!CHECK_EQ(s, v >= range[which][0] && v <= range[which][1] ? 0 : FLASH_E_FORMAT)) {
+            printf("    number %d, %g\n", which, v);
+        }
+        for (int at = 0; !s && at < 3; at++) { /* a time, or none */
+            u.prompt = u.position = at ? 1 << 9 * at : 99;
+            flash_status no = flash_latency_predict(back, &u, &t[0], &t[1]);
+            CHECK(no == FLASH_E_FORMAT || (!no && t[0].lo > 0 && t[0].hi < INFINITY
+                                           && t[1].lo > 0 && t[1].hi < INFINITY));
         }
         flash_latency_free(back);
-        *to[i % 8] = was;
+        *to[which] = was;
     }
+    l->phase[1].mean = 710; /* each of the numbers could be, their sum is no time */
+    l->phase[1].scale = 1420;
+    flash_latency_save(l, text, n);
+    CHECK_EQ(flash_latency_load(&back, text, n, NULL, &err), FLASH_OK);
+    CHECK_EQ(flash_latency_predict(back, &u, &t[0], NULL), FLASH_OK);
+    CHECK_EQ(flash_latency_predict(back, &u, NULL, &t[1]), FLASH_E_FORMAT);
+    flash_latency_free(back);
     flash_latency_free(l);
     free(text);
     free(copy);

@@ -3,6 +3,7 @@
 # behind.
 . "$(dirname "$0")/cli.sh"
 TYPES='F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS Q3_K Q2_K'
+[ -z "$FLASH_QUICK" ] || TYPES='F32 F16 Q8_0 Q5_0 Q4_K Q4_0'
 
 tensor_type() # FILE NAME: prints its type
 {

@@ -79,6 +79,20 @@ long cli_number(const char **p)
     return v;
 }
 
+int cli_lengths(const char *text, int to[CLI_LENGTHS])
+{
+    int n = 0;
+    for (const char *p = text;; p++) {
+        long v = cli_number(&p);
+        if (v < 1 || v >= FLASH_CONTEXT_MAX || n == CLI_LENGTHS || (*p && *p != ','))
+            cli_usage("-p %s: want up to %d lengths below %d, such as 512,2048", text,
+                      (int)CLI_LENGTHS, (int)FLASH_CONTEXT_MAX);
+        to[n++] = (int)v;
+        if (!*p)
+            return n;
+    }
+}
+
 static void cli_help(const cli_option *o, const char *names, const char *notes)
 {
     printf("usage: flash %s %s%s[options]\n\n", cli_command, names, *names ? " " : "");
@@ -114,6 +128,13 @@ static void cli_set(const cli_option *o, const char *text)
     case CLI_TEXT:
         *(const char **)o->to = text;
         return;
+    case CLI_TEXTS: {
+        cli_texts *list = o->to;
+        if (list->n == sizeof list->at / sizeof *list->at)
+            cli_usage("%s %s: one too many", o->name, text);
+        list->at[list->n++] = text;
+        return;
+    }
     case CLI_ISA:
         *(flash_isa *)o->to = flash_isa_parse(text);
         if (*(flash_isa *)o->to == FLASH_ISA_COUNT)
@@ -172,7 +193,12 @@ void cli_parse_all(int argc, char **argv, const cli_option *options, const char 
             cli_usage("%s needs %s", o->name, o->value);
         if (o->name)
             cli_set(o, o->kind == CLI_FLAG ? NULL : argv[++i]);
-        else if (argv[i][0] == '-' && argv[i][1])
+        while (o->name && o->kind == CLI_TEXTS && i + 1 < argc
+               && (argv[i + 1][0] != '-' || !argv[i + 1][1]))
+            cli_set(o, argv[++i]);
+        if (o->name)
+            continue;
+        if (argv[i][0] == '-' && argv[i][1])
             cli_usage("unknown option %s", argv[i]);
         else if (n == want && n == 1)
             cli_usage("one %s, not %s and %s", names, got[0], argv[i]);
@@ -225,6 +251,66 @@ char *cli_read(const char *path, size_t *bytes)
     return text;
 }
 
+char *cli_read_texts(const cli_texts *files, size_t *bytes)
+{
+    const size_t end = sizeof CLI_TEXT_END - 1;
+    char *all = NULL;
+    *bytes = 0;
+    for (int i = 0; i < files->n; i++) {
+        size_t n;
+        char *text = cli_read(files->at[i], &n);
+        if (!n || memchr(text, 0, n))
+            cli_fail("%s is %s", files->at[i], n ? "no text" : "empty");
+        all = realloc(all, *bytes + n + end + 1);
+        if (!all)
+            cli_fail("out of memory");
+        memcpy(all + *bytes, text, n);
+        *bytes += n;
+        if (i + 1 < files->n) {
+            memcpy(all + *bytes, CLI_TEXT_END, end);
+            *bytes += end;
+        }
+        all[*bytes] = 0;
+        free(text);
+    }
+    return all;
+}
+
+int32_t *cli_text_ids(const flash_model *m, const cli_texts *files, size_t *n)
+{
+    size_t bytes, cap = 0, got;
+    char *text = cli_read_texts(files, &bytes), *end = text + bytes;
+    int32_t eos = flash_token_eos(m), *ids = NULL;
+    *n = 0;
+    for (char *p = text, *next; p < end; p = next) {
+        char *stop = strstr(p, CLI_TEXT_END);
+        next = stop ? stop + strlen(CLI_TEXT_END) : end;
+        stop = stop ? stop : end;
+        while (p < stop && strchr(" \n\r\t", *p))
+            p++;
+        while (stop > p && strchr(" \n\r\t", stop[-1]))
+            stop--;
+        if (p == stop)
+            continue;
+        int32_t *some = cli_tokenize(m, p, (size_t)(stop - p), 0, &got);
+        if (*n + got + 1 > cap) {
+            cap = 2 * (*n + got + 1);
+            ids = realloc(ids, cap * sizeof *ids);
+            if (!ids)
+                cli_fail("out of memory");
+        }
+        memcpy(ids + *n, some, got * sizeof *some);
+        *n += got;
+        if (eos >= 0 && ids[*n - 1] != eos)
+            ids[(*n)++] = eos;
+        free(some);
+    }
+    if (!ids)
+        cli_fail("%s has no text", files->at[0]);
+    free(text);
+    return ids;
+}
+
 int cli_is_terminal(FILE *f)
 {
     return isatty(fileno(f));
@@ -258,6 +344,14 @@ void cli_binary(FILE *f)
 #endif
 }
 
+char *cli_plain(char *text)
+{
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127 || *p == '"' || *p == '\\')
+            *p = ' ';
+    return text;
+}
+
 const char *cli_size(uint64_t bytes, char text[24])
 {
     static const char unit[] = "BKMGTPE";
@@ -270,6 +364,23 @@ const char *cli_size(uint64_t bytes, char text[24])
     else
         snprintf(text, 24, "%d B", (int)bytes);
     return text;
+}
+
+uint64_t cli_random(uint64_t *state) /* Steele, Lea and Flood 2014 */
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+void cli_shuffle(int *x, int n, uint64_t *state)
+{
+    for (int i = 0; i < n; i++) {
+        int j = (int)(cli_random(state) % (uint64_t)(i + 1));
+        x[i] = x[j];
+        x[j] = i;
+    }
 }
 
 double cli_seconds(void)

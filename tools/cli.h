@@ -15,12 +15,18 @@
     X(tokenize,   "text to token ids, and back") \
     X(probs,      "the most probable next tokens at every position, as JSON lines") \
     X(perplexity, "how well a model predicts a text") \
+    X(eval,       "loss, divergence from another model, accuracy on test items") \
     X(bench,      "speed, next to what the machine could do") \
     X(measure,    "how fast shapes run here, into a profile") \
     X(fit,        "a latency model from a profile, and how good it is") \
     X(predict,    "how fast a model would be, from a latency model") \
+    X(search,     "settings that are best in several ways at once, in few trials") \
+    X(front,      "what a search has found: a table, CSV, a page with plots") \
+    X(train,      "fit a model to text, or to another model") \
+    X(vocab,      "learn a vocabulary from text") \
     X(quantize,   "a model file again, with smaller weights") \
-    X(prune,      "a model file again, with layers that skip attention or see a window") \
+    X(calibrate,  "what the parts of a model matter, for prune") \
+    X(prune,      "a model file again, smaller, or with layers that skip attention") \
     X(convert,    "a model file again, as another architecture") \
     X(make,       "a model file with random weights of a real shape")
 
@@ -34,9 +40,15 @@ typedef enum cli_kind {
     CLI_FLOAT, /* float         */
     CLI_SEED,  /* uint64_t      */
     CLI_TEXT,  /* const char *  */
+    CLI_TEXTS, /* cli_texts: what follows, up to the next option */
     CLI_ISA,   /* flash_isa     */
     CLI_KV     /* flash_type of keys and values */
 } cli_kind;
+
+typedef struct cli_texts {
+    const char *at[64];
+    int n;
+} cli_texts;
 
 /* One option. A table of them ends with {0}; parsing, checks and --help read it. */
 typedef struct cli_option {
@@ -90,17 +102,33 @@ void cli_log(void *user, int level, const char *text);
 
 /* Whole file, or stdin for NULL and "-"; [*bytes] and a NUL, the caller frees it. */
 char *cli_read(const char *path, size_t *bytes);
+/* Files of text one after another, what parts texts between them; fails if one is empty or no
+   text. */
+#define CLI_TEXT_END "<|endoftext|>"
+char *cli_read_texts(const cli_texts *files, size_t *bytes);
+/* Token ids of such texts, [*n], each text between what the model wants before and after it; the
+   caller frees them. */
+int32_t *cli_text_ids(const flash_model *m, const cli_texts *files, size_t *n);
 int   cli_is_terminal(FILE *f);
 /* Keeps \n as it is where the system would turn it into \r\n. */
 void  cli_binary(FILE *f);
 /* An unsigned number at *p, which it moves on; -1 if there is none. */
 long  cli_number(const char **p);
+/* 64 random bits from a counter: SplitMix64. */
+uint64_t cli_random(uint64_t *state);
+/* x: 0 .. n - 1 in random order. */
+void  cli_shuffle(int *x, int n, uint64_t *state);
+/* The lengths of prompts in a list such as "512,2048", and how many: of option -p. */
+enum { CLI_LENGTHS = 16 };
+int   cli_lengths(const char *text, int to[CLI_LENGTHS]);
 /* Of real time, since any moment. */
 double cli_seconds(void);
 /* From here on Ctrl-C cancels the step of s and sets cli_interrupted, which is 0 now; a second one
    ends the program. NULL: the first does, again. */
 void  cli_interrupts(flash_session *s);
 extern volatile sig_atomic_t cli_interrupted;
+/* Control characters, quotes and backslashes in text, which it returns, become blanks. */
+char *cli_plain(char *text);
 /* "1.13 MiB" in text, which it returns. */
 const char *cli_size(uint64_t bytes, char text[24]);
 /* "what: 40 %, 0:12 left" on stderr, if that is a terminal and more than 2 [s] have passed since
@@ -114,7 +142,10 @@ void  cli_close(const char *path);
 /* The same for w to write. */
 void cli_create(const char *path, flash_gguf_writer *w);
 void cli_finish(const char *path, flash_gguf_writer *w);
-/* Whether both are there and the same file, or have the same name. */
+/* A file in memory; a write callback whose user is one. The caller frees data. */
+typedef struct cli_image { char *data; size_t bytes, cap; } cli_image;
+int   cli_image_add(void *user, const void *data, size_t bytes);
+/* Whether both are the same file, or would be once they are written. */
 int   cli_same_file(const char *a, const char *b);
 /* The name of a tensor, valid until the next call. */
 const char *cli_tensor_name(const flash_tensor *t);

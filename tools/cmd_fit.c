@@ -33,23 +33,6 @@ static double median(double *x, int n)
     return (x[(n - 1) / 2] + x[n / 2]) / 2;
 }
 
-static uint64_t random64(uint64_t *state) /* SplitMix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static void shuffle(int *x, int n, uint64_t *state)
-{
-    for (int i = 0; i < n; i++) {
-        int j = (int)(random64(state) % (uint64_t)(i + 1));
-        x[i] = x[j];
-        x[j] = i;
-    }
-}
-
 /* ---- points ------------------------------------------------------------------ */
 
 /* How much slower than usual the machine was: the reference's time around entry i (the median of
@@ -77,12 +60,6 @@ static double drift(const profile *p, int i, int phase)
 static int same_shape(const profile_entry *a, const profile_entry *b)
 {
     return !memcmp(a->a, b->a, sizeof *a->a);
-}
-
-static int same_work(const flash_workload *a, const flash_workload *b)
-{
-    return a->weights == b->weights && a->kv == b->kv && a->threads == b->threads
-           && a->chunk == b->chunk && a->prompt == b->prompt && a->position == b->position;
 }
 
 /* What the repeats of a workload say, those of entry `without` left out: their median, or the
@@ -143,8 +120,7 @@ static void make_points(fit_results *r, int least, double noise[2], char about[2
     for (int i = 0; i < p->n; i++) {
         const profile_entry *e = &p->entry[i];
         int k = 0;
-        while (k < r->n && !(same_shape(r->point[k].e, e)
-                             && same_work(&r->point[k].e->work, &e->work)))
+        while (k < r->n && !profile_same_work(&r->point[k].e->work, &e->work))
             k++;
         fit_point *to = &r->point[k];
         if (k == r->n) {
@@ -259,8 +235,8 @@ static fit_score score(const flash_interval *at, const double *time, int n, doub
 
 /* ---- fits -------------------------------------------------------------------- */
 
-/* A fit to the points with use[i]; NULL: too few. */
-static flash_latency *fit_some(const fit_results *r, const char *use)
+/* A fit to the points with use[i]; NULL, and why in err: impossible. */
+static flash_latency *fit_some(const fit_results *r, const char *use, flash_error *err)
 {
     flash_workload *w = need((size_t)r->n, sizeof *w);
     flash_timing *t = need((size_t)r->n, sizeof *t);
@@ -271,8 +247,7 @@ static flash_latency *fit_some(const fit_results *r, const char *use)
             w[n] = r->point[i].e->work;
             t[n++] = r->point[i].time;
         }
-    if (n >= 8 && n <= FLASH_LATENCY_POINTS_MAX)
-        flash_latency_fit(&l, w, t, n, NULL, NULL);
+    flash_latency_fit(&l, w, t, n, NULL, err);
     free(w);
     free(t);
     return l;
@@ -281,7 +256,7 @@ static flash_latency *fit_some(const fit_results *r, const char *use)
 /* Predicts the points without use[i]; scores of both phases. 0: impossible. */
 static int hold_out(const fit_results *r, const char *use, fit_score s[2])
 {
-    flash_latency *l = fit_some(r, use);
+    flash_latency *l = fit_some(r, use, NULL);
     flash_interval *at = need(2 * (size_t)r->n, sizeof *at);
     double *time = need(2 * (size_t)r->n, sizeof *time);
     int n = 0;
@@ -301,6 +276,8 @@ static int hold_out(const fit_results *r, const char *use, fit_score s[2])
 
 static void say(const char *what, int phase, const char *about, const fit_score *s)
 {
+    if (s->n < 2) /* nothing to correlate */
+        return;
     printf("%s phase=%s n=%d%s r2=%.4f mape=%.4f within10=%.3f spearman=%.4f cover90=%.3f", what,
            phases[phase], s->n, about, s->r2, s->mape, s->within10, s->spearman, s->cover90);
     if (s->ceiling == s->ceiling)
@@ -308,7 +285,8 @@ static void say(const char *what, int phase, const char *about, const fit_score 
     putchar('\n');
 }
 
-/* Every point predicted by a fit without its tenth of the shapes. */
+/* Every point predicted by a fit without its tenth of the shapes. noise: relative variance of its
+   time, NaN: unknown. */
 static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
 {
     int folds = r->groups < 10 ? r->groups : 10;
@@ -316,11 +294,11 @@ static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
     char *use = need((size_t)r->n, 1), *known = need((size_t)r->n, 1);
     flash_interval *at = need((size_t)r->n, sizeof *at);
     double *time = need((size_t)r->n, sizeof *time);
-    shuffle(order, r->groups, &seed);
+    cli_shuffle(order, r->groups, &seed);
     for (int fold = 0; fold < folds; fold++) {
         for (int i = 0; i < r->n; i++)
             use[i] = order[r->point[i].group] % folds != fold;
-        flash_latency *l = fit_some(r, use);
+        flash_latency *l = fit_some(r, use, NULL);
         for (int i = 0; l && i < r->n; i++)
             if (!use[i])
                 known[i] = !flash_latency_predict(l, &r->point[i].e->work, &r->point[i].cv[0],
@@ -415,6 +393,13 @@ static void save(const char *path, const flash_latency *l, const profile *p, int
     free(text);
 }
 
+/* A usage error if both are given and the same file. */
+static void apart(const char *a, const char *b)
+{
+    if (a && b && cli_same_file(a, b))
+        cli_usage("%s and %s are the same file", a, b);
+}
+
 static const char notes[] =
     "Fits how long prefill and decode take to what flash measure wrote: counted work with\n"
     "constants of the machine, and a Gaussian process on what is left. Writes the model for flash\n"
@@ -428,8 +413,9 @@ static const char notes[] =
     "  tau            Kendall's rank correlation with the measured times of the number of\n"
     "                 parameters, of operations, and of the model's (cv)\n"
     "mape is the mean of |error|/time, within10 the part with at most 10 %, cover90 the part\n"
-    "inside the 90 % interval, ceiling the r2 that the noise of measuring allows. On a machine\n"
-    "that others use, too, --least is the better clock: noise only ever adds.\n";
+    "inside the 90 % interval, ceiling the r2 that the noise of measuring allows, which is not\n"
+    "known with --least. On a machine that others use, too, that is the better clock: noise only\n"
+    "ever adds.\n";
 
 int cmd_fit(int argc, char **argv)
 {
@@ -448,10 +434,14 @@ int cmd_fit(int argc, char **argv)
         {0}
     };
     profile p;
+    flash_error err;
     fit_results r = {0};
     double noise[2];
     char about_drift[2][96];
     cli_parse_all(argc, argv, options, "PROFILE", notes, &path);
+    apart(path, to);
+    apart(path, report);
+    apart(to, report);
     profile_read(path, &p);
     if (!p.n)
         cli_fail("%s: no measurement in it; flash measure makes one", path);
@@ -489,10 +479,10 @@ int cmd_fit(int argc, char **argv)
     }
     memset(use, 1, (size_t)r.n);
     double begin = cli_seconds(), fitted;
-    flash_latency *l = fit_some(&r, use);
+    flash_latency *l = fit_some(&r, use, &err);
     fitted = cli_seconds() - begin;
     if (!l)
-        cli_fail("%s: %d different measurements; 8 are needed", path, r.n);
+        cli_fail("%s: %s", path, err.text);
     if (to)
         save(to, l, &p, r.n);
     flash_interval t[2];
@@ -508,6 +498,8 @@ int cmd_fit(int argc, char **argv)
         snprintf(about, sizeof about, " up_to=%d", up_to);
         say("lengths", phase, about, &s[phase]);
     }
+    if (least) /* that of a least is a guess by the form of the noise, which r2 has exceeded */
+        noise[0] = noise[1] = NAN;
     cross_validate(&r, noise, seed);
     for (int phase = 0; phase < 2; phase++)
         say("cv", phase, "", &r.score[phase]);
@@ -520,7 +512,8 @@ int cmd_fit(int argc, char **argv)
     for (int i = 0; i < r.n_lengths; i++)
         for (int phase = 0; phase < 2; phase++) {
             const fit_tau *t = &r.tau[phase][i];
-            printf("tau phase=%s length=%d n=%d params=%.2f flops=%.2f model=%.2f\n",
+            if (t->n > 1)
+                printf("tau phase=%s length=%d n=%d params=%.2f flops=%.2f model=%.2f\n",
                    phases[phase], t->length, t->n, t->params, t->flops, t->model);
         }
     if (report) {

@@ -8,20 +8,10 @@
 #  include <unistd.h>
 #endif
 
-enum { LENGTHS_MAX = 16 };
-
 /* Shapes as profiles spell them. */
 typedef struct candidate { char shape[160], attn[PROFILE_TEXT]; const char *arch; } candidate;
 
-static uint64_t random64(uint64_t *state) /* SplitMix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static int below(uint64_t *state, int n) { return (int)(random64(state) % (uint64_t)n); }
+static int below(uint64_t *state, int n) { return (int)(cli_random(state) % (uint64_t)n); }
 
 /* A point of table 3 of arxiv 2603.15954, each equally likely; no run of three layers or more that
    see less than all. */
@@ -48,19 +38,21 @@ static void paper_candidate(uint64_t *state, candidate *c)
     }
 }
 
-/* Lines "SHAPE [ATTN [ARCH]]"; # begins a comment. */
+/* Of lines "SHAPE [ATTN [ARCH]]"; # begins a comment. */
 static candidate *file_candidates(const char *path, int *n)
 {
     static const char *const blank = " \t\r";
     size_t bytes;
-    char *file = cli_read(path, &bytes), *next = file;
+    char *file = cli_read(path, &bytes), *end = file + bytes, *next = file;
     candidate *list = NULL;
     *n = 0;
     for (int line = 1; next; line++) {
         char *p = next, *word[3] = {"", "", ""};
-        next = strchr(p, '\n');
+        next = memchr(p, '\n', (size_t)(end - p));
         if (next)
             *next++ = 0;
+        if (p + strlen(p) != (next ? next - 1 : end))
+            cli_fail("%s, line %d: this is no text", path, line);
         p[strcspn(p, "#")] = 0;
         for (int i = 0; i < 3 && *(p += strspn(p, blank)); i++) {
             word[i] = p;
@@ -68,8 +60,12 @@ static candidate *file_candidates(const char *path, int *n)
             if (*p)
                 *p++ = 0;
         }
+        if (*(p += strspn(p, blank)))
+            cli_fail("%s, line %d: \"%s\" is one too many after SHAPE ATTN ARCH", path, line, p);
         if (!*word[0])
             continue;
+        if (*n == FLASH_LATENCY_POINTS_MAX)
+            cli_fail("%s, line %d: more than %d shapes", path, line, *n);
         cli_shape shape;
         const char *why;
         if (strlen(word[0]) >= sizeof list->shape || strlen(word[1]) >= sizeof list->attn)
@@ -115,12 +111,27 @@ static double seconds(void *user)
     return cli_seconds();
 }
 
-static int find_job(const profile *p, const char *plan, int job, int prompt)
+/* Fails if w, of c, cannot be measured here. */
+static void check(const candidate *c, const flash_workload *w, const flash_measure_desc *how)
 {
-    for (int i = 0; i < p->n; i++)
-        if (p->entry[i].job == job && p->entry[i].work.prompt == prompt
-            && !strcmp(p->plan[p->entry[i].plan], plan))
+    flash_error err;
+    double need = (double)flash_latency_memory(w, how, &err), memory = memory_here();
+    if (!(need > 0))
+        cli_fail("%s %s: %s", c->shape, c->attn, err.text);
+    if (memory > 0 && need > .9 * memory)
+        cli_fail("%s needs %.1f GB, this machine has %.1f", c->shape, need * 1e-9, memory * 1e-9);
+}
+
+/* 1 if p has a measurement of w in that plan, which is then taken: it will not be found again. */
+static int find(profile *p, const char *plan, const flash_workload *w)
+{
+    for (int i = 0; i < p->n; i++) {
+        profile_entry *e = &p->entry[i];
+        if (e->plan >= 0 && profile_same_work(&e->work, w) && !strcmp(p->plan[e->plan], plan)) {
+            e->plan = -1;
             return 1;
+        }
+    }
     return 0;
 }
 
@@ -133,15 +144,15 @@ static const char notes[] =
     "All are measured in every round, each round in another random order: what disturbs one\n"
     "moment does not spoil a shape. A fixed small shape is timed before each, which shows drift.\n"
     "Every prompt length is its own measurement: the prompt, then tokens at that position. Stop\n"
-    "at any time; --resume goes on where it ended, or adds --rounds. Close other programs: what\n"
-    "else runs is measured, too.\n";
+    "at any time; --resume goes on where it ended, or adds --rounds and shapes. Close other\n"
+    "programs: what else runs is measured, too.\n";
 
 int cmd_measure(int argc, char **argv)
 {
     const char *space = "paper", *prompts = "2048", *type_name = "Q4_0", *path = NULL;
     const char *reference = "d=1024,layers=6,heads=16,kv=4,head=64,ffn=4096,vocab=32768,tied=1";
-    int n = 100, rounds = 3, threads = 1, chunk = 256, repeats = 2, tokens = 8, resume = 0;
-    int found = 0, lengths[LENGTHS_MAX], n_lengths = 0;
+    int n = 0, rounds = 3, threads = 1, chunk = 256, repeats = 2, tokens = 8, resume = 0;
+    int found = 0, lengths[CLI_LENGTHS], n_lengths;
     uint64_t seed = 1;
     flash_type kv = FLASH_TYPE_Q8_0;
     flash_isa isa = FLASH_ISA_AUTO;
@@ -171,32 +182,33 @@ int cmd_measure(int argc, char **argv)
     cli_parse_all(argc, argv, options, "", notes, &nothing);
     if (!path)
         cli_usage("which profile? -o PROFILE");
-    for (const char *p = prompts;; p++) {
-        long v = cli_number(&p);
-        if (v < 1 || v >= FLASH_CONTEXT_MAX || n_lengths == LENGTHS_MAX || (*p && *p != ','))
-            cli_usage("-p %s: want at most %d lengths", prompts, LENGTHS_MAX);
-        lengths[n_lengths++] = (int)v;
-        if (!*p)
-            break;
-    }
+    n_lengths = cli_lengths(prompts, lengths);
+    static candidate fixed = {"", "", NULL};
+    if (strlen(reference) >= sizeof fixed.shape)
+        cli_usage("--reference: more than %d characters", (int)sizeof fixed.shape - 1);
 
     /* The plan, and what of it is done. */
-    char plan[512];
+    static char plan[PROFILE_TEXT];
     const char *type = flash_type_name(cli_type("--type", type_name, 0));
     flash_error err;
     profile p = {0};
     profile_machine here;
     profile_here(&here, isa);
-    snprintf(plan, sizeof plan, "space=%.160s n=%d seed=%llu p=%.100s weights=%s kv=%s threads=%d "
-             "chunk=%d repeats=%d tokens=%d reference=%.100s", space, n,
-             (unsigned long long)seed, prompts, type,
-             flash_type_name(kv), threads, chunk, repeats, tokens, reference);
+    int bytes = snprintf(plan, sizeof plan, "space=%s seed=%llu p=%s weights=%s kv=%s threads=%d "
+                         "chunk=%d repeats=%d tokens=%d reference=%s", space,
+                         (unsigned long long)seed, prompts, type, flash_type_name(kv), threads,
+                         chunk, repeats, tokens, reference);
+    if (bytes < 0 || bytes >= (int)sizeof plan)
+        cli_usage("--space or -p: too long");
+    cli_plain(plan);
     FILE *f = fopen(path, "rb");
     if (f) {
         fclose(f);
         if (!resume)
             cli_fail("%s is there already; --resume goes on with it", path);
         profile_read(path, &p);
+        if (p.foreign)
+            cli_fail("%s is no profile", path);
         if (p.n_plans && !profile_same_machine(&here, &p.machine))
             cli_fail("%s was measured on %s (%s, %d processors), this is %s (%s, %d processors): "
                      "choose another file", path, p.machine.name, p.machine.isa,
@@ -207,29 +219,27 @@ int cmd_measure(int argc, char **argv)
     uint64_t state = seed;
     candidate *list;
     if (!strcmp(space, "paper")) {
+        n = n ? n : 100;
         list = malloc((size_t)n * sizeof *list);
         for (int i = 0; list && i < n; i++)
             paper_candidate(&state, &list[i]);
     } else {
         list = file_candidates(space, &found);
-        n = found < n ? found : n;
+        n = n && n < found ? n : found;
     }
     int jobs = rounds * n, *order = malloc((size_t)jobs * sizeof *order);
-    if (!list || !order)
+    char *done = malloc((size_t)jobs * (size_t)n_lengths);
+    if (!list || !order || !done)
         cli_fail("out of memory");
-    for (int i = 0; i < jobs; i++) { /* shuffled within their round */
-        int first = i / n * n, j = first + below(&state, i - first + 1);
-        order[i] = order[j];
-        order[j] = i - first;
-    }
+    for (int round = 0; round < rounds; round++)
+        cli_shuffle(order + round * n, n, &state);
 
     /* All of them must be possible before the first is measured. */
     flash_measure_desc how = {0};
     flash_workload w = {0};
     static flash_arch arch, small;
-    static candidate fixed = {"", "", NULL};
-    double done = 0, total = 0, memory = memory_here();
-    snprintf(fixed.shape, sizeof fixed.shape, "%s", reference);
+    double flops = 0, total = 0;
+    strcpy(fixed.shape, reference);
     how.repeats = repeats;
     how.tokens = tokens;
     how.isa = isa;
@@ -243,16 +253,15 @@ int cmd_measure(int argc, char **argv)
     for (int i = 0; i < jobs * n_lengths; i++) {
         to_arch(&list[order[i / n_lengths]], &arch);
         w.prompt = w.position = lengths[i % n_lengths];
-        size_t need = flash_latency_memory(&w, &how, &err);
-        if (!need)
-            cli_fail("%s %s: %s", list[order[i / n_lengths]].shape, list[order[i / n_lengths]].attn,
-                     err.text);
-        if (memory > 0 && (double)need > .9 * memory)
-            cli_fail("%s needs %.1f GB, this machine has %.1f", list[order[i / n_lengths]].shape,
-                     (double)need * 1e-9, memory * 1e-9);
-        if (!find_job(&p, plan, i / n_lengths, w.prompt))
+        check(&list[order[i / n_lengths]], &w, &how);
+        done[i] = (char)find(&p, plan, &w);
+        if (!done[i])
             total += flash_arch_flops(&arch, 0, w.prompt);
     }
+    flash_workload r = w;
+    r.arch = &small;
+    r.prompt = r.position = 256;
+    check(&fixed, &r, &how);
 
     f = fopen(path, "ab");
     if (!f)
@@ -260,9 +269,6 @@ int cmd_measure(int argc, char **argv)
     if (p.lines && !p.whole) /* it ended within a line, which stays as it is */
         fputc('\n', f);
     profile_write_machine(f, &here, plan);
-    flash_workload r = w;
-    r.arch = &small;
-    r.prompt = r.position = 256;
     double begin = cli_seconds();
     int measured = 0;
     cli_progress("measure", 0, total);
@@ -271,7 +277,7 @@ int cmd_measure(int argc, char **argv)
         profile_entry e = {0};
         flash_measurement m;
         w.prompt = w.position = lengths[i % n_lengths];
-        if (find_job(&p, plan, i / n_lengths, w.prompt))
+        if (done[i])
             continue;
         to_arch(c, &arch);
         how.repeats = 1;
@@ -289,7 +295,7 @@ int cmd_measure(int argc, char **argv)
         e.attn = c->attn;
         profile_write(f, &e);
         measured++;
-        cli_progress("measure", done += flash_arch_flops(&arch, 0, w.prompt), total);
+        cli_progress("measure", flops += flash_arch_flops(&arch, 0, w.prompt), total);
     }
     cli_progress("measure", 1, 1);
     if (fclose(f))
@@ -299,5 +305,6 @@ int cmd_measure(int argc, char **argv)
     profile_free(&p);
     free(list);
     free(order);
+    free(done);
     return 0;
 }

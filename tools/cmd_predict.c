@@ -36,7 +36,7 @@ int cmd_predict(int argc, char **argv)
     flash_workload w = {0};
     flash_latency *l;
     flash_error err;
-    int json = 0;
+    int json = 0, lengths[CLI_LENGTHS], n_lengths;
     size_t bytes;
     w.threads = 1;
     w.chunk = 256;
@@ -59,6 +59,9 @@ int cmd_predict(int argc, char **argv)
     path = got[0];
     if (!got[1] == !shape_name)
         cli_usage("which MODEL or --shape? One of them");
+    if (got[1] && arch_name)
+        cli_usage("--arch %s: MODEL has one; it is for --shape", arch_name);
+    n_lengths = cli_lengths(prompts, lengths);
 
     char *text = cli_read(path, &bytes);
     if (flash_latency_load(&l, text, bytes, NULL, &err))
@@ -80,13 +83,11 @@ int cmd_predict(int argc, char **argv)
         if (!type_name)
             w.weights = weights_of(m);
     }
-    const char *about = !json && !strncmp(text, "# ", 2) ? text + 2 : "";
-    for (const char *p = prompts;; p++) {
-        long v = cli_number(&p);
+    text[strcspn(text, "\n")] = 0;
+    const char *about = !json && !strncmp(text, "# ", 2) ? cli_plain(text + 2) : "";
+    for (int i = 0; i < n_lengths; i++) {
         flash_interval prefill, decode;
-        if (v < 1 || v >= FLASH_CONTEXT_MAX || (*p && *p != ','))
-            cli_usage("-p %s: want lengths such as 512,2048", prompts);
-        w.prompt = w.position = (int)v;
+        w.prompt = w.position = lengths[i];
         flash_status st = flash_latency_predict(l, &w, &prefill, &decode);
         if (st == FLASH_E_UNSUPPORTED)
             cli_fail("%s: nothing there was measured with %s weights, %s keys and values, %d "
@@ -94,19 +95,19 @@ int cmd_predict(int argc, char **argv)
                      path, flash_type_name(w.weights), flash_type_name(w.kv), w.threads, w.chunk);
         if (st)
             cli_fail("cannot predict this shape: %s", flash_status_text(st));
+        if (*about)
+            puts(about);
+        about = "";
         if (json)
             printf("{\"prompt\":%d,\"ttft_s\":%.6g,\"ttft_lo_s\":%.6g,\"ttft_hi_s\":%.6g,"
                    "\"decode_tok_s\":%.6g,\"decode_lo_tok_s\":%.6g,\"decode_hi_tok_s\":%.6g}\n",
                    w.prompt, prefill.mean, prefill.lo, prefill.hi, 1 / decode.mean, 1 / decode.hi,
                    1 / decode.lo);
         else
-            printf("%.*sprompt %6d  TTFT %8.3f s (%.3f to %.3f)  "
+            printf("prompt %6d  TTFT %8.3f s (%.3f to %.3f)  "
                    "decode %7.1f token/s (%.1f to %.1f)\n",
-                   (int)strcspn(about, "\n") + !!*about, about, w.prompt, prefill.mean, prefill.lo,
-                   prefill.hi, 1 / decode.mean, 1 / decode.hi, 1 / decode.lo);
-        about = "";
-        if (!*p)
-            break;
+                   w.prompt, prefill.mean, prefill.lo, prefill.hi, 1 / decode.mean, 1 / decode.hi,
+                   1 / decode.lo);
     }
     flash_latency_free(l);
     flash_model_free(m);

@@ -1,6 +1,6 @@
 /* cmd_quantize.c - flash quantize: a model file again, its matrices in another type. */
 #define _POSIX_C_SOURCE 200809L /* regcomp */
-#include "cli.h"
+#include "rewrite.h"
 #include <stdlib.h>
 #include <string.h>
 #ifdef _WIN32
@@ -17,6 +17,8 @@ typedef struct job {
     flash_gguf_writer w;
     flash_type want;
     const void *keep;          /* regex_t; NULL: none */
+    cli_weights *weights;      /* other weights than the file's; NULL: none */
+    void *user;
     double done, total;        /* weights */
     size_t widest;             /* row */
     float *row;
@@ -111,12 +113,14 @@ static void write_weights(job *k)
         flash_type use = type_of(k, &t);
         size_t n = (size_t)t.ne[0], from = flash_row_bytes(t.type, n), to = flash_row_bytes(use, n);
         uint64_t rows = t.bytes / from;
+        const float *own = k->weights ? k->weights(k->user, cli_tensor_name(&t)) : NULL;
         used = t.data;
         for (uint64_t r = 0; r < rows && !k->w.status; r++) {
             const uint8_t *row = t.data + (size_t)r * from;
-            if (use != t.type) {
-                flash_dequantize(t.type, row, k->row, n);
-                flash_quantize(use, k->row, k->bytes, n);
+            if (own || use != t.type) {
+                if (!own)
+                    flash_dequantize(t.type, row, k->row, n);
+                flash_quantize(use, own ? own + r * n : k->row, k->bytes, n);
                 row = k->bytes;
             }
             flash_gguf_write_data(&k->w, row, to, r + 1 == rows);
@@ -130,10 +134,32 @@ static void write_weights(job *k)
     free(k->bytes);
 }
 
+static void requantize(job *k, const char *out)
+{
+    char size[2][24];
+    cli_create(out, &k->w);
+    write_keys(k);
+    write_infos(k);
+    write_weights(k);
+    cli_finish(out, &k->w);
+    printf("%s: %s, was %s\n", out, cli_size(k->w.written, size[0]),
+           cli_size(flash_gguf_size(k->g), size[1]));
+}
+
+void cli_rewrite_weights(const flash_gguf *g, const char *out, flash_type want,
+                         cli_weights *weights, void *user)
+{
+    job k = {0};
+    k.g = g;
+    k.want = want;
+    k.weights = weights;
+    k.user = user;
+    requantize(&k, out);
+}
+
 int cmd_quantize(int argc, char **argv)
 {
     const char *arg[3], *keep = NULL;
-    char size[2][24];
     flash_gguf *g;
     flash_source source = {0};
     flash_error err;
@@ -163,13 +189,7 @@ int cmd_quantize(int argc, char **argv)
     if (flash_gguf_open(&g, &source, NULL, &err))
         cli_fail_file(arg[0], &err);
     k.g = g;
-    cli_create(arg[1], &k.w);
-    write_keys(&k);
-    write_infos(&k);
-    write_weights(&k);
-    cli_finish(arg[1], &k.w);
-    printf("%s: %s, was %s\n", arg[1], cli_size(k.w.written, size[0]),
-           cli_size(flash_gguf_size(g), size[1]));
+    requantize(&k, arg[1]);
     flash_gguf_free(g);
 #ifndef NO_REGEX
     if (keep)

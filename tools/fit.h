@@ -21,7 +21,7 @@ typedef struct fit_score {
     double r2, mape, within10;   /* 1 - SSE/SST; mean |error|; share of errors <= 10 %       */
     double spearman, cover90;    /* rank correlation; share within the 90 % interval         */
     double ceiling;              /* R^2 that noise allows, 1 - var(noise)/var(time); NaN: no
-                                    shape was measured twice                                 */
+                                    shape was measured twice, or its least time counts       */
 } fit_score;
 
 /* Kendall's tau-b against measured time, at one length. */

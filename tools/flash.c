@@ -1,6 +1,6 @@
 /* flash.c - the command line `flash`: dispatch and help; the subcommands are in cmd_*.c.
-   build: cc -std=c99 -O2 tools/{flash,cli,out,rewrite,shapes,profile,report}.c tools/cmd_*.c \
-             -o flash -lm */
+   build: cc -std=c99 -O2 tools/{flash,cli,out,rewrite,shapes,profile,report,html,space,json}.c \
+             tools/cmd_*.c -o flash -lm */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "cli.h"

@@ -59,7 +59,7 @@ have clang && tests "ASan and UBSan" clang \
     '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
 have tcc && tests tcc tcc ''
 have clang && tests 'clang -O2' clang ''
-have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11'
+have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11 -Werror'
 have musl-gcc && tests 'musl, static' musl-gcc -static
 # 32 bit x86 computes in SSE registers, else excess precision changes bits. Debian's cross compilers
 # exclude gcc-multilib, whose one link -idirafter replaces.

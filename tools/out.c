@@ -99,12 +99,42 @@ void cli_finish(const char *path, flash_gguf_writer *w)
     cli_close(path);
 }
 
+int cli_image_add(void *user, const void *data, size_t bytes)
+{
+    cli_image *to = user;
+    if (to->bytes + bytes > to->cap) {
+        to->cap = 2 * (to->bytes + bytes);
+        to->data = realloc(to->data, to->cap);
+        if (!to->data)
+            cli_fail("out of memory");
+    }
+    memcpy(to->data + to->bytes, data, bytes);
+    to->bytes += bytes;
+    return 0;
+}
+
+#ifndef _WIN32
+/* The name in path, and what its folder is; NULL: there is none. */
+static const char *out_folder(const char *path, struct stat *st)
+{
+    const char *name = strrchr(path, '/');
+    char folder[4096];
+    name = name ? name + 1 : path;
+    if (snprintf(folder, sizeof folder, "%.*s.", (int)(name - path), path) >= (int)sizeof folder)
+        return NULL;
+    return stat(folder, st) ? NULL : name;
+}
+#endif
+
 int cli_same_file(const char *a, const char *b)
 {
 #ifndef _WIN32
     struct stat s, t;
     if (!stat(a, &s) && !stat(b, &t))
         return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+    const char *x = out_folder(a, &s), *y = out_folder(b, &t);
+    if (x && y) /* to be written: the same name in the same folder */
+        return !strcmp(x, y) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 #endif
     return !strcmp(a, b);
 }

@@ -12,6 +12,8 @@
 
 enum { BAD_TOLD = 5 }; /* lines that are named */
 
+static const char begins[] = "{\"profile\":1,"; /* a machine's line */
+
 static uint32_t hash(const char *p, size_t n)
 {
     uint32_t h = 2166136261u; /* FNV-1a: Fowler, Noll, Vo, draft-eastlake-fnv */
@@ -36,14 +38,10 @@ static void add(text *t, const char *format, ...)
     t->n += (size_t)n;
 }
 
+/* value: plain, so that no escapes are needed. */
 static void add_text(text *t, const char *name, const char *value)
 {
-    char plain[PROFILE_TEXT];
-    size_t n = 0;
-    for (; *value && n + 1 < sizeof plain; value++) /* no escapes: none are needed */
-        plain[n++] = (unsigned char)*value < ' ' || *value == '"' || *value == '\\' ? ' ' : *value;
-    plain[n] = 0;
-    add(t, "\"%s\":\"%s\",", name, plain);
+    add(t, "\"%s\":\"%s\",", name, value);
 }
 
 static void end_line(text *t, FILE *f)
@@ -57,7 +55,7 @@ static void end_line(text *t, FILE *f)
 void profile_write_machine(FILE *f, const profile_machine *m, const char *plan)
 {
     text t = {{0}, 0};
-    add(&t, "{\"profile\":1,");
+    add(&t, "%s", begins);
     add_text(&t, "machine", m->name);
     add_text(&t, "isa", m->isa);
     add(&t, "\"processors\":%d,", m->processors);
@@ -108,7 +106,7 @@ static int get_text(const char *line, const char *name, char *to, size_t cap)
         return 0;
     memcpy(to, p + 1, (size_t)(end - p - 1));
     to[end - p - 1] = 0;
-    return 1;
+    return !memcmp(cli_plain(to), p + 1, (size_t)(end - p - 1));
 }
 
 /* Up to cap numbers: one, or a list in brackets. How many; -1: none or something else. */
@@ -181,6 +179,8 @@ static const char *read_machine(const char *line, profile *p)
 static const char *read_entry(const char *line, profile *p)
 {
     static cli_shape shape;
+    static flash_arch a;
+    static flash_error err;
     static char shape_text[PROFILE_TEXT], attn[PROFILE_TEXT];
     char arch[32], weights[32], kv[32];
     double prefill[FLASH_LATENCY_REPEATS_MAX], decode[FLASH_LATENCY_REPEATS_MAX], reference[2];
@@ -189,6 +189,9 @@ static const char *read_entry(const char *line, profile *p)
     flash_workload *w = &e.work;
     if (!p->n_plans)
         return "no line above says which machine";
+    for (int i = 0; i < p->n; i++)
+        if (!strcmp(p->entry[i].text, line))
+            return "the same line is above";
     if (!get_text(line, "shape", shape_text, sizeof shape_text)
         || !get_text(line, "arch", arch, sizeof arch) || !get_text(line, "attn", attn, sizeof attn)
         || !get_text(line, "weights", weights, sizeof weights)
@@ -205,12 +208,21 @@ static const char *read_entry(const char *line, profile *p)
     e.time.n = get_numbers(line, "prefill", prefill, FLASH_LATENCY_REPEATS_MAX);
     if (e.time.n < 1 || get_numbers(line, "decode", decode, e.time.n) != e.time.n)
         return "no times, or not as many of both";
+    for (int i = 0; i < e.time.n; i++)
+        if (!(prefill[i] > 0 && decode[i] > 0))
+            return "a time that is not above 0";
     if (!cli_shape_parse(shape_text, arch, *attn ? attn : NULL, &shape, &why))
         return why;
+    cli_shape_arch(&shape, &a);
+    w->arch = &a;
+    if (!w->prompt)
+        return "no prompt";
+    if (!flash_latency_memory(w, NULL, &err) && err.status == FLASH_E_ARGUMENT)
+        return err.text;
     e.a = malloc(sizeof *e.a);
     if (!e.a)
         cli_fail("out of memory");
-    cli_shape_arch(&shape, e.a);
+    *e.a = a;
     for (int i = 0; i < e.time.n; i++) {
         e.time.each[i].prefill = prefill[i];
         e.time.each[i].decode = decode[i];
@@ -222,6 +234,7 @@ static const char *read_entry(const char *line, profile *p)
     e.arch = copy(arch);
     e.attn = copy(attn);
     e.plan = p->n_plans - 1;
+    e.text = line;
     e.line = p->lines;
     p->entry = grow(p->entry, p->n, sizeof *p->entry);
     p->entry[p->n++] = e;
@@ -230,9 +243,12 @@ static const char *read_entry(const char *line, profile *p)
 
 void profile_read(const char *path, profile *p)
 {
+    const size_t begun = sizeof begins - 1;
     size_t bytes;
     char *file = cli_read(path, &bytes);
+    int ours = !memcmp(file, begins, bytes < begun ? bytes : begun);
     memset(p, 0, sizeof *p);
+    p->file = file;
     p->whole = !bytes || file[bytes - 1] == '\n';
     for (char *line = file, *next; line < file + bytes; line = next) {
         char *end = memchr(line, '\n', (size_t)(file + bytes - line)), *sum;
@@ -253,7 +269,7 @@ void profile_read(const char *path, profile *p)
                  || strtoul(sum + 7, NULL, 16) != hash(line, (size_t)(sum - line)))
             why = "damaged, or cut short";
         else
-            why = (strncmp(line, "{\"profile\":1,", 13) ? read_entry : read_machine)(line, p);
+            why = (strncmp(line, begins, begun) ? read_entry : read_machine)(line, p);
         if (!why)
             continue;
         if (why == other_machine)
@@ -263,7 +279,7 @@ void profile_read(const char *path, profile *p)
     }
     if (p->bad > BAD_TOLD)
         cli_note("%s: %d more lines skipped", path, p->bad - BAD_TOLD);
-    free(file);
+    p->foreign = !ours && !p->n_plans;
 }
 
 void profile_free(profile *p)
@@ -276,6 +292,7 @@ void profile_free(profile *p)
     }
     free(p->entry);
     free(p->plan);
+    free(p->file);
     memset(p, 0, sizeof *p);
 }
 
@@ -284,6 +301,13 @@ void profile_free(profile *p)
 int profile_same_machine(const profile_machine *a, const profile_machine *b)
 {
     return !strcmp(a->name, b->name) && !strcmp(a->isa, b->isa) && a->processors == b->processors;
+}
+
+int profile_same_work(const flash_workload *a, const flash_workload *b)
+{
+    return a->weights == b->weights && a->kv == b->kv && a->threads == b->threads
+           && a->chunk == b->chunk && a->prompt == b->prompt && a->position == b->position
+           && !memcmp(a->arch, b->arch, sizeof *a->arch);
 }
 
 void profile_here(profile_machine *m, flash_isa isa)
@@ -304,7 +328,7 @@ void profile_here(profile_machine *m, flash_isa isa)
         fclose(f);
 #if !defined(_WIN32) && !defined(__wasm__)
     struct utsname u;
-    m->processors = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    m->processors = (int)sysconf(_SC_NPROCESSORS_CONF); /* phones switch some off */
     if (!uname(&u)) {
         snprintf(m->system, sizeof m->system, "%.40s %.20s", u.sysname, u.machine);
         if (!*m->name)
@@ -318,4 +342,6 @@ void profile_here(profile_machine *m, flash_isa isa)
 #endif
     if (m->processors < 1)
         m->processors = 1;
+    cli_plain(m->name);
+    cli_plain(m->system);
 }

@@ -1,13 +1,8 @@
 /* report.c - the page that flash fit --report writes. */
 #include "fit.h"
+#include "html.h"
 #include <math.h>
 #include <string.h>
-
-/* Of a plot, in units of its viewBox; TICKS: the most an axis has. */
-enum { WIDTH = 420, LEFT = 52, RIGHT = 410, TOP = 8, TICKS = 32 };
-
-typedef struct axis { double lo, hi; int log; const char *label; } axis;
-typedef struct plot { FILE *f; axis x, y; double bottom; } plot;
 
 typedef struct page {
     FILE *f;
@@ -19,32 +14,6 @@ static const struct { const char *name, *unit, *x, *y; double scale; } phases[2]
     {"prefill", "s",  "measured [s]",  "predicted [s]",  1},
     {"decode",  "ms", "measured [ms]", "predicted [ms]", 1000}
 };
-
-static const char head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n"
-    ":root { color-scheme: light dark; --ink: #1b1b1b; --dim: #666; --grid: #e2e2e2; --l: 42% }\n"
-    "@media (prefers-color-scheme: dark) {\n"
-    "    :root { --ink: #e4e4e4; --dim: #a0a0a0; --grid: #383838; --l: 64% } }\n"
-    "* { --of: hsl(var(--h), var(--s, 75%), var(--l)) }\n"
-    "body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.45 sans-serif;\n"
-    "    color: var(--ink); background: Canvas }\n"
-    "h1 { font-size: 1.4rem; overflow-wrap: anywhere } h2 { font-size: 1.1rem; margin-top: 2rem }\n"
-    ".two { display: grid; gap: 1rem;\n"
-    "    grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)) }\n"
-    "figure { margin: 0; max-width: 40rem } figcaption { font-weight: bold }\n"
-    "svg { width: 100%; display: block } text { font-size: 12.5px; fill: var(--dim) }\n"
-    "path { fill: none; stroke: var(--dim) } .grid { stroke: var(--grid) }\n"
-    ".dash { stroke-dasharray: 5 4 } .curve { stroke: var(--of); stroke-width: 2 }\n"
-    ".point path { stroke: var(--of); stroke-opacity: .45 } circle { fill: var(--of) }\n"
-    "circle { fill-opacity: .75 } .wide { overflow-x: auto } table { border-collapse: collapse }\n"
-    "th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--grid) }\n"
-    "th:first-child, .facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere }\n"
-    ".tau { width: 4rem; margin-left: auto } rect { fill: var(--of) }\n"
-    ".dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%;\n"
-    "    margin: 0 .3em 0 1em; background: var(--of) }\n"
-    "footer { margin-top: 2rem; font-size: .9rem; color: var(--dim) } dt { font-weight: bold }\n"
-    ".p0 { --h: 210 } .p1 { --h: 20 }\n";
 
 static const char foot[] =
     "<footer>\n<p>Every prediction here comes from a fit without any measurement of that shape"
@@ -60,30 +29,9 @@ static const char foot[] =
     "<dt>Interval</dt><dd>The range that nine of ten measurements should fall into, which is right"
     " if it covers about 90 %.</dd>\n"
     "<dt>Ceiling</dt><dd>The R\302\262 that the noise of measuring allows, from shapes that were"
-    " measured more than once; '-' if there are none.</dd>\n"
+    " measured more than once; '-' if there are none, or if the least of a shape's times"
+    " counts.</dd>\n"
     "</dl>\n</footer>\n</body>\n</html>\n";
-
-/* ---- text -------------------------------------------------------------------- */
-
-static void escaped(FILE *f, const char *s)
-{
-    for (; s && *s; s++)
-        switch (*s) {
-        case '&': fputs("&amp;", f); break;
-        case '<': fputs("&lt;", f); break;
-        case '>': fputs("&gt;", f); break;
-        case '"': fputs("&quot;", f); break;
-        default: fputc((unsigned char)*s < ' ' ? ' ' : *s, f);
-        }
-}
-
-static void cell(FILE *f, int digits, double v)
-{
-    if (isfinite(v))
-        fprintf(f, fabs(v) < 1e9 ? "<td>%.*f</td>" : "<td>%.*g</td>", digits, v);
-    else
-        fputs("<td>-</td>", f);
-}
 
 static void tau_cell(FILE *f, double tau)
 {
@@ -96,91 +44,6 @@ static void tau_cell(FILE *f, double tau)
 }
 
 /* ---- plots ------------------------------------------------------------------- */
-
-/* For take() and settle(). */
-static axis log_axis(const char *label) { return (axis){1e12, 1e-12, 1, label}; }
-
-static void take(axis *a, double v)
-{
-    v = fmin(fmax(v, 1e-12), 1e12);
-    a->lo = fmin(a->lo, v);
-    a->hi = fmax(a->hi, v);
-}
-
-static void settle(axis *a)
-{
-    if (a->lo > a->hi)
-        a->lo = a->hi = 1;
-    double middle = sqrt(a->lo * a->hi), half = sqrt(fmax(1.3 * a->hi / a->lo, 3));
-    a->lo = middle / half;
-    a->hi = middle * half;
-}
-
-/* Where v lies, 0..1; what is outside or not a number goes to an edge. */
-static double share(const axis *a, double v)
-{
-    double t = a->log ? log(v / a->lo) / log(a->hi / a->lo) : (v - a->lo) / (a->hi - a->lo);
-    return t > 0 ? fmin(t, 1) : 0;
-}
-
-static double px(const plot *p, double v) { return LEFT + (RIGHT - LEFT) * share(&p->x, v); }
-static double py(const plot *p, double v)
-{
-    return p->bottom - (p->bottom - TOP) * share(&p->y, v);
-}
-
-static int ticks(const axis *a, double at[TICKS])
-{
-    static const int by[] = {1, 2, 5, 10};
-    int n = 0;
-    if (a->log && a->hi > 6 * a->lo) {
-        int from = (int)floor(log10(a->lo)), to = (int)floor(log10(a->hi)), decades = to - from;
-        for (int e = from; e <= to; e += 1 + decades / 8)
-            for (int k = 0; k < (decades > 3 ? 1 : 3); k++) {
-                double v = by[k] * pow(10, e);
-                if (v >= a->lo && v <= a->hi && n < TICKS)
-                    at[n++] = v;
-            }
-        return n;
-    }
-    double rough = (a->hi - a->lo) / 6, ten = pow(10, floor(log10(rough)));
-    int k = 0;
-    while (k < 3 && by[k] * ten < rough)
-        k++;
-    for (double i = ceil(a->lo / (by[k] * ten)); i * by[k] * ten <= a->hi && n < TICKS; i++)
-        at[n++] = i * by[k] * ten + 0.; /* never -0 */
-    return n;
-}
-
-static void line(const plot *p, const char *class_name, double x0, double y0, double x1, double y1)
-{
-    fprintf(p->f, "<path class=\"%s\" d=\"M%.1f %.1fL%.1f %.1f\"/>\n", class_name, px(p, x0),
-            py(p, y0), px(p, x1), py(p, y1));
-}
-
-/* Begins a figure: what is drawn next, up to end_plot, lies inside these axes. */
-static void begin_plot(const plot *p, const char *caption)
-{
-    double at[TICKS], middle = (LEFT + RIGHT) / 2., h = p->bottom;
-    int n = ticks(&p->x, at);
-    fprintf(p->f, "<figure><figcaption>%s</figcaption>\n<svg role=\"img\" aria-label=\"%s: %s, %s\""
-            " viewBox=\"0 0 %d %.0f\">\n", caption, caption, p->y.label, p->x.label, WIDTH, h + 40);
-    for (int i = 0; i < n; i++)
-        fprintf(p->f, "<path class=\"grid\" d=\"M%.1f %dV%.1f\"/><text x=\"%.1f\" y=\"%.1f\""
-                " text-anchor=\"middle\">%g</text>\n", px(p, at[i]), TOP, h, px(p, at[i]), h + 16,
-                at[i]);
-    n = ticks(&p->y, at);
-    for (int i = 0; i < n; i++)
-        fprintf(p->f, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\""
-                " text-anchor=\"end\">%g</text>\n", LEFT, py(p, at[i]), RIGHT, LEFT - 5,
-                py(p, at[i]) + 4, at[i]);
-    fprintf(p->f, "<path d=\"M%d %dV%.1fH%d\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">"
-            "%s</text>\n<text transform=\"translate(12 %.1f) rotate(-90)\" text-anchor=\"middle\">"
-            "%s</text>\n", LEFT, TOP, h, RIGHT, middle, h + 34, p->x.label, (TOP + h) / 2,
-            p->y.label);
-}
-
-static void end_plot(const plot *p) { fputs("</svg></figure>\n", p->f); }
 
 /* Measured and predicted time in the phase's unit; 0: there are none. */
 static int times(const fit_point *q, int phase, double *measured, double *predicted)
@@ -211,20 +74,20 @@ static void legend(const page *g)
 
 static void predicted_plot(const page *g, int phase)
 {
-    plot p = {g->f, log_axis(phases[phase].x), log_axis(phases[phase].y), 366};
+    html_plot p = {g->f, html_log_axis(phases[phase].x), html_log_axis(phases[phase].y), 366};
     double t, guess;
     for (int i = 0; i < g->r->n; i++)
         if (times(&g->r->point[i], phase, &t, &guess)) {
-            take(&p.x, t);
-            take(&p.x, guess);
+            html_take(&p.x, t);
+            html_take(&p.x, guess);
         }
-    settle(&p.x);
+    html_settle(&p.x);
     p.y.lo = p.x.lo;
     p.y.hi = p.x.hi;
-    begin_plot(&p, phases[phase].name);
-    line(&p, "one", p.x.lo, p.x.lo, p.x.hi, p.x.hi);
-    line(&p, "dash", p.x.lo, 1.1 * p.x.lo, p.x.hi / 1.1, p.x.hi);
-    line(&p, "dash", p.x.lo / .9, p.x.lo, p.x.hi, .9 * p.x.hi);
+    html_begin(&p, phases[phase].name);
+    html_line(&p, "one", p.x.lo, p.x.lo, p.x.hi, p.x.hi);
+    html_line(&p, "dash", p.x.lo, 1.1 * p.x.lo, p.x.hi / 1.1, p.x.hi);
+    html_line(&p, "dash", p.x.lo / .9, p.x.lo, p.x.hi, .9 * p.x.hi);
     for (int i = 0; i < g->r->n; i++) {
         const fit_point *q = &g->r->point[i];
         const flash_interval *at = &q->cv[phase];
@@ -232,18 +95,20 @@ static void predicted_plot(const page *g, int phase)
             continue;
         fprintf(g->f, "<g class=\"point c%d\"><title>line %d: ", colour(g, q->e->work.prompt),
                 q->e->line);
-        escaped(g->f, q->e->shape);
+        html_text(g->f, q->e->shape);
         fputs("\nattn ", g->f);
-        escaped(g->f, q->e->attn);
+        html_text(g->f, q->e->attn);
         fprintf(g->f, "\n%d tokens, at position %d: measured %.4g %s, predicted %.4g %s</title>",
                 q->e->work.prompt, q->e->work.position, t, phases[phase].unit, guess,
                 phases[phase].unit);
         if (at->lo <= at->hi)
-            fprintf(g->f, "<path d=\"M%.1f %.1fV%.1f\"/>", px(&p, t),
-                    py(&p, phases[phase].scale * at->lo), py(&p, phases[phase].scale * at->hi));
-        fprintf(g->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/></g>\n", px(&p, t), py(&p, guess));
+            fprintf(g->f, "<path d=\"M%.1f %.1fV%.1f\"/>", html_x(&p, t),
+                    html_y(&p, phases[phase].scale * at->lo),
+                    html_y(&p, phases[phase].scale * at->hi));
+        fprintf(g->f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/></g>\n", html_x(&p, t),
+                html_y(&p, guess));
     }
-    end_plot(&p);
+    html_end(&p);
 }
 
 static void error_plot(const page *g, int phase)
@@ -252,50 +117,51 @@ static void error_plot(const page *g, int phase)
     for (int i = 0; i < g->r->n; i++)
         if (times(&g->r->point[i], phase, &t, &guess))
             most = fmin(fmax(most, 100 * fabs(guess / t - 1)), 100);
-    plot p = {g->f, {0, fmax(g->r->n + 1, 6), 0, "order in which they were measured"},
+    html_plot p = {g->f, {0, fmax(g->r->n + 1, 6), 0, "order in which they were measured"},
               {-1.05 * most, 1.05 * most, 0, "error: predicted/measured - 1 [%]"}, 220};
-    begin_plot(&p, phases[phase].name);
-    line(&p, "one", p.x.lo, 0, p.x.hi, 0);
-    line(&p, "dash", p.x.lo, 10, p.x.hi, 10);
-    line(&p, "dash", p.x.lo, -10, p.x.hi, -10);
+    html_begin(&p, phases[phase].name);
+    html_line(&p, "one", p.x.lo, 0, p.x.hi, 0);
+    html_line(&p, "dash", p.x.lo, 10, p.x.hi, 10);
+    html_line(&p, "dash", p.x.lo, -10, p.x.hi, -10);
     for (int i = 0; i < g->r->n; i++) {
         const profile_entry *e = g->r->point[i].e;
         if (times(&g->r->point[i], phase, &t, &guess))
             fprintf(g->f, "<g class=\"point c%d\"><title>line %d, %d tokens: %+.3g %%</title>"
                     "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/></g>\n", colour(g, e->work.prompt),
-                    e->line, e->work.prompt, 100 * (guess / t - 1), px(&p, i + 1),
-                    py(&p, 100 * (guess / t - 1)));
+                    e->line, e->work.prompt, 100 * (guess / t - 1), html_x(&p, i + 1),
+                    html_y(&p, 100 * (guess / t - 1)));
     }
-    end_plot(&p);
+    html_end(&p);
 }
 
 static void curve_plot(const page *g)
 {
-    plot p = {g->f, log_axis("shapes fitted to"), {0, 5, 0, "MAPE of all others [%]"}, 220};
+    html_plot p = {g->f, html_log_axis("shapes fitted to"), {0, 5, 0, "MAPE of all others [%]"},
+                   220};
     for (int i = 0; i < g->r->n_curve; i++) {
-        take(&p.x, g->r->curve[i].n);
+        html_take(&p.x, g->r->curve[i].n);
         for (int phase = 0; phase < 2; phase++)
             if (isfinite(g->r->curve[i].mape[phase]))
                 p.y.hi = fmin(fmax(p.y.hi, 105 * g->r->curve[i].mape[phase]), 200);
     }
-    settle(&p.x);
+    html_settle(&p.x);
     fputs("<h2>Error by the number of shapes measured</h2>\n<p>Lines: "
           "<span class=\"dot p0\"></span>prefill <span class=\"dot p1\"></span>decode</p>\n", g->f);
-    begin_plot(&p, "mean error");
+    html_begin(&p, "mean error");
     for (int phase = 0; phase < 2; phase++)
         for (int i = 0, last = -1; i < g->r->n_curve; i++) {
             double x = g->r->curve[i].n, y = 100 * g->r->curve[i].mape[phase];
             if (!isfinite(y))
                 continue;
             if (last >= 0)
-                line(&p, phase ? "curve p1" : "curve p0", g->r->curve[last].n,
+                html_line(&p, phase ? "curve p1" : "curve p0", g->r->curve[last].n,
                      100 * g->r->curve[last].mape[phase], x, y);
             fprintf(g->f, "<g class=\"point p%d\"><title>%.0f shapes: %s %.3g %%</title><circle"
                     " cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n", phase, x, phases[phase].name, y,
-                    px(&p, x), py(&p, y));
+                    html_x(&p, x), html_y(&p, y));
             last = i;
         }
-    end_plot(&p);
+    html_end(&p);
 }
 
 /* ---- tables ------------------------------------------------------------------ */
@@ -334,11 +200,11 @@ static void facts(const page *g)
         {"system", p->machine.system}
     };
     fputs("<h1>Latency model of ", g->f);
-    escaped(g->f, g->r->name);
+    html_text(g->f, g->r->name);
     fputs("</h1>\n<table class=\"facts\">\n", g->f);
     for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
         fprintf(g->f, "<tr><th>%s</th><td>", text[i].name);
-        escaped(g->f, text[i].is);
+        html_text(g->f, text[i].is);
         fputs("</td></tr>\n", g->f);
     }
     fprintf(g->f, "<tr><th>processors</th><td>%d</td></tr>\n", p->machine.processors);
@@ -366,8 +232,8 @@ static void scores(const page *g)
     fputs("<h2>Scores</h2>\n<table>\n<tr><th></th><th>prefill</th><th>decode</th></tr>\n", g->f);
     for (int i = 0; i < ROWS; i++) {
         fprintf(g->f, "<tr><th>%s</th>", row[i].name);
-        cell(g->f, row[i].digits, v[0][i]);
-        cell(g->f, row[i].digits, v[1][i]);
+        html_cell(g->f, row[i].digits, v[0][i]);
+        html_cell(g->f, row[i].digits, v[1][i]);
         fputs("</tr>\n", g->f);
     }
     fputs("</table>\n", g->f);
@@ -411,11 +277,11 @@ static void write_page(page *g)
             g->order[k] = g->order[k - 1];
         g->order[k] = g->n;
     }
-    fputs(head, g->f);
+    fputs(html_head, g->f);
     for (int k = 0; k < g->n; k++)
         fprintf(g->f, ".c%d { --h: %d }\n", k, 220 - 200 * k / (g->n > 1 ? g->n - 1 : 1));
     fprintf(g->f, ".c%d { --h: 0; --s: 0%% }\n</style>\n<title>", g->n);
-    escaped(g->f, g->r->name);
+    html_text(g->f, g->r->name);
     fputs("</title>\n</head>\n<body>\n", g->f);
     facts(g);
     scores(g);

@@ -374,6 +374,12 @@ static void write_weights(job *k)
 
 void cli_rewrite(const char *in, const char *out, const cli_change *change)
 {
+    cli_rewrite_image(NULL, in, out, change);
+}
+
+void cli_rewrite_image(const cli_image *image, const char *in, const char *out,
+                       const cli_change *change)
+{
     static job k; /* large */
     flash_model_desc md = {0};
     flash_model *m;
@@ -384,7 +390,12 @@ void cli_rewrite(const char *in, const char *out, const cli_change *change)
         cli_usage("--arch %s: want deci or flash", change->arch);
     if (cli_same_file(in, out))
         cli_usage("OUT is IN, %s", in);
-    md.source.path = in;
+    if (image) {
+        md.source.data = image->data;
+        md.source.bytes = image->bytes;
+    } else {
+        md.source.path = in;
+    }
     md.any_pretokenizer = 1; /* texts are no matter here */
     if (flash_model_load(&m, &md, &err))
         cli_fail_file(in, &err);

@@ -249,14 +249,6 @@ void cli_shape_arch(const cli_shape *s, flash_arch *a)
 
 /* ---- random weights ---------------------------------------------------------- */
 
-static uint64_t random64(uint64_t *state) /* SplitMix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Blocks of random bits are random weights once these are set: where the f16 scales of weights and
    of minima lie (-1: none), and the mean of the unsigned weights, which the minima take away. */
 static const struct blocks {
@@ -289,7 +281,7 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
     frexp(d, &exponent);
     left = n / items * size;
     for (uint8_t *p = to; left; ) {
-        uint64_t bits = random64(state);
+        uint64_t bits = cli_random(state);
         for (int i = 0; i < 8 && left; i++, left--)
             *p++ = (uint8_t)(bits >> 8 * i);
     }
@@ -317,7 +309,7 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
 static void random_floats(float *to, size_t n, float deviation, uint64_t *state)
 {
     for (size_t i = 0; i < n; i++) {
-        uint64_t bits = random64(state);
+        uint64_t bits = cli_random(state);
         int sum = (int)(bits & 65535) + (int)(bits >> 16 & 65535) + (int)(bits >> 32 & 65535)
                 + (int)(bits >> 48);
         to[i] = deviation * ((float)(sum - 2 * 65535) / 37837.2f); /* of four uniform ones */
@@ -329,7 +321,7 @@ static void random_floats(float *to, size_t n, float deviation, uint64_t *state)
 enum pass { COUNT, ANNOUNCE, WRITE }; /* keys are written in the second */
 
 typedef struct maker {
-    flash_gguf_writer w;
+    flash_gguf_writer *w;
     const cli_shape *shape;
     const struct arch *arch;
     flash_type type;
@@ -356,12 +348,12 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
         return;
     }
     if (k->pass == ANNOUNCE) {
-        flash_gguf_write_tensor(&k->w, name, t, rows ? 2 : 1, ne);
+        flash_gguf_write_tensor(k->w, name, t, rows ? 2 : 1, ne);
         k->total += (double)size * (double)left;
         return;
     }
     for (const char *p = name; *p; p++) /* a sequence of its own for each tensor */
-        state = random64(&state) ^ (unsigned char)*p;
+        state = cli_random(&state) ^ (unsigned char)*p;
     if (flash_type_block(t) > 1) { /* the scale for that deviation, from a trial */
         double sum = 0;
         for (int trial = 0; trial < 16; trial++) {
@@ -372,7 +364,7 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
         }
         d /= (float)sqrt(sum / (16 * (double)n));
     }
-    for (; left && !k->w.status; left--) {
+    for (; left && !k->w->status; left--) {
         if (flash_type_block(t) > 1) {
             random_blocks(k->bytes, t, n, d, &state);
         } else {
@@ -381,7 +373,7 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
                 k->floats[i] += mean;
             flash_quantize(t, k->floats, k->bytes, n);
         }
-        flash_gguf_write_data(&k->w, k->bytes, size, left == 1);
+        flash_gguf_write_data(k->w, k->bytes, size, left == 1);
         k->done += (double)size;
         if (!k->quiet)
             cli_progress("make", k->done, k->total);
@@ -459,49 +451,21 @@ static void make_tensors(maker *k, enum pass pass)
         make_tensor(k, "output.weight", d, v, 0, unit);
 }
 
-/* A SentencePiece vocabulary: 3 control tokens, 256 bytes, U+2581 for a space, then all the words
-   a, b, ... z, aa, ab, ... without and with that in front. */
-static void make_vocabulary(flash_gguf_writer *w, int n)
+/* A made-up vocabulary: words a, b, ... z, aa, ab, ... without and with a space in front. */
+static void make_vocabulary(cli_vocabulary *v, int n)
 {
-    enum { BYTES = 3, WORDS = BYTES + 256, LONGEST = 16 };
-    static const char *const control[] = {"<unk>", "<s>", "</s>"};
-    const char **token = malloc((size_t)n * sizeof *token);
-    char *text = malloc((size_t)n * LONGEST), *p = text;
-    float *score = malloc((size_t)n * sizeof *score);
-    int32_t *type = malloc((size_t)n * sizeof *type);
-    if (!token || !text || !score || !type)
-        cli_fail("out of memory");
-    for (int i = 0; i < n; i++, p += LONGEST) {
-        token[i] = p;
-        score[i] = i < WORDS ? 0 : (float)(WORDS - i);
-        type[i] = i == 0 ? 2 : i < BYTES ? 3 : i < WORDS ? 6 : 1; /* unknown, control, byte */
-        if (i < BYTES) {
-            strcpy(p, control[i]);
-        } else if (i < WORDS) {
-            snprintf(p, LONGEST, "<0x%02X>", (unsigned)(i - BYTES));
-        } else {
-            char *end = p + LONGEST - 1;
-            *end = 0;
-            for (int word = (i - WORDS + 1) / 2; word; word = (word - 1) / 26)
-                *--end = (char)('a' + (word - 1) % 26);
-            token[i] = end;
-            if ((i - WORDS) % 2 == 0) {
-                memcpy(end - 3, "\xE2\x96\x81", 3);
-                token[i] = end - 3;
-            }
+    cli_vocabulary_create(v, n);
+    for (int i = CLI_VOCABULARY_FIXED; i < n; i++) {
+        char *end = (char *)v->token[i] + CLI_TOKEN_BYTES - 1;
+        int k = i - CLI_VOCABULARY_FIXED;
+        for (int word = (k + 1) / 2; word; word = (word - 1) / 26)
+            *--end = (char)('a' + (word - 1) % 26);
+        if (k % 2 == 0) {
+            end -= 3;
+            memcpy(end, "\xE2\x96\x81", 3);
         }
+        memmove((char *)v->token[i], end, strlen(end) + 1);
     }
-    flash_gguf_write_string(w, "tokenizer.ggml.model", "llama");
-    flash_gguf_write_strings(w, "tokenizer.ggml.tokens", token, NULL, (size_t)n);
-    flash_gguf_write_array(w, "tokenizer.ggml.scores", FLASH_VALUE_F32, score, (size_t)n);
-    flash_gguf_write_array(w, "tokenizer.ggml.token_type", FLASH_VALUE_I32, type, (size_t)n);
-    flash_gguf_write_u32(w, "tokenizer.ggml.bos_token_id", 1);
-    flash_gguf_write_u32(w, "tokenizer.ggml.eos_token_id", 2);
-    flash_gguf_write_u32(w, "tokenizer.ggml.unknown_token_id", 0);
-    free(token);
-    free(text);
-    free(score);
-    free(type);
 }
 
 /* "ARCH.name" in text, NULL in the pass that counts. */
@@ -519,14 +483,14 @@ static void set_int(maker *k, const char *name, int v)
 {
     char text[80];
     if (key(k, name, text))
-        flash_gguf_write_u32(&k->w, text, (uint32_t)v);
+        flash_gguf_write_u32(k->w, text, (uint32_t)v);
 }
 
 static void set_float(maker *k, const char *name, float v)
 {
     char text[80];
     if (key(k, name, text))
-        flash_gguf_write_f32(&k->w, text, v);
+        flash_gguf_write_f32(k->w, text, v);
 }
 
 /* One number of each layer, at a place in cli_shape_layer; a single one if all are the same and
@@ -545,7 +509,7 @@ static void set_layers(maker *k, const char *name, size_t at, int single)
     if (same && single)
         set_int(k, name, v[0]);
     else if (key(k, name, text))
-        flash_gguf_write_array(&k->w, text, FLASH_VALUE_I32, v, (size_t)layers);
+        flash_gguf_write_array(k->w, text, FLASH_VALUE_I32, v, (size_t)layers);
 }
 
 static void make_keys(maker *k)
@@ -579,10 +543,10 @@ static void make_keys(maker *k)
     if (!own_base)
         set_float(k, "rope.freq_base", k->arch->rope_base);
     else if (key(k, "rope.freq_base", text))
-        flash_gguf_write_array(&k->w, text, FLASH_VALUE_F32, base, (size_t)s->layers);
+        flash_gguf_write_array(k->w, text, FLASH_VALUE_F32, base, (size_t)s->layers);
     if (has & PATTERN) {
         if (key(k, "attention.pattern", text))
-            flash_gguf_write_array(&k->w, text, FLASH_VALUE_I32, kind, (size_t)s->layers);
+            flash_gguf_write_array(k->w, text, FLASH_VALUE_I32, kind, (size_t)s->layers);
         set_layers(k, "attention.sliding_window", offsetof(cli_shape_layer, window), 0);
     }
     if ((has & PERIOD) && window) {
@@ -590,7 +554,7 @@ static void make_keys(maker *k)
         if (periodic)
             set_int(k, "attention.sliding_window_pattern", s->period);
         else if (key(k, "attention.sliding_window_pattern", text))
-            flash_gguf_write_array(&k->w, text, FLASH_VALUE_I32, kind, (size_t)s->layers);
+            flash_gguf_write_array(k->w, text, FLASH_VALUE_I32, kind, (size_t)s->layers);
     }
     if (has & CONVS)
         set_int(k, "shortconv.l_cache", TAPS);
@@ -602,10 +566,10 @@ static void make_keys(maker *k)
     }
 }
 
-void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint64_t seed,
-                    int quiet)
+void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocabulary *vocabulary,
+                   flash_type t, uint64_t seed, int quiet)
 {
-    enum { GENERAL = 4, VOCABULARY = 7 }; /* keys */
+    enum { GENERAL = 4 }; /* keys */
     const cli_shape *s = shape;
     maker k = {0};
     size_t widest = 3 * (size_t)s->d_model;
@@ -618,26 +582,37 @@ void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint
     k.type = t;
     k.seed = seed;
     k.quiet = quiet;
+    k.w = w;
     k.floats = malloc(widest * sizeof *k.floats);
     k.bytes = malloc(widest * sizeof *k.floats); /* no type takes more */
     if (!k.floats || !k.bytes)
         cli_fail("out of memory");
-    cli_create(path, &k.w);
     make_keys(&k);
     make_tensors(&k, COUNT);
-    flash_gguf_write_begin(&k.w, k.keys + GENERAL + VOCABULARY, k.tensors);
+    flash_gguf_write_begin(w, k.keys + GENERAL + CLI_VOCABULARY_KEYS, k.tensors);
     k.pass = ANNOUNCE;
-    flash_gguf_write_string(&k.w, "general.architecture", s->arch);
-    flash_gguf_write_string(&k.w, "general.name", s->name);
-    flash_gguf_write_u32(&k.w, "general.file_type", (uint32_t)cli_file_type(t));
-    flash_gguf_write_u32(&k.w, "general.quantization_version", 2);
+    flash_gguf_write_string(w, "general.architecture", s->arch);
+    flash_gguf_write_string(w, "general.name", s->name);
+    flash_gguf_write_u32(w, "general.file_type", (uint32_t)cli_file_type(t));
+    flash_gguf_write_u32(w, "general.quantization_version", 2);
     make_keys(&k);
-    make_vocabulary(&k.w, s->vocab);
+    cli_vocabulary_write(vocabulary, w);
     make_tensors(&k, ANNOUNCE);
     if (!quiet)
         cli_progress("make", 0, k.total);
     make_tensors(&k, WRITE);
-    cli_finish(path, &k.w);
     free(k.floats);
     free(k.bytes);
+}
+
+void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint64_t seed,
+                    int quiet)
+{
+    flash_gguf_writer w = {0};
+    cli_vocabulary v;
+    make_vocabulary(&v, shape->vocab);
+    cli_create(path, &w);
+    cli_make_gguf(&w, shape, &v, t, seed, quiet);
+    cli_finish(path, &w);
+    cli_vocabulary_free(&v);
 }

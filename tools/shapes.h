@@ -3,7 +3,7 @@
 #ifndef FLASH_SHAPES_H
 #define FLASH_SHAPES_H
 
-#include "cli.h"
+#include "vocabulary.h"
 
 typedef enum cli_mix { /* what a layer does before its FFN */
     CLI_FULL, CLI_WINDOW, CLI_SKIP,
@@ -40,9 +40,12 @@ int  cli_shape_parse(const char *text, const char *arch, const char *attn, cli_s
                      const char **why);
 /* The same shape for the library. */
 void cli_shape_arch(const cli_shape *s, flash_arch *a);
-/* Writes a GGUF file with random weights of that shape; its matrices are of type t, or the one
-   cli_type_for gives. Same file for the same seed on every machine. Fails like all of cli.h.
-   quiet: no progress. */
+/* Writes, between _begin and _end of w, random weights of that shape, with the vocabulary's
+   shape->vocab tokens; matrices are of type t, or the one cli_type_for gives. Same bytes for the
+   same seed on every machine. Fails like all of cli.h. quiet: no progress. */
+void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocabulary *vocabulary,
+                   flash_type t, uint64_t seed, int quiet);
+/* The same as a file, with a made-up vocabulary. */
 void cli_make_model(const char *path, const cli_shape *shape, flash_type t, uint64_t seed,
                     int quiet);
 

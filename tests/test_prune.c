@@ -1,0 +1,699 @@
+/* Smaller models out of larger ones: coupling, masking, files, refusals. */
+#define FLASH_TRAIN_IMPLEMENTATION
+#define FLASH_KEEP_INTERNALS
+#include "../flash.h"
+#include "train.h"
+
+static mk_options shape(int layers, int d, int heads, int kv, int c, int ffn, int vocab)
+{
+    mk_options o;
+    memset(&o, 0, sizeof o);
+    o.n_layer = layers;
+    o.d_model = d;
+    o.n_head = heads;
+    o.n_kv_head = kv;
+    o.d_head = c;
+    o.d_ffn = ffn;
+    o.n_vocab = vocab;
+    return o;
+}
+
+typedef struct image { uint8_t *p; size_t n, cap, full; } image; /* full: of the disk, 0: never */
+
+static int put(void *user, const void *data, size_t bytes)
+{
+    image *to = (image *)user;
+    if (to->full && to->n + bytes > to->full) {
+        return 1;
+    }
+    if (to->n + bytes > to->cap) {
+        to->cap = 2 * (to->n + bytes);
+        to->p = (uint8_t *)realloc(to->p, to->cap);
+    }
+    memcpy(to->p + to->n, data, bytes);
+    to->n += bytes;
+    return 0;
+}
+
+static made load(const uint8_t *p, size_t n)
+{
+    made m = {NULL, NULL};
+    flash_model_desc d;
+    flash_error err;
+    memset(&d, 0, sizeof d);
+    m.bytes = (uint8_t *)malloc(n);
+    memcpy(m.bytes, p, n);
+    d.source.data = m.bytes;
+    d.source.bytes = n;
+    if (!CHECK(flash_model_load(&m.model, &d, &err) == FLASH_OK)) {
+        printf("    %s\n", err.text);
+        exit(1);
+    }
+    return m;
+}
+
+static made pruned(const flash_prune_desc *d)
+{
+    image to = {NULL, 0, 0, 0};
+    flash_error err = {0};
+    made m;
+    flash_arch a;
+    if (!CHECK(flash_prune_write(d, put, &to, &err) == FLASH_OK)) {
+        printf("    %s\n", err.text);
+        exit(1);
+    }
+    m = load(to.p, to.n);
+    free(to.p);
+    CHECK(flash_prune_arch(d, &a, &err) == FLASH_OK);
+    CHECK(!memcmp(a.layer, flash_model_arch(m.model)->layer, sizeof *a.layer * (size_t)a.n_layer));
+    CHECK_EQ(a.d_model, flash_model_arch(m.model)->d_model);
+    CHECK_EQ(a.n_layer, flash_model_arch(m.model)->n_layer);
+    return m;
+}
+
+enum { TOKENS = 40 };
+
+static float *logits_of(const flash_model *m)
+{
+    flash_session_desc d;
+    flash_session *s;
+    int V = flash_model_arch(m)->n_vocab, first, n;
+    float *out = (float *)malloc((size_t)(TOKENS * V) * sizeof *out);
+    int32_t ids[TOKENS];
+    for (int i = 0; i < TOKENS; i++) {
+        ids[i] = (int32_t)((i * 37 + 11) % V);
+    }
+    memset(&d, 0, sizeof d);
+    d.all_logits = 1;
+    d.n_ctx = d.chunk = TOKENS;
+    CHECK(flash_session_create(&s, m, &d) == FLASH_OK);
+    flash_session_feed(s, ids, TOKENS);
+    CHECK(flash_session_step(s, NULL) == FLASH_OK);
+    const float *x = flash_session_chunk_logits(s, &first, &n);
+    CHECK(x && first == 0 && n == TOKENS);
+    memcpy(out, x, (size_t)(TOKENS * V) * sizeof *out);
+    flash_session_free(s);
+    return out;
+}
+
+/* Logits of both, as far apart as rounding leaves them; unmakes b. */
+static void same_logits(const char *what, const flash_model *a, made *b, double bar)
+{
+    float *x = logits_of(a), *y = logits_of(b->model);
+    double worst = 0, size = 0;
+    for (int i = 0; i < TOKENS * flash_model_arch(a)->n_vocab; i++) {
+        double d = fabs((double)x[i] - (double)y[i]);
+        worst = d > worst ? d : worst;
+        size = fabs((double)x[i]) > size ? fabs((double)x[i]) : size;
+    }
+    if (!CHECK(worst <= bar * size)) {
+        printf("    %s: %g of %g\n", what, worst, size);
+    }
+    free(x);
+    free(y);
+    unmake(b);
+}
+
+/* 0 .. n - 1 in another order. */
+static void shuffled(int *list, int n)
+{
+    for (int i = 0; i < n; i++) {
+        int j = (int)(test_rnd() % (uint64_t)(i + 1));
+        list[i] = list[j];
+        list[j] = i;
+    }
+}
+
+typedef struct lists {
+    int channel[64], ffn[4][96], kv[4][8];
+    const int *ffn_of[4], *kv_of[4];
+} lists;
+
+static void fill(lists *l, int D, int F, int K)
+{
+    shuffled(l->channel, D);
+    for (int i = 0; i < 4; i++) {
+        shuffled(l->ffn[i], F);
+        shuffled(l->kv[i], K);
+        l->ffn_of[i] = l->ffn[i];
+        l->kv_of[i] = l->kv[i];
+    }
+}
+
+/* Sets what a tensor of m's file has at [row,col] to 0; -1: all. */
+static void zero(made *m, const char *name, int row, int col)
+{
+    flash_tensor t;
+    CHECK(flash_gguf_find_tensor(flash_model_gguf(m->model), name, &t) == FLASH_OK);
+    for (uint64_t r = 0; r < t.ne[1]; r++) {
+        for (uint64_t c = 0; c < t.ne[0]; c++) {
+            if ((row < 0 || row == (int)r) && (col < 0 || col == (int)c)) {
+                memset(m->bytes + t.offset + (r * t.ne[0] + c) * 4, 0, 4);
+            }
+        }
+    }
+}
+
+static void zero_layer(made *m, int layer, const char *what, int row, int col)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, what);
+    zero(m, name, row, col);
+}
+
+static const struct { const char *arch, *attn; int untied; } kinds[] = {
+    {"llama", "f", 0}, {"llama", "f", 1}, {"deci", "fsf", 0}, {"flash", "wsf", 1},
+    {"qwen3", "f", 0}, {"qwen2", "f", 0},
+};
+
+static void test_coupling(void)
+{
+    for (size_t k = 0; k < COUNT(kinds); k++) {
+        mk_options o = shape(3, 32, 8, 4, 8, 48, 96);
+        flash_prune_desc d;
+        lists l;
+        made one, two;
+        float *keep;
+        SECTION(kinds[k].arch);
+        o.untied = kinds[k].untied;
+        one = make(&o, kinds[k].arch, kinds[k].attn, 24, NULL);
+        keep = logits_of(one.model);
+        memset(&d, 0, sizeof d);
+        d.model = one.model;
+        two = pruned(&d);
+        same_logits("as it is", one.model, &two, 0);
+        fill(&l, 32, 48, 4);
+        d.d_ffn = 48;
+        d.ffn = l.ffn_of;
+        two = pruned(&d);
+        same_logits("units", one.model, &two, 1e-5);
+        d.n_kv_head = 4;
+        d.kv_head = l.kv_of;
+        d.d_model = 32;
+        d.channel = l.channel;
+        two = pruned(&d);
+        same_logits("all", one.model, &two, 1e-5);
+
+        /* what stays, next to zeros in what does not; fewer channels: eps counts for more */
+        made three;
+        for (int channels = 0; channels < 2; channels++) {
+            two = load(one.bytes, flash_gguf_size(flash_model_gguf(one.model)));
+            d.d_ffn = 32;
+            d.n_kv_head = 3;
+            d.d_model = channels ? 24 : 32;
+            for (int i = 0; i < 3; i++) {
+                int mixes = flash_model_arch(one.model)->layer[i].n_head > 0;
+                for (int c = d.d_model; c < 32; c++) {
+                    if (mixes) {
+                        zero_layer(&two, i, "attn_output", l.channel[c], -1);
+                    }
+                    zero_layer(&two, i, "ffn_down", l.channel[c], -1);
+                    zero(&two, "token_embd.weight", -1, l.channel[c]);
+                }
+                for (int j = 32; j < 48; j++) {
+                    zero_layer(&two, i, "ffn_down", -1, l.ffn[i][j]);
+                }
+                for (int j = 0; j < 16 && mixes; j++) {
+                    zero_layer(&two, i, "attn_output", -1, l.kv[i][3] * 16 + j);
+                }
+            }
+            three = pruned(&d);
+            same_logits("cut and masked", two.model, &three, channels ? 1e-3 : 1e-5);
+            unmake(&two);
+        }
+
+        /* a layer less */
+        static const int stay[] = {0, 2};
+        memset(&d, 0, sizeof d);
+        d.model = one.model;
+        d.n_layer = 2;
+        d.layer = stay;
+        two = load(one.bytes, flash_gguf_size(flash_model_gguf(one.model)));
+        zero_layer(&two, 1, "ffn_down", -1, -1);
+        if (flash_model_arch(one.model)->layer[1].n_head) {
+            zero_layer(&two, 1, "attn_output", -1, -1);
+        }
+        three = pruned(&d);
+        same_logits("a layer less", two.model, &three, 0);
+        unmake(&two);
+        free(keep);
+        unmake(&one);
+    }
+}
+
+static void test_files(void)
+{
+    mk_options o = shape(2, 64, 4, 2, 16, 96, 96);
+    flash_prune_desc d;
+    image to = {NULL, 0, 0, 0};
+    flash_error err;
+    lists l;
+    made one, two;
+    SECTION("the same file");
+    o.qkv = o.ffn_up = o.ffn_down = o.attn_output = 8; /* Q8_0 */
+    one = make(&o, "llama", "f", 0, NULL);
+    size_t n = flash_gguf_size(flash_model_gguf(one.model));
+    memset(&d, 0, sizeof d);
+    d.model = one.model;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+    d.n_layer = 2;
+    d.d_model = 64;
+    d.d_ffn = 96;
+    d.n_kv_head = 2;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+
+    SECTION("whole blocks");
+    fill(&l, 64, 96, 2);
+    for (int i = 0; i < 4; i++) { /* the third and the first of three */
+        for (int j = 0; j < 64; j++) {
+            l.ffn[i][j] = j < 32 ? 64 + j : j - 32;
+        }
+    }
+    memset(&d, 0, sizeof d);
+    d.model = one.model;
+    d.d_ffn = 64;
+    d.ffn = l.ffn_of;
+    two = pruned(&d);
+    flash_tensor a, b;
+    flash_gguf_find_tensor(flash_model_gguf(one.model), "blk.1.ffn_down.weight", &a);
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.1.ffn_down.weight", &b);
+    CHECK(b.type == FLASH_TYPE_Q8_0 && b.ne[0] == 64);
+    for (int r = 0; r < 64; r++) {
+        CHECK(!memcmp(b.data + r * 68, a.data + r * 102 + 68, 34));
+        CHECK(!memcmp(b.data + r * 68 + 34, a.data + r * 102, 34));
+    }
+    unmake(&two);
+    SECTION("other blocks");
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 64; j++) {
+            l.ffn[i][j] = j + 16;
+        }
+    }
+    two = pruned(&d);
+    float x[96], y[64];
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.1.ffn_down.weight", &b);
+    flash_dequantize(FLASH_TYPE_Q8_0, a.data, x, 96);
+    flash_dequantize(FLASH_TYPE_Q8_0, b.data, y, 64);
+    for (int j = 0; j < 64; j++) {
+        CHECK(fabs((double)x[j + 16] - (double)y[j]) < 2e-3);
+    }
+    unmake(&two);
+    d.d_ffn = 40;
+    two = pruned(&d);
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+    CHECK(b.type == FLASH_TYPE_F16);
+    unmake(&two);
+    d.type = FLASH_TYPE_Q4_0;
+    d.d_ffn = 64;
+    two = pruned(&d);
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+    CHECK(b.type == FLASH_TYPE_Q4_0);
+    unmake(&two);
+
+    SECTION("gains");
+    float share[5] = {.5f, .6f, .7f, .8f, .9f};
+    memset(&d, 0, sizeof d);
+    d.model = one.model;
+    d.d_model = 32;
+    d.share = share;
+    two = pruned(&d);
+    static const struct { const char *name; int norm; } norms[] = {
+        {"blk.0.attn_norm.weight", 0}, {"blk.0.ffn_norm.weight", 1}, {"blk.1.attn_norm.weight", 2},
+        {"blk.1.ffn_norm.weight", 3}, {"output_norm.weight", 4}};
+    for (size_t i = 0; i < COUNT(norms); i++) {
+        flash_gguf_find_tensor(flash_model_gguf(one.model), norms[i].name, &a);
+        flash_gguf_find_tensor(flash_model_gguf(two.model), norms[i].name, &b);
+        flash_dequantize(FLASH_TYPE_F32, a.data, x, 32);
+        flash_dequantize(FLASH_TYPE_F32, b.data, y, 32);
+        for (int j = 0; j < 32; j++) {
+            double want = (double)x[j] * sqrt((double)share[norms[i].norm] * 2);
+            CHECK(fabs((double)y[j] - want) < 1e-6);
+        }
+    }
+    unmake(&two);
+
+    SECTION("a full disk");
+    d.share = NULL;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    n = to.n;
+    for (size_t full = 1; full < n; full = full * 3 + 1) {
+        to.n = 0;
+        to.full = full;
+        CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_E_IO);
+    }
+    SECTION("no memory");
+    mk_heap heap;
+    memset(&heap, 0, sizeof heap);
+    d.host.allocator.acquire = mk_heap_acquire;
+    d.host.allocator.release = mk_heap_release;
+    d.host.allocator.user = &heap;
+    heap.fail_at = 0;
+    to.full = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_E_MEMORY);
+    free(to.p);
+    unmake(&one);
+}
+
+static void refuse(const flash_prune_desc *d, flash_status want, const char *words)
+{
+    image to = {NULL, 0, 0, 0};
+    flash_error err = {0};
+    flash_arch a;
+    CHECK(flash_prune_write(d, put, &to, &err) == want && to.n == 0);
+    if (!CHECK(strstr(err.text, words) != NULL)) {
+        printf("    %s\n", err.text);
+    }
+    CHECK(flash_prune_arch(d, &a, &err) == want);
+}
+
+static void test_refused(void)
+{
+    mk_options o = shape(3, 32, 4, 2, 8, 48, 96);
+    made m = make(&o, "llama", "f", 0, NULL);
+    flash_prune_desc good, d;
+    lists l;
+    int layer[3] = {0, 2, 1};
+    flash_error err;
+    SECTION("refused");
+    fill(&l, 32, 48, 2);
+    memset(&good, 0, sizeof good);
+    refuse(&good, FLASH_E_ARGUMENT, "no model");
+    good.model = m.model;
+    CHECK(flash_prune_write(&good, NULL, NULL, &err) == FLASH_E_ARGUMENT);
+    CHECK(flash_prune_arch(&good, NULL, &err) == FLASH_E_ARGUMENT);
+    CHECK(flash_prune_write(NULL, put, NULL, &err) == FLASH_E_ARGUMENT);
+    d = good;
+    d.n_layer = 4;
+    refuse(&d, FLASH_E_ARGUMENT, "4 layers");
+    d.n_layer = 3;
+    d.layer = layer;
+    refuse(&d, FLASH_E_ARGUMENT, "ascend");
+    layer[1] = 0;
+    refuse(&d, FLASH_E_ARGUMENT, "ascend");
+    layer[0] = -1;
+    refuse(&d, FLASH_E_ARGUMENT, "ascend");
+    d = good;
+    d.d_model = 33;
+    refuse(&d, FLASH_E_ARGUMENT, "33 channels");
+    d.d_model = -1;
+    refuse(&d, FLASH_E_ARGUMENT, "-1 channels");
+    d.d_model = 0;
+    d.channel = l.channel;
+    refuse(&d, FLASH_E_ARGUMENT, "0 channels");
+    d.d_model = 8;
+    l.channel[3] = l.channel[0];
+    refuse(&d, FLASH_E_ARGUMENT, "there twice");
+    l.channel[3] = 32;
+    refuse(&d, FLASH_E_ARGUMENT, "out of range");
+    d = good;
+    d.d_ffn = 49;
+    refuse(&d, FLASH_E_ARGUMENT, "49 units");
+    d.d_ffn = 8;
+    d.ffn = l.ffn_of;
+    l.ffn[2][7] = -1;
+    refuse(&d, FLASH_E_ARGUMENT, "units");
+    d = good;
+    d.n_kv_head = 3;
+    refuse(&d, FLASH_E_ARGUMENT, "3 heads");
+    unmake(&m);
+    m = make(&o, "lfm2", "cf", 0, NULL);
+    d = good;
+    d.model = m.model;
+    d.d_model = 16;
+    refuse(&d, FLASH_E_UNSUPPORTED, "convolution");
+    unmake(&m);
+}
+
+/* --- what parts matter ------------------------------------------------------------------------ */
+
+enum { CTX = 24 };
+
+static flash_trainer *runner(const flash_model *m, int batch)
+{
+    flash_trainer_desc d;
+    memset(&d, 0, sizeof d);
+    d.init = m;
+    d.batch = batch;
+    d.n_ctx = CTX;
+    return trainer(&d);
+}
+
+static int32_t *sequences(int n, int V)
+{
+    int32_t *ids = (int32_t *)malloc((size_t)(n * (CTX + 1)) * sizeof *ids);
+    for (int i = 0; i < n * (CTX + 1); i++) {
+        ids[i] = (int32_t)(test_rnd() % (uint64_t)V);
+    }
+    return ids;
+}
+
+static flash_calibration *calibration(const flash_model *m)
+{
+    flash_calibration *c;
+    flash_error err;
+    CHECK(flash_calibration_create(&c, flash_model_arch(m), NULL, &err) == FLASH_OK);
+    return c;
+}
+
+static int close_to(double a, double b)
+{
+    return fabs(a - b) <= 1e-5 * (fabs(a) + fabs(b)) + 1e-12;
+}
+
+/* The formulas, from what a run leaves behind. */
+static void test_statistics(void)
+{
+    enum { N = 3, D = 32, F = 48, C = 8, H = 8, K = 4 };
+    mk_options o = shape(2, D, H, K, C, F, 96);
+    made m = make(&o, "llama", "f", 0, NULL);
+    flash_trainer *t = runner(m.model, N);
+    flash_calibration *c = calibration(m.model);
+    int32_t *ids = sequences(N, 96);
+    double score[64], sums[2] = {0, 0};
+    SECTION("statistics");
+    CHECK(flash_calibration_add(c, t, ids, N) == FLASH_OK);
+    CHECK(flash__batch(t, ids, N, 0, 0, sums) == FLASH_OK);
+    for (int energy = 0; energy < 2; energy++) {
+        for (int il = 0; il < 2; il++) {
+            const flash__lesson *l = t->layer + il;
+            CHECK_EQ(flash_calibration_count(c, FLASH_PART_UNIT, il), F);
+            CHECK(flash_calibration_scores(c, FLASH_PART_UNIT, il, energy, score) == FLASH_OK);
+            for (int j = 0; j < F; j++) {
+                double all = 0, squares = 0, down = 0;
+                for (int s = 0; s < N; s++) {
+                    double mean = 0;
+                    for (int r = s * CTX; r < (s + 1) * CTX; r++) {
+                        double g = (double)l->gate[r * F + j], a = g / (1 + exp(-g));
+                        a *= (double)l->up[r * F + j];
+                        mean += fabs(a) / CTX;
+                        squares += a * a;
+                    }
+                    all += mean * mean;
+                }
+                for (int r = 0; r < D; r++) {
+                    down += pow((double)t->w[l->at[FLASH__W_DOWN] + (size_t)(r * F + j)], 2);
+                }
+                CHECK(close_to(score[j], energy ? sqrt(squares / (N * CTX)) : sqrt(all * down)));
+            }
+            CHECK_EQ(flash_calibration_count(c, FLASH_PART_KV_HEAD, il), K);
+            CHECK(flash_calibration_scores(c, FLASH_PART_KV_HEAD, il, energy, score) == FLASH_OK);
+            for (int k = 0; k < K; k++) {
+                double all = 0, squares = 0;
+                for (int s = 0; s < N; s++) {
+                    for (int j = k * 2 * C; j < (k + 1) * 2 * C; j++) {
+                        double mean = 0;
+                        for (int r = s * CTX; r < (s + 1) * CTX; r++) {
+                            double a = (double)l->o[r * H * C + j];
+                            mean += fabs(a) / CTX;
+                            squares += a * a;
+                        }
+                        all += mean * mean;
+                    }
+                }
+                CHECK(close_to(score[k], sqrt(energy ? squares / (N * CTX) : all)));
+            }
+        }
+        CHECK_EQ(flash_calibration_count(c, FLASH_PART_CHANNEL, 9), D);
+        CHECK(flash_calibration_scores(c, FLASH_PART_CHANNEL, 0, energy, score) == FLASH_OK);
+        for (int j = 0; j < D; j++) {
+            double want = 0;
+            for (int k = 0; k < 5; k++) {
+                const flash__lesson *l = t->layer + k / 2;
+                const float *x = k == 4 ? t->out : k % 2 ? l->mid : l->in;
+                size_t w = k == 4 ? t->out_norm
+                    : l->at[k % 2 ? FLASH__W_FFN_NORM : FLASH__W_ATTN_NORM];
+                double all = 0, squares = 0;
+                for (int s = 0; s < N; s++) {
+                    double mean = 0;
+                    for (int r = s * CTX; r < (s + 1) * CTX; r++) {
+                        double ms = 0, z;
+                        for (int i = 0; i < D; i++) {
+                            ms += pow((double)x[r * D + i], 2) / D;
+                        }
+                        z = (double)x[r * D + j] * (double)t->w[w + (size_t)j]
+                            / sqrt(ms + (double)t->arch.norm_eps);
+                        mean += fabs(z) / CTX;
+                        squares += z * z;
+                    }
+                    all += mean * mean;
+                }
+                want += energy ? squares / (N * CTX) : sqrt(all);
+            }
+            CHECK(close_to(score[j], energy ? sqrt(want) : want));
+        }
+    }
+
+    SECTION("in any pieces");
+    flash_calibration *other = calibration(m.model);
+    flash_trainer *one = runner(m.model, 1);
+    for (int i = 0; i < N; i++) {
+        CHECK(flash_calibration_add(other, one, ids + i * (CTX + 1), 1) == FLASH_OK);
+    }
+    size_t n, n_other;
+    double *a = flash_calibration_numbers(c, &n), *b = flash_calibration_numbers(other, &n_other);
+    CHECK(n == n_other && !memcmp(a, b, n * sizeof *a));
+    CHECK(close_to(a[0], N) && close_to(a[1], N * CTX));
+
+    SECTION("the best of them");
+    int chosen[64], blocks[64];
+    CHECK(flash_calibration_scores(c, FLASH_PART_UNIT, 1, 0, score) == FLASH_OK);
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 1, chosen) == FLASH_OK);
+    double least = 1e300, most = 0;
+    for (int j = 0, k = 0; j < F; j++) {
+        if (k < 20 && chosen[k] == j) {
+            least = fmin(least, score[j]);
+            k++;
+        } else {
+            most = score[j] > most ? score[j] : most;
+        }
+    }
+    CHECK(least >= most);
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 16, 8, blocks) == FLASH_OK);
+    for (int j = 0; j < 16; j++) {
+        CHECK(j % 8 ? blocks[j] == blocks[j - 1] + 1 : blocks[j] % 8 == 0);
+    }
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 15, 8, blocks) == FLASH_E_ARGUMENT);
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 7, blocks) == FLASH_E_ARGUMENT);
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);
+    CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 1, 1, blocks) == FLASH_OK);
+    float share[5];
+    for (int j = 0; j < D; j++) {
+        chosen[j] = j;
+    }
+    CHECK(flash_calibration_share(c, chosen, D, share) == FLASH_OK);
+    CHECK(close_to((double)share[0], 1) && close_to((double)share[4], 1));
+    CHECK(flash_calibration_share(c, chosen, D / 2, share) == FLASH_OK);
+    CHECK(share[2] > 0 && share[2] < 1);
+    chosen[1] = D;
+    CHECK(flash_calibration_share(c, chosen, D / 2, share) == FLASH_E_ARGUMENT);
+
+    SECTION("refused");
+    flash_error err;
+    flash_arch none = *flash_model_arch(m.model);
+    none.d_model = 0;
+    flash_calibration_free(other);
+    CHECK(flash_calibration_create(&other, NULL, NULL, &err) == FLASH_E_ARGUMENT && !other);
+    CHECK(flash_calibration_create(&other, &none, NULL, &err) == FLASH_E_ARGUMENT);
+    none.d_model = 64;
+    CHECK(flash_calibration_create(&other, &none, NULL, &err) == FLASH_OK);
+    CHECK(flash_calibration_add(other, t, ids, 1) == FLASH_E_ARGUMENT);
+    flash_calibration_free(other);
+    ids[3] = 96;
+    CHECK(flash_calibration_add(c, t, ids, 1) == FLASH_E_ARGUMENT);
+    flash_trainer_free(one);
+    flash_trainer_free(t);
+    flash_calibration_free(c);
+    flash_calibration_free(NULL);
+    free(ids);
+    unmake(&m);
+}
+
+/* Divergences next to those of two sessions. */
+static void test_skip(void)
+{
+    static const struct { const char *arch, *attn, *pattern[3]; uint8_t skip[3][3]; } cases[] = {
+        {"llama", "f", {"skip,keep,keep", "keep,skip,keep", "skip,keep,skip"},
+         {{1, 0, 0}, {0, 1, 0}, {1, 0, 1}}},
+        {"flash", "fsw", {"skip,keep,keep", "keep,keep,skip", "skip,keep,skip"},
+         {{1, 0, 0}, {0, 1, 1}, {1, 1, 1}}},
+    };
+    SECTION("without some attentions");
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        enum { N = 2, V = 96 };
+        mk_options o = shape(3, 32, 4, 2, 8, 48, V);
+        made m = make(&o, cases[k].arch, cases[k].attn, 16, NULL);
+        flash_trainer *t = runner(m.model, N);
+        int32_t *ids = sequences(N, V);
+        static const uint8_t none[3];
+        double kl = -1;
+        CHECK(flash_trainer_skip(t, ids, N, none, &kl) == FLASH_OK && fabs(kl) < 1e-12);
+        for (int i = 0; i < 3; i++) {
+            flash_model_desc d;
+            flash_session_desc sd;
+            flash_session *s[2];
+            flash_model *other;
+            double want = 0;
+            int first, n;
+            memset(&d, 0, sizeof d);
+            memset(&sd, 0, sizeof sd);
+            d.source.data = m.bytes;
+            d.source.bytes = flash_gguf_size(flash_model_gguf(m.model));
+            d.attention = cases[k].pattern[i];
+            CHECK(flash_model_load(&other, &d, NULL) == FLASH_OK);
+            sd.n_ctx = sd.chunk = CTX;
+            sd.all_logits = 1;
+            CHECK(flash_session_create(&s[0], m.model, &sd) == FLASH_OK);
+            CHECK(flash_session_create(&s[1], other, &sd) == FLASH_OK);
+            for (int q = 0; q < N; q++) {
+                const float *x[2];
+                for (int side = 0; side < 2; side++) {
+                    flash_session_reset(s[side]);
+                    flash_session_feed(s[side], ids + q * (CTX + 1), CTX);
+                    CHECK(flash_session_step(s[side], NULL) == FLASH_OK);
+                    x[side] = flash_session_chunk_logits(s[side], &first, &n);
+                }
+                for (int r = 0; r < CTX; r++) {
+                    double sum[2] = {0, 0};
+                    for (int side = 0; side < 2; side++) {
+                        for (int v = 0; v < V; v++) {
+                            sum[side] += exp((double)x[side][r * V + v]);
+                        }
+                    }
+                    for (int v = 0; v < V; v++) {
+                        double p = exp((double)x[0][r * V + v]) / sum[0];
+                        want += p * log(p * sum[1] / exp((double)x[1][r * V + v]));
+                    }
+                }
+            }
+            want /= N * CTX;
+            CHECK(flash_trainer_skip(t, ids, N, cases[k].skip[i], &kl) == FLASH_OK);
+            if (!CHECK(fabs(kl - want) < 1e-4 * want + 1e-7)) {
+                printf("    %s %d: %g, want %g\n", cases[k].arch, i, kl, want);
+            }
+            flash_session_free(s[0]);
+            flash_session_free(s[1]);
+            flash_model_free(other);
+        }
+        /* and nothing is left of it */
+        CHECK(flash_trainer_skip(t, ids, N, none, &kl) == FLASH_OK && fabs(kl) < 1e-12);
+        CHECK(flash_trainer_skip(t, ids, 0, none, &kl) == FLASH_E_ARGUMENT);
+        CHECK(flash_trainer_skip(t, ids, N, NULL, &kl) == FLASH_E_ARGUMENT);
+        flash_trainer_free(t);
+        free(ids);
+        unmake(&m);
+    }
+}
+
+int main(void)
+{
+    test_statistics();
+    test_skip();
+    test_coupling();
+    test_files();
+    test_refused();
+    return test_done();
+}

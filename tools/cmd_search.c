@@ -1,0 +1,777 @@
+/* cmd_search.c - flash search: trials of a space, run here or handed out one by one. */
+#define _POSIX_C_SOURCE 200809L /* fork, kill, poll, sigaction */
+#include "space.h"
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#if !defined(_WIN32) && !defined(__wasm__)
+#  define SEARCH_RUNS
+#  include <fcntl.h>
+#  include <poll.h>
+#  include <sys/types.h>
+#  include <sys/wait.h>
+#  include <unistd.h>
+#endif
+
+enum { JOBS_MAX = 256, LINE = 1 << 16, GRACE = 5, FAILURES = 5, WHY = SPACE_CELL + 60 };
+
+static journal run; /* what handlers and atexit look at */
+
+static void fail_library(const flash_error *err) { cli_fail("%s: %s", run.path, err->text); }
+
+static void say(const flash_trial *t) /* one line about a trial that ended */
+{
+    static const char *const states[] = {"pending", "done", "failed", "abandoned"};
+    flash_search_summary sum;
+    flash_search_summarize(run.s, &sum);
+    printf("trial %d %s", t->id, states[t->state]);
+    for (int k = 0; k < space_n_values(&run.sp) && t->state == FLASH_TRIAL_DONE; k++)
+        printf(" %.6g", t->y[k]);
+    printf(" hypervolume %.6g front %d\n", sum.hypervolume, sum.front);
+    fflush(stdout);
+}
+
+/* ---- trials that are run here ------------------------------------------------------ */
+
+#ifdef SEARCH_RUNS
+typedef enum ending { RUNNING, HOPELESS, TIMEOUT } ending;
+
+typedef struct job {
+    int     id, fd;             /* fd: its standard output, -1: closed                       */
+    pid_t   pid;                /* and process group; 0: no job here                         */
+    double  begun, kill_at;     /* [s]; kill_at 0: not asked to end                          */
+    ending  why_ended;
+    int     reaped, status, state;  /* state: of space_values, of the last line with numbers */
+    double  y[FLASH_SEARCH_VALUES_MAX];
+    char    why[WHY], hint[WHY];
+    char   *line;               /* [LINE] that is being read                                 */
+    size_t  n;
+    char   *path;               /* of the trial file                                         */
+} job;
+
+static job jobs[JOBS_MAX];
+static volatile sig_atomic_t stop_signal;
+static int live, failed_first = 1;
+static double timeout;
+
+static void on_stop(int sig)
+{
+    if (stop_signal) /* a second one does not wait for anything */
+        for (int i = 0; i < JOBS_MAX; i++)
+            if (jobs[i].pid)
+                kill(-jobs[i].pid, SIGKILL);
+    stop_signal = sig;
+}
+
+static void catch_signals(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction a, old;
+    memset(&a, 0, sizeof a);
+    sigemptyset(&a.sa_mask);
+    for (int i = 0; i < 3; i++) {
+        a.sa_handler = on_stop;
+        if (!sigaction(signals[i], &a, &old) && i == 2 && old.sa_handler == SIG_IGN) /* nohup */
+            sigaction(signals[i], &old, NULL);
+    }
+    a.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &a, NULL);
+}
+
+static void wipe(void)
+{
+    if (live)
+        fprintf(stderr, "\r%78s\r", "");
+}
+
+static void pause_ms(int ms) { poll(NULL, 0, ms); }
+
+static void reap(job *j)
+{
+    if (j->pid && !j->reaped && waitpid(j->pid, &j->status, WNOHANG) == j->pid)
+        j->reaped = 1;
+}
+
+static void forget(job *j)
+{
+    if (j->fd >= 0)
+        close(j->fd);
+    if (j->path)
+        remove(j->path);
+    free(j->path);
+    free(j->line);
+    memset(j, 0, sizeof *j);
+}
+
+static int gone(const job *j) { return j->reaped && kill(-j->pid, 0); }
+
+/* However the program ends: SIGTERM for all groups, SIGKILL for what is left after GRACE. */
+static void end_all(void)
+{
+    double from = cli_seconds();
+    int left = 1;
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (jobs[i].pid && !jobs[i].kill_at)
+            kill(-jobs[i].pid, SIGTERM);
+    while (left && cli_seconds() < from + GRACE) {
+        left = 0;
+        for (int i = 0; i < JOBS_MAX; i++) {
+            reap(&jobs[i]);
+            left |= jobs[i].pid && !gone(&jobs[i]);
+        }
+        if (left)
+            pause_ms(10);
+    }
+    for (int i = 0; i < JOBS_MAX; i++)
+        if (jobs[i].pid) {
+            kill(-jobs[i].pid, SIGKILL);
+            forget(&jobs[i]);
+        }
+}
+
+/* cmd with each {...json} as the quoted path. */
+static char *command_line(const char *cmd, const char *path)
+{
+    size_t quotes = 0, places = 0, n = 0;
+    for (const char *p = path; *p; p++)
+        quotes += *p == '\'';
+    for (const char *p = cmd; *p; p++)
+        places += *p == '{';
+    char *out = malloc(strlen(cmd) + places * (strlen(path) + 3 * quotes + 3) + 1);
+    if (!out)
+        cli_fail("out of memory");
+    while (*cmd) {
+        size_t inside = *cmd == '{' ? strcspn(cmd + 1, "{}$ \t\n'\"") : 0;
+        if (inside < 4 || cmd[inside + 1] != '}' || memcmp(cmd + inside - 3, "json", 4)) {
+            out[n++] = *cmd++;
+            continue;
+        }
+        cmd += inside + 2;
+        out[n++] = '\'';
+        for (const char *p = path; *p; p++) {
+            if (*p == '\'') {
+                memcpy(out + n, "'\\'", 3);
+                n += 3;
+            }
+            out[n++] = *p;
+        }
+        out[n++] = '\'';
+    }
+    out[n] = 0;
+    return out;
+}
+
+/* An absolute name next to the journal, as commands may change their folder. */
+static char *trial_path(int id)
+{
+    char here[4096] = "";
+    size_t n;
+    if (*run.path != '/' && !getcwd(here, sizeof here))
+        cli_fail("cannot find the current folder: %s", strerror(errno));
+    n = strlen(here) + strlen(run.path) + 32;
+    char *path = malloc(n);
+    if (!path)
+        cli_fail("out of memory");
+    snprintf(path, n, "%s%s%s.%d.json", here, *here ? "/" : "", run.path, id);
+    return path;
+}
+
+static void start(job *j, const flash_trial *t, const char *cmd)
+{
+    int out[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char id[16];
+    j->id = t->id;
+    j->fd = -1;
+    j->path = trial_path(t->id);
+    j->line = malloc(LINE);
+    FILE *f = fopen(j->path, "wb");
+    if (!f || !j->line)
+        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    space_write_trial(f, &run.sp, t);
+    if (ferror(f) | fclose(f))
+        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    char *shell = command_line(cmd, j->path);
+    snprintf(id, sizeof id, "%d", t->id);
+    if (pipe(out) || null < 0)
+        cli_fail("cannot start a command: %s", strerror(errno));
+    fcntl(out[0], F_SETFD, FD_CLOEXEC);
+    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    fflush(NULL);
+    j->pid = fork();
+    if (!j->pid) {
+        setpgid(0, 0);
+        signal(SIGPIPE, SIG_DFL);
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        dup2(null, 0);
+        dup2(out[1], 1);
+        if (out[1] != 1)
+            close(out[1]);
+        setenv("FLASH_TRIAL", id, 1);
+        execl("/bin/sh", "sh", "-c", shell, (char *)NULL);
+        _exit(127);
+    }
+    if (j->pid < 0) {
+        j->pid = 0;
+        cli_fail("cannot start a command: %s", strerror(errno));
+    }
+    setpgid(j->pid, j->pid);
+    free(shell);
+    close(out[1]);
+    close(null);
+    j->fd = out[0];
+    j->begun = cli_seconds();
+}
+
+static void ask_to_end(job *j, ending why)
+{
+    if (j->kill_at > 0)
+        return;
+    j->why_ended = why;
+    j->kill_at = cli_seconds() + GRACE;
+    kill(-j->pid, SIGTERM);
+}
+
+static void take_line(job *j)
+{
+    double y[FLASH_SEARCH_VALUES_MAX];
+    char why[WHY] = "";
+    j->line[j->n] = 0;
+    if (j->why_ended)
+        return;
+    if (!strncmp(j->line, "best ", 5)) {
+        if (space_values(&run.sp, j->line + 5, run.sp.n_objective, y, why) > 0
+            && flash_search_hopeless(run.s, j->id, y))
+            ask_to_end(j, HOPELESS);
+        return;
+    }
+    int state = space_values(&run.sp, j->line, space_n_values(&run.sp), y, why);
+    if (state) {
+        j->state = state;
+        memcpy(j->y, y, sizeof y);
+        memcpy(j->why, why, sizeof why);
+    } else if (*why) {
+        memcpy(j->hint, why, sizeof why);
+    }
+}
+
+static void listen(job *j) /* what there is to read */
+{
+    char part[4096];
+    ssize_t got;
+    while (j->fd >= 0 && (got = read(j->fd, part, sizeof part)) != 0) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return;
+        for (ssize_t i = 0; i < got; i++)
+            if (part[i] == '\n') {
+                if (j->n < LINE - 1) /* a longer one is skipped */
+                    take_line(j);
+                j->n = 0;
+            } else if (j->n < LINE - 1) {
+                j->line[j->n++] = part[i];
+            }
+    }
+    if (j->fd >= 0)
+        close(j->fd);
+    j->fd = -1;
+}
+
+/* Tells the search how a job ended. */
+static void finish(job *j)
+{
+    flash_error err;
+    flash_trial t;
+    flash_status status;
+    if (j->n && j->n < LINE - 1)
+        take_line(j);
+    if (j->why_ended == TIMEOUT)
+        snprintf(j->why, sizeof j->why, "not ready after %g s", timeout);
+    else if (!j->why_ended && WIFSIGNALED(j->status))
+        snprintf(j->why, sizeof j->why, "killed by signal %d", WTERMSIG(j->status));
+    else if (!j->why_ended && WEXITSTATUS(j->status))
+        snprintf(j->why, sizeof j->why, "exit status %d", WEXITSTATUS(j->status));
+    else if (!j->state)
+        snprintf(j->why, sizeof j->why, "printed no values%s%.100s", *j->hint ? "; " : "", j->hint);
+    if (j->why_ended == HOPELESS)
+        status = flash_search_drop(run.s, j->id, FLASH_TRIAL_ABANDONED, &err);
+    else if (j->state > 0 && !*j->why)
+        status = flash_search_tell(run.s, j->id, j->y, &err);
+    else
+        status = flash_search_drop(run.s, j->id, FLASH_TRIAL_FAILED, &err);
+    if (status)
+        fail_library(&err);
+    flash_search_trial(run.s, j->id, &t);
+    wipe();
+    if (t.state == FLASH_TRIAL_FAILED)
+        cli_note("trial %d failed: %s", t.id, j->why);
+    if (!live)
+        say(&t);
+    forget(j);
+    if (t.state != FLASH_TRIAL_FAILED)
+        failed_first = 0;
+    else if (failed_first && failed_first++ == FAILURES)
+        cli_fail("the first %d commands failed; --pending and --ask print trials to try it with",
+                 FAILURES);
+}
+
+static void show_live(int ended, double from)
+{
+    flash_search_summary sum;
+    flash_search_summarize(run.s, &sum);
+    int done = sum.done + sum.failed + sum.abandoned, left = run.trials - done;
+    fprintf(stderr, "\rtrial %d/%d: hypervolume %.6g, front %d", done, run.trials,
+            sum.hypervolume, sum.front);
+    if (ended && left > 0) {
+        double seconds = (cli_seconds() - from) / ended * left;
+        fprintf(stderr, ", %.0f:%02.0f left", floor(seconds / 60), floor(fmod(seconds, 60)));
+    }
+    fprintf(stderr, "     ");
+    fflush(stderr);
+}
+
+/* The next one to run: pending since before, then new ones. 0: there is none. */
+static int next_trial(flash_trial *t, int *before, int had)
+{
+    flash_error err;
+    flash_search_summary sum;
+    while (*before < had)
+        if (!flash_search_trial(run.s, ++*before, t) && t->state == FLASH_TRIAL_PENDING)
+            return 1;
+    flash_search_summarize(run.s, &sum);
+    if (sum.trials >= run.trials)
+        return 0;
+    flash_status status = flash_search_ask(run.s, t, &err);
+    if (status == FLASH_E_RANGE && sum.trials) {
+        wipe();
+        cli_note("%s", err.text);
+        return 0;
+    }
+    if (status)
+        fail_library(&err);
+    return 1;
+}
+
+static void run_trials(const char *cmd, int parallel)
+{
+    flash_search_summary sum;
+    flash_trial t;
+    int running = 0, before = 0, ended = 0, more = 1, shown = -1;
+    double from = cli_seconds();
+    flash_search_summarize(run.s, &sum);
+    live = cli_is_terminal(stderr);
+    char *test = command_line(cmd, "");
+    if (!strcmp(test, cmd))
+        cli_usage("--cmd without {trial.json}, where the trial's file is named");
+    free(test);
+    catch_signals();
+    atexit(end_all);
+    while (!stop_signal) {
+        struct pollfd fds[JOBS_MAX];
+        int n = 0, soon = 0;
+        while (more && running < parallel && !stop_signal
+               && (more = next_trial(&t, &before, sum.trials)) != 0) {
+            job *j = jobs;
+            while (j->pid)
+                j++;
+            start(j, &t, cmd);
+            running++;
+        }
+        if (!running)
+            break;
+        if (live && shown != ended) {
+            show_live(ended, from);
+            shown = ended;
+        }
+        for (job *j = jobs; j < jobs + JOBS_MAX; j++)
+            if (j->pid && j->fd >= 0) {
+                fds[n].fd = j->fd;
+                fds[n++].events = POLLIN;
+            } else {
+                soon |= j->pid != 0;
+            }
+        poll(fds, (nfds_t)n, soon ? 2 : 100);
+        for (job *j = jobs; j < jobs + JOBS_MAX; j++) {
+            if (!j->pid)
+                continue;
+            reap(j); /* before listening: all it wrote is there then */
+            listen(j);
+            if (timeout > 0 && !j->reaped && cli_seconds() > j->begun + timeout)
+                ask_to_end(j, TIMEOUT);
+            if (j->kill_at > 0 && cli_seconds() > j->kill_at)
+                kill(-j->pid, SIGKILL);
+            if (stop_signal || !j->reaped || (j->kill_at > cli_seconds() && !gone(j)))
+                continue;
+            finish(j);
+            running--;
+            ended++;
+        }
+    }
+    if (!stop_signal) {
+        wipe();
+        return;
+    }
+    end_all();
+    wipe();
+    flash_search_summarize(run.s, &sum);
+    cli_note("stopped with %d of %d trials; the same command goes on", sum.trials - sum.pending,
+             run.trials);
+    exit(128 + stop_signal);
+}
+#endif
+
+/* ---- one by one ---------------------------------------------------------------------- */
+
+static void ask(int n)
+{
+    flash_trial t;
+    flash_error err;
+    for (int i = 0; i < n; i++) {
+        flash_search_summary sum;
+        flash_search_summarize(run.s, &sum);
+        if (sum.trials >= run.trials && !i)
+            cli_fail("all %d trials were asked for; --trials allows more", run.trials);
+        if (sum.trials >= run.trials)
+            return;
+        if (flash_search_ask(run.s, &t, &err))
+            fail_library(&err);
+        space_write_trial(stdout, &run.sp, &t);
+    }
+}
+
+static void list_pending(void)
+{
+    flash_trial t;
+    for (int id = 1; !flash_search_trial(run.s, id, &t); id++)
+        if (t.state == FLASH_TRIAL_PENDING)
+            space_write_trial(stdout, &run.sp, &t);
+}
+
+/* The trial that "7 1.2 3.4" begins with; *rest: what follows. */
+static flash_trial told_trial(const char *option, const char *text, const char **rest)
+{
+    flash_trial t;
+    const char *end = text;
+    long id = cli_number(&end);
+    if (id < 1 || (*end && !strchr(" \t=,", *end)))
+        cli_usage("%s %s: want the number of a trial", option, text);
+    if (id > FLASH_SEARCH_TRIALS_MAX || flash_search_trial(run.s, (int)id, &t))
+        cli_fail("%s: there is no trial %ld", run.path, id);
+    if (t.state != FLASH_TRIAL_PENDING)
+        cli_fail("%s: trial %ld is not pending", run.path, id);
+    *rest = end + strspn(end, " \t=,");
+    return t;
+}
+
+static void told_values(const char *option, const char *text, int n, double *y)
+{
+    char why[WHY] = "";
+    if (space_values(&run.sp, text, n, y, why) <= 0)
+        cli_usage("%s: %s", option, *why ? why : "want the number of a trial, then values");
+}
+
+static void tell(const char *text)
+{
+    double y[FLASH_SEARCH_VALUES_MAX];
+    const char *rest;
+    flash_error err;
+    flash_trial t = told_trial("--tell", text, &rest);
+    told_values("--tell", rest, space_n_values(&run.sp), y);
+    if (flash_search_tell(run.s, t.id, y, &err))
+        fail_library(&err);
+    flash_search_trial(run.s, t.id, &t);
+    say(&t);
+}
+
+static void tell_failure(const char *text)
+{
+    const char *rest;
+    flash_error err;
+    flash_trial t = told_trial("--fail", text, &rest);
+    if (*rest)
+        cli_usage("--fail %s: want the number of a trial", text);
+    if (flash_search_drop(run.s, t.id, FLASH_TRIAL_FAILED, &err))
+        fail_library(&err);
+    flash_search_trial(run.s, t.id, &t);
+    say(&t);
+}
+
+static int report(const char *text)
+{
+    double y[FLASH_SEARCH_VALUES_MAX];
+    const char *rest;
+    flash_trial t = told_trial("--report", text, &rest);
+    told_values("--report", rest, run.sp.n_objective, y);
+    int stop = flash_search_hopeless(run.s, t.id, y);
+    puts(stop ? "stop" : "go");
+    return stop ? 3 : 0;
+}
+
+/* ---- tables from elsewhere -------------------------------------------------------------- */
+
+enum { COLUMNS = FLASH_SEARCH_PARAMS_MAX + FLASH_SEARCH_VALUES_MAX + 3 };
+
+/* Splits one line of CSV in place (RFC 4180, a cell on one line): the cells, [cap]; -1: too many,
+   or a quote that does not end. */
+static int cells(char *p, char **cell, int cap)
+{
+    for (int n = 0; n < cap;) {
+        char *to = p;
+        cell[n++] = p;
+        if (*p == '"') {
+            for (p++; *p && (*p != '"' || p[1] == '"'); p++) {
+                p += *p == '"';
+                *to++ = *p;
+            }
+            if (*p++ != '"' || (*p && *p != ','))
+                return -1;
+        } else {
+            p += strcspn(p, ",");
+            to = p;
+        }
+        int more = *p == ',';
+        *to = 0;
+        p++;
+        if (!more)
+            return n;
+    }
+    return -1;
+}
+
+/* Which value or parameter a column has: its number, parameters first; -1: one of --csv; -2. */
+static int column_of(const space *sp, const char *name)
+{
+    static const char *const ours[] = {"id", "state", "front"};
+    for (int i = 0; i < sp->n_param; i++)
+        if (!strcmp(sp->param[i].name, name))
+            return i;
+    for (int k = 0; k < space_n_values(sp); k++)
+        if (!strcmp(sp->value[k], name))
+            return sp->n_param + k;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(ours[i], name))
+            return -1;
+    return -2;
+}
+
+typedef struct table { const char *path; int n, of[COLUMNS], state; } table;
+
+static void read_header(table *t, char *line)
+{
+    const space *sp = &run.sp;
+    char *cell[COLUMNS];
+    int seen[COLUMNS] = {0};
+    t->state = -1;
+    t->n = cells(line, cell, COLUMNS);
+    if (t->n < 0)
+        cli_fail("%s, line 1: too many columns, or a quote without end", t->path);
+    for (int c = 0; c < t->n; c++) {
+        int is = t->of[c] = column_of(sp, cell[c]);
+        if (is == -2)
+            cli_fail("%s, line 1: %.100s is no parameter and no objective", t->path, cell[c]);
+        if (is >= 0 && seen[is]++)
+            cli_fail("%s, line 1: %s is there twice", t->path, cell[c]);
+        if (!strcmp(cell[c], "state"))
+            t->state = c;
+    }
+    for (int i = 0; i < sp->n_param + space_n_values(sp); i++)
+        if (!seen[i])
+            cli_fail("%s, line 1: no column %s", t->path,
+                     i < sp->n_param ? sp->param[i].name : sp->value[i - sp->n_param]);
+}
+
+/* One row; 0: of a trial without values. */
+static int read_row(const table *t, char *line, int number, double *x, double *y)
+{
+    const space *sp = &run.sp;
+    char *cell[COLUMNS], *end;
+    int n = cells(line, cell, COLUMNS);
+    if (n != t->n)
+        cli_fail("%s, line %d: %d columns, the first line has %d", t->path, number, n, t->n);
+    if (t->state >= 0 && strcmp(cell[t->state], "done"))
+        return 0;
+    for (int i = 0; i < sp->n_param; i++)
+        for (int c = 0; c < n; c++) {
+            if (t->of[c] != i)
+                continue;
+            if (!space_is_active(sp, x, i)) {
+                const flash_param *p = &sp->param[i];
+                x[i] = p->kind == FLASH_PARAM_CATEGORY ? 0 : p->value ? p->value[0] : p->lo;
+            } else if (!space_parse(sp, i, cell[c], &x[i])) {
+                cli_fail("%s, line %d: %s: \"%.60s\" is not in the space", t->path, number,
+                         sp->param[i].name, cell[c]);
+            }
+        }
+    for (int c = 0; c < n; c++)
+        if (t->of[c] >= sp->n_param) {
+            double v = strtod(cell[c], &end);
+            if (end == cell[c] || *end || !(fabs(v) < 1e300))
+                cli_fail("%s, line %d: %s: \"%.60s\" is no number", t->path, number,
+                         sp->value[t->of[c] - sp->n_param], cell[c]);
+            y[t->of[c] - sp->n_param] = v;
+        }
+    return 1;
+}
+
+/* All rows are looked at before the first is added. */
+static void import(const char *path)
+{
+    flash_search_summary sum;
+    flash_search_desc d = {0};
+    flash_search *s;
+    flash_error err;
+    table t = {path, 0, {0}, -1};
+    size_t bytes;
+    char *file = cli_read(path, &bytes), *line, *next;
+    double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX];
+    int added = 0, rows = 1;
+    flash_search_summarize(run.s, &sum);
+    if (memchr(file, 0, bytes))
+        cli_fail("%s is no table of text", path);
+    for (const char *p = file; (p = strchr(p, '\n')) != NULL; p++)
+        rows++;
+    char *copy = malloc(bytes + 1);
+    if (!copy)
+        cli_fail("out of memory");
+    memcpy(copy, file, bytes + 1);
+    d.param = run.sp.param;
+    d.n_param = run.sp.n_param;
+    d.n_objective = run.sp.n_objective;
+    d.n_constraint = run.sp.n_constraint;
+    d.method = FLASH_SEARCH_RANDOM;
+    d.max_trials = rows < FLASH_SEARCH_TRIALS_MAX ? rows : FLASH_SEARCH_TRIALS_MAX;
+    if (flash_search_create(&s, &d, &err))
+        fail_library(&err);
+    for (int add = 0; add < 2; add++) {
+        int number = 0;
+        for (line = add ? file : copy; line; line = next) {
+            next = strchr(line, '\n');
+            if (next)
+                *next++ = 0;
+            line[strcspn(line, "\r")] = 0;
+            if (!number++)
+                read_header(&t, line);
+            else if (*line && read_row(&t, line, number, x, y)) {
+                if (flash_search_add(add ? run.s : s, x, y, &err))
+                    cli_fail("%s, line %d: %s", path, number, err.text);
+                added += !add;
+            }
+        }
+        if (!add && added > run.trials - sum.trials)
+            cli_fail("%s: %d rows, but only %d of %d trials are left; --trials allows more", path,
+                     added, run.trials - sum.trials, run.trials);
+    }
+    flash_search_free(s);
+    free(copy);
+    free(file);
+    printf("%d trials added\n", added);
+}
+
+/* ---- the command line -------------------------------------------------------------------- */
+
+static const char notes[] =
+    "Looks for the settings that are best in several ways at once (all values are minimised) in\n"
+    "few trials. SPACE is a file such as\n"
+    "  {\"parameters\": [\n"
+    "    {\"name\": \"layers\", \"integer\": [10, 16], \"step\": 2},\n"
+    "    {\"name\": \"d\", \"ordinal\": [512, 768, 1024]},\n"
+    "    {\"name\": \"p0\", \"choice\": [\"full\", \"window\", \"skip\"]},\n"
+    "    {\"name\": \"p1\", \"choice\": [\"full\", \"window\", \"skip\"],\n"
+    "     \"active_if\": \"layers\", \"active_from\": 11},\n"
+    "    {\"name\": \"dropout\", \"real\": [0, 0.3]}, {\"name\": \"rate\", \"log\": [1e-5, 1]}],\n"
+    "   \"objectives\": [\"loss\", \"latency\"]}\n"
+    "A parameter with active_if counts only where that one is at least active_from. SPACE may\n"
+    "also have\n"
+    "  \"constraints\": [\"memory\"]         more values, good where <= 0\n"
+    "  \"reference\": [2.5, 5]             the worst values of interest\n"
+    "  \"rules\": [{\"run\": 2, \"of\": [\"window\", \"skip\"], \"in\": [\"p*\"]},\n"
+    "               at most 2 of them in a row\n"
+    "            {\"sum\": {\"layers\": 1, \"d\": 0.01}, \"at_most\": 20}]\n"
+    "  \"noise\": [0.02, 0]              standard deviations if noisy, 0: not known\n"
+    "  \"trials\": 200, \"seed\": 1, \"noisy\": false, \"initial\": 0 (chosen by itself),\n"
+    "  \"method\": \"ehvi\", \"nsga2\" or \"random\", \"population\": 100 (of nsga2)\n"
+    "\n"
+    "The journal has all that happened: the same command goes on where it ended, whatever ended\n"
+    "it. CMD gets a file {\"id\":7,\"x\":{\"layers\":12,...}} without parameters that do not\n"
+    "count, and $FLASH_TRIAL, its id. Its last line with numbers is the result: 1.2 3.4 or\n"
+    "[1.2,3.4] or {\"loss\":1.2,\"latency\":3.4}, objectives before constraints. Where a line\n"
+    "\"best 1.1 3\", which says what the objectives may still become, shows that the trial cannot\n"
+    "matter any more, CMD is ended.\n"
+    "  flash search space.json --journal run.jsonl --cmd './evaluate {trial.json}' -j 4\n"
+    "  flash front run.jsonl --html report.html\n"
+    "\n"
+    "With a scheduler, each job asks for a trial and tells what came of it. job.sh:\n"
+    "  #!/bin/sh\n"
+    "  s='flash search space.json --journal run.jsonl'\n"
+    "  trial=$($s --ask 1) || exit\n"
+    "  id=${trial#*:} id=${id%%,*}\n"
+    "  $s --tell \"$id $(echo \"$trial\" | ./evaluate)\" || $s --fail $id\n"
+    "GNU parallel:  seq 200 | parallel -j 4 -n0 ./job.sh\n"
+    "Slurm:         sbatch --array=1-200%8 job.sh\n"
+    "$s --report \"$id 1.1 3\" from within a job prints go, or stop, with exit status 3.\n"
+    "--pending lists what jobs that died have left: --fail them.\n";
+
+int cmd_search(int argc, char **argv)
+{
+    static space sp;
+    const char *path = NULL, *cmd = NULL, *told = NULL, *failed = NULL, *reported = NULL,
+               *table_path = NULL, *space_path;
+    int parallel = 1, trials = 0, asked = 0, pending = 0, status = 0;
+    float seconds = 0;
+    uint64_t seed = UINT64_MAX;
+    const cli_option options[] = {
+        {"--journal", "FILE", CLI_TEXT, &path, 0, 0, "where all that happens is kept"},
+        {"--cmd", "CMD", CLI_TEXT, &cmd, 0, 0, "runs a trial; {trial.json} is its file"},
+        {"-j", "N", CLI_INT, &parallel, 1, JOBS_MAX, "commands at once (1)"},
+        {"--timeout", "SECONDS", CLI_FLOAT, &seconds, 0, 1e9, "for a command (0: any time)"},
+        {"--trials", "N", CLI_INT, &trials, 1, FLASH_SEARCH_TRIALS_MAX,
+         "in all (those of SPACE, or 200)"},
+        {"--seed", "N", CLI_SEED, &seed, 0, 18446744073709549568.0,
+         "of a new journal (that of SPACE, or 1)"},
+        {"--ask", "K", CLI_INT, &asked, 1, FLASH_SEARCH_TRIALS_MAX,
+         "print K trials to be run elsewhere, a line each"},
+        {"--tell", "'ID VALUES'", CLI_TEXT, &told, 0, 0, "what came of one"},
+        {"--fail", "ID", CLI_TEXT, &failed, 0, 0, "nothing came of one"},
+        {"--report", "'ID BEST'", CLI_TEXT, &reported, 0, 0,
+         "go, or stop and exit status 3: its best cannot matter"},
+        {"--pending", NULL, CLI_FLAG, &pending, 0, 0, "print the trials that were only asked for"},
+        {"--import", "CSV", CLI_TEXT, &table_path, 0, 0,
+         "add trials: columns of parameters and values, as flash front --csv has them"},
+        {0}
+    };
+    cli_parse_all(argc, argv, options, "SPACE", notes, &space_path);
+    int what = (cmd != NULL) + (asked > 0) + (told != NULL) + (failed != NULL)
+        + (reported != NULL) + pending + (table_path != NULL);
+    if (!path)
+        cli_usage("which journal? --journal FILE");
+    if (what != 1)
+        cli_usage("%s of --cmd, --ask, --tell, --fail, --report, --pending, --import",
+                  what ? "only one" : "what to do? One");
+    space_read(space_path, &sp);
+    journal_open(&run, path, &sp, trials, seed, !cmd);
+    if (cmd) {
+#ifdef SEARCH_RUNS
+        timeout = seconds;
+        run_trials(cmd, parallel);
+        space_print_front(&run.sp, run.s);
+#else
+        cli_fail("this system has no processes as POSIX has them; use --ask and --tell");
+#endif
+    } else if (asked) {
+        ask(asked);
+    } else if (told) {
+        tell(told);
+    } else if (failed) {
+        tell_failure(failed);
+    } else if (reported) {
+        status = report(reported);
+    } else if (pending) {
+        list_pending();
+    } else {
+        import(table_path);
+    }
+    journal_close(&run);
+    return status;
+}
