@@ -253,6 +253,24 @@ check "a strange name: the same" cmp -s "$quoted" $T/whole
 check "no place for the journal" pipe "! here full /dev/full ||
     error 1 'not a file' search $T/space.json --journal /dev/full --cmd '$E'"
 
+# --- in batches: the same journal for any number at once, and after any end ---
+rm -f $J
+check "batches" searches $J --batch 5 --cmd "$E"
+cp $J $T/batches
+check "batches: asked for together" [ "$(cut -c 3-6 $J | sed -n '3,12p' | uniq -c | tr -s ' \n' ' ')" = ' 5 ask" 5 tell ' ]
+rm -f $J
+check "batches: -j 3" searches $J --batch 5 -j 3 --cmd "sleep 0.0\$((7 - FLASH_TRIAL % 7)); $E"
+check "batches: -j 3: the same" cmp -s $J $T/batches
+rm -f $J
+for after in 0.05 0.15 0.1 0.25 0.02 0.3; do
+    start search $T/space.json --journal $J --batch 5 -j 3 --cmd "sleep 0.03; $E"
+    sleep $after
+    kill -9 $pid 2>$T/null
+    wait $pid 2>$T/null
+done
+check "batches: killed" searches $J --batch 5 -j 2 --cmd "$E"
+check "batches: killed: the same" cmp -s $J $T/batches
+
 # --- several at once, stopped by hand ---
 rm -f $J
 check "-j 3" searches $J -j 3 --cmd "sleep 0.02; $E"
