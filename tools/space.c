@@ -391,22 +391,27 @@ static void read_space(const json *o, space *sp)
     }
 }
 
+void space_parse_text(const char *name, const char *text, size_t bytes, space *sp)
+{
+    json_error err;
+    memset(sp, 0, sizeof *sp);
+    reading = name;
+    if (bytes > FILE_MAX)
+        cli_fail("%s is too large for a space file", name);
+    if (strspn(text, " \t\r\n") == bytes)
+        cli_fail("%s is empty; see flash search --help for a space file", name);
+    sp->doc = json_read(text, bytes, 0, &err);
+    if (!sp->doc)
+        cli_fail("%s, line %d, column %d: %s", name, err.line, err.column, err.text);
+    read_space(sp->doc, sp);
+}
+
 void space_read(const char *path, space *sp)
 {
     size_t bytes;
     char *file = cli_read(path, &bytes);
-    json_error err;
-    memset(sp, 0, sizeof *sp);
-    reading = path;
-    if (bytes > FILE_MAX)
-        cli_fail("%s is too large for a space file", path);
-    if (strspn(file, " \t\r\n") == bytes)
-        cli_fail("%s is empty; see flash search --help for a space file", path);
-    sp->doc = json_read(file, bytes, 0, &err);
+    space_parse_text(path, file, bytes, sp);
     free(file);
-    if (!sp->doc)
-        cli_fail("%s, line %d, column %d: %s", path, err.line, err.column, err.text);
-    read_space(sp->doc, sp);
 }
 
 static void space_free(space *sp)
@@ -618,6 +623,19 @@ static int append(void *user, const char *line, size_t bytes)
     return !f || fwrite(line, 1, bytes, f) != bytes || fflush(f) || fsync(fileno(f));
 }
 
+void space_rules(journal *j, flash_search_desc *d)
+{
+    d->feasible = j->sp.n_rule ? feasible : NULL;
+    d->repair = j->sp.n_rule ? repair : NULL;
+    d->user = j;
+}
+
+static double known(void *user, const double *x)
+{
+    const space *sp = &((journal *)user)->sp;
+    return sp->known(sp->known_user, x);
+}
+
 /* max_trials: what the search may have; the rest is as the journal has it. */
 static void create(journal *j, int max_trials)
 {
@@ -629,10 +647,8 @@ static void create(journal *j, int max_trials)
     d.n_param = sp->n_param;
     d.n_objective = sp->n_objective;
     d.n_constraint = sp->n_constraint;
-    d.feasible = sp->n_rule ? feasible : NULL;
-    d.repair = sp->n_rule ? repair : NULL;
+    space_rules(j, &d);
     d.journal = append;
-    d.user = j;
     d.reference = sp->has_reference ? sp->reference : NULL;
     d.method = sp->method;
     d.seed = sp->seed;
@@ -641,6 +657,8 @@ static void create(journal *j, int max_trials)
     d.population = sp->population;
     d.noisy = sp->noisy;
     d.noise = sp->has_noise ? sp->noise : NULL;
+    if (sp->known)
+        d.known[sp->known_at] = known;
     if (flash_search_create(&j->s, &d, &err))
         cli_fail("%s: %s", reading, err.text);
 }
@@ -821,6 +839,9 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
                      (unsigned long long)j->sp.seed);
         if (!trials)
             trials = sp->trials;
+        j->sp.known = sp->known;
+        j->sp.known_user = sp->known_user;
+        j->sp.known_at = sp->known_at;
         flash_search_free(j->s);
         create(j, trials > had ? trials : had);
         whole = replay(j, file, bytes);
