@@ -1,9 +1,11 @@
 /* cmd_design.c - flash design: from a backbone and a device to a family of models. */
 #define _DEFAULT_SOURCE         /* flock */
-#define _POSIX_C_SOURCE 200809L /* fork, kill, sigaction */
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
 #include "design.h"
+#include "process.h"
 #include "trials.h"
 #include "shapes.h"
+#include "stats.h"
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -14,12 +16,8 @@
 #  define DESIGN_RUNS
 #  include <fcntl.h>
 #  include <sys/file.h>
-#  include <sys/wait.h>
 #  include <time.h>
 #  include <unistd.h>
-#endif
-#ifdef __linux__
-#  include <sys/prctl.h>
 #endif
 
 #ifdef DESIGN_RUNS
@@ -69,36 +67,6 @@ static void make_folder(const char *path)
 
 typedef struct args { const char *at[ARGS_MAX]; int n; } args;
 
-static pid_t child[TRIALS_JOBS_MAX];
-static volatile sig_atomic_t stopped;
-
-static void on_stop(int sig)
-{
-    for (int i = 0; i < TRIALS_JOBS_MAX; i++)
-        if (child[i])
-            kill(child[i], stopped ? SIGKILL : sig);
-    stopped = sig;
-}
-
-static void catch_stops(void (*handler)(int))
-{
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    sigemptyset(&a.sa_mask);
-    a.sa_handler = handler;
-    for (int i = 0; i < 3; i++)
-        sigaction(signals[i], &a, NULL);
-}
-
-static void check_stop(void)
-{
-    if (!stopped)
-        return;
-    cli_note("stopped; the same command goes on");
-    exit(128 + stopped);
-}
-
 /* Adds what is split at blanks in text, and words one by one up to NULL. */
 static void take(args *a, const char *text, ...)
 {
@@ -136,83 +104,16 @@ static int command(const args *a)
     return 2;
 }
 
-/* A process in a group of its own, so that a terminal's Ctrl-C is this program's to pass on; 0 in
-   it. It does not outlive this program where the system can see to that. */
-static pid_t begin_process(void)
-{
-    pid_t from = getpid(), pid;
-    fflush(NULL);
-    pid = fork();
-    if (pid < 0)
-        cli_fail("cannot start a process: %s", strerror(errno));
-    if (pid)
-        return pid;
-    setpgid(0, 0);
-    catch_stops(SIG_DFL);
-    memset(child, 0, sizeof child);
-#ifdef __linux__
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-#endif
-    if (getppid() != from)
-        _exit(1);
-    return 0;
-}
+static int run_command(void *user) { return command(user); }
 
 /* Runs a command unless the file that it makes is there; ends with it if it fails. */
-static void stage(const char *made, const args *a)
+static void stage(const char *made, args *a)
 {
-    int status;
     if (is_there(made))
         return;
-    check_stop();
     show(stdout, a);
-    child[0] = begin_process();
-    if (!child[0]) {
-        status = command(a);
-        fflush(stdout);
-        _exit(status);
-    }
-    while (waitpid(child[0], &status, 0) < 0 && errno == EINTR)
-        ;
-    child[0] = 0;
-    check_stop();
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
+    if (process_run(run_command, a))
         cli_fail("flash %s did not end well; the same command goes on from there", a->at[0]);
-}
-
-/* Runs body(0) .. body(n - 1) in processes, so many at once. */
-static void pool(const char *what, int n, int at_once, void (*body)(int i))
-{
-    int begun = 0, running = 0, bad = 0, status;
-    cli_progress(what, 0, n);
-    while (running || (begun < n && !stopped)) {
-        if (begun < n && running < at_once && !stopped) {
-            int slot = 0;
-            while (child[slot])
-                slot++;
-            child[slot] = begin_process();
-            if (!child[slot]) {
-                body(begun);
-                fflush(stdout);
-                _exit(0);
-            }
-            begun++;
-            running++;
-            continue;
-        }
-        pid_t pid = waitpid(-1, &status, 0);
-        for (int i = 0; i < TRIALS_JOBS_MAX; i++)
-            if (pid > 0 && child[i] == pid) {
-                child[i] = 0;
-                running--;
-                bad += !WIFEXITED(status) || WEXITSTATUS(status);
-                cli_progress(what, begun - running, n);
-            }
-    }
-    cli_progress(what, n, n);
-    check_stop();
-    if (bad)
-        cli_fail("%d of %d did not end well; the same command goes on from there", bad, n);
 }
 
 /* ---- what is settled first --------------------------------------------------------------- */
@@ -574,15 +475,16 @@ static void add_baselines(void)
 static char *model_path(const member *m) { return name_of("%s/family/%s.gguf", folder, m->name); }
 
 /* Cut, healed at length, in its type: one model, with what it prints in NAME.log. */
-static void make_member(int i)
+static int make_member(void *user, int i)
 {
     const member *m = &run.member[i];
     char *model = model_path(m), *cut = name_of("%s/family/%s.cut", folder, m->name),
          *log = name_of("%s/family/%s.log", folder, m->name);
     static char options[PLAN_ATTN + 128];
     args a = {{0}, 0};
+    (void)user;
     if (is_there(model))
-        return;
+        return 0;
     if (!freopen(log, "ab", stdout))
         cli_fail("cannot write %s: %s", log, strerror(errno));
     if (!is_there(cut)) {
@@ -591,7 +493,7 @@ static void make_member(int i)
         take(&a, candidate_options(&m->c, options), NULL);
         show(stdout, &a);
         if (command(&a))
-            _exit(1);
+            return 1;
     }
     a.n = 0;
     take(&a, "train", cut, "--teacher", run.p.backbone, "-o", model, NULL);
@@ -602,15 +504,8 @@ static void make_member(int i)
                      (unsigned long long)run.p.seed, flash_type_name(run.p.type)), NULL);
     show(stdout, &a);
     if (command(&a))
-        _exit(1);
-    fflush(stdout);
-    remove(cut);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+        return 1;
+    return remove(cut);
 }
 
 /* Times of all models in turns, as what disturbs a moment should not hit one of them alone. */
@@ -649,13 +544,12 @@ static void time_members(flash_model *const *model)
             flash_session_free(s);
         }
         cli_progress("time", round + 2, ROUNDS + 1);
-        check_stop();
+        process_check_stop();
     }
     for (int i = 0; i < run.n; i++)
         for (int k = 0; k < 2; k++) {
-            qsort(took[i][k], ROUNDS, sizeof(double), by_value);
+            run.member[i].median[k] = stats_median(took[i][k], ROUNDS); /* which sorts */
             run.member[i].least[k] = took[i][k][0];
-            run.member[i].median[k] = took[i][k][ROUNDS / 2];
         }
     free(took);
     free(ids);
@@ -665,7 +559,6 @@ static void score_members(int threads)
 {
     flash_model *model[MEMBERS_MAX];
     double (*each)[PLAN_TESTS_MAX] = need(malloc(sizeof *each * (MEMBERS_MAX + 1)));
-    static const double zero[PLAN_TESTS_MAX];
     for (int i = 0; i < run.n; i++) {
         flash_model_desc md = {0};
         md.source.path = model_path(&run.member[i]);
@@ -679,14 +572,14 @@ static void score_members(int threads)
     run.backbone_loss = model_score(&run.p, run.p.m, threads, each[run.n]);
     for (int i = 0; i < run.n; i++) {
         run.member[i].loss = model_score(&run.p, model[i], threads, each[i]);
-        paired(each[i], zero, run.p.tests, &run.member[i].error);
+        stats_mean(each[i], NULL, run.p.tests, &run.member[i].error);
         cli_progress("score", i + 1, run.n + 1);
     }
     cli_progress("score", 1, 1);
     for (int i = 0; i < run.n; i++) {
         member *m = &run.member[i];
         if (m->rival)
-            m->gain = paired(each[m->rival], each[i], run.p.tests, &m->gain_error);
+            m->gain = stats_mean(each[m->rival], each[i], run.p.tests, &m->gain_error);
         flash_model_free(model[i]);
     }
     free(each);
@@ -749,9 +642,8 @@ static void settle(const plan *p, char *path)
 
 static int run_trial(void *user, const char *path)
 {
-    (void)user;
-    const char *argv[] = {"trial", run.p.path, path, NULL};
-    return cmd_trial(3, (char **)argv);
+    const char *argv[] = {"trial", run.p.path, path, "-t", user, NULL};
+    return cmd_trial(5, (char **)argv);
 }
 #endif
 
@@ -879,7 +771,7 @@ int cmd_design(int argc, char **argv)
     split_texts(p);
     p->sum = plan_sum(p);
     settle(p, (char *)p->path);
-    catch_stops(on_stop);
+    process_catch_stops();
 
     take(&a, "calibrate", backbone, "-o", p->calibration, NULL);
     take_all(&a, "--text", &p->data);
@@ -917,20 +809,21 @@ int cmd_design(int argc, char **argv)
     journal_open(&run.j, in_run("journal.jsonl"), &given, trials, seed, 0);
     how.cmd = cmd;
     how.body = run_trial;
+    how.user = name_of("%d", jobs / batch > 1 ? jobs / batch : 1); /* threads: all get work */
     how.parallel = jobs;
     how.batch = batch;
     how.keeps = 1;
     trials_run(&run.j, &how);
     space_print_front(&run.j.sp, run.j.s);
 
-    catch_stops(on_stop);
+    process_catch_stops();
     choose_members(pick, deci);
     for (int i = 0; i < run.n; i++)
         candidate_times(p, &run.member[i].c, &run.member[i].ttft, &run.member[i].decode);
     run.chosen = run.n;
     if (baseline)
         add_baselines();
-    pool("family", run.n, jobs, make_member);
+    process_pool("family", run.n, jobs, make_member, NULL);
     score_members(jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX);
     design_report(in_run("report.html"), &run);
     say_family();

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = -1, D_MODEL = -2, D_FFN = -3, KV_HEADS = -4 };
+enum { LAYERS = -1, D_MODEL = -2, D_FFN = -3, KV_HEADS = -4, LOOKS = 4 };
 
 static void *need(void *p)
 {
@@ -442,17 +442,6 @@ double model_score(const plan *p, const flash_model *m, int threads, double *eac
     return mean;
 }
 
-double paired(const double *a, const double *b, int n, double *error)
-{
-    double mean = 0, squares = 0;
-    for (int i = 0; i < n; i++)
-        mean += (a[i] - b[i]) / n;
-    for (int i = 0; i < n; i++)
-        squares += (a[i] - b[i] - mean) * (a[i] - b[i] - mean);
-    *error = n > 1 ? sqrt(squares / (n - 1) / n) : NAN;
-    return mean;
-}
-
 /* ---- trial files ------------------------------------------------------------------------- */
 
 int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX])
@@ -483,4 +472,77 @@ int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX
     json_free(j);
     free(file);
     return n;
+}
+
+/* ---- results ------------------------------------------------------------------------------- */
+
+/* A line that says of what, and a line of numbers. */
+static int result_read(const char *path, const char *what, result *r)
+{
+    FILE *f = fopen(path, "rb");
+    size_t bytes, n = strlen(what);
+    if (!f)
+        return 0;
+    fclose(f);
+    char *text = cli_read(path, &bytes), *p = text + n;
+    int good = bytes > n + 1 && !memcmp(text, what, n) && *p == '\n' && text[bytes - 1] == '\n';
+    double *const to[] = {&r->loss, &r->kl, &r->unhealed, &r->unhealed_kl, &r->ttft};
+    for (int i = 0; good && i < 5; i++)
+        *to[i] = strtod(p, &p);
+    r->n = good ? (int)strtol(p, &p, 10) : 0;
+    good = r->n > 0 && r->n <= PLAN_TESTS_MAX;
+    for (int i = 0; good && i < r->n; i++)
+        r->each[i] = strtod(p, &p);
+    free(text);
+    return good;
+}
+
+static void result_write(const char *path, const char *what, const result *r)
+{
+    FILE *f = cli_open(path);
+    fprintf(f, "%s\n%.17g %.17g %.17g %.17g %.17g %d", what, r->loss, r->kl, r->unhealed,
+            r->unhealed_kl, r->ttft, r->n);
+    for (int i = 0; i < r->n; i++)
+        fprintf(f, " %.17g", r->each[i]);
+    fputc('\n', f);
+    cli_close(path);
+}
+
+void result_get(const plan *p, const candidate *c, int steps, int scratch, int threads,
+                const char *path, int with_best, result *r)
+{
+    static char options[PLAN_ATTN + 128], what[PLAN_ATTN + 512];
+    flash_interval ttft;
+    cli_image image;
+    double last, loss;
+    int part = (steps + LOOKS - 1) / LOOKS;
+    snprintf(what, sizeof what, "{\"options\":\"%s\",\"steps\":%d,\"scratch\":%d,\"sum\":\"%016llx\"}",
+             candidate_options(c, options), steps, scratch, (unsigned long long)p->sum);
+    if (path && result_read(path, what, r))
+        return;
+    if (!candidate_times(p, c, &ttft, NULL))
+        cli_fail("%s: it predicts no time for %s", p->latency, options);
+    flash_model *m = candidate_model(p, c, &image);
+    flash_trainer *t = heal_begin(p, m, scratch, steps, threads);
+    r->ttft = ttft.mean;
+    r->loss = r->unhealed = last = heal_score(p, t, r->each, &r->n, &r->kl);
+    r->unhealed_kl = r->kl;
+    for (int i = 1; i <= steps; i++) {
+        heal_step(p, t);
+        if (!with_best || i == steps || i % part)
+            continue;
+        loss = heal_score(p, t, NULL, NULL, NULL);
+        if (i > part) { /* the steps left lower it by no more than those since the last look did */
+            printf("best %.17g %.17g\n", loss - fmax(last - loss, 0), ttft.mean);
+            fflush(stdout);
+        }
+        last = loss;
+    }
+    if (steps)
+        r->loss = heal_score(p, t, r->each, &r->n, &r->kl);
+    if (path)
+        result_write(path, what, r);
+    flash_trainer_free(t);
+    flash_model_free(m);
+    free(image.data);
 }

@@ -76,10 +76,23 @@ void  heal_step(const plan *p, flash_trainer *t);
 double heal_score(const plan *p, flash_trainer *t, double *each, int *n, double *kl);
 /* That of all of them, of a model as the runtime computes it; each: [tests]. */
 double model_score(const plan *p, const flash_model *m, int threads, double *each);
-/* The mean of a - b, [n], and its standard error. */
-double paired(const double *a, const double *b, int n, double *error);
 
 /* A trial file of flash search: its id and x. */
 int   trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX]);
+
+typedef struct result {
+    double loss, kl;                     /* of the held-out text: next tokens, from the backbone */
+    double unhealed, unhealed_kl;        /* the same before any step                             */
+    double ttft;                         /* predicted [s]                                        */
+    int    n;
+    double each[PLAN_TESTS_MAX];         /* [n] losses of the sequences                          */
+} result;
+
+/* What comes of a candidate after so many steps, 0: none; scratch: see heal_begin. Kept in the file
+   path (NULL: nowhere), from which it is taken if it is there, of the same candidate and plan.
+   with_best: lines
+   "best LOSS TTFT" on the way, as flash search reads them. */
+void  result_get(const plan *p, const candidate *c, int steps, int scratch, int threads,
+                 const char *path, int with_best, result *r);
 
 #endif

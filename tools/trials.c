@@ -1,6 +1,7 @@
 /* trials.c - see trials.h. */
 #define _POSIX_C_SOURCE 200809L /* fork, kill, poll, sigaction */
 #include "trials.h"
+#include "process.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -221,6 +222,7 @@ static void start(job *j, const flash_trial *t)
         }
         char *path = j->path;
         memset(jobs, 0, sizeof jobs); /* the others are not this one's to end */
+        process_tie();
         int status = desc->body(desc->user, path);
         fflush(stdout);
         _exit(status);
