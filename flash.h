@@ -544,10 +544,10 @@ FLASH_API size_t       flash_model_memory(const flash_model_desc *desc, flash_er
 /* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
 FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
                                         flash_error *err);
-/* NULL is fine; sessions of m must be gone */
+/* NULL is fine; sessions of m, and views over it, must be gone */
 FLASH_API void         flash_model_free(flash_model *m);
 FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
-/* keys and tensors, owned by m */
+/* keys and tensors, owned by m; of a view (flash_prune_view): those of the model below it */
 FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m);
 FLASH_API flash_isa    flash_model_isa(const flash_model *m);
 
@@ -1099,6 +1099,7 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
    changes no result but by rounding. */
 
 typedef struct flash_prune_desc {
+    /* no view itself (FLASH_E_UNSUPPORTED) */
     const flash_model *model;
     /* those that stay, of so many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
        lists, one for each layer of the model (NULL where that layer does not stay or has none),
@@ -1112,6 +1113,9 @@ typedef struct flash_prune_desc {
     const int *const *ffn;
     int               n_kv_head;
     const int *const *kv_head;
+    /* another attention of the layers that stay, for flash_attention_parse; NULL: as it is. Not for
+       files */
+    const char       *attention;
     /* share of the sum of squares that the channels that stay had at each norm, two of each layer
        of the model (before attention, before the FFN) and the last one: norms of fewer channels are
        scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
@@ -1132,6 +1136,16 @@ FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err);
+/* What flash_prune_view acquires [B], of which it keeps all but room for a few rows; 0 on
+   failure. */
+FLASH_API size_t       flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err);
+/* The model that this file would load as, without the file: the same bits come out. It shares the
+   vocabulary, and points into the weights of desc->model, which must outlive it: where neighbours
+   stay as they are (layers, the first units, heads or channels, in whole blocks of the type)
+   nothing is copied; norms that are scaled, and what must be gathered or quantised anew, are. For
+   sessions and trainers; freed by flash_model_free. */
+FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_desc *desc,
+                                        flash_error *err);
 
 /* What the parts of a model matter, measured on text that its trainer runs: activations of FFN
    units, of heads of keys and values and their queries, and of channels after every norm, where
@@ -9235,6 +9249,7 @@ struct flash_model {
     int              bit;    /* of the architecture */
     float            ones[FLASH_HEAD_MAX];
     size_t           block;  /* [B] */
+    int              view;   /* 1: what g, vocab and weights point to is another model's */
 };
 
 typedef struct flash__survey {
@@ -16121,7 +16136,7 @@ typedef struct flash__piece {
     flash_tensor t;
     char         name[64];
     const flash__tensor_rule *rule;
-    int          layer;     /* of the model; -1: none */
+    int          layer, to; /* of the model, -1: none; of the result */
     size_t       rows, cols;
     flash_type   type;
     float        gain;      /* of a norm */
@@ -16183,6 +16198,10 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
     if (!d || !d->model || d->model->desc.vocab_only)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model with weights");
     c->m = d->model;
+    if (c->m->view)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "a view cannot be cut again");
+    if (!flash_type_block(d->type) || !d->host.allocator.acquire != !d->host.allocator.release)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no such type, or one half of an allocator");
     a = &c->m->arch;
     c->to = *a;
     s = flash__cut_size("layers", d->n_layer, a->n_layer, d->layer != NULL, err);
@@ -16263,6 +16282,7 @@ static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc
     c->bytes = (uint8_t *)(c->picked + widest);
     memset(c->bytes, 0, 4*widest);
     s = flash__cut_lists(c, c->bytes, err);
+    if (!s && desc->attention) s = flash_attention_parse(&c->to, desc->attention, err);
     if (s) flash__release(&desc->host.allocator, c->row, *block);
     return s;
 }
@@ -16340,7 +16360,7 @@ static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
     return (float)sqrt(share*a->d_model/c->to.d_model);
 }
 
-/* The i-th tensor; *stays 0: its layer does not. */
+/* The i-th tensor; *stays 0: its layer, or the layer's attention, does not. */
 static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece *p, int *stays,
                                      flash_error *err)
 {
@@ -16368,6 +16388,9 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
         return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t belongs to a layer "
                            "that has no use for it", p->t.name,
                            FLASH__MIN(p->t.name_bytes, (size_t)64));
+    *stays = p->layer < 0 || (p->rule->parts & flash__parts(l));
+    if (!*stays) return FLASH_E_NONE;
+    p->to = k;
     if (p->layer >= 0) flash__layer_prefix(p->name, k);
     n += strlen(p->name);
     memcpy(p->name + strlen(p->name), rest, n - strlen(p->name));
@@ -16541,6 +16564,8 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
     flash_status s;
     size_t block;
     if (!write) return flash__fail(err, FLASH_E_ARGUMENT, 0, "nothing to write to");
+    if (desc && desc->attention)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "another attention is for views");
     s = flash__cut_begin(&c, desc, &block, err);
     if (s) return s;
     s = flash__cut_keys(&c, err);
@@ -16554,6 +16579,132 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
     flash__release(&desc->host.allocator, c.row, block);
     return s;
 }
+
+/* --- views ---------------------------------------------------------------------- */
+
+/* Whether the n that stay along a dimension are neighbours, in order. */
+static int flash__cut_run(const flash__cut *c, const flash__piece *p, int dim, size_t n)
+{
+    size_t first = flash__cut_from(c, p->layer, dim, 0), i;
+    for (i = 1; i < n; i++) if (flash__cut_from(c, p->layer, dim, i) != first + i) return 0;
+    return 1;
+}
+
+/* Fills the field of one tensor in part, a layer or the root of the view: points into that of had,
+   the model's, where what stays is a rectangle of it as it is, else gathers it. part NULL:
+   counts. */
+static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void *had, void *part,
+                               flash__arena *a)
+{
+    size_t row = flash__cut_from(c, p->layer, p->rule->rows, 0),
+        col = flash__cut_from(c, p->layer, p->rule->cols, 0), at = p->rule->at,
+        bytes = flash_row_bytes(p->type, p->cols), r, i;
+    int there = p->type == p->t.type && p->gain == 1 && p->whole
+        && flash__cut_run(c, p, p->rule->rows, p->rows)
+        && flash__cut_run(c, p, p->rule->cols, p->cols);
+    uint8_t *own = there ? NULL : (uint8_t *)flash__take(a, p->rows, bytes);
+    if (!part) return;
+    for (r = 0; own && r < p->rows; r++) {
+        flash__cut_row(c, p, flash__cut_from(c, p->layer, p->rule->rows, r));
+        memcpy(own + r*bytes, c->bytes, bytes);
+    }
+    if (p->rule->matrix) {
+        flash__mat w;
+        memcpy(&w, (const uint8_t *)had + at, sizeof w);
+        w.data = own ? own : w.data + row*w.row_bytes + flash_row_bytes(w.type, col);
+        w.type = p->type;
+        w.rows = (int)p->rows;
+        w.cols = (int)p->cols;
+        if (own) w.row_bytes = bytes;
+        memcpy((uint8_t *)part + at, &w, sizeof w);
+    } else {
+        const float *v;
+        memcpy(&v, (const uint8_t *)had + at, sizeof v);
+        v = own ? (const float *)(const void *)own : v + row*(size_t)p->t.ne[0] + col;
+        for (i = 0; own && i < p->rows*p->cols; i++) {
+            float x = flash__rdf32(own + 4*i);
+            memcpy(own + 4*i, &x, 4);
+        }
+        memcpy((uint8_t *)part + at, &v, sizeof v);
+    }
+}
+
+/* Carves the view and fills it; *out NULL while it counts. */
+static flash_status flash__view_plan(flash_model **out, flash__cut *c, flash__arena *a,
+                                     flash_error *err)
+{
+    const flash_model *had = c->m;
+    flash_model *m = (flash_model *)flash__take(a, 1, sizeof *m);
+    flash__layer *layer = (flash__layer *)flash__take(a, (size_t)c->to.n_layer, sizeof *layer);
+    flash__piece p;
+    flash_status s = FLASH_E_NONE;
+    size_t i, n = flash_gguf_tensors(&had->g);
+    int stays;
+    *out = m;
+    if (m) {
+        *m = *had;
+        m->view = 1;
+        m->g.file.how = FLASH__FILE_CALLER;
+        m->desc.host.allocator = c->d->host.allocator;
+        m->arch = c->to;
+        m->layer = layer;
+        memset(&m->root, 0, sizeof m->root);
+        memset(layer, 0, (size_t)c->to.n_layer*sizeof *layer);
+    }
+    for (i = 0; i < n && !s; i++) {
+        s = flash__cut_piece(c, i, &p, &stays, err);
+        if (s || !stays) continue;
+        if (p.layer < 0) flash__view_tensor(c, &p, &had->root, m ? &m->root : NULL, a);
+        else flash__view_tensor(c, &p, had->layer + p.layer, m ? layer + p.to : NULL, a);
+    }
+    if (m && m->arch.tied) m->root.head = m->root.embed;
+    return s;
+}
+
+FLASH_API size_t flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err)
+{
+    flash__cut c;
+    flash__arena a = { NULL, 0 };
+    flash_model *none;
+    size_t rows, n = 0;
+    if (flash__cut_begin(&c, desc, &rows, err)) return 0;
+    if (!flash__view_plan(&none, &c, &a, err)) {
+        n = a.used < SIZE_MAX - rows ? a.used + rows : 0;
+        if (!n) flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    }
+    flash__release(&desc->host.allocator, c.row, rows);
+    return n;
+}
+
+FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_desc *desc,
+                                        flash_error *err)
+{
+    flash__cut c;
+    flash__arena a = { NULL, 0 };
+    flash_model *m;
+    flash_status s;
+    size_t rows, block;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the view");
+    *out = NULL;
+    s = flash__cut_begin(&c, desc, &rows, err);
+    if (s) return s;
+    s = flash__view_plan(&m, &c, &a, err);
+    block = a.used;
+    a.used = 0;
+    if (!s && block != SIZE_MAX)
+        a.base = (uint8_t *)flash__acquire(&desc->host.allocator, block);
+    if (!s && !a.base)
+        s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the view (%u bytes)",
+                        (uint64_t)block);
+    if (!s) {
+        flash__view_plan(&m, &c, &a, err);
+        m->block = block;
+        *out = m;
+    }
+    flash__release(&desc->host.allocator, c.row, rows);
+    return s;
+}
+
 /* --- calibration ----------------------------------------------------------------- */
 
 struct flash_calibration {

@@ -21,8 +21,6 @@ typedef struct bench {
     double       base[TEST];  /* the model's own losses */
 } bench;
 
-typedef struct image { uint8_t *p; size_t n, cap; } image;
-
 static void die(const char *what)
 {
     fprintf(stderr, "bench_prune: %s\n", what);
@@ -35,19 +33,6 @@ static uint64_t next(uint64_t *state) /* SplitMix64 */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
-}
-
-static int put(void *user, const void *data, size_t bytes)
-{
-    image *to = user;
-    if (to->n + bytes > to->cap) {
-        to->p = realloc(to->p, to->cap = 2 * (to->n + bytes));
-        if (!to->p)
-            return 1;
-    }
-    memcpy(to->p + to->n, data, bytes);
-    to->n += bytes;
-    return 0;
 }
 
 /* Of a model's weights, or random ones of that shape. */
@@ -111,24 +96,17 @@ static void learn(flash_trainer *t, const bench *b, int steps)
     }
 }
 
-/* The model cut to these units of each layer; *file is to be freed after it. */
-static flash_model *cut(const bench *b, int ffn, const int *const *units, uint8_t **file)
+/* The model cut to these units of each layer. */
+static flash_model *cut(const bench *b, int ffn, const int *const *units)
 {
     flash_prune_desc d;
-    flash_model_desc md;
     flash_model *m;
     flash_error err;
-    image to = {NULL, 0, 0};
     memset(&d, 0, sizeof d);
-    memset(&md, 0, sizeof md);
     d.model = b->model;
     d.d_ffn = ffn;
     d.ffn = units;
-    if (flash_prune_write(&d, put, &to, &err))
-        die(err.text);
-    md.source.data = *file = to.p;
-    md.source.bytes = to.n;
-    if (flash_model_load(&m, &md, &err))
+    if (flash_prune_view(&m, &d, &err))
         die(err.text);
     return m;
 }
@@ -136,15 +114,13 @@ static flash_model *cut(const bench *b, int ffn, const int *const *units, uint8_
 /* What such a cut adds to the loss. */
 static double damage(const bench *b, int ffn, const int *const *units, double *error)
 {
-    uint8_t *file;
     double each[TEST], more;
-    flash_model *m = cut(b, ffn, units, &file);
+    flash_model *m = cut(b, ffn, units);
     flash_trainer *t = trainer(b, m, 0, NULL, 1);
     losses(t, b, each);
     more = difference(each, b->base, error);
     flash_trainer_free(t);
     flash_model_free(m);
-    free(file);
     return more;
 }
 
@@ -307,8 +283,7 @@ int main(int argc, char **argv)
     flash_trainer_free(t);
 
     /* healed by the whole model, next to random weights on as many tokens */
-    uint8_t *file;
-    flash_model *m = cut(&b, keep, (const int *const *)units[0], &file);
+    flash_model *m = cut(&b, keep, (const int *const *)units[0]);
     double each[TEST], healed[2];
     int steps[2] = {b.steps / 10, b.steps};
     for (int k = 0; k < 2; k++) {
@@ -330,6 +305,5 @@ int main(int argc, char **argv)
            difference(each, b.base, &e) - healed[0]);
     flash_trainer_free(t);
     flash_model_free(m);
-    free(file);
     return 0;
 }
