@@ -73,6 +73,9 @@ bench-prune: $(B)/bench_prune ## what cuts cost and training heals; ARGS='MODEL 
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
+design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=quick: 1. In $(B)/design
+	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh
@@ -130,4 +133,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE

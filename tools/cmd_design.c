@@ -152,13 +152,13 @@ static void split_texts(plan *p)
         char *text = cli_read_texts(&p->data, &bytes);
         part = bytes / 20 < HELD_BYTES ? bytes / 20 : HELD_BYTES;
         at = bytes - part;
-        for (size_t i = at; i + end < bytes; i++) /* between two texts, if there are some */
+        for (size_t i = at; i + end + part / 2 < bytes; i++) /* between two texts, if there are some */
             if (!memcmp(text + i, CLI_TEXT_END, end)) {
                 at = i + end;
                 break;
             }
-        if (!at || at == bytes)
-            cli_fail("%s: too short", p->data.at[0]);
+        if (part < 2)
+            cli_fail("%s: too short: give more text", p->data.at[0]);
         write_whole(learn, text, at);
         write_whole(held, text + at, bytes - at);
         free(text);
@@ -771,6 +771,9 @@ int cmd_design(int argc, char **argv)
     split_texts(p);
     p->sum = plan_sum(p);
     settle(p, (char *)p->path);
+    plan_fit(p, m);
+    if (device)
+        plan_device(p);
     process_catch_stops();
 
     take(&a, "calibrate", backbone, "-o", p->calibration, NULL);
@@ -781,7 +784,6 @@ int cmd_design(int argc, char **argv)
     if (!device && !is_there(p->latency)) {
         char *list = in_run("shapes.txt"), *profile = in_run("device.profile");
         page reference = {NULL, 0};
-        plan_fit(p, m);
         if (!is_there(list))
             write_shapes(p, list, shapes);
         print_shape(&reference, arch);
@@ -797,11 +799,12 @@ int cmd_design(int argc, char **argv)
              NULL);
         stage(p->latency, &a);
     }
-    flash_model_free(m);
     if (!*run.elsewhere && !is_here(p->latency) && !elsewhere)
         cli_fail("%s was measured on another machine (%s): go on there", p->latency, run.elsewhere);
 
-    plan_open(p, 1);
+    if (!device)
+        plan_device(p);
+    plan_texts(p);
     space_parse_text(p->space, text, strlen(text), &given);
     given.known = known_ttft;
     given.known_user = p;

@@ -438,7 +438,7 @@ int cmd_study(int argc, char **argv)
     int n = 24, longer = 10, trials = 100, seeds = 5;
     of.parallel = 1;
     const cli_option options[] = {
-        {"-n", "N", CLI_INT, &n, 4, 300, "candidates, or patterns of a kind at most (24)"},
+        {"-n", "N", CLI_INT, &n, 2, 300, "candidates, or patterns of a kind at most (24)"},
         {"--longer", "N", CLI_INT, &longer, 1, 1000, "times as many steps: of rank (10)"},
         {"--trials", "N", CLI_INT, &trials, 10, 1000, "of search (100)"},
         {"--seeds", "N", CLI_INT, &seeds, 1, 100, "of search (5)"},
@@ -465,7 +465,7 @@ int cmd_study(int argc, char **argv)
         cli_usage("%s: want rank, window, place, depth or search", arg[1]);
     char *path = need(malloc(strlen(arg[0]) + 32));
     plan_read(strcat(strcpy(path, arg[0]), "/plan.json"), &of.p);
-    plan_open(&of.p, 1);
+    plan_open(&of.p);
     of.folder = need(malloc(strlen(arg[0]) + 32));
     strcat(strcpy(of.folder, arg[0]), "/study");
     if (mkdir(of.folder, 0777) && errno != EEXIST)

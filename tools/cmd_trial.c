@@ -23,7 +23,7 @@ int cmd_trial(int argc, char **argv)
         "RUN/trials/ID: asked again, it is printed at once. On a cluster:\n"
         "  flash design ... -o RUN -j 8 --cmd 'srun flash trial RUN/plan.json {trial.json}'\n", arg);
     plan_read(arg[0], &p);
-    plan_open(&p, 1);
+    plan_open(&p);
     int id = trial_read(&p, arg[1], x);
     plan_candidate(&p, x, &c);
     end = strrchr(arg[0], '/');

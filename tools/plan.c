@@ -276,15 +276,12 @@ void plan_fit(plan *p, flash_model *m)
     check_space(p);
 }
 
-void plan_open(plan *p, int texts)
+void plan_device(plan *p)
 {
-    flash_model_desc md = {0};
+    candidate whole = {0, 0, 0, 0, ""};
     flash_interval ttft;
     flash_error err;
-    size_t bytes, row = (size_t)p->ctx + 1, all;
-    candidate whole = {0, 0, 0, 0, ""};
-    md.source.path = p->backbone;
-    plan_fit(p, cli_load(&md));
+    size_t bytes;
     char *text = cli_read(p->latency, &bytes);
     if (flash_latency_load(&p->l, text, bytes, NULL, &err))
         cli_fail_file(p->latency, &err);
@@ -294,8 +291,11 @@ void plan_open(plan *p, int texts)
                  "chunks of %d; choose those it was measured with: --type --kv -t --chunk",
                  p->latency, flash_type_name(p->type), flash_type_name(p->kv), p->threads,
                  p->chunk);
-    if (!texts)
-        return;
+}
+
+void plan_texts(plan *p)
+{
+    size_t row = (size_t)p->ctx + 1, all;
     calibration_load(p->calibration, &p->k, flash_model_arch(p->m));
     p->ids = cli_text_ids(p->m, &p->data, &p->n);
     int32_t *test = cli_text_ids(p->m, &p->held_out, &all);
@@ -310,6 +310,15 @@ void plan_open(plan *p, int texts)
                test + (p->tests > 1 ? (all - row) / (size_t)(p->tests - 1) * (size_t)i : 0),
                row * sizeof *test);
     free(test);
+}
+
+void plan_open(plan *p)
+{
+    flash_model_desc md = {0};
+    md.source.path = p->backbone;
+    plan_fit(p, cli_load(&md));
+    plan_device(p);
+    plan_texts(p);
 }
 
 void plan_close(plan *p)
@@ -444,6 +453,17 @@ double model_score(const plan *p, const flash_model *m, int threads, double *eac
 
 /* ---- trial files ------------------------------------------------------------------------- */
 
+static int is_value(const flash_param *q, double v)
+{
+    if (q->kind == FLASH_PARAM_CATEGORY)
+        return 1;
+    for (int i = 0; i < q->n_value; i++)
+        if (!(v < q->value[i]) && !(v > q->value[i]))
+            return 1;
+    double steps = (v - q->lo) / (q->step > 0 ? q->step : 1);
+    return q->kind == FLASH_PARAM_INTEGER && v >= q->lo && v <= q->hi && !(steps > floor(steps));
+}
+
 int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX])
 {
     size_t bytes;
@@ -463,7 +483,7 @@ int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX
         if (!space_is_active(&p->sp, x, i))
             continue;
         if (!v || (v->type != JSON_NUMBER && v->type != JSON_TEXT)
-            || !space_parse(&p->sp, i, v->text, &x[i]))
+            || !space_parse(&p->sp, i, v->text, &x[i]) || !is_value(q, x[i]))
             cli_fail("%s: %s is missing or not in %s", path, q->name, p->space);
         used++;
     }

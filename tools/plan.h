@@ -48,11 +48,12 @@ char *plan_text(const plan *p);
 /* The hash of all its files that decide a result. */
 uint64_t plan_sum(const plan *p);
 void  plan_read(const char *path, plan *p);
-/* m is the backbone, the space must fit it: enough of plan_open for shapes. */
+/* Opens what it names, in this order: m, the backbone, and the space, which must fit it; the latency
+   model; calibration and texts. */
 void  plan_fit(plan *p, flash_model *m);
-/* Opens what it names: the space, which must fit the backbone; the latency model; and, with
-   texts 1, calibration and texts. */
-void  plan_open(plan *p, int texts);
+void  plan_device(plan *p);
+void  plan_texts(plan *p);
+void  plan_open(plan *p); /* all of them */
 void  plan_close(plan *p);
 
 void  plan_candidate(const plan *p, const double *x, candidate *c);
