@@ -271,6 +271,28 @@ done
 check "batches: killed" searches $J --batch 5 -j 2 --cmd "$E"
 check "batches: killed: the same" cmp -s $J $T/batches
 
+# --- more pending ones than there may be commands at once, in batches ---
+sed 's/"trials": 16/"trials": 300, "method": "random"/' $T/space.json >$T/many.json
+rm -f $J
+flash search $T/many.json --journal $J --ask 300 >$T/null
+check "many pending" exits 0 search $T/many.json --journal $J --batch 4 -j 4 --cmd ': {trial.json}; echo 1 2'
+check "many pending: all done" [ "$(states tell)" = 300 ]
+check "many pending: told in order" pipe "head -300 $T/out | cut -d ' ' -f 2 | sort -nc"
+
+# --- the live line, on a terminal and nowhere else ---
+if script -qec true /dev/null >$T/out 2>$T/err; then
+    rm -f $J
+    script -qec "$RUN $B/flash search $T/space.json --journal $J --cmd '$E'" /dev/null >$T/out
+    check "live" grep -q 'trial 8/16: hypervolume [0-9.e+-]*, front [0-9]*, [0-9]*:[0-9][0-9] left' $T/out
+    check "live: no lines of trials" pipe "! grep -q '^trial [0-9]* done' $T/out"
+    check "live: then the front" grep -q '^search trials=16 done=16' $T/out
+    rm -f $J
+    script -qec "$RUN $B/flash search $T/space.json --journal $J --cmd '$E' 2>$T/err" /dev/null >$T/out
+    check "not live into a file" [ ! -s $T/err ]
+else
+    skip live "no command script"
+fi
+
 # --- several at once, stopped by hand ---
 rm -f $J
 check "-j 3" searches $J -j 3 --cmd "sleep 0.02; $E"

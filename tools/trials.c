@@ -310,8 +310,8 @@ static void tell(const outcome *o)
     if (t.state != FLASH_TRIAL_FAILED)
         failed_first = 0;
     else if (failed_first && failed_first++ == FAILURES)
-        cli_fail("the first %d commands failed; --pending and --ask of flash search print trials to "
-                 "try it with", FAILURES);
+        cli_fail("the first %d commands failed; --pending and --ask of flash search print trials "
+                 "to try it with", FAILURES);
 }
 
 static int by_id(const void *a, const void *b)
@@ -394,6 +394,8 @@ static int ask_more(void)
 /* The next one to run, of the trials above *last that are pending. 0: none, for now. */
 static int next_trial(flash_trial *t, int *last)
 {
+    if (desc->batch && n_held + running == desc->batch) /* more may be pending */
+        return 0;
     for (;;) {
         while (!flash_search_trial(run->s, *last + 1, t)) {
             ++*last;
