@@ -123,6 +123,12 @@ hostile "a rule of no choice" 'w is no choice of k' \
     "$(with "$c" ',"rules":[{"run":1,"of":["w"],"in":["k"]}]')"
 hostile "a sum of choices" 'sum: k has choices' \
     "$(with "$c" ',"rules":[{"sum":{"k":1},"at_most":1}]')"
+hostile "a rule of an empty choice" 'nothing in' \
+    "$(with "$c" ',"rules":[{"run":1,"of":[],"in":["k"]}]')"
+hostile "a rule of no parameters" 'nothing in' \
+    "$(with "$c" ',"rules":[{"run":1,"of":["u"],"in":[]}]')"
+hostile "a rule of numbers" 'in: n has no choices' \
+    "$(with '{"name":"n","integer":[0,99]}' ',"rules":[{"run":1,"of":["u"],"in":["n"]}]')"
 hostile "infeasible everywhere" 'no feasible point' \
     "$(with "$p" ',"rules":[{"sum":{"x":1},"at_most":-1}]')"
 check "and nothing is left" [ -z "$(ls $T | grep -v -e space -e evaluate -e bad.json -e out -e err)" ]
