@@ -995,13 +995,26 @@ int space_values(const space *sp, const char *line, int n, double *y, char why[S
     return state;
 }
 
+int space_count(const flash_search *s)
+{
+    flash_trial t;
+    int lo = 0, hi = FLASH_SEARCH_TRIALS_MAX;
+    while (lo < hi) {
+        int middle = (lo + hi + 1) / 2;
+        if (flash_search_trial(s, middle, &t))
+            hi = middle - 1;
+        else
+            lo = middle;
+    }
+    return lo;
+}
+
 int *space_front(flash_search *s, int *n)
 {
-    *n = flash_search_front(s, NULL, 0);
-    int *ids = malloc(((size_t)*n + 1) * sizeof *ids);
+    int cap = space_count(s), *ids = malloc(((size_t)cap + 1) * sizeof *ids);
     if (!ids)
         cli_fail("out of memory");
-    flash_search_front(s, ids, *n);
+    *n = flash_search_front(s, ids, cap);
     return ids;
 }
 
