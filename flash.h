@@ -967,7 +967,8 @@ FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *
 /* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
                                          flash_error *err);
-/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space. */
+/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space and
+   feasible. */
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
                                         flash_error *err);
 /* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
@@ -14122,6 +14123,8 @@ FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const 
     for (j = 0; j < s->P; j++)
         if (!(fabs(x[j] - same[j]) <= 1e-9*fabs(same[j])))
             return flash__no_param(err, s->desc.param + j, j, "this value is not in the space");
+    if (s->desc.feasible && !s->desc.feasible(s->desc.user, same))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "this point is not feasible");
     return flash__begin(s, same, y, err);
 }
 

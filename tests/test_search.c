@@ -857,6 +857,13 @@ static void test_hostile(void)
     CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_E_ARGUMENT);
     CHECK_STR(err.text, "parameter 2, b: this value is not in the space");
     flash_search_free(s);
+    d.feasible = never;
+    s = open_search(&d);
+    t.x[1] = 3;
+    CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_E_ARGUMENT);
+    CHECK_STR(err.text, "this point is not feasible");
+    CHECK_EQ(flash_search_trial(s, 1, &t), FLASH_E_ARGUMENT);
+    flash_search_free(s);
     flash_search_free(NULL);
     CHECK_EQ(flash_search_front(NULL, NULL, 0), 0);
     CHECK_EQ(flash_search_hopeless(NULL, 1, y), 0);

@@ -395,6 +395,8 @@ table "a cell less" 'line 3' $header 1,2,2,512,full,,.1 1,2,2,512,full,
 table "no number" 'line 2: loss' $header x,2,2,512,full,,.1
 table "no such choice" 'line 2: p0: "all"' $header 1,2,2,512,all,,.1
 table "outside" 'line 3: .*layers' $header 1,2,2,512,full,,.1 1,2,9,512,full,full,.1
+table "against a rule" 'line 3: this point is not feasible' $header 1,2,2,512,full,,.1 \
+    1,2,4,512,skip,window,.1
 table "a quote" 'line 2: -1 columns\|line 2' $header '"1,2,2,512,full,,.1'
 check "import: nothing was added" [ "$(states add)" = 0 ]
 printf '%s\r\n' "$header" '-1,2,2,"512",full,,.1' >$T/good.csv

@@ -224,6 +224,7 @@ static void import(const char *path)
     d.n_param = run.sp.n_param;
     d.n_objective = run.sp.n_objective;
     d.n_constraint = run.sp.n_constraint;
+    space_rules(&run, &d);
     d.method = FLASH_SEARCH_RANDOM;
     d.max_trials = rows < FLASH_SEARCH_TRIALS_MAX ? rows : FLASH_SEARCH_TRIALS_MAX;
     if (flash_search_create(&s, &d, &err))
