@@ -450,5 +450,11 @@ page "constant objectives" $T/flat
 check "no trial is good" exits 0 search $T/three.json --journal $T/none --trials 6 --cmd \
     ': {trial.json}; echo 1 2 3 4'
 page "no trial is good" $T/none
+awk 'BEGIN { printf "{\"parameters\": ["
+    for (i = 0; i < 64; i++) printf "%s{\"name\": \"x%d\", \"real\": [0, 1]}", i ? ", " : "", i
+    print "], \"objectives\": [\"a\", \"b\", \"c\"], \"method\": \"random\"}" }' >$T/wide.json
+check "64 parameters" exits 0 search $T/wide.json --journal $T/wide --trials 3 --cmd \
+    ': {trial.json}; echo $FLASH_TRIAL -$FLASH_TRIAL 1'
+page "64 parameters" $T/wide
 check "nothing else left" pipe "nothing_left && ! ls $T | grep -q '[0-9]\.json$'"
 finish
