@@ -977,8 +977,8 @@ FLASH_API int          flash_search_hopeless(const flash_search *s, int id, cons
 /* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
 /* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
-   cap 0; returns how many there are. If noisy, by the model's means, which takes as long as
-   asking. */
+   cap 0; returns how many there are. If noisy, with EHVI and 4 trials told or more, by the model's
+   means, which takes as long as asking; constraints are as they were told. */
 FLASH_API int          flash_search_front(flash_search *s, int *ids, int cap);
 FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summary *out);
 /* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
@@ -12835,19 +12835,24 @@ static int flash__good(const flash_search *s, const double *y) /* constraints ho
     return 1;
 }
 
-/* Rows of the done and good trials, of the first `told` ones, into s->row, their numbers into
-   s->index; returns how many. */
-static size_t flash__done_rows(flash_search *s, int told)
+/* Numbers of the done and good trials, of the first `told` ones, into s->index; returns how
+   many. */
+static size_t flash__done_good(flash_search *s, int told)
 {
     size_t n = 0;
     int i;
-    for (i = 0; i < s->trials; i++) {
-        const double *y = flash__trial_y(s, i);
-        if (s->state[i] != FLASH_TRIAL_DONE || s->turn[i] >= (uint32_t)told || !flash__good(s, y))
-            continue;
-        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
-        s->index[n++] = (uint32_t)i;
-    }
+    for (i = 0; i < s->trials; i++)
+        if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told
+            && flash__good(s, flash__trial_y(s, i))) s->index[n++] = (uint32_t)i;
+    return n;
+}
+
+/* The same, and their objectives into s->row. */
+static size_t flash__done_rows(flash_search *s, int told)
+{
+    size_t n = flash__done_good(s, told), m = (size_t)s->m, i;
+    for (i = 0; i < n; i++)
+        memcpy(s->row + s->index[i]*m, flash__trial_y(s, (int)s->index[i]), m*sizeof *s->row);
     return n;
 }
 
@@ -13014,7 +13019,9 @@ static void flash__centre(flash_search *s, const double *x)
 
 /* The process of output o at n points, of which the first `done` have values; the others get its
    means, so that they count as known but teach nothing (Ginsbourger et al. 2010: the kriging
-   believer). Then the values at the points are what they are, or if they were noisy, samples. */
+   believer). Then the values at the points are what they are; if they were noisy, means, or with
+   two objectives samples, each of which has a front of its own and counts as known. Whether another
+   point will keep a constraint is up to the process itself, not to one of its samples. */
 static int flash__model_output(flash_search *s, int o, size_t n, size_t done, uint64_t *random)
 {
     flash__gp *g = &s->gp;
@@ -13034,12 +13041,10 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
         if (!flash__gp_factor(g)) return 0;
     }
     flash__inverse(g->L, g->rows, g->inverse, n);
-    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i];
-    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
+    noise = s->desc.noisy ? flash__exp(g->theta[s->P + 1]) : 0;
+    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise*g->alpha[i];
     if (s->samples > 1) {
-        /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
-        noise = flash__exp(g->theta[s->P + 1]);
-        for (i = 0; i < n; i++) s->mean[o][i] = g->y[i] - noise*g->alpha[i];
         for (i = 0; i < n; i++)
             for (j = 0; j <= i; j++)
                 g->rows[i*n + j] = noise*((i == j)*1.000001 - noise*g->inverse[i*n + j]);
@@ -13051,6 +13056,9 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
                 s->f[o][c*n + i] = s->mean[o][i]
                     + flash__dot64(g->rows + i*n, z, i + 1);
         }
+    }
+    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    if (s->samples > 1 && o < s->m) {
         g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
         if (!flash__gp_factor(g)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
@@ -14169,7 +14177,7 @@ static size_t flash__best(flash_search *s)
     size_t n = 0, i;
     uint64_t random = flash__stream(s, -2);
     int o, m = s->m;
-    if (s->samples == 1 || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
+    if (!s->desc.noisy || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
         return flash__front(s->row, m, s->index, flash__done_rows(s, s->told));
     flash__points(s, s->told, 0);
     for (i = 0; i < (size_t)s->told; i++) {
@@ -14216,9 +14224,9 @@ FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out
     if (!(out->hypervolume > 0)) return;
     if (s->expected/out->hypervolume >= 0) /* not NaN, of two that are infinite */
         out->expected = s->expected/out->hypervolume;
-    n = flash__done_rows(s, s->told);
-    if (n <= FLASH__SEARCH_WINDOW) return;
-    n = flash__front(s->row, m, s->index, n - FLASH__SEARCH_WINDOW); /* by number: about in time */
+    if (s->told <= FLASH__SEARCH_WINDOW) return;
+    n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW); /* by the rows as they are: means */
+    n = flash__front(s->row, m, s->index, n);
     before = flash__volume(s->row, m, s->index, n, m, r, s->work);
     out->gain = FLASH__MAX(1 - before/out->hypervolume, 0);
 }
