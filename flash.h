@@ -957,8 +957,10 @@ FLASH_API flash_status flash_search_create(flash_search **out, const flash_searc
                                            flash_error *err);
 FLASH_API void         flash_search_free(flash_search *s); /* NULL is fine */
 /* The next trial to run; any number may be pending. The same seed, trials and values give the same
-   bits. FLASH_E_RANGE if all of max_trials were asked for, or no feasible point is left that was
-   not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their cube. */
+   bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible point
+   that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their
+   cube. With NSGA-II a trial that is told after the first one of the next generation was asked for
+   never becomes a parent. */
 FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err);
 /* The values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
    FLASH_E_ARGUMENT if it is not pending or a value is not finite. */
@@ -13075,18 +13077,21 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
 
 /* Points of the box between the best of the front and the reference that the front, index[n] of
    s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
-   farther is out of reach, and would leave few points where a trial makes the difference. */
+   farther is out of reach, and would leave few points where a trial makes the difference; unless
+   all of the box is far, as long as nothing near the reference is found. */
 static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n,
                                  uint64_t *random)
 {
     double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
-    int turn, k, m = s->m, away;
+    int turn, k, m = s->m, away, near_it = 0;
     size_t i;
     for (k = 0; k < m; k++) {
         lo[k] = s->r[k] - 1;
         for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i]*(size_t)m + (size_t)k]);
         lo[k] -= 0.2*(s->r[k] - lo[k]);
+        beyond[k] = s->r[k] + 0.2*(s->r[k] - lo[k]);
     }
+    for (i = 0; i < n; i++) near_it |= flash__covers(s->row + front[i]*(size_t)m, beyond, m);
     for (s->log_volume = 0, k = 0; k < m; k++) s->log_volume += flash__log(s->r[k] - lo[k]);
     for (s->n_u = turn = 0; turn < 16*FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
          turn++) {
@@ -13095,7 +13100,7 @@ static void flash__volume_points(flash_search *s, const uint32_t *front, size_t 
             u[k] = lo[k] + flash__uniform(random)*(s->r[k] - lo[k]);
             beyond[k] = u[k] + 0.2*(s->r[k] - lo[k]);
         }
-        for (away = n > 0, i = 0; i < n; i++) {
+        for (away = near_it, i = 0; i < n; i++) {
             const double *row = s->row + front[i]*(size_t)m;
             if (flash__covers(row, u, m)) break;
             if (flash__covers(row, beyond, m)) away = 0;
@@ -13214,13 +13219,26 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     return sum;
 }
 
+/* Deviation of output o at the point that flash__near was given. */
+static double flash__deviation(const flash_search *s, int o)
+{
+    const double *k = s->k[o];
+    double variance = 0;
+    size_t n = s->gp.n, i;
+    for (i = 0; i < n; i++) { /* k'Qk by its lower triangle */
+        const double *row = s->Q[o] + i*n;
+        variance += k[i]*(2*flash__dot64(row, k, i) + row[i]*k[i]);
+    }
+    return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+}
+
 /* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
    real parameters, or NULL. */
 static double flash__judge(flash_search *s, const double *x, double *grad)
 {
     flash__outlook v;
     double z[FLASH_SEARCH_PARAMS_MAX], g_m[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES],
-        g_s[FLASH_SEARCH_VALUES_MAX], value, variance;
+        g_s[FLASH_SEARCH_VALUES_MAX], value;
     size_t n = s->gp.n, i, c;
     int o, j;
     flash__inputs(s, x, z);
@@ -13237,11 +13255,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
         flash__near(s, o, z);
         for (c = 0; c < samples; c++)
             v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c*n, n);
-        for (variance = 0, i = 0; i < n; i++) { /* k'Qk by its lower triangle */
-            const double *row = s->Q[o] + i*n;
-            variance += s->k[o][i]*(2*flash__dot64(row, s->k[o], i) + row[i]*s->k[o][i]);
-        }
-        v.sd[o] = sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+        v.sd[o] = flash__deviation(s, o);
     }
     value = flash__growth(s, &v, g_m, g_s);
     if (!grad || value <= FLASH__NOTHING) return value;
@@ -13378,8 +13392,27 @@ static double flash__climb(flash_search *s, double *x, double best)
     return best;
 }
 
+/* The one of the n points drawn where the values are least known. */
+static void flash__least_known(flash_search *s, size_t n, double *x)
+{
+    double z[FLASH_SEARCH_PARAMS_MAX], value, top = -1;
+    size_t P = (size_t)s->P, i;
+    int o;
+    for (i = 0; i < n; i++) {
+        flash__inputs(s, s->draw + i*P, z);
+        for (value = 1, o = 0; o < s->values; o++) {
+            if (flash__known(s, o)) continue;
+            flash__near(s, o, z);
+            value *= flash__deviation(s, o);
+        }
+        if (value <= top) continue;
+        top = value;
+        memcpy(x, s->draw + i*P, P*sizeof *x);
+    }
+}
+
 /* The most promising point: many are drawn, from everywhere and near the front, and the best climb.
-   0: none is left. */
+   Where nothing is expected of any, the least known one. 0: none is left. */
 static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
 {
     /* judging by samples takes as many times longer */
@@ -13405,7 +13438,8 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
         mean += s->score[i];
         kept++;
     }
-    if (!kept) return 0;
+    if (!kept) flash__least_known(s, n, x);
+    if (!kept) return n > 0;
     mean /= kept;
     for (i = 0; i < n; i++)
         if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean)*(s->score[i] - mean)/kept;
