@@ -131,6 +131,8 @@ hostile "a rule of numbers" 'in: n has no choices' \
     "$(with '{"name":"n","integer":[0,99]}' ',"rules":[{"run":1,"of":["u"],"in":["n"]}]')"
 hostile "infeasible everywhere" 'no feasible point' \
     "$(with "$p" ',"rules":[{"sum":{"x":1},"at_most":-1}]')"
+head -c 16777217 /dev/zero | tr '\000' ' ' >$T/bad.json
+check "space: over 16 MB" error 1 'too large' search $T/bad.json --journal $T/bad.jsonl --cmd "$E"
 check "and nothing is left" [ -z "$(ls $T | grep -v -e space -e evaluate -e bad.json -e out -e err)" ]
 
 # --- a whole search, twice the same ---
@@ -258,6 +260,17 @@ check "a strange name" searches "$quoted" --cmd "cd /; $(echo "$E" | sed "s|$T|$
 check "a strange name: the same" cmp -s "$quoted" $T/whole
 check "no place for the journal" pipe "! here full /dev/full ||
     error 1 'not a file' search $T/space.json --journal /dev/full --cmd '$E'"
+
+# --- a disk that is full: an error, then it goes on ---
+rm -f $J
+longer="search $T/space.json --journal $J --trials 60 --cmd"
+check "a full disk" pipe "(trap '' XFSZ; ulimit -f 8; exits 1 $longer '$E')"
+check "a full disk: it says so" grep -q 'run.jsonl: the journal could not be written' $T/err
+check "a full disk: it goes on" exits 0 $longer "$E"
+cp $J $T/full
+rm -f $J
+check "a full disk: without" exits 0 $longer "$E"
+check "a full disk: the same" cmp -s $J $T/full
 
 # --- in batches: the same journal for any number at once, and after any end ---
 rm -f $J
