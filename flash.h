@@ -957,8 +957,10 @@ FLASH_API flash_status flash_search_create(flash_search **out, const flash_searc
                                            flash_error *err);
 FLASH_API void         flash_search_free(flash_search *s); /* NULL is fine */
 /* The next trial to run; any number may be pending. The same seed, trials and values give the same
-   bits. FLASH_E_RANGE if all of max_trials were asked for, or no feasible point is left that was
-   not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their cube. */
+   bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible point
+   that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their
+   cube. With NSGA-II a trial that is told after the first one of the next generation was asked for
+   never becomes a parent. */
 FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err);
 /* The values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
    FLASH_E_ARGUMENT if it is not pending or a value is not finite. */
@@ -967,7 +969,8 @@ FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *
 /* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
                                          flash_error *err);
-/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space. */
+/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space and
+   feasible. */
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
                                         flash_error *err);
 /* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
@@ -976,8 +979,8 @@ FLASH_API int          flash_search_hopeless(const flash_search *s, int id, cons
 /* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
 /* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
-   cap 0; returns how many there are. If noisy, by the model's means, which takes as long as
-   asking. */
+   cap 0; returns how many there are. If noisy, with EHVI and 4 trials told or more, by the model's
+   means, which takes as long as asking; constraints are as they were told. */
 FLASH_API int          flash_search_front(flash_search *s, int *ids, int cap);
 FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summary *out);
 /* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
@@ -12834,19 +12837,24 @@ static int flash__good(const flash_search *s, const double *y) /* constraints ho
     return 1;
 }
 
-/* Rows of the done and good trials, of the first `told` ones, into s->row, their numbers into
-   s->index; returns how many. */
-static size_t flash__done_rows(flash_search *s, int told)
+/* Numbers of the done and good trials, of the first `told` ones, into s->index; returns how
+   many. */
+static size_t flash__done_good(flash_search *s, int told)
 {
     size_t n = 0;
     int i;
-    for (i = 0; i < s->trials; i++) {
-        const double *y = flash__trial_y(s, i);
-        if (s->state[i] != FLASH_TRIAL_DONE || s->turn[i] >= (uint32_t)told || !flash__good(s, y))
-            continue;
-        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
-        s->index[n++] = (uint32_t)i;
-    }
+    for (i = 0; i < s->trials; i++)
+        if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told
+            && flash__good(s, flash__trial_y(s, i))) s->index[n++] = (uint32_t)i;
+    return n;
+}
+
+/* The same, and their objectives into s->row. */
+static size_t flash__done_rows(flash_search *s, int told)
+{
+    size_t n = flash__done_good(s, told), m = (size_t)s->m, i;
+    for (i = 0; i < n; i++)
+        memcpy(s->row + s->index[i]*m, flash__trial_y(s, (int)s->index[i]), m*sizeof *s->row);
     return n;
 }
 
@@ -13013,7 +13021,9 @@ static void flash__centre(flash_search *s, const double *x)
 
 /* The process of output o at n points, of which the first `done` have values; the others get its
    means, so that they count as known but teach nothing (Ginsbourger et al. 2010: the kriging
-   believer). Then the values at the points are what they are, or if they were noisy, samples. */
+   believer). Then the values at the points are what they are; if they were noisy, means, or with
+   two objectives samples, each of which has a front of its own and counts as known. Whether another
+   point will keep a constraint is up to the process itself, not to one of its samples. */
 static int flash__model_output(flash_search *s, int o, size_t n, size_t done, uint64_t *random)
 {
     flash__gp *g = &s->gp;
@@ -13033,12 +13043,10 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
         if (!flash__gp_factor(g)) return 0;
     }
     flash__inverse(g->L, g->rows, g->inverse, n);
-    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i];
-    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
+    noise = s->desc.noisy ? flash__exp(g->theta[s->P + 1]) : 0;
+    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise*g->alpha[i];
     if (s->samples > 1) {
-        /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
-        noise = flash__exp(g->theta[s->P + 1]);
-        for (i = 0; i < n; i++) s->mean[o][i] = g->y[i] - noise*g->alpha[i];
         for (i = 0; i < n; i++)
             for (j = 0; j <= i; j++)
                 g->rows[i*n + j] = noise*((i == j)*1.000001 - noise*g->inverse[i*n + j]);
@@ -13050,6 +13058,9 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
                 s->f[o][c*n + i] = s->mean[o][i]
                     + flash__dot64(g->rows + i*n, z, i + 1);
         }
+    }
+    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    if (s->samples > 1 && o < s->m) {
         g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
         if (!flash__gp_factor(g)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
@@ -13066,18 +13077,21 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
 
 /* Points of the box between the best of the front and the reference that the front, index[n] of
    s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
-   farther is out of reach, and would leave few points where a trial makes the difference. */
+   farther is out of reach, and would leave few points where a trial makes the difference; unless
+   all of the box is far, as long as nothing near the reference is found. */
 static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n,
                                  uint64_t *random)
 {
     double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
-    int turn, k, m = s->m, away;
+    int turn, k, m = s->m, away, near_it = 0;
     size_t i;
     for (k = 0; k < m; k++) {
         lo[k] = s->r[k] - 1;
         for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i]*(size_t)m + (size_t)k]);
         lo[k] -= 0.2*(s->r[k] - lo[k]);
+        beyond[k] = s->r[k] + 0.2*(s->r[k] - lo[k]);
     }
+    for (i = 0; i < n; i++) near_it |= flash__covers(s->row + front[i]*(size_t)m, beyond, m);
     for (s->log_volume = 0, k = 0; k < m; k++) s->log_volume += flash__log(s->r[k] - lo[k]);
     for (s->n_u = turn = 0; turn < 16*FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
          turn++) {
@@ -13086,7 +13100,7 @@ static void flash__volume_points(flash_search *s, const uint32_t *front, size_t 
             u[k] = lo[k] + flash__uniform(random)*(s->r[k] - lo[k]);
             beyond[k] = u[k] + 0.2*(s->r[k] - lo[k]);
         }
-        for (away = n > 0, i = 0; i < n; i++) {
+        for (away = near_it, i = 0; i < n; i++) {
             const double *row = s->row + front[i]*(size_t)m;
             if (flash__covers(row, u, m)) break;
             if (flash__covers(row, beyond, m)) away = 0;
@@ -13205,13 +13219,26 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     return sum;
 }
 
+/* Deviation of output o at the point that flash__near was given. */
+static double flash__deviation(const flash_search *s, int o)
+{
+    const double *k = s->k[o];
+    double variance = 0;
+    size_t n = s->gp.n, i;
+    for (i = 0; i < n; i++) { /* k'Qk by its lower triangle */
+        const double *row = s->Q[o] + i*n;
+        variance += k[i]*(2*flash__dot64(row, k, i) + row[i]*k[i]);
+    }
+    return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+}
+
 /* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
    real parameters, or NULL. */
 static double flash__judge(flash_search *s, const double *x, double *grad)
 {
     flash__outlook v;
     double z[FLASH_SEARCH_PARAMS_MAX], g_m[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES],
-        g_s[FLASH_SEARCH_VALUES_MAX], value, variance;
+        g_s[FLASH_SEARCH_VALUES_MAX], value;
     size_t n = s->gp.n, i, c;
     int o, j;
     flash__inputs(s, x, z);
@@ -13228,11 +13255,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
         flash__near(s, o, z);
         for (c = 0; c < samples; c++)
             v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c*n, n);
-        for (variance = 0, i = 0; i < n; i++) { /* k'Qk by its lower triangle */
-            const double *row = s->Q[o] + i*n;
-            variance += s->k[o][i]*(2*flash__dot64(row, s->k[o], i) + row[i]*s->k[o][i]);
-        }
-        v.sd[o] = sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+        v.sd[o] = flash__deviation(s, o);
     }
     value = flash__growth(s, &v, g_m, g_s);
     if (!grad || value <= FLASH__NOTHING) return value;
@@ -13369,8 +13392,27 @@ static double flash__climb(flash_search *s, double *x, double best)
     return best;
 }
 
+/* The one of the n points drawn where the values are least known. */
+static void flash__least_known(flash_search *s, size_t n, double *x)
+{
+    double z[FLASH_SEARCH_PARAMS_MAX], value, top = -1;
+    size_t P = (size_t)s->P, i;
+    int o;
+    for (i = 0; i < n; i++) {
+        flash__inputs(s, s->draw + i*P, z);
+        for (value = 1, o = 0; o < s->values; o++) {
+            if (flash__known(s, o)) continue;
+            flash__near(s, o, z);
+            value *= flash__deviation(s, o);
+        }
+        if (value <= top) continue;
+        top = value;
+        memcpy(x, s->draw + i*P, P*sizeof *x);
+    }
+}
+
 /* The most promising point: many are drawn, from everywhere and near the front, and the best climb.
-   0: none is left. */
+   Where nothing is expected of any, the least known one. 0: none is left. */
 static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
 {
     /* judging by samples takes as many times longer */
@@ -13396,7 +13438,8 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
         mean += s->score[i];
         kept++;
     }
-    if (!kept) return 0;
+    if (!kept) flash__least_known(s, n, x);
+    if (!kept) return n > 0;
     mean /= kept;
     for (i = 0; i < n; i++)
         if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean)*(s->score[i] - mean)/kept;
@@ -14122,6 +14165,8 @@ FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const 
     for (j = 0; j < s->P; j++)
         if (!(fabs(x[j] - same[j]) <= 1e-9*fabs(same[j])))
             return flash__no_param(err, s->desc.param + j, j, "this value is not in the space");
+    if (s->desc.feasible && !s->desc.feasible(s->desc.user, same))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "this point is not feasible");
     return flash__begin(s, same, y, err);
 }
 
@@ -14166,7 +14211,7 @@ static size_t flash__best(flash_search *s)
     size_t n = 0, i;
     uint64_t random = flash__stream(s, -2);
     int o, m = s->m;
-    if (s->samples == 1 || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
+    if (!s->desc.noisy || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
         return flash__front(s->row, m, s->index, flash__done_rows(s, s->told));
     flash__points(s, s->told, 0);
     for (i = 0; i < (size_t)s->told; i++) {
@@ -14213,9 +14258,9 @@ FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out
     if (!(out->hypervolume > 0)) return;
     if (s->expected/out->hypervolume >= 0) /* not NaN, of two that are infinite */
         out->expected = s->expected/out->hypervolume;
-    n = flash__done_rows(s, s->told);
-    if (n <= FLASH__SEARCH_WINDOW) return;
-    n = flash__front(s->row, m, s->index, n - FLASH__SEARCH_WINDOW); /* by number: about in time */
+    if (s->told <= FLASH__SEARCH_WINDOW) return;
+    n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW); /* by the rows as they are: means */
+    n = flash__front(s->row, m, s->index, n);
     before = flash__volume(s->row, m, s->index, n, m, r, s->work);
     out->gain = FLASH__MAX(1 - before/out->hypervolume, 0);
 }

@@ -229,9 +229,8 @@ static double crossing(const front *r, const flash_trial *t, int c, const double
 static void axis_label(const front *r, int c, double at, double v)
 {
     const space *sp = r->sp;
-    const flash_param *p = &sp->param[c];
     fprintf(r->f, "<text x=\"%d\" y=\"%.1f\">", 20 + GAP * c + 4, 14 + HIGH * (1 - at) + 4);
-    if (c < sp->n_param && p->kind == FLASH_PARAM_CATEGORY)
+    if (c < sp->n_param && sp->param[c].kind == FLASH_PARAM_CATEGORY)
         html_text(r->f, sp->choice[c][(int)v]);
     else
         fprintf(r->f, "%.4g", v);
@@ -248,10 +247,10 @@ void front_parallel(const front *r)
     if (!r->n)
         return;
     for (int c = 0; c < n; c++) {
-        const flash_param *p = &sp->param[c];
         lo[c] = INFINITY;
         hi[c] = -INFINITY;
         if (c < sp->n_param) {
+            const flash_param *p = &sp->param[c];
             lo[c] = p->kind == FLASH_PARAM_ORDINAL ? p->value[0] : p->lo;
             hi[c] = p->kind == FLASH_PARAM_ORDINAL ? p->value[p->n_value - 1]
                 : p->kind == FLASH_PARAM_CATEGORY ? p->n_value - 1 : p->hi;

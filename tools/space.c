@@ -254,6 +254,8 @@ static void take_slots(space *sp, space_rule *r, const json *j)
         int k = 0;
         if (star ? strncmp(sp->param[i].name, name, n - 1) : strcmp(sp->param[i].name, name))
             continue;
+        if (!n_choices(sp, i))
+            fail_at(j, "in: %s has no choices", sp->param[i].name);
         while (k < r->n && r->slot[k] != i)
             k++;
         if (k < r->n)
@@ -276,9 +278,11 @@ static void read_rule(space *sp, const json *o)
         fail_at(o, "want a rule of run, of and in, or of sum and at_most");
     if (run) {
         r->run = (int)need_whole(run, 1, FLASH_SEARCH_PARAMS_MAX, "run");
-        for (const json *j = need(in, JSON_LIST, "in")->child; j; j = j->next)
+        if (!need(in, JSON_LIST, "in")->n || !need(of, JSON_LIST, "of")->n)
+            fail_at(o, "a rule of run: nothing in \"of\" or \"in\"");
+        for (const json *j = in->child; j; j = j->next)
             take_slots(sp, r, j);
-        for (const json *j = need(of, JSON_LIST, "of")->child; j; j = j->next)
+        for (const json *j = of->child; j; j = j->next)
             for (int k = 0; k < r->n; k++) {
                 int c = find_choice(sp, r->slot[k], need_name(j, "of"));
                 if (c < 0)
@@ -991,13 +995,26 @@ int space_values(const space *sp, const char *line, int n, double *y, char why[S
     return state;
 }
 
+int space_count(const flash_search *s)
+{
+    flash_trial t;
+    int lo = 0, hi = FLASH_SEARCH_TRIALS_MAX;
+    while (lo < hi) {
+        int middle = (lo + hi + 1) / 2;
+        if (flash_search_trial(s, middle, &t))
+            hi = middle - 1;
+        else
+            lo = middle;
+    }
+    return lo;
+}
+
 int *space_front(flash_search *s, int *n)
 {
-    *n = flash_search_front(s, NULL, 0);
-    int *ids = malloc(((size_t)*n + 1) * sizeof *ids);
+    int cap = space_count(s), *ids = malloc(((size_t)cap + 1) * sizeof *ids);
     if (!ids)
         cli_fail("out of memory");
-    flash_search_front(s, ids, *n);
+    *n = flash_search_front(s, ids, cap);
     return ids;
 }
 

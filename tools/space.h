@@ -74,6 +74,8 @@ void space_cell(const space *sp, const double *x, int i, char text[SPACE_CELL]);
 int  space_values(const space *sp, const char *line, int n, double *y, char why[SPACE_CELL + 60]);
 /* The front as a table, and a line of counts and figures, on stdout. */
 void space_print_front(const space *sp, flash_search *s);
+/* How many trials there are; a summary takes as long as asking if they are noisy. */
+int  space_count(const flash_search *s);
 /* Ids of the front, [*n], the caller frees them. */
 int *space_front(flash_search *s, int *n);
 /* Searches for x where that is possible: 1, or 0 if there is no such value. */
