@@ -927,7 +927,7 @@ typedef enum flash_trial_state {
     FLASH_TRIAL_PENDING,        /* asked                                                     */
     FLASH_TRIAL_DONE,           /* told                                                      */
     FLASH_TRIAL_FAILED,         /* no values; not tried again                                */
-    FLASH_TRIAL_ABANDONED       /* stopped early                                             */
+    FLASH_TRIAL_ABANDONED       /* stopped early; y: the best it might have become, or 0     */
 } flash_trial_state;
 
 typedef struct flash_trial {
@@ -968,6 +968,11 @@ FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *
                                          flash_error *err);
 /* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
+                                         flash_error *err);
+/* A pending trial that is stopped early, as flash_search_hopeless advises: abandoned, but the model
+   learns best, [n_objective], so that its neighbours need not be tried as well. Where there are
+   constraints or a value is not finite, nothing is learned. */
+FLASH_API flash_status flash_search_stop(flash_search *s, int id, const double *best,
                                          flash_error *err);
 /* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space and
    feasible. */
@@ -12883,15 +12888,22 @@ static void flash__reference(const flash_search *s, const double *y, const uint3
 
 /* ---- the model ---- */
 
-/* Points of the model, by number: the first `told` done trials, and behind them, if wanted, the
-   pending ones; s->index names them. Returns how many. */
+/* Whether trial i has values, of the first `told` ones; those of abandoned ones are the best that
+   could have come of them. */
+static int flash__has_values(const flash_search *s, int i, int told)
+{
+    return (s->state[i] == FLASH_TRIAL_DONE || s->state[i] == FLASH_TRIAL_ABANDONED)
+        && s->turn[i] < (uint32_t)told;
+}
+
+/* Points of the model, by number: the first `told` trials with values, and behind them, if wanted,
+   the pending ones; s->index names them. Returns how many. */
 static size_t flash__points(flash_search *s, int told, int pending)
 {
     size_t n = 0;
     int i;
     for (i = 0; i < s->trials; i++)
-        if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told)
-            s->index[n++] = (uint32_t)i;
+        if (flash__has_values(s, i, told)) s->index[n++] = (uint32_t)i;
     for (i = 0; pending && i < s->trials; i++)
         if (s->state[i] == FLASH_TRIAL_PENDING) s->index[n++] = (uint32_t)i;
     return n;
@@ -14079,7 +14091,7 @@ FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash
     if (s->trials == d->max_trials) return flash__full(s, err);
     random = flash__stream(s, s->trials);
     for (i = 0; i < s->trials; i++)
-        alive += s->state[i] == FLASH_TRIAL_DONE || s->state[i] == FLASH_TRIAL_PENDING;
+        alive += s->state[i] == FLASH_TRIAL_PENDING || flash__has_values(s, i, s->told);
     expected = s->expected;
     parents = s->parents;
     bred = s->bred;
@@ -14113,8 +14125,8 @@ static flash_status flash__pending(const flash_search *s, int id, flash_error *e
     return flash__fail(err, FLASH_E_ARGUMENT, 0, "trial %i is not pending", id);
 }
 
-FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
-                                         flash_error *err)
+static flash_status flash__tell(flash_search *s, int id, const double *y, flash_trial_state state,
+                                flash_error *err)
 {
     double row[FLASH_SEARCH_VALUES_MAX], told[FLASH_SEARCH_VALUES_MAX];
     int o, n;
@@ -14132,12 +14144,18 @@ FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *
                                o < n ? "objective" : "constraint", (size_t)(o < n ? 9 : 10),
                                o < n ? o + 1 : o - n + 1);
     }
-    status = flash__record(s, "tell", id, NULL, told, err);
+    status = flash__record(s, state == FLASH_TRIAL_DONE ? "tell" : "stop", id, NULL, told, err);
     if (status) return status;
     memcpy(flash__trial_y(s, id - 1), row, (size_t)s->values*sizeof *row);
-    s->state[id - 1] = FLASH_TRIAL_DONE;
+    s->state[id - 1] = (uint8_t)state;
     s->turn[id - 1] = (uint32_t)s->told++;
     return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
+                                         flash_error *err)
+{
+    return flash__tell(s, id, y, FLASH_TRIAL_DONE, err);
 }
 
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
@@ -14149,8 +14167,20 @@ FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_st
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "a trial ends failed or abandoned");
     status = flash__record(s, state == FLASH_TRIAL_FAILED ? "fail" : "abandon", id, NULL, NULL,
                            err);
-    if (!status) s->state[id - 1] = (uint8_t)state;
-    return status;
+    if (status) return status;
+    s->state[id - 1] = (uint8_t)state;
+    s->turn[id - 1] = UINT32_MAX; /* no values */
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_search_stop(flash_search *s, int id, const double *best,
+                                         flash_error *err)
+{
+    int o, learns = best != NULL && s && !s->desc.n_constraint;
+    for (o = 0; learns && o < s->desc.n_objective; o++)
+        learns = s->desc.known[o] || flash__finite(best[o]);
+    return learns ? flash__tell(s, id, best, FLASH_TRIAL_ABANDONED, err)
+        : flash_search_drop(s, id, FLASH_TRIAL_ABANDONED, err);
 }
 
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
@@ -14216,7 +14246,7 @@ static size_t flash__best(flash_search *s)
     flash__points(s, s->told, 0);
     for (i = 0; i < (size_t)s->told; i++) {
         uint32_t t = s->index[i];
-        if (!flash__good(s, flash__trial_y(s, (int)t))) continue;
+        if (s->state[t] != FLASH_TRIAL_DONE || !flash__good(s, flash__trial_y(s, (int)t))) continue;
         for (o = 0; o < m; o++)
             s->row[t*(size_t)m + (size_t)o] = s->shift[o] + s->scale[o]*s->mean[o][i];
         s->index[n++] = t;
@@ -14287,7 +14317,7 @@ static int flash__read_numbers(const char **p, const char *end, const char *name
 /* One line, without its hash: NULL, or what is wrong. */
 static const char *flash__replay_line(flash_search *s, const char *p, const char *end)
 {
-    static const char *const what[] = { "ask", "tell", "fail", "abandon", "add" };
+    static const char *const what[] = { "ask", "tell", "fail", "abandon", "add", "stop" };
     static const char damaged[] = "not a line of a journal";
     double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX], same[FLASH_SEARCH_PARAMS_MAX],
         id;
@@ -14301,8 +14331,8 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
         return NULL;
     }
     if (!flash__expect(&p, end, "{\"")) return damaged;
-    for (kind = 0; kind < 5; kind++) if (flash__expect(&p, end, what[kind])) break;
-    if (kind == 5 || !flash__expect(&p, end, "\":") || !flash__number(&p, end, &id)) return damaged;
+    for (kind = 0; kind < 6; kind++) if (flash__expect(&p, end, what[kind])) break;
+    if (kind == 6 || !flash__expect(&p, end, "\":") || !flash__number(&p, end, &id)) return damaged;
     if (kind == 0 || kind == 4) {
         if (!flash__read_numbers(&p, end, ",\"x\":", x, s->P)) return damaged;
         memcpy(same, x, sizeof same);
@@ -14310,7 +14340,7 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
         for (j = 0; j < s->P; j++)
             if (x[j] < same[j] || x[j] > same[j]) return "a value that is not in the space";
     }
-    if ((kind == 1 || kind == 4) && !flash__read_numbers(&p, end, ",\"y\":", y,
+    if ((kind == 1 || kind > 3) && !flash__read_numbers(&p, end, ",\"y\":", y,
             s->desc.n_objective + s->desc.n_constraint)) return damaged;
     if (p != end) return damaged;
     if (!(id >= 1 && id <= s->trials + 1)) return "a trial out of turn";
@@ -14319,7 +14349,9 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
         if (s->trials == s->desc.max_trials) return "more trials than the search may have";
         if (!kind && s->desc.method == FLASH_SEARCH_NSGA2) flash__breed(s); /* as it was then */
         status = flash__begin(s, x, kind ? y : NULL, NULL);
-    } else if (kind == 1) status = flash_search_tell(s, (int)id, y, NULL);
+    } else if (kind == 1 || kind == 5)
+        status = flash__tell(s, (int)id, y, kind == 1 ? FLASH_TRIAL_DONE : FLASH_TRIAL_ABANDONED,
+                             NULL);
     else status = flash_search_drop(s, (int)id, kind == 2 ? FLASH_TRIAL_FAILED
                                     : FLASH_TRIAL_ABANDONED, NULL);
     return status ? "a trial that is not pending, or a value that is no number" : NULL;

@@ -1152,6 +1152,73 @@ static void test_hopeless(void)
     flash_search_free(s);
 }
 
+/* What is stopped as hopeless teaches the model, is never on the front, and comes back from a
+   journal. */
+static char stopped[1 << 16];
+static size_t n_stopped;
+
+static int keep_stopped(void *user, const char *line, size_t bytes)
+{
+    (void)user;
+    memcpy(stopped + n_stopped, line, bytes);
+    n_stopped += bytes;
+    return 0;
+}
+
+static void test_stop(void)
+{
+    flash_search_desc d;
+    flash_search_summary sum;
+    flash_trial t, next[3];
+    double y[2] = {-1000, -1000};
+    int ids[32], n;
+    SECTION("trials that are stopped");
+    for (int way = 0; way < 3; way++) { /* stopped with values, without, and with some that are no
+                                           numbers */
+        problem_desc(&branin_currin, 0, &d, param, name);
+        d.max_trials = 30;
+        d.initial = 5;
+        d.journal = keep_stopped;
+        n_stopped = 0;
+        flash_search *s = open_search(&d), *again;
+        for (int i = 0; i < 12; i++) {
+            flash_search_ask(s, &t, &err);
+            problem_values(&branin_currin, t.x, y);
+            if (i % 3 < 2) {
+                CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
+                continue;
+            }
+            y[0] = way == 2 ? NAN : y[0] - 1e4; /* would be all of the front */
+            CHECK_EQ(way == 1 ? flash_search_drop(s, t.id, FLASH_TRIAL_ABANDONED, &err)
+                     : flash_search_stop(s, t.id, y, &err), FLASH_OK);
+            flash_search_trial(s, t.id, &t);
+            CHECK_EQ(t.state, FLASH_TRIAL_ABANDONED);
+            CHECK((t.y[0] < -9000) == !way);
+            CHECK_EQ(flash_search_stop(s, t.id, y, &err), FLASH_E_ARGUMENT);
+        }
+        flash_search_summarize(s, &sum);
+        CHECK_EQ(sum.done, 8);
+        CHECK_EQ(sum.abandoned, 4);
+        n = flash_search_front(s, ids, 32);
+        for (int i = 0; i < n; i++)
+            CHECK(ids[i] % 3 != 0);
+        CHECK_EQ(flash_search_ask(s, next + way, &err), FLASH_OK);
+        d.journal = NULL;
+        again = open_search(&d);
+        CHECK_EQ(flash_search_replay(again, stopped, n_stopped, &err), FLASH_OK);
+        for (int id = 1; id <= next[way].id; id++) {
+            flash_trial u;
+            flash_search_trial(s, id, &t);
+            flash_search_trial(again, id, &u);
+            CHECK(!memcmp(&t, &u, sizeof t));
+        }
+        flash_search_free(s);
+        flash_search_free(again);
+    }
+    CHECK(memcmp(next[0].x, next[1].x, sizeof next[0].x) != 0); /* it was learned */
+    CHECK(!memcmp(next[1].x, next[2].x, sizeof next[1].x));     /* nothing to learn */
+}
+
 /* What is said to be taken is taken; once it fails, nothing leaks. */
 typedef struct heap { size_t taken, live; int fail; } heap;
 
@@ -1547,6 +1614,7 @@ int main(void)
         test_others();
     test_yes_no();
     test_hopeless();
+    test_stop();
     test_memory();
     test_samples();
     test_noise();

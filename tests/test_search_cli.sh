@@ -331,7 +331,7 @@ check "Ctrl-C: all done" grep -q '^search trials=16 done=16' $T/out
 rm -f $J
 check "hopeless" searches $J --trials 4 \
     --cmd "[ \$FLASH_TRIAL = 1 ] && echo 0 0 && : {trial.json} && exit; echo best 1 1; sleep 5; echo 2 2"
-check "hopeless: abandoned" [ "$(states tell) $(states abandon)" = "1 3" ]
+check "hopeless: abandoned" [ "$(states tell) $(states stop)" = "1 3" ]
 check "hopeless: said" grep -q '^trial 2 abandoned' $T/out
 rm -f $J
 check "not hopeless" searches $J --trials 2 \

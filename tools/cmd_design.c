@@ -152,7 +152,7 @@ static void split_texts(plan *p)
         char *text = cli_read_texts(&p->data, &bytes);
         part = bytes / 20 < HELD_BYTES ? bytes / 20 : HELD_BYTES;
         at = bytes - part;
-        for (size_t i = at; i + end + part / 2 < bytes; i++) /* between two texts, if there are some */
+        for (size_t i = at; i + end + part / 2 < bytes; i++) /* between two texts, if it can be */
             if (!memcmp(text + i, CLI_TEXT_END, end)) {
                 at = i + end;
                 break;
@@ -207,23 +207,28 @@ static char *space_text(const flash_arch *a, int paper, int trials, uint64_t see
         ffn[0] = ffn[1] - (ffn[1] - ffn[0]) / step[1] * step[1];
         window = a->n_ctx / 8 > 16 ? a->n_ctx / 8 < 256 ? a->n_ctx / 8 : 256 : 16;
         if (a->n_layer < 2 || d[0] < 32 || ffn[0] < 32)
-            cli_fail("--space tiny: a backbone of 2 layers, d_model 64 and d_ffn 128 at least; a file "
-                     "can say any space");
+            cli_fail("--space tiny: a backbone of 2 layers, d_model 64 and d_ffn 128 at least; a "
+                     "file can say any space");
     }
     if (layers > FLASH_SEARCH_PARAMS_MAX - 4 + first)
-        cli_fail("--space tiny: %d layers are too many for it; a file can say what some do", layers);
-    print(&t, "{\"parameters\": [\n  {\"name\": \"layers\", \"integer\": [%d, %d]},\n", from, layers);
-    print(&t, "  {\"name\": \"d_model\", \"integer\": [%d, %d], \"step\": %d},\n", d[0], d[1], step[0]);
-    print(&t, "  {\"name\": \"d_ffn\", \"integer\": [%d, %d], \"step\": %d}", ffn[0], ffn[1], step[1]);
+        cli_fail("--space tiny: %d layers are too many for it; a file can say what some do",
+                 layers);
+    print(&t, "{\"parameters\": [\n  {\"name\": \"layers\", \"integer\": [%d, %d]},\n", from,
+          layers);
+    print(&t, "  {\"name\": \"d_model\", \"integer\": [%d, %d], \"step\": %d},\n", d[0], d[1],
+          step[0]);
+    print(&t, "  {\"name\": \"d_ffn\", \"integer\": [%d, %d], \"step\": %d}", ffn[0], ffn[1],
+          step[1]);
     for (int l = first; l < layers; l++) {
-        print(&t, ",\n  {\"name\": \"p%d\", \"choice\": [\"full\", \"window:%d\", \"skip\"]", l, window);
+        print(&t, ",\n  {\"name\": \"p%d\", \"choice\": [\"full\", \"window:%d\", \"skip\"]", l,
+              window);
         if (l >= from)
             print(&t, ", \"active_if\": \"layers\", \"active_from\": %d", l + 1);
         print(&t, "}");
     }
     print(&t, "],\n \"objectives\": [\"loss\", \"ttft\"],\n \"rules\": [{\"run\": 2, \"of\": "
-          "[\"window:%d\", \"skip\"], \"in\": [\"p*\"]}],\n \"trials\": %d, \"seed\": %llu}\n", window,
-          trials, (unsigned long long)seed);
+          "[\"window:%d\", \"skip\"], \"in\": [\"p*\"]}],\n \"trials\": %d, \"seed\": %llu}\n",
+          window, trials, (unsigned long long)seed);
     return t.at;
 }
 
@@ -597,10 +602,11 @@ static void say_family(void)
             "decode_least,decode_median,loss_trial,loss,error,rival,gain,gain_error\n");
     for (int i = 0; i < run.n; i++) {
         const member *m = &run.member[i];
-        fprintf(f, "%s,\"%s\",%llu,%llu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%.5f,%.5f,%.5f,%s,%.5f,%.5f\n",
-                m->name, candidate_options(&m->c, options), (unsigned long long)m->params,
-                (unsigned long long)m->bytes, m->ttft.mean, m->least[0], m->median[0], m->decode.mean,
-                m->least[1], m->median[1], m->early, m->loss, m->error,
+        fprintf(f, "%s,\"%s\",%llu,%llu,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,", m->name,
+                candidate_options(&m->c, options), (unsigned long long)m->params,
+                (unsigned long long)m->bytes, m->ttft.mean, m->least[0], m->median[0],
+                m->decode.mean, m->least[1], m->median[1]);
+        fprintf(f, "%.5f,%.5f,%.5f,%s,%.5f,%.5f\n", m->early, m->loss, m->error,
                 m->rival ? run.member[m->rival].name : "", m->gain, m->gain_error);
         printf("family %s loss=%.4f+-%.4f ttft_ms=%.3f", model_path(m), m->loss, m->error,
                1e3 * m->ttft.mean);
@@ -621,7 +627,7 @@ static void say_family(void)
     printf(" report=%s/report.html\n", folder);
 }
 
-/* ---- the command ------------------------------------------------------------------------------ */
+/* ---- the command ----------------------------------------------------------------------- */
 
 /* The plan's file: written once, and the same whenever it goes on. */
 static void settle(const plan *p, char *path)
@@ -651,14 +657,14 @@ static const char notes[] =
     "Designs small models for a device, as MobileLLM-Flash does (arxiv 2603.15954): the backbone\n"
     "is calibrated; shapes are measured here, unless a latency model is given; a search tries\n"
     "candidates, each the backbone cut, healed for a few steps with the backbone as teacher, and\n"
-    "scored; some of the best in loss and time to the first token (TTFT) are healed longer, written\n"
-    "in their type, and timed. RUN has it all: plan.json, calibration, device.latency, journal.jsonl\n"
-    "(for flash front), family/*.gguf, family.csv and report.html. Whatever ends the command, it\n"
-    "goes on from there, with the same family. SPACE is tiny (the paper's, scaled to the backbone),\n"
-    "paper (10 to 16 layers, d_model 1024 to 2048, d_ffn 2048 to 8192, each layer full, window:256\n"
-    "or skip), or a file as in flash search --help with parameters layers, d_model, d_ffn, kv_heads,\n"
-    "p0, p1, ... (what a layer does) and objectives loss and ttft. --pick 3: so many, evenly over\n"
-    "the times; 0.5s,20ms: the best within these; knee.\n"
+    "scored; some of the best in loss and time to the first token (TTFT) are healed longer,\n"
+    "written in their type, and timed. RUN has it all: plan.json, calibration, device.latency,\n"
+    "journal.jsonl (for flash front), family/*.gguf, family.csv and report.html. Whatever ends\n"
+    "the command, it goes on from there, with the same family. SPACE is tiny (the paper's, scaled\n"
+    "to the backbone), paper (10 to 16 layers, d_model 1024 to 2048, d_ffn 2048 to 8192, each\n"
+    "layer full, window:256 or skip), or a file as in flash search --help with parameters layers,\n"
+    "d_model, d_ffn, kv_heads, p0, p1, ... (what a layer does) and objectives loss and ttft.\n"
+    "--pick 3: so many, evenly over the times; 0.5s,20ms: the best within these; knee.\n"
     "  flash design tale.gguf --data stories.txt -o run -j 2\n"
     "  flash design big.gguf --data text.txt --space paper --device phone.latency --elsewhere \\\n"
     "      -o run -j 64 --cmd 'srun flash trial run/plan.json {trial.json}'\n";
@@ -718,8 +724,8 @@ int cmd_design(int argc, char **argv)
         cli_usage("--cmd without {trial.json}, where the trial's file is named");
 #ifndef DESIGN_RUNS
     (void)(trials + batch + jobs + deci + baseline + elsewhere + shapes + rounds + steps + ctx);
-    cli_fail("this system has no processes as POSIX has them; the stages are commands of their own: "
-             "calibrate, measure, fit, search, trial, prune, train");
+    cli_fail("this system has no processes as POSIX has them; the stages are commands of their "
+             "own: calibrate, measure, fit, search, trial, prune, train");
 #else
     plan *p = &run.p;
     flash_model_desc md = {0};
@@ -817,6 +823,8 @@ int cmd_design(int argc, char **argv)
     how.batch = batch;
     how.keeps = 1;
     trials_run(&run.j, &how);
+    for (int id = 1; id <= trials; id++) /* of those that were stopped */
+        remove(name_of("%s/trials/%d.part", folder, id));
     space_print_front(&run.j.sp, run.j.s);
 
     process_catch_stops();

@@ -122,7 +122,8 @@ static void study_rank(int n, int longer)
         v[k] = need(malloc((size_t)n * sizeof **v));
     for (int i = 0; i < n; i++) {
         const result *r[3] = {&of.job[3 * i].r, &of.job[3 * i + 1].r, &of.job[3 * i + 2].r};
-        const double all[] = {r[0]->unhealed, r[0]->unhealed_kl, r[0]->loss, r[1]->loss, r[2]->loss};
+        const double all[] = {r[0]->unhealed, r[0]->unhealed_kl, r[0]->loss, r[1]->loss,
+                              r[2]->loss};
         for (int k = 0; k < 5; k++)
             v[k][i] = all[k];
     }
@@ -166,7 +167,8 @@ static int need_small(void)
     return L;
 }
 
-/* So many of the masks that `fits` allows, all if there are no more: [*n], the caller frees them. */
+/* So many of the masks that `fits` allows, all if there are no more: [*n], the caller frees
+   them. */
 static unsigned *masks(int layers, int (*fits)(unsigned mask, int k), int k, int most, int *n)
 {
     unsigned *list = need(malloc(sizeof *list << layers));
@@ -255,11 +257,12 @@ static void study_place(int n)
             free(list);
         }
         printf("study place skips=%d consecutive=%.4f error=%.4f patterns=%d interleaved=%.4f "
-               "error=%.4f patterns=%d\n", k, mean[0], error[0], some[0], mean[1], error[1], some[1]);
+               "error=%.4f patterns=%d\n", k, mean[0], error[0], some[0], mean[1], error[1],
+               some[1]);
     }
 }
 
-/* ---- shallow and wide, or deep and narrow ----------------------------------------------------- */
+/* ---- shallow and wide, or deep and narrow ---------------------------------------------- */
 
 /* All numbers of layers, their widths such that all have about as many weights as the backbone has
    with half its layers. */
@@ -302,7 +305,7 @@ static void study_depth(void)
     }
 }
 
-/* ---- which search? ------------------------------------------------------------------------------ */
+/* ---- which search? --------------------------------------------------------------------- */
 
 enum { METHODS = 3 };
 static const flash_search_method methods[METHODS] = {FLASH_SEARCH_EHVI, FLASH_SEARCH_NSGA2,
@@ -430,7 +433,7 @@ static void study_search(int trials, int seeds)
     free(ratio);
 }
 
-/* ---- the command ----------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------- */
 
 int cmd_study(int argc, char **argv)
 {
@@ -446,17 +449,18 @@ int cmd_study(int argc, char **argv)
         {0}
     };
     cli_parse_all(argc, argv, options, "RUN QUESTION",
-        "Asks what MobileLLM-Flash asked, of the backbone, text, space and device of RUN, the folder\n"
-        "of a flash design. QUESTION is\n"
-        "  rank    do losses after a short healing order candidates like those after a long one, and\n"
-        "          like training from scratch? Kendall's tau\n"
+        "Asks what MobileLLM-Flash asked, of the backbone, text, space and device of RUN, the\n"
+        "folder of a flash design. QUESTION is\n"
+        "  rank    do losses after a short healing order candidates like those after a long one,\n"
+        "          and like training from scratch? Kendall's tau\n"
         "  window  skip attention, or let it see a window, in the same layers? Loss and TTFT\n"
         "  place   layers that skip next to each other, or apart?\n"
         "  depth   shallow and wide, or deep and narrow, with as many weights?\n"
-        "  search  processes of Gaussian type, NSGA-II or chance? Hypervolume of divergence without\n"
+        "  search  Gaussian processes, NSGA-II or chance? Hypervolume of the divergence without\n"
         "          healing, and TTFT, after as many trials\n"
-        "+- is the standard error: over patterns, over held-out sequences (depth), by the bootstrap\n"
-        "over candidates (rank). Results are kept in RUN/study: the same command goes on.\n", arg);
+        "error is the standard error: over patterns, over held-out sequences (depth), over\n"
+        "samples of candidates (rank). Results are kept in RUN/study: the same command goes on.\n",
+        arg);
     static const char *const questions[] = {"rank", "window", "place", "depth", "search"};
     int q = 0;
     while (q < 5 && strcmp(arg[1], questions[q]))

@@ -16,12 +16,13 @@ int cmd_trial(int argc, char **argv)
         {0}
     };
     cli_parse_all(argc, argv, options, "PLAN TRIAL",
-        "Cuts the backbone of a plan (RUN/plan.json of flash design) to the shape that TRIAL names,\n"
-        "a line {\"id\":7,\"x\":{\"layers\":4,...}} of flash search, heals it with the backbone as\n"
-        "teacher, and prints what came of it: {\"loss\":NATS A TOKEN,\"ttft\":SECONDS}. On the way,\n"
+        "Cuts the backbone of a plan (RUN/plan.json of flash design) to the shape that TRIAL\n"
+        "names, a line {\"id\":7,\"x\":{\"layers\":4,...}} of flash search, heals it with the\n"
+        "backbone as teacher, and prints {\"loss\":NATS A TOKEN,\"ttft\":SECONDS}. On the way,\n"
         "lines \"best LOSS TTFT\" say what may still become of it. The result is kept in\n"
         "RUN/trials/ID: asked again, it is printed at once. On a cluster:\n"
-        "  flash design ... -o RUN -j 8 --cmd 'srun flash trial RUN/plan.json {trial.json}'\n", arg);
+        "  flash design ... -o RUN -j 8 --cmd 'srun flash trial RUN/plan.json {trial.json}'\n",
+        arg);
     plan_read(arg[0], &p);
     plan_open(&p);
     int id = trial_read(&p, arg[1], x);

@@ -73,10 +73,10 @@ static void family(FILE *f, const design *d)
             fputs("<td>-</td>", f);
         fputs("</tr>\n", f);
     }
-    fprintf(f, "</table></div>\n<p>Losses in nats a token, of %d held-out sequences of %d tokens, as "
-            "the runtime computes them; the backbone's is %.4f. TTFT: time to the first token after "
-            "%d tokens, with %d thread%s. A rival is the backbone cut by the same share in layers, "
-            "channels and units, to about the same time.</p>\n", d->p.tests, d->p.ctx,
+    fprintf(f, "</table></div>\n<p>Losses in nats a token, of %d held-out sequences of %d tokens, "
+            "as the runtime computes them; the backbone's is %.4f. TTFT: time to the first token "
+            "after %d tokens, with %d thread%s. A rival is the backbone cut by the same share in "
+            "layers, channels and units, to about the same time.</p>\n", d->p.tests, d->p.ctx,
             d->backbone_loss, d->p.prompt, d->p.threads, d->p.threads > 1 ? "s" : "");
 }
 
@@ -102,11 +102,12 @@ static void times_plot(FILE *f, const design *d, int decode)
         const member *m = &d->member[i];
         const flash_interval *t = decode ? &m->decode : &m->ttft;
         fprintf(f, "<g class=\"point %s\"><title>%s: predicted %.4g ms, measured %.4g (median %.4g)"
-                "</title><path d=\"M%.1f %.1fV%.1f\"/><circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n",
+                "</title><path d=\"M%.1f %.1fV%.1f\"/><circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/>"
+                "</g>\n",
                 m->trial ? "p0" : "grey", m->name, 1e3 * t->mean, 1e3 * m->least[decode],
-                1e3 * m->median[decode], html_x(&p, 1e3 * m->least[decode]), html_y(&p, 1e3 * t->lo),
-                html_y(&p, 1e3 * t->hi), html_x(&p, 1e3 * m->least[decode]),
-                html_y(&p, 1e3 * t->mean));
+                1e3 * m->median[decode], html_x(&p, 1e3 * m->least[decode]),
+                html_y(&p, 1e3 * t->lo), html_y(&p, 1e3 * t->hi),
+                html_x(&p, 1e3 * m->least[decode]), html_y(&p, 1e3 * t->mean));
     }
     html_end(&p);
 }
@@ -127,8 +128,8 @@ static void strips(const front *r, const design *d)
         fputs("</tr>\n", r->f);
     }
     fputs("</table></div>\n<p><span class=\"dot p0\"></span>full attention <span class=\"dot p1\">"
-          "</span>a window <span class=\"dot grey\"></span>none; below, the width of the FFN.</p>\n",
-          r->f);
+          "</span>a window <span class=\"dot grey\"></span>none; below, the width of the FFN."
+          "</p>\n", r->f);
 }
 
 void design_report(const char *path, const design *d)
@@ -144,9 +145,9 @@ void design_report(const char *path, const design *d)
     html_text(f, d->p.backbone);
     fputs("</h1>\n<table class=\"facts\">\n", f);
     front_facts(&r);
-    fprintf(f, "<tr><th>a trial</th><td>%d steps of %d x %d tokens, the backbone as teacher; a model "
-            "of the family %d steps</td></tr>\n<tr><th>device</th><td>", d->p.steps, d->p.batch,
-            d->p.ctx, d->p.final_steps);
+    fprintf(f, "<tr><th>a trial</th><td>%d steps of %d x %d tokens, the backbone as teacher; a "
+            "model of the family %d steps</td></tr>\n<tr><th>device</th><td>", d->p.steps,
+            d->p.batch, d->p.ctx, d->p.final_steps);
     html_text(f, *d->elsewhere ? d->elsewhere : "this machine");
     fprintf(f, ", %s weights, %s keys and values, %d thread%s</td></tr>\n</table>\n",
             flash_type_name(d->p.type), flash_type_name(d->p.kv), d->p.threads,
@@ -159,7 +160,8 @@ void design_report(const char *path, const design *d)
         times_plot(f, d, 0);
         times_plot(f, d, 1);
         fputs("</div>\n<p>Dashed: 5 % off; bars: the interval of nine in ten. How well it fits all "
-              "that was measured is in latency.html of this folder, if it was fitted here.</p>\n", f);
+              "that was measured is in latency.html of this folder, if it was fitted here.</p>\n",
+              f);
     }
     front_parallel(&r);
     fputs("</body>\n</html>\n", f);

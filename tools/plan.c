@@ -188,7 +188,8 @@ static void check_space(plan *p)
             cli_fail("%s: parameter %s: want \"integer\" or \"ordinal\"", p->space, q->name);
         for (int l = 0; l < a->n_layer; l++) {
             int d_ffn = a->layer[l].d_ffn, kv = a->layer[l].n_kv_head;
-            most = role == D_FFN && d_ffn > most ? d_ffn : role == KV_HEADS && kv > most ? kv : most;
+            int part = role == D_FFN ? d_ffn : role == KV_HEADS ? kv : 0;
+            most = part > most ? part : most;
         }
         most = role == LAYERS ? a->n_layer : role == D_MODEL ? a->d_model : most;
         if (highest(q) > most)
@@ -536,7 +537,8 @@ void result_get(const plan *p, const candidate *c, int steps, int scratch, int t
     cli_image image;
     double last, loss;
     int part = (steps + LOOKS - 1) / LOOKS;
-    snprintf(what, sizeof what, "{\"options\":\"%s\",\"steps\":%d,\"scratch\":%d,\"sum\":\"%016llx\"}",
+    snprintf(what, sizeof what,
+             "{\"options\":\"%s\",\"steps\":%d,\"scratch\":%d,\"sum\":\"%016llx\"}",
              candidate_options(c, options), steps, scratch, (unsigned long long)p->sum);
     if (path && result_read(path, what, r))
         return;

@@ -6,7 +6,8 @@
       "calibration":"FILE","latency":"FILE","space":"FILE","prompt":N,"threads":N,"chunk":N,
       "type":"Q4_0","kv":"Q8_0","ctx":N,"batch":N,"steps":N,"final_steps":N,"lr":X,"seed":N,
       "sum":"HASH"}
-   Names are as the program was given them, from its folder; sum is of the backbone and the texts. */
+   Names are as the program was given them, from its folder; sum is of the backbone, the space and
+   the texts. */
 #ifndef FLASH_PLAN_H
 #define FLASH_PLAN_H
 
@@ -48,8 +49,8 @@ char *plan_text(const plan *p);
 /* The hash of all its files that decide a result. */
 uint64_t plan_sum(const plan *p);
 void  plan_read(const char *path, plan *p);
-/* Opens what it names, in this order: m, the backbone, and the space, which must fit it; the latency
-   model; calibration and texts. */
+/* Opens what it names, in this order: m, the backbone, and the space, which must fit it; the
+   latency model; calibration and texts. */
 void  plan_fit(plan *p, flash_model *m);
 void  plan_device(plan *p);
 void  plan_texts(plan *p);

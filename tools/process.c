@@ -121,7 +121,8 @@ void process_pool(const char *what, int n, int at_once, int (*body)(void *user, 
     cli_progress(what, n, n);
     process_check_stop();
     if (bad)
-        cli_fail("%s: %d of %d did not end well; the same command goes on from there", what, bad, n);
+        cli_fail("%s: %d of %d did not end well; the same command goes on from there", what, bad,
+                 n);
 }
 #else
 void process_tie(void) {}

@@ -257,8 +257,10 @@ static void take_line(job *j)
         return;
     if (!strncmp(j->line, "best ", 5)) {
         if (space_values(&run->sp, j->line + 5, run->sp.n_objective, y, why) > 0
-            && flash_search_hopeless(run->s, j->id, y))
+            && flash_search_hopeless(run->s, j->id, y)) {
+            memcpy(j->y, y, sizeof y);
             ask_to_end(j, HOPELESS);
+        }
         return;
     }
     int state = space_values(&run->sp, j->line, space_n_values(&run->sp), y, why);
@@ -299,6 +301,7 @@ static void tell(const outcome *o)
     flash_error err;
     flash_trial t;
     if (o->state == FLASH_TRIAL_DONE ? flash_search_tell(run->s, o->id, o->y, &err)
+        : o->state == FLASH_TRIAL_ABANDONED ? flash_search_stop(run->s, o->id, o->y, &err)
         : flash_search_drop(run->s, o->id, o->state, &err))
         fail_library(&err);
     flash_search_trial(run->s, o->id, &t);
