@@ -11,6 +11,7 @@ while [ $i -lt 60 ]; do
 done >$D
 flash make $A --shape d=64,layers=4,heads=4,kv=2,head=16,ffn=96,vocab=300,ctx=64 --type F32
 calibrate() { silent calibrate $A --text $D --ctx 32 --tokens 256 --kl-tokens 64 -o "$@"; }
+types() { flash info $O --tensors | awk 'on { print $1 } /^tensors: / { on = 1 }' | sort -u; }
 fact() { flash info $1 | sed -n "s/^  llama\.$2 = //p"; } # FILE KEY
 
 check "calibrates" calibrate $C
@@ -41,6 +42,14 @@ check "all of it: the same logits" pipe "flash run $A -n 20 --temp 0 >$T/x; flas
 check "nothing but sizes that are there" silent prune $A $O --layers 4
 check "nothing but sizes that are there: the same weights" pipe "flash probs $A --tokens 1,2,3 >$T/x;
     flash probs $O --tokens 1,2,3 | cmp -s - $T/x"
+if here "all of a published file" $S/models/stories260K.gguf; then
+    check "all of a published file" silent prune $S/models/stories260K.gguf $O --layers 5
+    check "all of a published file: the same bytes" cmp -s $S/models/stories260K.gguf $O
+fi
+flash make $T/s.gguf --shape d=32,layers=8,heads=2,kv=1,ffn=32,vocab=300 --arch smollm3 --type F32
+check "layers of another kind" error 1 'convert it to flash first' prune $T/s.gguf $O --drop 1
+check "layers of another kind: converted first" pipe "exits 0 convert $T/s.gguf $T/sf.gguf --arch flash &&
+    silent prune $T/sf.gguf $O --drop 1 && flash info $O | grep -q 'no RoPE 2 6\$'"
 check "layers that go" silent prune $A $O --drop 1-2
 check "layers that go: two stay" [ "$(fact $O block_count)" = 2 ]
 check "sizes and attention" silent prune $A $O --d-ffn 64 --layers 3 --attn full,skip --calib $C
@@ -50,6 +59,10 @@ flash quantize $A $T/q.gguf Q4_0 >/dev/null
 check "quantised" silent prune $T/q.gguf $O --d-model 32 --d-ffn 64
 check "quantised: as it was" pipe "flash info $O | grep -q 'Q4_0'"
 check "quantised anew" silent prune $T/q.gguf $O --d-ffn 64 --type Q8_0
+check "quantised: to floats" silent prune $T/q.gguf $O --d-ffn 64 --type F32
+check "quantised: floats" [ "$(types)" = F32 ]
+check "quantised: to floats and nothing else" silent prune $T/q.gguf $O --type F32
+check "quantised: nothing but floats" [ "$(types)" = F32 ]
 check "quantised: odd sizes" silent prune $T/q.gguf $O --d-ffn 40
 check "quantised: odd sizes run" silent run $O -n 3
 

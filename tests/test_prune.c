@@ -52,6 +52,16 @@ static made load(const uint8_t *p, size_t n)
     return m;
 }
 
+static made emit(mk_file *f)
+{
+    size_t n;
+    uint8_t *bytes = mk_emit(f, &n);
+    made m = load(bytes, n);
+    free(bytes);
+    mk_free(f);
+    return m;
+}
+
 static made pruned(const flash_prune_desc *d)
 {
     image to = {NULL, 0, 0, 0};
@@ -68,6 +78,8 @@ static made pruned(const flash_prune_desc *d)
     CHECK(!memcmp(a.layer, flash_model_arch(m.model)->layer, sizeof *a.layer * (size_t)a.n_layer));
     CHECK_EQ(a.d_model, flash_model_arch(m.model)->d_model);
     CHECK_EQ(a.n_layer, flash_model_arch(m.model)->n_layer);
+    CHECK(a.embedding_scale == flash_model_arch(m.model)->embedding_scale);
+    CHECK(a.attention_scale == flash_model_arch(m.model)->attention_scale);
     return m;
 }
 
@@ -241,6 +253,96 @@ static void test_coupling(void)
     }
 }
 
+static void refuse(const flash_prune_desc *d, flash_status want, const char *words);
+
+/* A model whose layers are of two kinds by their number: every period-th one is of the other. */
+static made by_number(const char *arch, int layers, int period)
+{
+    mk_options o = shape(layers, 16, 2, 1, 4, 16, 64);
+    mk_kind kind = {arch, "f", 0};
+    mk_file *f = mk_model(&o, &kind);
+    if (!strcmp(arch, "gemma3") && period) {
+        mk_set_u32(f, "gemma3.attention.sliding_window", 9);
+        mk_set_u32(f, "gemma3.attention.sliding_window_pattern", (uint32_t)period);
+        mk_set_f32(f, "gemma3.rope.freq_base", 1e6f);
+    } else if (!strcmp(arch, "llama4")) {
+        mk_set_u32(f, "llama4.attention.sliding_window", 512);
+        mk_set_u32(f, "llama4.attention.sliding_window_pattern", (uint32_t)period);
+    }
+    return emit(f);
+}
+
+/* All choices of layers: those that the file can say are written, the others refused. */
+static void test_by_number(void)
+{
+    enum { L = 7 };
+    static const struct { const char *arch; int period; } cases[] = {
+        {"smollm3", 4}, {"gemma3", 3}, {"llama4", 2}};
+    flash_prune_desc d;
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        made m = by_number(cases[k].arch, L, cases[k].period);
+        const flash_arch *a = flash_model_arch(m.model);
+        int written = 0, period = cases[k].period;
+        SECTION(cases[k].arch);
+        CHECK(a->layer[period - 1].rope_base != a->layer[0].rope_base);
+        for (int set = 1; set < 1 << L; set++) {
+            int stay[L], n = 0, good = 1;
+            for (int l = 0; l < L; l++) {
+                if (set >> l & 1) {
+                    good &= (l % period == period - 1) == (n % period == period - 1);
+                    stay[n++] = l;
+                }
+            }
+            memset(&d, 0, sizeof d);
+            d.model = m.model;
+            d.n_layer = n;
+            d.layer = stay;
+            if (!good) {
+                refuse(&d, FLASH_E_UNSUPPORTED, strcmp(cases[k].arch, "smollm3")
+                       ? "of another kind in " : "smollm3: convert it to flash first");
+                continue;
+            }
+            made masked = load(m.bytes, flash_gguf_size(flash_model_gguf(m.model)));
+            for (int l = 0; l < L; l++) {
+                if (!(set >> l & 1)) {
+                    zero_layer(&masked, l, "ffn_down", -1, -1);
+                    zero_layer(&masked, l, "attn_output", -1, -1);
+                }
+            }
+            made cut = pruned(&d);
+            same_logits("layers less", masked.model, &cut, 0);
+            unmake(&masked);
+            written++;
+        }
+        CHECK(written > L);
+        unmake(&m);
+    }
+
+    SECTION("scales that follow from sizes");
+    made m = by_number("gemma3", 2, 0);
+    memset(&d, 0, sizeof d);
+    d.model = m.model;
+    d.d_model = 8;
+    refuse(&d, FLASH_E_UNSUPPORTED, "channels: all must stay");
+    unmake(&m);
+    for (int layers = 62; layers <= 63; layers++) { /* 62: as the 27B model */
+        m = by_number("gemma3", layers, 0);
+        memset(&d, 0, sizeof d);
+        d.model = m.model;
+        d.n_layer = layers - 1;
+        refuse(&d, FLASH_E_UNSUPPORTED, "layers and heads must stay");
+        unmake(&m);
+    }
+
+    SECTION("loaded with another attention");
+    mk_options o = shape(2, 16, 2, 1, 8, 16, 64);
+    m = make(&o, "llama", "f", 0, "window:9,full");
+    d.model = m.model;
+    d.n_layer = 1;
+    refuse(&d, FLASH_E_UNSUPPORTED, "without a pattern");
+    unmake(&m);
+}
+
 static void test_files(void)
 {
     mk_options o = shape(2, 64, 4, 2, 16, 96, 96);
@@ -251,7 +353,10 @@ static void test_files(void)
     made one, two;
     SECTION("the same file");
     o.qkv = o.ffn_up = o.ffn_down = o.attn_output = 8; /* Q8_0 */
-    one = make(&o, "llama", "f", 0, NULL);
+    mk_kind kind = {"llama", "f", 0};
+    mk_file *f = mk_model(&o, &kind);
+    mk_remove(f, "llama.rope.dimension_count"); /* which a cut file has */
+    one = emit(f);
     size_t n = flash_gguf_size(flash_model_gguf(one.model));
     memset(&d, 0, sizeof d);
     d.model = one.model;
@@ -264,6 +369,29 @@ static void test_files(void)
     to.n = 0;
     CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
     CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+    static const int both[] = {0, 1};
+    for (int j = 0; j < 96; j++) {
+        l.ffn[0][j] = j;
+    }
+    for (int j = 0; j < 64; j++) {
+        l.channel[j] = j;
+    }
+    for (int i = 0; i < 2; i++) { /* lists of all, in order; and one that is not */
+        l.ffn_of[i] = l.ffn[0];
+        l.kv_of[i] = both;
+    }
+    d.layer = both;
+    d.channel = l.channel;
+    d.ffn = l.ffn_of;
+    d.kv_head = l.kv_of;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+    static const int swapped[] = {1, 0};
+    l.kv_of[1] = swapped;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n != n || memcmp(to.p, one.bytes, n));
 
     SECTION("whole blocks");
     fill(&l, 64, 96, 2);
@@ -312,6 +440,20 @@ static void test_files(void)
     flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
     CHECK(b.type == FLASH_TYPE_Q4_0);
     unmake(&two);
+    d.type = FLASH_TYPE_F32;
+    two = pruned(&d);
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+    CHECK(b.type == FLASH_TYPE_Q8_0);
+    unmake(&two);
+    for (int all = 0; all < 2; all++) { /* units fewer, and nothing but the type */
+        d.d_ffn = all ? 0 : 64;
+        d.ffn = all ? NULL : l.ffn_of;
+        d.retype = 1;
+        two = pruned(&d);
+        flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+        CHECK(b.type == FLASH_TYPE_F32);
+        unmake(&two);
+    }
 
     SECTION("gains");
     float share[5] = {.5f, .6f, .7f, .8f, .9f};
@@ -580,6 +722,13 @@ static void test_statistics(void)
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 7, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 1, 1, blocks) == FLASH_OK);
+    double was = c->cos_layer[1];
+    c->cos_layer[1] = (double)NAN; /* put there through flash_calibration_numbers */
+    blocks[0] = 77;
+    CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 1, blocks) == FLASH_E_RANGE);
+    CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 2, blocks) == FLASH_E_RANGE);
+    CHECK(blocks[0] == 77);
+    c->cos_layer[1] = was;
     float share[5];
     for (int j = 0; j < D; j++) {
         chosen[j] = j;
@@ -693,6 +842,7 @@ int main(void)
     test_statistics();
     test_skip();
     test_coupling();
+    test_by_number();
     test_files();
     test_refused();
     return test_done();

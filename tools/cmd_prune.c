@@ -150,6 +150,7 @@ int cmd_prune(int argc, char **argv)
     cli_image image = {0};
     char size[2][24];
     j.d.type = type ? cli_type("--type", type, 0) : FLASH_TYPE_F32;
+    j.d.retype = type != NULL;
     if (cli_same_file(arg[0], arg[1]))
         cli_usage("OUT is IN, %s", arg[0]);
     md.source.path = arg[0];
