@@ -90,6 +90,9 @@ check "a number that is none" error 1 'lines 13 to 18' eval $M --hellaswag $T/cu
 check "no JSON" error 1 'line 1 ' eval $M --lambada $T/items
 echo '{"text": "word"}' >$T/cut
 check "one word" error 1 'several words' eval $M --lambada $T/cut
+sed 's/<extra_296>/<extra_2z6>/' $M >$T/tokens.gguf
+check "other tokens" error 1 'token 296 is "<extra_296>" in .*, "<extra_2z6>" in .*cannot be compared' \
+    eval $M --text $T/text --reference $T/tokens.gguf
 check "another vocabulary" error 1 'cannot be compared' eval $M --text $T/text --reference tests/data/f16-bpe.gguf
 if here "LAMBADA" $S/eval/lambada_test.jsonl && here "a model" $S/models/stories260K.gguf; then
     check "LAMBADA" silent eval $S/models/stories260K.gguf --lambada $S/eval/lambada_test.jsonl --items 20

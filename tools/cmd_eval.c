@@ -373,9 +373,8 @@ int cmd_eval(int argc, char **argv)
         e.m[k] = cli_load(&md);
     }
     const flash_arch *a = flash_model_arch(e.m[0]);
-    if (reference && flash_model_arch(e.m[1])->n_vocab != a->n_vocab)
-        cli_fail("%s has %d tokens, %s %d: they cannot be compared", e.name[0], a->n_vocab,
-                 reference, flash_model_arch(e.m[1])->n_vocab);
+    if (reference)
+        cli_same_vocabulary(e.m[0], e.name[0], e.m[1], reference);
     e.n_ctx = sd.n_ctx ? sd.n_ctx : text ? 512 : 1024;
     if (!sd.n_ctx && a->n_ctx < e.n_ctx)
         e.n_ctx = a->n_ctx;
