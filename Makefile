@@ -103,6 +103,8 @@ $(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(
 $(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
+$(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
+
 $(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
 	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
 

@@ -3,6 +3,7 @@
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"
 #include "train.h"
+#include "../tools/skips.h"
 
 static mk_options shape(int layers, int d, int heads, int kv, int c, int ffn, int vocab)
 {
@@ -837,10 +838,107 @@ static void test_skip(void)
     }
 }
 
+/* --- the order of attentions to skip, next to all patterns there are --------------------------- */
+
+typedef struct patterns {
+    const flash_arch *a;
+    flash_trainer *t;
+    const int32_t *ids;
+    double kl[32]; /* by a bit for each layer */
+} patterns;
+
+static unsigned bits(const flash_arch *a, const uint8_t *skip)
+{
+    unsigned mask = 0;
+    for (int l = 0; l < a->n_layer; l++) {
+        mask |= (unsigned)(skip[l] != 0) << l;
+    }
+    return mask;
+}
+
+static double lost(void *user, const uint8_t *skip)
+{
+    patterns *p = (patterns *)user;
+    double kl = -1;
+    CHECK(flash_trainer_skip(p->t, p->ids, 2, skip, &kl) == FLASH_OK);
+    CHECK(kl == p->kl[bits(p->a, skip)]);
+    return kl;
+}
+
+/* The longest row of layers without attention, of those that a pattern skips or that have none. */
+static int longest(const flash_arch *a, unsigned mask)
+{
+    int most = 0, row = 0;
+    for (int l = 0; l < a->n_layer; l++) {
+        row = mask >> l & 1 || !a->layer[l].n_head ? row + 1 : 0;
+        most = row > most ? row : most;
+    }
+    return most;
+}
+
+static int count(unsigned mask)
+{
+    return mask ? (int)(mask & 1) + count(mask >> 1) : 0;
+}
+
+static void test_order(void)
+{
+    static const struct { const char *arch, *attn; } cases[] = {{"llama", "f"}, {"flash", "ffsff"}};
+    SECTION("the order of attentions to skip");
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        mk_options o = shape(5, 32, 4, 2, 8, 48, 96);
+        made m = make(&o, cases[k].arch, cases[k].attn, 0, NULL);
+        patterns p;
+        unsigned all = 0;
+        int32_t *ids = sequences(2, 96);
+        p.a = flash_model_arch(m.model);
+        p.t = runner(m.model, 2);
+        p.ids = ids;
+        for (unsigned mask = 0; mask < 32; mask++) {
+            uint8_t skip[5];
+            for (int l = 0; l < 5; l++) {
+                skip[l] = mask >> l & 1;
+                all |= (unsigned)(p.a->layer[l].n_head > 0) << l;
+            }
+            CHECK(flash_trainer_skip(p.t, ids, 2, skip, p.kl + mask) == FLASH_OK);
+        }
+        for (int run = 1; run <= 5; run++) {
+            double alone[5], loss[5];
+            int order[5], n = skips_find(p.a, 9, run, lost, &p, alone, order, loss);
+            unsigned chosen = 0;
+            for (int l = 0; l < 5; l++) {
+                CHECK(alone[l] == (all >> l & 1 ? p.kl[1u << l] : 0));
+            }
+            for (int i = 0; i <= n; i++) {
+                unsigned best = 0; /* of all patterns of that many that have those before */
+                for (unsigned mask = 1; mask < 32; mask++) {
+                    if ((mask & chosen) == chosen && !(mask & ~all) && count(mask) == i + 1
+                        && longest(p.a, mask) <= run && (!best || p.kl[mask] < p.kl[best])) {
+                        best = mask;
+                    }
+                }
+                if (i == n) {
+                    CHECK(!best); /* it went on as long as it could */
+                    break;
+                }
+                chosen |= 1u << order[i];
+                CHECK_EQ(chosen, best);
+                CHECK(loss[i] == p.kl[best]);
+            }
+            CHECK(skips_find(p.a, 1, run, lost, &p, alone, order, loss) == (n > 0));
+            CHECK(skips_find(p.a, 0, run, lost, &p, alone, order, loss) == 0);
+        }
+        flash_trainer_free(p.t);
+        free(ids);
+        unmake(&m);
+    }
+}
+
 int main(void)
 {
     test_statistics();
     test_skip();
+    test_order();
     test_coupling();
     test_by_number();
     test_files();

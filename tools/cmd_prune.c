@@ -96,7 +96,7 @@ static void set_parts(job *j, const flash_model *m, int ffn, int kv)
 int cmd_prune(int argc, char **argv)
 {
     const char *arg[2], *drop = NULL, *calib = NULL, *type = NULL;
-    int layers = 0, d_model = 0, d_ffn = 0, kv = 0;
+    int layers = 0, d_model = 0, d_ffn = 0, kv = 0, skips = 0;
     cli_change c = {0};
     static job j; /* large */
     static float share[2 * FLASH_LAYERS_MAX + 1];
@@ -109,6 +109,8 @@ int cmd_prune(int argc, char **argv)
          "heads of keys and values that stay, with their queries"},
         {"--calib", "FILE", CLI_TEXT, &calib, 0, 0,
          "of flash calibrate: what matters most stays (else: what comes first)"},
+        {"--skips", "N", CLI_INT, &skips, 1, FLASH_LAYERS_MAX,
+         "without so many attentions, in the order of --calib"},
         {"--energy", NULL, CLI_FLAG, &j.energy, 0, 0, "by root mean squares, as MobileLLM-Flash"},
         {"--block", "N", CLI_INT, &j.block, 1, 65536,
          "channels and units that stay or go together (as the weights' type has them)"},
@@ -131,16 +133,18 @@ int cmd_prune(int argc, char **argv)
         "appears when it is complete.\n"
         "  flash prune IN OUT --layers 12 --d-model 1024 --d-ffn 4096 --calib calib.txt\n", arg);
     int cut = layers || drop || d_model || d_ffn || kv || type;
-    int change = c.attention || c.skip || c.window;
+    int change = c.attention || c.skip || c.window || skips;
     if (!cut && !change)
         cli_usage("nothing to change: --layers, --d-model, --d-ffn, --attn, --skip or --window?");
-    if (!cut && calib)
-        cli_usage("--calib goes with --layers, --d-model, --d-ffn or --kv-heads");
+    if (!cut && !skips && calib)
+        cli_usage("--calib goes with --layers, --d-model, --d-ffn, --kv-heads or --skips");
+    if (skips && (!calib || c.skip))
+        cli_usage(c.skip ? "--skip or --skips, not both" : "--skips needs --calib");
     if (c.arch && !change)
         cli_usage("--arch goes with --attn, --skip or --window");
     if (layers && drop)
         cli_usage("--layers or --drop, not both");
-    if (!cut) {
+    if (!cut && !skips) {
         cli_rewrite(arg[0], arg[1], &c);
         return 0;
     }
@@ -166,6 +170,9 @@ int cmd_prune(int argc, char **argv)
         drop_layers(&j, drop);
     else if (layers)
         set_layers(&j, layers);
+    char *skip = skips ? calibration_skips(&j.k, j.a, skips, j.d.layer, j.d.n_layer) : NULL;
+    if (skips)
+        c.skip = skip;
     set_parts(&j, m, d_ffn, kv);
     int *channel = NULL;
     if (d_model) {
@@ -203,6 +210,7 @@ int cmd_prune(int argc, char **argv)
         free((void *)j.ffn[l]);
         free((void *)j.kv[l]);
     }
+    free(skip);
     free(channel);
     free(image.data);
     flash_calibration_free(j.k.c);
