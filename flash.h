@@ -1130,9 +1130,9 @@ typedef struct flash_prune_desc {
    (smollm3, gemma3, llama4). */
 FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch *out,
                                         flash_error *err);
-/* Writes it as a GGUF file. All of it, in its order: the same bytes as the model's file. Rows whose blocks
-   stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not return
-   0. */
+/* Writes it as a GGUF file. All of it, in its order: the same bytes as the model's file. Rows whose
+   blocks stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not
+   return 0. */
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err);

@@ -838,7 +838,7 @@ static void test_skip(void)
     }
 }
 
-/* --- the order of attentions to skip, next to all patterns there are --------------------------- */
+/* --- the order of attentions to skip, next to all patterns there are ------------------------- */
 
 typedef struct patterns {
     const flash_arch *a;

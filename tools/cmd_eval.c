@@ -372,8 +372,9 @@ int cmd_eval(int argc, char **argv)
         "reference from MODEL. +- is the standard error: of the mean over windows or items, of\n"
         "differences on the same ones. An item of HellaSwag is 6 lines, text, number of the right\n"
         "ending (0 to 3), 4 endings, and counts as right by the least loss of an ending, in all\n"
-        "and by character; one of LAMBADA is {\"text\": \"...\"}, and right if the last word is what\n"
-        "the model would write. KL and differences need a reference with the same vocabulary.\n");
+        "and by character; one of LAMBADA is {\"text\": \"...\"}, and right if the last word is\n"
+        "what the model would write. KL and differences need a reference with the same\n"
+        "vocabulary.\n");
     if (!text + !hellaswag + !lambada != 2)
         cli_usage("one of --text, --hellaswag and --lambada");
     e.name[1] = reference;

@@ -149,7 +149,8 @@ static void set_title(job *k, const flash_model *m)
     const flash_trainer_desc *d = &k->d;
     double facts[] = {d->batch, d->n_ctx, d->accumulate, d->kl_weight, d->ce_weight,
         d->temperature, d->lr, d->final_lr, d->warmup, d->steps, d->weight_decay, d->clip,
-        (double)(k->seed >> 32), (double)(k->seed & 0xffffffffu), (double)k->n_learn, d->init != NULL};
+        (double)(k->seed >> 32), (double)(k->seed & 0xffffffffu), (double)k->n_learn,
+        d->init != NULL};
     uint64_t h = hash(14695981039346656037u, facts, sizeof facts);
     h = hash(h, k->ids, k->n * sizeof *k->ids);
     h = hash_model(hash_model(h, m), d->teacher);

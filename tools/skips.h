@@ -22,9 +22,9 @@ static inline int skips_may(const flash_arch *a, const uint8_t *skip, int l, int
     return to - from + 1 <= run;
 }
 
-/* Each attention alone, alone[l] (0 where there is none), then which costs least given those before,
-   as many as are wanted and may go: order[i], and what is lost without it and those before, loss[i];
-   [n_layer] each. Returns how many. */
+/* Each attention alone, alone[l] (0 where there is none), then which costs least given those
+   before, as many as are wanted and may go: order[i], and what is lost without it and those before,
+   loss[i]; [n_layer] each. Returns how many. */
 static inline int skips_find(const flash_arch *a, int wanted, int run, skips_loss *without,
                              void *user, double *alone, int *order, double *loss)
 {

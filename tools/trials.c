@@ -308,8 +308,8 @@ static void tell(const outcome *o)
     if (t.state != FLASH_TRIAL_FAILED)
         failed_first = 0;
     else if (failed_first && failed_first++ == FAILURES)
-        cli_fail("the first %d commands failed; --pending and --ask of flash search print trials to "
-                 "try it with", FAILURES);
+        cli_fail("the first %d commands failed; --pending and --ask of flash search print trials "
+                 "to try it with", FAILURES);
 }
 
 static int by_id(const void *a, const void *b)
