@@ -73,6 +73,9 @@ bench-prune: $(B)/bench_prune $(B)/tests/mkllama2c ## what cuts cost and trainin
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
+design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=quick: 1. In $(B)/design
+	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh
@@ -89,8 +92,9 @@ $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 $(B)/flash: $(CLI) $(wildcard tools/*.h) flash.h $(B)/flags
 	$(COMPILE) $(CLI) -o $@ $(LDLIBS)
 
-# Plain loops at their best: -O3, and threads where the compiler has OpenMP.
-OPENMP = $(shell echo 'int main(void) { return 0; }' | $(CC) -fopenmp -xc - -o /dev/null 2>/dev/null && echo -fopenmp)
+# Plain loops at their best: -O3, and threads where the compiler has OpenMP. The result goes to a
+# file: as root, tcc would remove a device.
+OPENMP = $(shell mkdir -p $(B); echo 'int main(void) { return 0; }' | $(CC) -fopenmp -xc - -o $(B)/openmp 2>/dev/null && echo -fopenmp)
 $(B)/naive_train.o: tools/naive_train.c tools/naive_train.h $(B)/flags
 	$(COMPILE) -O3 $(OPENMP) -c $< -o $@
 
@@ -131,4 +135,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE

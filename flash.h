@@ -544,10 +544,10 @@ FLASH_API size_t       flash_model_memory(const flash_model_desc *desc, flash_er
 /* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
 FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
                                         flash_error *err);
-/* NULL is fine; sessions of m must be gone */
+/* NULL is fine; sessions of m, and views over it, must be gone */
 FLASH_API void         flash_model_free(flash_model *m);
 FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
-/* keys and tensors, owned by m */
+/* keys and tensors, owned by m; of a view (flash_prune_view): those of the model below it */
 FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m);
 FLASH_API flash_isa    flash_model_isa(const flash_model *m);
 
@@ -957,8 +957,10 @@ FLASH_API flash_status flash_search_create(flash_search **out, const flash_searc
                                            flash_error *err);
 FLASH_API void         flash_search_free(flash_search *s); /* NULL is fine */
 /* The next trial to run; any number may be pending. The same seed, trials and values give the same
-   bits. FLASH_E_RANGE if all of max_trials were asked for, or no feasible point is left that was
-   not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their cube. */
+   bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible point
+   that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their
+   cube. With NSGA-II a trial that is told after the first one of the next generation was asked for
+   never becomes a parent. */
 FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err);
 /* The values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
    FLASH_E_ARGUMENT if it is not pending or a value is not finite. */
@@ -967,7 +969,8 @@ FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *
 /* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
                                          flash_error *err);
-/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space. */
+/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space and
+   feasible. */
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
                                         flash_error *err);
 /* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
@@ -976,8 +979,8 @@ FLASH_API int          flash_search_hopeless(const flash_search *s, int id, cons
 /* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
 /* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
-   cap 0; returns how many there are. If noisy, by the model's means, which takes as long as
-   asking. */
+   cap 0; returns how many there are. If noisy, with EHVI and 4 trials told or more, by the model's
+   means, which takes as long as asking; constraints are as they were told. */
 FLASH_API int          flash_search_front(flash_search *s, int *ids, int cap);
 FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summary *out);
 /* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
@@ -1099,6 +1102,7 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
    changes no result but by rounding. */
 
 typedef struct flash_prune_desc {
+    /* no view itself (FLASH_E_UNSUPPORTED) */
     const flash_model *model;
     /* those that stay, of so many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
        lists, one for each layer of the model (NULL where that layer does not stay or has none),
@@ -1112,6 +1116,9 @@ typedef struct flash_prune_desc {
     const int *const *ffn;
     int               n_kv_head;
     const int *const *kv_head;
+    /* another attention of the layers that stay, for flash_attention_parse; NULL: as it is. Not for
+       files */
+    const char       *attention;
     /* share of the sum of squares that the channels that stay had at each norm, two of each layer
        of the model (before attention, before the FFN) and the last one: norms of fewer channels are
        scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
@@ -1136,6 +1143,16 @@ FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err);
+/* What flash_prune_view acquires [B], of which it keeps all but room for a few rows; 0 on
+   failure. */
+FLASH_API size_t       flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err);
+/* The model that this file would load as, without the file: the same bits come out. It shares the
+   vocabulary, and points into the weights of desc->model, which must outlive it: where neighbours
+   stay as they are (layers, the first units, heads or channels, in whole blocks of the type)
+   nothing is copied; norms that are scaled, and what must be gathered or quantised anew, are. For
+   sessions and trainers; freed by flash_model_free. */
+FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_desc *desc,
+                                        flash_error *err);
 
 /* What the parts of a model matter, measured on text that its trainer runs: activations of FFN
    units, of heads of keys and values and their queries, and of channels after every norm, where
@@ -9247,6 +9264,7 @@ struct flash_model {
     int              bit;    /* of the architecture */
     float            ones[FLASH_HEAD_MAX];
     size_t           block;  /* [B] */
+    int              view;   /* 1: what g, vocab and weights point to is another model's */
 };
 
 typedef struct flash__survey {
@@ -12831,19 +12849,24 @@ static int flash__good(const flash_search *s, const double *y) /* constraints ho
     return 1;
 }
 
-/* Rows of the done and good trials, of the first `told` ones, into s->row, their numbers into
-   s->index; returns how many. */
-static size_t flash__done_rows(flash_search *s, int told)
+/* Numbers of the done and good trials, of the first `told` ones, into s->index; returns how
+   many. */
+static size_t flash__done_good(flash_search *s, int told)
 {
     size_t n = 0;
     int i;
-    for (i = 0; i < s->trials; i++) {
-        const double *y = flash__trial_y(s, i);
-        if (s->state[i] != FLASH_TRIAL_DONE || s->turn[i] >= (uint32_t)told || !flash__good(s, y))
-            continue;
-        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
-        s->index[n++] = (uint32_t)i;
-    }
+    for (i = 0; i < s->trials; i++)
+        if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told
+            && flash__good(s, flash__trial_y(s, i))) s->index[n++] = (uint32_t)i;
+    return n;
+}
+
+/* The same, and their objectives into s->row. */
+static size_t flash__done_rows(flash_search *s, int told)
+{
+    size_t n = flash__done_good(s, told), m = (size_t)s->m, i;
+    for (i = 0; i < n; i++)
+        memcpy(s->row + s->index[i]*m, flash__trial_y(s, (int)s->index[i]), m*sizeof *s->row);
     return n;
 }
 
@@ -13010,7 +13033,9 @@ static void flash__centre(flash_search *s, const double *x)
 
 /* The process of output o at n points, of which the first `done` have values; the others get its
    means, so that they count as known but teach nothing (Ginsbourger et al. 2010: the kriging
-   believer). Then the values at the points are what they are, or if they were noisy, samples. */
+   believer). Then the values at the points are what they are; if they were noisy, means, or with
+   two objectives samples, each of which has a front of its own and counts as known. Whether another
+   point will keep a constraint is up to the process itself, not to one of its samples. */
 static int flash__model_output(flash_search *s, int o, size_t n, size_t done, uint64_t *random)
 {
     flash__gp *g = &s->gp;
@@ -13030,12 +13055,10 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
         if (!flash__gp_factor(g)) return 0;
     }
     flash__inverse(g->L, g->rows, g->inverse, n);
-    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i];
-    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
+    noise = s->desc.noisy ? flash__exp(g->theta[s->P + 1]) : 0;
+    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise*g->alpha[i];
     if (s->samples > 1) {
-        /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
-        noise = flash__exp(g->theta[s->P + 1]);
-        for (i = 0; i < n; i++) s->mean[o][i] = g->y[i] - noise*g->alpha[i];
         for (i = 0; i < n; i++)
             for (j = 0; j <= i; j++)
                 g->rows[i*n + j] = noise*((i == j)*1.000001 - noise*g->inverse[i*n + j]);
@@ -13047,6 +13070,9 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
                 s->f[o][c*n + i] = s->mean[o][i]
                     + flash__dot64(g->rows + i*n, z, i + 1);
         }
+    }
+    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    if (s->samples > 1 && o < s->m) {
         g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
         if (!flash__gp_factor(g)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
@@ -13063,18 +13089,21 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
 
 /* Points of the box between the best of the front and the reference that the front, index[n] of
    s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
-   farther is out of reach, and would leave few points where a trial makes the difference. */
+   farther is out of reach, and would leave few points where a trial makes the difference; unless
+   all of the box is far, as long as nothing near the reference is found. */
 static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n,
                                  uint64_t *random)
 {
     double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
-    int turn, k, m = s->m, away;
+    int turn, k, m = s->m, away, near_it = 0;
     size_t i;
     for (k = 0; k < m; k++) {
         lo[k] = s->r[k] - 1;
         for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i]*(size_t)m + (size_t)k]);
         lo[k] -= 0.2*(s->r[k] - lo[k]);
+        beyond[k] = s->r[k] + 0.2*(s->r[k] - lo[k]);
     }
+    for (i = 0; i < n; i++) near_it |= flash__covers(s->row + front[i]*(size_t)m, beyond, m);
     for (s->log_volume = 0, k = 0; k < m; k++) s->log_volume += flash__log(s->r[k] - lo[k]);
     for (s->n_u = turn = 0; turn < 16*FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
          turn++) {
@@ -13083,7 +13112,7 @@ static void flash__volume_points(flash_search *s, const uint32_t *front, size_t 
             u[k] = lo[k] + flash__uniform(random)*(s->r[k] - lo[k]);
             beyond[k] = u[k] + 0.2*(s->r[k] - lo[k]);
         }
-        for (away = n > 0, i = 0; i < n; i++) {
+        for (away = near_it, i = 0; i < n; i++) {
             const double *row = s->row + front[i]*(size_t)m;
             if (flash__covers(row, u, m)) break;
             if (flash__covers(row, beyond, m)) away = 0;
@@ -13202,13 +13231,26 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     return sum;
 }
 
+/* Deviation of output o at the point that flash__near was given. */
+static double flash__deviation(const flash_search *s, int o)
+{
+    const double *k = s->k[o];
+    double variance = 0;
+    size_t n = s->gp.n, i;
+    for (i = 0; i < n; i++) { /* k'Qk by its lower triangle */
+        const double *row = s->Q[o] + i*n;
+        variance += k[i]*(2*flash__dot64(row, k, i) + row[i]*k[i]);
+    }
+    return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+}
+
 /* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
    real parameters, or NULL. */
 static double flash__judge(flash_search *s, const double *x, double *grad)
 {
     flash__outlook v;
     double z[FLASH_SEARCH_PARAMS_MAX], g_m[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES],
-        g_s[FLASH_SEARCH_VALUES_MAX], value, variance;
+        g_s[FLASH_SEARCH_VALUES_MAX], value;
     size_t n = s->gp.n, i, c;
     int o, j;
     flash__inputs(s, x, z);
@@ -13225,11 +13267,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
         flash__near(s, o, z);
         for (c = 0; c < samples; c++)
             v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c*n, n);
-        for (variance = 0, i = 0; i < n; i++) { /* k'Qk by its lower triangle */
-            const double *row = s->Q[o] + i*n;
-            variance += s->k[o][i]*(2*flash__dot64(row, s->k[o], i) + row[i]*s->k[o][i]);
-        }
-        v.sd[o] = sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+        v.sd[o] = flash__deviation(s, o);
     }
     value = flash__growth(s, &v, g_m, g_s);
     if (!grad || value <= FLASH__NOTHING) return value;
@@ -13366,8 +13404,27 @@ static double flash__climb(flash_search *s, double *x, double best)
     return best;
 }
 
+/* The one of the n points drawn where the values are least known. */
+static void flash__least_known(flash_search *s, size_t n, double *x)
+{
+    double z[FLASH_SEARCH_PARAMS_MAX], value, top = -1;
+    size_t P = (size_t)s->P, i;
+    int o;
+    for (i = 0; i < n; i++) {
+        flash__inputs(s, s->draw + i*P, z);
+        for (value = 1, o = 0; o < s->values; o++) {
+            if (flash__known(s, o)) continue;
+            flash__near(s, o, z);
+            value *= flash__deviation(s, o);
+        }
+        if (value <= top) continue;
+        top = value;
+        memcpy(x, s->draw + i*P, P*sizeof *x);
+    }
+}
+
 /* The most promising point: many are drawn, from everywhere and near the front, and the best climb.
-   0: none is left. */
+   Where nothing is expected of any, the least known one. 0: none is left. */
 static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
 {
     /* judging by samples takes as many times longer */
@@ -13393,7 +13450,8 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
         mean += s->score[i];
         kept++;
     }
-    if (!kept) return 0;
+    if (!kept) flash__least_known(s, n, x);
+    if (!kept) return n > 0;
     mean /= kept;
     for (i = 0; i < n; i++)
         if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean)*(s->score[i] - mean)/kept;
@@ -14119,6 +14177,8 @@ FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const 
     for (j = 0; j < s->P; j++)
         if (!(fabs(x[j] - same[j]) <= 1e-9*fabs(same[j])))
             return flash__no_param(err, s->desc.param + j, j, "this value is not in the space");
+    if (s->desc.feasible && !s->desc.feasible(s->desc.user, same))
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "this point is not feasible");
     return flash__begin(s, same, y, err);
 }
 
@@ -14163,7 +14223,7 @@ static size_t flash__best(flash_search *s)
     size_t n = 0, i;
     uint64_t random = flash__stream(s, -2);
     int o, m = s->m;
-    if (s->samples == 1 || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
+    if (!s->desc.noisy || s->desc.method != FLASH_SEARCH_EHVI || !flash__model(s, &random))
         return flash__front(s->row, m, s->index, flash__done_rows(s, s->told));
     flash__points(s, s->told, 0);
     for (i = 0; i < (size_t)s->told; i++) {
@@ -14210,9 +14270,9 @@ FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out
     if (!(out->hypervolume > 0)) return;
     if (s->expected/out->hypervolume >= 0) /* not NaN, of two that are infinite */
         out->expected = s->expected/out->hypervolume;
-    n = flash__done_rows(s, s->told);
-    if (n <= FLASH__SEARCH_WINDOW) return;
-    n = flash__front(s->row, m, s->index, n - FLASH__SEARCH_WINDOW); /* by number: about in time */
+    if (s->told <= FLASH__SEARCH_WINDOW) return;
+    n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW); /* by the rows as they are: means */
+    n = flash__front(s->row, m, s->index, n);
     before = flash__volume(s->row, m, s->index, n, m, r, s->work);
     out->gain = FLASH__MAX(1 - before/out->hypervolume, 0);
 }
@@ -16133,7 +16193,7 @@ typedef struct flash__piece {
     flash_tensor t;
     char         name[64];
     const flash__tensor_rule *rule;
-    int          layer;     /* of the model; -1: none */
+    int          layer, to; /* of the model, -1: none; of the result */
     size_t       rows, cols;
     flash_type   type;
     float        gain;      /* of a norm */
@@ -16203,6 +16263,10 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
     if (!d || !d->model || d->model->desc.vocab_only)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model with weights");
     c->m = d->model;
+    if (c->m->view)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "a view cannot be cut again");
+    if (!flash_type_block(d->type) || !d->host.allocator.acquire != !d->host.allocator.release)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no such type, or one half of an allocator");
     a = &c->m->arch;
     c->to = *a;
     s = flash__cut_size("layers", d->n_layer, a->n_layer, d->layer != NULL, err);
@@ -16317,6 +16381,7 @@ static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc
     c->bytes = (uint8_t *)(c->picked + widest);
     memset(c->bytes, 0, 4*widest);
     s = flash__cut_lists(c, c->bytes, err);
+    if (!s && desc->attention) s = flash_attention_parse(&c->to, desc->attention, err);
     if (s) flash__release(&desc->host.allocator, c->row, *block);
     return s;
 }
@@ -16394,7 +16459,7 @@ static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
     return (float)sqrt(share*a->d_model/c->to.d_model);
 }
 
-/* The i-th tensor; *stays 0: its layer does not. */
+/* The i-th tensor; *stays 0: its layer, or the layer's attention, does not. */
 static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece *p, int *stays,
                                      flash_error *err)
 {
@@ -16422,6 +16487,9 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
         return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t belongs to a layer "
                            "that has no use for it", p->t.name,
                            FLASH__MIN(p->t.name_bytes, (size_t)64));
+    *stays = p->layer < 0 || (p->rule->parts & flash__parts(l));
+    if (!*stays) return FLASH_E_NONE;
+    p->to = k;
     if (p->layer >= 0) flash__layer_prefix(p->name, k);
     n += strlen(p->name);
     memcpy(p->name + strlen(p->name), rest, n - strlen(p->name));
@@ -16607,6 +16675,8 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
     flash_status s;
     size_t block;
     if (!write) return flash__fail(err, FLASH_E_ARGUMENT, 0, "nothing to write to");
+    if (desc && desc->attention)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "another attention is for views");
     s = flash__cut_begin(&c, desc, &block, err);
     if (s) return s;
     if (flash__cut_nothing(&c))
@@ -16621,6 +16691,132 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
     flash__release(&desc->host.allocator, c.row, block);
     return s;
 }
+
+/* --- views ---------------------------------------------------------------------- */
+
+/* Whether the n that stay along a dimension are neighbours, in order. */
+static int flash__cut_run(const flash__cut *c, const flash__piece *p, int dim, size_t n)
+{
+    size_t first = flash__cut_from(c, p->layer, dim, 0), i;
+    for (i = 1; i < n; i++) if (flash__cut_from(c, p->layer, dim, i) != first + i) return 0;
+    return 1;
+}
+
+/* Fills the field of one tensor in part, a layer or the root of the view: points into that of had,
+   the model's, where what stays is a rectangle of it as it is, else gathers it. part NULL:
+   counts. */
+static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void *had, void *part,
+                               flash__arena *a)
+{
+    size_t row = flash__cut_from(c, p->layer, p->rule->rows, 0),
+        col = flash__cut_from(c, p->layer, p->rule->cols, 0), at = p->rule->at,
+        bytes = flash_row_bytes(p->type, p->cols), r, i;
+    int there = p->type == p->t.type && p->gain == 1 && p->whole
+        && flash__cut_run(c, p, p->rule->rows, p->rows)
+        && flash__cut_run(c, p, p->rule->cols, p->cols);
+    uint8_t *own = there ? NULL : (uint8_t *)flash__take(a, p->rows, bytes);
+    if (!part) return;
+    for (r = 0; own && r < p->rows; r++) {
+        flash__cut_row(c, p, flash__cut_from(c, p->layer, p->rule->rows, r));
+        memcpy(own + r*bytes, c->bytes, bytes);
+    }
+    if (p->rule->matrix) {
+        flash__mat w;
+        memcpy(&w, (const uint8_t *)had + at, sizeof w);
+        w.data = own ? own : w.data + row*w.row_bytes + flash_row_bytes(w.type, col);
+        w.type = p->type;
+        w.rows = (int)p->rows;
+        w.cols = (int)p->cols;
+        if (own) w.row_bytes = bytes;
+        memcpy((uint8_t *)part + at, &w, sizeof w);
+    } else {
+        const float *v;
+        memcpy(&v, (const uint8_t *)had + at, sizeof v);
+        v = own ? (const float *)(const void *)own : v + row*(size_t)p->t.ne[0] + col;
+        for (i = 0; own && i < p->rows*p->cols; i++) {
+            float x = flash__rdf32(own + 4*i);
+            memcpy(own + 4*i, &x, 4);
+        }
+        memcpy((uint8_t *)part + at, &v, sizeof v);
+    }
+}
+
+/* Carves the view and fills it; *out NULL while it counts. */
+static flash_status flash__view_plan(flash_model **out, flash__cut *c, flash__arena *a,
+                                     flash_error *err)
+{
+    const flash_model *had = c->m;
+    flash_model *m = (flash_model *)flash__take(a, 1, sizeof *m);
+    flash__layer *layer = (flash__layer *)flash__take(a, (size_t)c->to.n_layer, sizeof *layer);
+    flash__piece p;
+    flash_status s = FLASH_E_NONE;
+    size_t i, n = flash_gguf_tensors(&had->g);
+    int stays;
+    *out = m;
+    if (m) {
+        *m = *had;
+        m->view = 1;
+        m->g.file.how = FLASH__FILE_CALLER;
+        m->desc.host.allocator = c->d->host.allocator;
+        m->arch = c->to;
+        m->layer = layer;
+        memset(&m->root, 0, sizeof m->root);
+        memset(layer, 0, (size_t)c->to.n_layer*sizeof *layer);
+    }
+    for (i = 0; i < n && !s; i++) {
+        s = flash__cut_piece(c, i, &p, &stays, err);
+        if (s || !stays) continue;
+        if (p.layer < 0) flash__view_tensor(c, &p, &had->root, m ? &m->root : NULL, a);
+        else flash__view_tensor(c, &p, had->layer + p.layer, m ? layer + p.to : NULL, a);
+    }
+    if (m && m->arch.tied) m->root.head = m->root.embed;
+    return s;
+}
+
+FLASH_API size_t flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err)
+{
+    flash__cut c;
+    flash__arena a = { NULL, 0 };
+    flash_model *none;
+    size_t rows, n = 0;
+    if (flash__cut_begin(&c, desc, &rows, err)) return 0;
+    if (!flash__view_plan(&none, &c, &a, err)) {
+        n = a.used < SIZE_MAX - rows ? a.used + rows : 0;
+        if (!n) flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
+    }
+    flash__release(&desc->host.allocator, c.row, rows);
+    return n;
+}
+
+FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_desc *desc,
+                                        flash_error *err)
+{
+    flash__cut c;
+    flash__arena a = { NULL, 0 };
+    flash_model *m;
+    flash_status s;
+    size_t rows, block;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the view");
+    *out = NULL;
+    s = flash__cut_begin(&c, desc, &rows, err);
+    if (s) return s;
+    s = flash__view_plan(&m, &c, &a, err);
+    block = a.used;
+    a.used = 0;
+    if (!s && block != SIZE_MAX)
+        a.base = (uint8_t *)flash__acquire(&desc->host.allocator, block);
+    if (!s && !a.base)
+        s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the view (%u bytes)",
+                        (uint64_t)block);
+    if (!s) {
+        flash__view_plan(&m, &c, &a, err);
+        m->block = block;
+        *out = m;
+    }
+    flash__release(&desc->host.allocator, c.row, rows);
+    return s;
+}
+
 /* --- calibration ----------------------------------------------------------------- */
 
 struct flash_calibration {

@@ -235,6 +235,9 @@ check "embed" small embed $M
 check "embed: nothing acquired while writing" grep -q ', 0 acquired while writing]$' $T/out
 check "chat" pipe "printf 'Once upon\n/reset\nOnce upon\nand then\n' | small chat $M"
 check "chat: three answers" pipe "[ \$(grep -c '^> ' $T/out) -ge 4 ]"
+check "search" small search 12
+check "search: a front, from the quickest on" awk 'NR > 1 { if (NF != 6 || /nan|inf/ || NR > 2 && !($5 > s && $6 < e)) exit 1; s = $5; e = $6 }
+    END { if (NR < 3) exit 1 }' $T/out
 for e in hello chat embed; do
     check "$e: no such file" pipe "! small $e $T/nowhere && [ -s $T/err ]"
 done

@@ -501,6 +501,294 @@ static void test_files(void)
     unmake(&one);
 }
 
+enum { CTX = 24 };
+
+static flash_trainer *runner(const flash_model *m, int batch)
+{
+    flash_trainer_desc d;
+    memset(&d, 0, sizeof d);
+    d.init = m;
+    d.batch = batch;
+    d.n_ctx = CTX;
+    return trainer(&d);
+}
+
+/* --- views --------------------------------------------------------------------------------- */
+
+static void watched(flash_prune_desc *d, mk_heap *heap)
+{
+    memset(heap, 0, sizeof *heap);
+    heap->fail_at = -1;
+    d->host.allocator.acquire = mk_heap_acquire;
+    d->host.allocator.release = mk_heap_release;
+    d->host.allocator.user = heap;
+}
+
+/* A view, which takes what it says; *kept: what of that it keeps [B]. */
+static flash_model *view(const flash_prune_desc *d, mk_heap *heap, size_t *kept)
+{
+    flash_model *m = NULL;
+    flash_error err = {0};
+    size_t before = heap->bytes, total = heap->total, told = flash_prune_view_memory(d, &err);
+    CHECK_EQ(heap->bytes, before);
+    CHECK(heap->total - total < told);
+    total = heap->total;
+    if (!CHECK(flash_prune_view(&m, d, &err) == FLASH_OK)) {
+        printf("    %s\n", err.text);
+        exit(1);
+    }
+    CHECK_EQ(heap->total - total, told);
+    *kept = heap->bytes - before;
+    return m;
+}
+
+/* What the file of d loads as, next to its view: the same logits, bit for bit. */
+static void same_view(const char *what, flash_prune_desc d, const char *attention)
+{
+    mk_heap heap;
+    size_t kept;
+    made file = pruned(&d);
+    float *x, *y;
+    if (attention) { /* of the file, as it is loaded */
+        flash_model_desc md;
+        memset(&md, 0, sizeof md);
+        md.source.data = file.bytes;
+        md.source.bytes = (size_t)flash_gguf_size(flash_model_gguf(file.model));
+        md.attention = attention;
+        flash_model_free(file.model);
+        CHECK(flash_model_load(&file.model, &md, NULL) == FLASH_OK);
+        d.attention = attention;
+    }
+    watched(&d, &heap);
+    flash_model *m = view(&d, &heap, &kept);
+    const flash_arch *a = flash_model_arch(m), *b = flash_model_arch(file.model);
+    CHECK(!memcmp(a->layer, b->layer, sizeof *a->layer * (size_t)a->n_layer));
+    CHECK(a->n_layer == b->n_layer && a->d_model == b->d_model && a->tied == b->tied);
+    CHECK_EQ(flash_session_memory(m, &(flash_session_desc){0}),
+             flash_session_memory(file.model, &(flash_session_desc){0}));
+    x = logits_of(m);
+    y = logits_of(file.model);
+    if (!CHECK(!memcmp(x, y, sizeof *x * (size_t)(TOKENS * a->n_vocab)))) {
+        printf("    %s\n", what);
+    }
+    free(x);
+    free(y);
+    flash_model_free(m);
+    CHECK(heap.live == 0 && heap.errors == 0);
+    unmake(&file);
+}
+
+/* Cuts: of layers, units, heads and channels each 0: none, 1: the first, 2: neighbours from a block
+   on, 3: some in disorder; units 4: so many that rows fit no blocks, 5: whole blocks, the last
+   first; channels 1 and 3 with shares. */
+static const uint8_t cuts[][4] = {
+    {0, 0, 0, 0}, {1, 0, 0, 0}, {3, 0, 0, 0}, {0, 1, 0, 0}, {0, 2, 0, 0}, {0, 3, 0, 0},
+    {0, 4, 0, 0}, {0, 5, 0, 0}, {0, 0, 1, 0}, {0, 0, 2, 0}, {0, 0, 3, 0}, {0, 0, 0, 1},
+    {0, 0, 0, 2}, {0, 0, 0, 3}, {1, 1, 1, 1}, {2, 2, 2, 2}, {3, 3, 3, 3}, {3, 4, 1, 2},
+    {2, 5, 3, 1}, {0, 1, 1, 3},
+};
+
+static flash_prune_desc describe(const flash_model *m, const uint8_t how[4], lists *l,
+                                 float share[7])
+{
+    static const int disorder[] = {0, 2}, tail[] = {1, 2};
+    flash_prune_desc d;
+    memset(&d, 0, sizeof d);
+    fill(l, 64, 96, 4);
+    d.model = m;
+    d.n_layer = how[0] ? 2 : 0;
+    d.layer = how[0] == 2 ? tail : how[0] == 3 ? disorder : NULL;
+    d.d_ffn = !how[1] ? 0 : how[1] == 4 ? 40 : 64;
+    d.ffn = how[1] == 2 || how[1] == 3 || how[1] == 5 ? l->ffn_of : NULL;
+    d.n_kv_head = how[2] ? 2 : 0;
+    d.kv_head = how[2] > 1 ? l->kv_of : NULL;
+    d.d_model = how[3] ? 32 : 0;
+    d.channel = how[3] > 1 ? l->channel : NULL;
+    d.share = how[3] == 2 ? NULL : share;
+    for (int i = 0; i < 7; i++) {
+        share[i] = .45f + .07f * (float)i; /* .5 would scale by 1 */
+    }
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 64 && how[1] != 3; j++) {
+            l->ffn[i][j] = how[1] == 2 ? 32 + j : j < 32 ? 64 + j : j - 32;
+        }
+        for (int j = 0; j < 2 && how[2] == 2; j++) {
+            l->kv[i][j] = 1 + j;
+        }
+    }
+    for (int j = 0; j < 32 && how[3] == 2; j++) {
+        l->channel[j] = 32 + j;
+    }
+    return d;
+}
+
+static void test_views(void)
+{
+    static const uint32_t types[] = {MK_F32, MK_Q8_0, MK_Q4_0};
+    for (size_t k = 0; k < COUNT(kinds); k++) {
+        for (size_t t = 0; t < COUNT(types); t++) {
+            mk_options o = shape(3, 64, 8, 4, 16, 96, 96);
+            char what[64];
+            lists l;
+            float share[7];
+            SECTION(kinds[k].arch);
+            o.untied = kinds[k].untied;
+            o.embd = o.qkv = o.attn_output = o.ffn_up = o.ffn_down = o.head = types[t];
+            made m = make(&o, kinds[k].arch, kinds[k].attn, 24, NULL);
+            for (size_t c = 0; c < COUNT(cuts); c++) {
+                if (k && (c + t + k) % 3) { /* all of them with one type or another */
+                    continue;
+                }
+                flash_prune_desc d = describe(m.model, cuts[c], &l, share);
+                snprintf(what, sizeof what, "%s %s, cut %d", kinds[k].arch,
+                         flash_type_name((flash_type)types[t]), (int)c);
+                same_view(what, d, NULL);
+                if (c % 4 == 0) {
+                    d.type = c % 8 ? FLASH_TYPE_Q4_0 : FLASH_TYPE_F16;
+                    same_view(what, d, NULL);
+                }
+                if (c % 4 == 2) {
+                    d.type = FLASH_TYPE_F32;
+                    same_view(what, d, "keep,skip");
+                }
+            }
+            unmake(&m);
+        }
+    }
+    /* what these have of their own: norms behind; convolutions */
+    mk_options o = shape(3, 64, 8, 4, 16, 96, 96);
+    lists l;
+    float share[7];
+    for (int conv = 0; conv < 2; conv++) {
+        made m = make(&o, conv ? "lfm2" : "gemma3", conv ? "fcf" : "f", 24, NULL);
+        SECTION(conv ? "lfm2" : "gemma3");
+        for (size_t c = 0; c < COUNT(cuts); c++) {
+            if (!cuts[c][3]) {
+                same_view("of its own", describe(m.model, cuts[c], &l, share), NULL);
+            }
+        }
+        unmake(&m);
+    }
+}
+
+/* Nothing is copied where neighbours stay; what is, to the byte. */
+static void test_view_memory(void)
+{
+    static const struct { uint8_t cut[4]; uint32_t type; const char *attention; size_t more; }
+    cases[] = {
+        {{0, 1, 0, 0}, MK_F32, NULL, 0}, {{0, 1, 0, 0}, MK_Q8_0, NULL, 0},
+        {{0, 2, 0, 0}, MK_Q4_0, NULL, 0}, {{0, 4, 0, 0}, MK_F32, NULL, 0},
+        {{0, 0, 1, 0}, MK_Q8_0, NULL, 0}, {{0, 0, 2, 0}, MK_Q8_0, NULL, 0},
+        {{0, 1, 1, 0}, MK_Q4_0, "skip,window:9", 0},
+        {{0, 4, 0, 0}, MK_Q8_0, NULL, 3 * 64 * 40 * 2},        /* ffn_down, as F16 */
+        {{0, 5, 0, 0}, MK_Q8_0, NULL, 3 * (64 + 64 + 64) * 68}, /* all of the FFNs */
+        {{0, 0, 0, 1}, MK_Q8_0, NULL, 7 * 32 * 4},             /* scaled norms */
+        {{0, 0, 0, 2}, MK_F32, "keep,skip", 6 * 32 * 4},
+    };
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        SECTION("what a view takes");
+        mk_options o = shape(3, 64, 8, 4, 16, 96, 96);
+        lists l;
+        float share[7];
+        mk_heap heap;
+        size_t none, kept;
+        o.embd = o.qkv = o.attn_output = o.ffn_up = o.ffn_down = o.head = cases[k].type;
+        made m = make(&o, "llama", "f", 0, NULL);
+        flash_prune_desc d;
+        memset(&d, 0, sizeof d);
+        d.model = m.model;
+        watched(&d, &heap);
+        flash_model_free(view(&d, &heap, &none));
+        CHECK(none < sizeof(flash_model) + 3 * sizeof(flash__layer) + 128);
+        d = describe(m.model, cases[k].cut, &l, share);
+        d.attention = cases[k].attention;
+        watched(&d, &heap);
+        flash_model_free(view(&d, &heap, &kept));
+        if (!CHECK_EQ(kept, none + cases[k].more)) {
+            printf("    case %d\n", (int)k);
+        }
+        /* fewer layers take less, whichever they are */
+        d = describe(m.model, cuts[2], &l, share);
+        watched(&d, &heap);
+        flash_model_free(view(&d, &heap, &kept));
+        CHECK(kept < none);
+
+        SECTION("no memory for a view");
+        d = describe(m.model, cuts[16], &l, share);
+        for (long fail = 0; fail < 2; fail++) {
+            flash_model *v = m.model;
+            flash_error err;
+            watched(&d, &heap);
+            heap.fail_at = fail;
+            CHECK(flash_prune_view(&v, &d, &err) == FLASH_E_MEMORY && !v);
+            CHECK(heap.live == 0 && heap.errors == 0 && strstr(err.text, "no memory"));
+        }
+        watched(&d, &heap);
+        heap.fail_at = 0;
+        CHECK(flash_prune_view_memory(&d, NULL) == 0 && heap.live == 0);
+        unmake(&m);
+    }
+}
+
+/* What else a model is for: text, training; and the one below stays as it was. */
+static void test_view_use(void)
+{
+    flash_model_desc md;
+    flash_prune_desc d;
+    flash_error err;
+    flash_model *m, *v[2];
+    int32_t ids[2][16];
+    size_t n[2] = {0, 0};
+    SECTION("a view is a model");
+    memset(&md, 0, sizeof md);
+    memset(&d, 0, sizeof d);
+    md.source.path = "tests/data/f32.gguf"; /* mapped */
+    CHECK(flash_model_load(&m, &md, &err) == FLASH_OK);
+    float *x = logits_of(m), *y;
+    d.model = m;
+    d.n_layer = 1;
+    d.d_ffn = flash_model_arch(m)->layer[0].d_ffn / 2;
+    CHECK(flash_prune_view(&v[0], &d, &err) == FLASH_OK);
+    CHECK(flash_prune_view(&v[1], &d, &err) == FLASH_OK);
+    flash_model_free(v[0]);
+    for (int i = 0; i < 2; i++) {
+        CHECK(flash_tokenize(i ? v[1] : m, "the hand in the sea", 19, 0, ids[i], 16, &n[i])
+              == FLASH_OK);
+    }
+    CHECK(n[0] > 1 && n[0] == n[1] && !memcmp(ids[0], ids[1], n[0] * sizeof **ids));
+    CHECK_EQ(flash_model_isa(m), flash_model_isa(v[1]));
+    made file = pruned(&d);
+    flash_trainer_report r[2];
+    for (int i = 0; i < 2; i++) {
+        flash_trainer *t = runner(i ? v[1] : file.model, 1);
+        int32_t row[CTX + 1];
+        for (int j = 0; j <= CTX; j++) {
+            row[j] = j * 7 % flash_model_arch(m)->n_vocab;
+        }
+        CHECK(flash_trainer_step(t, row, &r[i]) == FLASH_OK);
+        CHECK(flash_trainer_evaluate(t, row, 1, &r[i]) == FLASH_OK);
+        flash_trainer_free(t);
+    }
+    CHECK(!memcmp(&r[0].ce, &r[1].ce, sizeof r[0].ce));
+    unmake(&file);
+
+    SECTION("a view is no backbone");
+    image to = {NULL, 0, 0, 0};
+    flash_arch a;
+    d.model = v[1];
+    CHECK(flash_prune_view(&v[0], &d, &err) == FLASH_E_UNSUPPORTED && !v[0]);
+    CHECK(strstr(err.text, "view") != NULL);
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_E_UNSUPPORTED && !to.n);
+    CHECK(flash_prune_arch(&d, &a, &err) == FLASH_E_UNSUPPORTED);
+    CHECK(flash_prune_view_memory(&d, &err) == 0);
+    flash_model_free(v[1]);
+    y = logits_of(m);
+    CHECK(!memcmp(x, y, sizeof *x * (size_t)(TOKENS * flash_model_arch(m)->n_vocab)));
+    free(x);
+    free(y);
+    flash_model_free(m);
+}
+
 static void refuse(const flash_prune_desc *d, flash_status want, const char *words)
 {
     image to = {NULL, 0, 0, 0};
@@ -511,6 +799,9 @@ static void refuse(const flash_prune_desc *d, flash_status want, const char *wor
         printf("    %s\n", err.text);
     }
     CHECK(flash_prune_arch(d, &a, &err) == want);
+    flash_model *m = (flash_model *)&a;
+    CHECK(flash_prune_view(&m, d, &err) == want && !m);
+    CHECK(flash_prune_view_memory(d, &err) == 0 && strstr(err.text, words));
 }
 
 static void test_refused(void)
@@ -529,6 +820,23 @@ static void test_refused(void)
     CHECK(flash_prune_write(&good, NULL, NULL, &err) == FLASH_E_ARGUMENT);
     CHECK(flash_prune_arch(&good, NULL, &err) == FLASH_E_ARGUMENT);
     CHECK(flash_prune_write(NULL, put, NULL, &err) == FLASH_E_ARGUMENT);
+    flash_model *v;
+    CHECK(flash_prune_view(&v, NULL, &err) == FLASH_E_ARGUMENT && !v);
+    CHECK(flash_prune_view(NULL, &good, NULL) == FLASH_E_ARGUMENT);
+    CHECK(flash_prune_view_memory(NULL, NULL) == 0);
+    d = good;
+    d.attention = "skip";
+    CHECK(flash_prune_write(&d, put, NULL, &err) == FLASH_E_UNSUPPORTED);
+    d.attention = "skip,,keep";
+    CHECK(flash_prune_view(&v, &d, &err) == FLASH_E_FORMAT && !v && strstr(err.text, "layer 1"));
+    d.attention = "keep,keep,keep,keep";
+    CHECK(flash_prune_view(&v, &d, &err) == FLASH_E_FORMAT && !v);
+    d = good;
+    d.type = (flash_type)99;
+    refuse(&d, FLASH_E_ARGUMENT, "type");
+    d = good;
+    d.host.allocator.acquire = mk_heap_acquire;
+    refuse(&d, FLASH_E_ARGUMENT, "allocator");
     d = good;
     d.n_layer = 4;
     refuse(&d, FLASH_E_ARGUMENT, "4 layers");
@@ -572,18 +880,6 @@ static void test_refused(void)
 }
 
 /* --- what parts matter ------------------------------------------------------------------------ */
-
-enum { CTX = 24 };
-
-static flash_trainer *runner(const flash_model *m, int batch)
-{
-    flash_trainer_desc d;
-    memset(&d, 0, sizeof d);
-    d.init = m;
-    d.batch = batch;
-    d.n_ctx = CTX;
-    return trainer(&d);
-}
 
 static int32_t *sequences(int n, int V)
 {
@@ -942,6 +1238,9 @@ int main(void)
     test_coupling();
     test_by_number();
     test_files();
+    test_views();
+    test_view_memory();
+    test_view_use();
     test_refused();
     return test_done();
 }

@@ -85,7 +85,7 @@ static void test_ehvi(void)
     for (size_t i = 0; i < 4; i++)
         CHECK(near(flash__log_ehvi(a1, b1, 3, r1, logs[i].m, logs[i].s, dm, ds), logs[i].value,
                    1e-10));
-    /* gradients by differences, one of the values known in turn, far tails too */
+    /* gradients by differences of fourth order, one of the values known in turn, far tails too */
     for (int i = 0; i < 400; i++) {
         double far = i % 4 == 3 ? 20 : 1;
         for (int k = 0; k < 2; k++) {
@@ -98,18 +98,21 @@ static void test_ehvi(void)
         if (v <= FLASH__NOTHING)
             continue;
         for (int k = 0; k < 4; k++) {
-            double up, down, g[2], h = 1e-6, *at = k < 2 ? m + k : s + (k - 2), old = *at;
+            static const double steps[] = {1, -1, 2, -2};
+            double f[4], g[2], *at = k < 2 ? m + k : s + (k - 2), old = *at,
+                   h = 1e-4 * (s[k % 2] > 0 ? s[k % 2] : .05);
             if (k >= 2 && old == 0)
                 continue;
-            *at = old + h;
-            up = flash__log_ehvi(a2, b2, 3, r2, m, s, g, y);
-            *at = old - h;
-            down = flash__log_ehvi(a2, b2, 3, r2, m, s, g, y);
-            *at = old;
-            double got = k < 2 ? dm[k] : ds[k - 2], by = (up - down) / (2 * h);
-            if (k < 2 && s[k] == 0 && fabs(*at - floor(*at * 2 + .5) / 2) < 1e-5)
+            if (k < 2 && s[k] == 0 && fabs(old - floor(old * 2 + .5) / 2) < 3 * h)
                 continue; /* a known value at a corner */
-            CHECK(fabs(by - got) <= 1e-4 * fmax(fabs(got), 1e-2) + 1e-9 * fabs(v) / h * 1e-3);
+            for (int j = 0; j < 4; j++) {
+                *at = old + steps[j] * h;
+                f[j] = flash__log_ehvi(a2, b2, 3, r2, m, s, g, y);
+            }
+            *at = old;
+            double got = k < 2 ? dm[k] : ds[k - 2];
+            double by = (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h);
+            CHECK(fabs(by - got) <= 1e-6 * fmax(fabs(got), 1e-2));
         }
     }
     /* a known value is the limit of a sure one */
@@ -857,6 +860,13 @@ static void test_hostile(void)
     CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_E_ARGUMENT);
     CHECK_STR(err.text, "parameter 2, b: this value is not in the space");
     flash_search_free(s);
+    d.feasible = never;
+    s = open_search(&d);
+    t.x[1] = 3;
+    CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_E_ARGUMENT);
+    CHECK_STR(err.text, "this point is not feasible");
+    CHECK_EQ(flash_search_trial(s, 1, &t), FLASH_E_ARGUMENT);
+    flash_search_free(s);
     flash_search_free(NULL);
     CHECK_EQ(flash_search_front(NULL, NULL, 0), 0);
     CHECK_EQ(flash_search_hopeless(NULL, 1, y), 0);
@@ -1221,6 +1231,226 @@ static void test_noise(void)
     }
 }
 
+static double normal(void)
+{
+    double u = (test_rnd() % 1000000 + .5) / 1e6;
+    return sqrt(-2 * log(u)) * cos(2 * PI * (test_rnd() % 1000000) / 1e6);
+}
+
+static double halves(void *user, const double *x)
+{
+    (void)user;
+    return 2 + sin(5 * x[0]) * x[1];
+}
+
+/* What L-BFGS climbs by, against differences: two objectives and three, samples, constraints, known
+   objectives, a logarithmic scale. */
+static void test_slopes(void)
+{
+    enum { NOISY = 1, THREE = 2, CONSTRAINT = 4, KNOWN = 8 };
+    flash_search_desc d;
+    flash_trial t;
+    SECTION("slopes of what is expected");
+    for (int how = 0; how < 16; how++) {
+        static double r[3] = {18, 6, 3};
+        double y[FLASH_SEARCH_VALUES_MAX], grad[64], none[64];
+        uint64_t random = 5;
+        flash_search *s;
+        int compared = 0;
+        if ((how & THREE) && (how & KNOWN)) /* counts points that are worse: in steps */
+            continue;
+        problem_desc(&branin_currin, 0, &d, param, name);
+        param[1].kind = FLASH_PARAM_LOG;
+        param[1].lo = .01;
+        param[2].name = "kind";
+        param[2].kind = FLASH_PARAM_CATEGORY;
+        param[2].n_value = 2;
+        d.n_param = 3;
+        d.reference = r;
+        d.noisy = (how & NOISY) != 0;
+        d.n_objective = how & THREE ? 3 : 2;
+        d.n_constraint = (how & CONSTRAINT) != 0;
+        d.known[1] = how & KNOWN ? halves : NULL;
+        d.initial = 30;
+        d.max_trials = 30;
+        s = open_search(&d);
+        while (!flash_search_ask(s, &t, &err)) {
+            problem_values(&branin_currin, t.x, y);
+            y[2] = third(t.x);
+            y[how & THREE ? 3 : 2] = t.x[0] + t.x[1] - 1;
+            for (int k = 0; k < 4; k++) /* what is smooth is known so well that it rounds */
+                y[k] += (k ? .3 : 30) * normal();
+            CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
+        }
+        CHECK(flash__model(s, &random));
+        for (int i = 0; i < 40; i++) {
+            double u[2] = {(test_rnd() % 900 + 50) / 1e3, (test_rnd() % 900 + 50) / 1e3};
+            double x[3] = {0, 0, i % 2};
+            for (int j = 0; j < 2; j++)
+                x[j] = flash__param_at(param + j, u[j]);
+            if (flash__judge(s, x, grad) <= FLASH__NOTHING)
+                continue;
+            for (int j = 0; j < 2; j++) {
+                static const double steps[] = {1, -1, 2, -2};
+                double h = 1e-4, f[4], old = x[j]; /* less shows how k'Qk is rounded */
+                int k = 0;
+                for (; k < 4; k++) {
+                    x[j] = flash__param_at(param + j, u[j] + steps[k] * h);
+                    f[k] = flash__judge(s, x, none);
+                    if (f[k] <= FLASH__NOTHING)
+                        break;
+                }
+                x[j] = old;
+                if (k < 4)
+                    continue;
+                double one = (f[0] - f[1]) / (2 * h), two = (f[2] - f[3]) / (4 * h);
+                if (fabs(one - two) > 3e-4 * fmax(fabs(one), 1))
+                    continue; /* too steep a place, or it rounds */
+                if (!CHECK(fabs((4 * one - two) / 3 - grad[j]) <= 1e-3 * fmax(fabs(grad[j]), 1)))
+                    printf("    %d: %g, want %g\n", how, grad[j], (4 * one - two) / 3);
+                compared++;
+            }
+            CHECK(grad[2] == 0);
+        }
+        CHECK(compared > 20);
+        flash_search_free(s);
+    }
+}
+
+/* Whether x keeps a noisy constraint is judged by all that is known of it, not by one sample. */
+static void test_noisy_constraint(void)
+{
+    flash_search_desc d;
+    flash_search *s;
+    flash_trial t;
+    SECTION("noisy constraints");
+    problem_desc(&branin_currin, 0, &d, param, name);
+    d.noisy = 1;
+    d.n_constraint = 1;
+    d.initial = 5;
+    d.max_trials = 40;
+    s = open_search(&d);
+    for (int i = 0; i < 30; i++) {
+        double x[2] = {(i + .5) / 30, i * 7 % 30 / 30.}, y[3];
+        problem_values(&branin_currin, x, y);
+        y[2] = x[0] - .5 + .3 * normal();
+        CHECK_EQ(flash_search_add(s, x, y, &err), FLASH_OK);
+    }
+    CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
+    s->centred = 0;
+    for (size_t i = 0; i < 30; i++) {
+        double z[2], mean, sd, noise = exp(s->theta[2][2 + 1]);
+        flash__inputs(s, flash__trial_x(s, (int)i), z);
+        flash__near(s, 2, z);
+        mean = flash__dot64(s->k[2], s->beta[2], 30);
+        sd = flash__deviation(s, 2);
+        CHECK(near(mean, s->mean[2][i], 1e-6) || fabs(mean - s->mean[2][i]) < 1e-9);
+        CHECK(sd * sd > .01 * noise && sd * sd < noise); /* it was told, but by noise */
+    }
+    flash_search_free(s);
+}
+
+/* With noise the front is that of means, for any number of objectives; growth compares like with
+   like, before and after the last trials that were told, whichever were asked for last. */
+static void test_noisy_front(void)
+{
+    enum { N = 44, LAST = 20 };
+    flash_search_desc d;
+    flash_search *s;
+    flash_search_summary sum;
+    SECTION("noisy fronts, and how they grow");
+    for (int how = 0; how < 4; how++) {
+        static double r[3] = {100, 9, 1.5};
+        int m = how < 2 ? 2 : 3, ids[N], n, moved = 0;
+        double y[N][3], rows[N * 3], old[N * 3];
+        uint32_t work[N * 3];
+        size_t kept = 0, few = 0;
+        flash_trial t;
+        problem_desc(&branin_currin, 0, &d, param, name);
+        d.noisy = how % 2;
+        d.n_objective = m;
+        d.reference = r;
+        d.initial = N;
+        d.max_trials = N;
+        s = open_search(&d);
+        for (int i = 0; i < N; i++) {
+            CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
+            problem_values(&branin_currin, t.x, y[i]);
+            y[i][0] += d.noisy * 15.19 * normal();
+            y[i][1] += d.noisy * .63 * normal();
+            y[i][2] = third(t.x) + d.noisy * .05 * normal();
+        }
+        for (int i = N; i-- > 0;) { /* the first ones last */
+            CHECK_EQ(flash_search_tell(s, i + 1, y[i], &err), FLASH_OK);
+            flash_search_summarize(s, &sum);
+            CHECK((sum.gain >= 0) == (N - i > LAST && sum.hypervolume > 0));
+        }
+        n = flash_search_front(s, ids, N);
+        CHECK_EQ(n, sum.front);
+        for (int i = 0; i < N; i++)
+            for (int k = 0; k < m; k++) {
+                double v = d.noisy ? s->shift[k] + s->scale[k] * s->mean[k][i] : y[i][k];
+                moved |= v < r[k] && !near(v, y[i][k], 1e-9);
+                rows[kept++] = v;
+                if (i >= LAST)
+                    old[few++] = v;
+            }
+        CHECK_EQ(moved, d.noisy);
+        double volume = flash_hypervolume(rows, N, m, r, work);
+        CHECK(near(sum.hypervolume, volume, 1e-12));
+        CHECK(near(sum.gain, 1 - flash_hypervolume(old, N - LAST, m, r, work) / volume, 1e-9));
+        CHECK(sum.gain > .001);
+        for (int i = 0; i < n; i++) /* none is better by the means */
+            for (int k = 0; k < N; k++)
+                CHECK(k == ids[i] - 1 || !flash__covers(rows + k * m, rows + (ids[i] - 1) * m, m));
+        flash_search_free(s);
+    }
+}
+
+/* Where nothing can be expected of any point, what is least known is asked for. Of three objectives
+   something can, however far the reference is from what was found. */
+static void test_least_known(void)
+{
+    static double r[2] = {.5, 2.55} /* all are slower */, r3[3] = {-100, 0, -3};
+    flash_search_desc d;
+    flash_search *s;
+    flash_trial t;
+    double sd = 0, most = 0, z[64], there[64];
+    SECTION("nothing to expect");
+    problem_desc(&toy_p, 1, &d, param, name);
+    d.reference = r;
+    d.initial = 8;
+    d.max_trials = 12;
+    s = open_search(&d);
+    go_on(s, &toy_p, 11, 1, NULL);
+    CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
+    for (int i = -1; i < FLASH__SEARCH_DRAWS; i++) {
+        memcpy(there, i < 0 ? t.x : s->draw + i * s->P, (size_t)s->P * sizeof *there);
+        flash__inputs(s, there, z);
+        flash__near(s, 1, z);
+        if (i < 0)
+            sd = flash__deviation(s, 1);
+        else
+            most = fmax(most, flash__deviation(s, 1));
+    }
+    CHECK(sd >= most);
+    flash_search_free(s);
+    problem_desc(&branin_currin, 0, &d, param, name);
+    d.n_objective = 3;
+    d.reference = r3;
+    d.initial = 8;
+    d.max_trials = 12;
+    s = open_search(&d);
+    while (!flash_search_ask(s, &t, &err)) {
+        double y[3];
+        problem_values(&branin_currin, t.x, y);
+        y[2] = third(t.x);
+        CHECK((s->expected >= 0) == (t.id > 8));
+        CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
+    }
+    flash_search_free(s);
+}
+
 static void test_memory(void)
 {
     flash_search_desc d;
@@ -1320,5 +1550,9 @@ int main(void)
     test_memory();
     test_samples();
     test_noise();
+    test_slopes();
+    test_noisy_constraint();
+    test_noisy_front();
+    test_least_known();
     return test_done();
 }

@@ -123,8 +123,16 @@ hostile "a rule of no choice" 'w is no choice of k' \
     "$(with "$c" ',"rules":[{"run":1,"of":["w"],"in":["k"]}]')"
 hostile "a sum of choices" 'sum: k has choices' \
     "$(with "$c" ',"rules":[{"sum":{"k":1},"at_most":1}]')"
+hostile "a rule of an empty choice" 'nothing in' \
+    "$(with "$c" ',"rules":[{"run":1,"of":[],"in":["k"]}]')"
+hostile "a rule of no parameters" 'nothing in' \
+    "$(with "$c" ',"rules":[{"run":1,"of":["u"],"in":[]}]')"
+hostile "a rule of numbers" 'in: n has no choices' \
+    "$(with '{"name":"n","integer":[0,99]}' ',"rules":[{"run":1,"of":["u"],"in":["n"]}]')"
 hostile "infeasible everywhere" 'no feasible point' \
     "$(with "$p" ',"rules":[{"sum":{"x":1},"at_most":-1}]')"
+head -c 16777217 /dev/zero | tr '\000' ' ' >$T/bad.json
+check "space: over 16 MB" error 1 'too large' search $T/bad.json --journal $T/bad.jsonl --cmd "$E"
 check "and nothing is left" [ -z "$(ls $T | grep -v -e space -e evaluate -e bad.json -e out -e err)" ]
 
 # --- a whole search, twice the same ---
@@ -253,6 +261,17 @@ check "a strange name: the same" cmp -s "$quoted" $T/whole
 check "no place for the journal" pipe "! here full /dev/full ||
     error 1 'not a file' search $T/space.json --journal /dev/full --cmd '$E'"
 
+# --- a disk that is full: an error, then it goes on ---
+rm -f $J
+longer="search $T/space.json --journal $J --trials 60 --cmd"
+check "a full disk" pipe "(trap '' XFSZ; ulimit -f 8; exits 1 $longer '$E')"
+check "a full disk: it says so" grep -q 'run.jsonl: the journal could not be written' $T/err
+check "a full disk: it goes on" exits 0 $longer "$E"
+cp $J $T/full
+rm -f $J
+check "a full disk: without" exits 0 $longer "$E"
+check "a full disk: the same" cmp -s $J $T/full
+
 # --- in batches: the same journal for any number at once, and after any end ---
 rm -f $J
 check "batches" searches $J --batch 5 --cmd "$E"
@@ -270,6 +289,28 @@ for after in 0.05 0.15 0.1 0.25 0.02 0.3; do
 done
 check "batches: killed" searches $J --batch 5 -j 2 --cmd "$E"
 check "batches: killed: the same" cmp -s $J $T/batches
+
+# --- more pending ones than there may be commands at once, in batches ---
+sed 's/"trials": 16/"trials": 300, "method": "random"/' $T/space.json >$T/many.json
+rm -f $J
+flash search $T/many.json --journal $J --ask 300 >$T/null
+check "many pending" exits 0 search $T/many.json --journal $J --batch 4 -j 4 --cmd ': {trial.json}; echo 1 2'
+check "many pending: all done" [ "$(states tell)" = 300 ]
+check "many pending: told in order" pipe "head -300 $T/out | cut -d ' ' -f 2 | sort -nc"
+
+# --- the live line, on a terminal and nowhere else ---
+if script -qec true /dev/null >$T/out 2>$T/err; then
+    rm -f $J
+    script -qec "$RUN $B/flash search $T/space.json --journal $J --cmd '$E'" /dev/null >$T/out
+    check "live" grep -q 'trial 8/16: hypervolume [0-9.e+-]*, front [0-9]*, [0-9]*:[0-9][0-9] left' $T/out
+    check "live: no lines of trials" pipe "! grep -q '^trial [0-9]* done' $T/out"
+    check "live: then the front" grep -q '^search trials=16 done=16' $T/out
+    rm -f $J
+    script -qec "$RUN $B/flash search $T/space.json --journal $J --cmd '$E' 2>$T/err" /dev/null >$T/out
+    check "not live into a file" [ ! -s $T/err ]
+else
+    skip live "no command script"
+fi
 
 # --- several at once, stopped by hand ---
 rm -f $J
@@ -367,6 +408,8 @@ table "a cell less" 'line 3' $header 1,2,2,512,full,,.1 1,2,2,512,full,
 table "no number" 'line 2: loss' $header x,2,2,512,full,,.1
 table "no such choice" 'line 2: p0: "all"' $header 1,2,2,512,all,,.1
 table "outside" 'line 3: .*layers' $header 1,2,2,512,full,,.1 1,2,9,512,full,full,.1
+table "against a rule" 'line 3: this point is not feasible' $header 1,2,2,512,full,,.1 \
+    1,2,4,512,skip,window,.1
 table "a quote" 'line 2: -1 columns\|line 2' $header '"1,2,2,512,full,,.1'
 check "import: nothing was added" [ "$(states add)" = 0 ]
 printf '%s\r\n' "$header" '-1,2,2,"512",full,,.1' >$T/good.csv
@@ -420,5 +463,11 @@ page "constant objectives" $T/flat
 check "no trial is good" exits 0 search $T/three.json --journal $T/none --trials 6 --cmd \
     ': {trial.json}; echo 1 2 3 4'
 page "no trial is good" $T/none
+awk 'BEGIN { printf "{\"parameters\": ["
+    for (i = 0; i < 64; i++) printf "%s{\"name\": \"x%d\", \"real\": [0, 1]}", i ? ", " : "", i
+    print "], \"objectives\": [\"a\", \"b\", \"c\"], \"method\": \"random\"}" }' >$T/wide.json
+check "64 parameters" exits 0 search $T/wide.json --journal $T/wide --trials 3 --cmd \
+    ': {trial.json}; echo $FLASH_TRIAL -$FLASH_TRIAL 1'
+page "64 parameters" $T/wide
 check "nothing else left" pipe "nothing_left && ! ls $T | grep -q '[0-9]\.json$'"
 finish

@@ -15,15 +15,13 @@
 enum { CTX = 128, ROW = CTX + 1, TEST = 64, CALIBRATE = 128, BATCH = 8, RANDOM_CUTS = 10 };
 
 typedef struct bench {
-    const char  *name, *path;
+    const char  *name;
     flash_model *model;
     int32_t     *ids, *test;  /* those to learn from; [TEST,ROW] */
     size_t       n;
     int          threads, steps;
     double       base[TEST];  /* the model's own losses */
 } bench;
-
-typedef struct image { uint8_t *p; size_t n, cap; } image;
 
 static void die(const char *what)
 {
@@ -37,19 +35,6 @@ static uint64_t next(uint64_t *state) /* SplitMix64 */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
-}
-
-static int put(void *user, const void *data, size_t bytes)
-{
-    image *to = user;
-    if (to->n + bytes > to->cap) {
-        to->p = realloc(to->p, to->cap = 2 * (to->n + bytes));
-        if (!to->p)
-            return 1;
-    }
-    memcpy(to->p + to->n, data, bytes);
-    to->n += bytes;
-    return 0;
 }
 
 /* Of a model's weights, or random ones of that shape. */
@@ -124,24 +109,17 @@ static double learned(const bench *b, const flash_model *like, int random,
     return mean;
 }
 
-/* The model cut to these units of each layer; *file is to be freed after it. */
-static flash_model *cut(const bench *b, int ffn, const int *const *units, uint8_t **file)
+/* The model cut to these units of each layer. */
+static flash_model *cut(const bench *b, int ffn, const int *const *units)
 {
     flash_prune_desc d;
-    flash_model_desc md;
     flash_model *m;
     flash_error err;
-    image to = {NULL, 0, 0};
     memset(&d, 0, sizeof d);
-    memset(&md, 0, sizeof md);
     d.model = b->model;
     d.d_ffn = ffn;
     d.ffn = units;
-    if (flash_prune_write(&d, put, &to, &err))
-        die(err.text);
-    md.source.data = *file = to.p;
-    md.source.bytes = to.n;
-    if (flash_model_load(&m, &md, &err))
+    if (flash_prune_view(&m, &d, &err))
         die(err.text);
     return m;
 }
@@ -149,13 +127,11 @@ static flash_model *cut(const bench *b, int ffn, const int *const *units, uint8_
 /* What such a cut adds to the loss. */
 static double damage(const bench *b, int ffn, const int *const *units, double *error)
 {
-    uint8_t *file;
     double each[TEST], more;
-    flash_model *m = cut(b, ffn, units, &file);
+    flash_model *m = cut(b, ffn, units);
     learned(b, m, 0, NULL, 0, each);
     more = difference(each, b->base, error);
     flash_model_free(m);
-    free(file);
     return more;
 }
 
@@ -257,16 +233,16 @@ static void skips(const bench *b, flash_trainer *t, int L)
 static void add_skipped(const bench *b, unsigned mask, int steps, double share, double sum[TEST])
 {
     char pattern[5 * FLASH_LAYERS_MAX] = "";
-    flash_model_desc md;
+    flash_prune_desc d;
     flash_model *m;
     flash_error err;
     double each[TEST];
     for (int l = 0; l < flash_model_arch(b->model)->n_layer; l++)
         strcat(strcat(pattern, l ? "," : ""), mask >> l & 1 ? "skip" : "keep");
-    memset(&md, 0, sizeof md);
-    md.source.path = b->path;
-    md.attention = pattern;
-    if (flash_model_load(&m, &md, &err))
+    memset(&d, 0, sizeof d);
+    d.model = b->model;
+    d.attention = pattern;
+    if (flash_prune_view(&m, &d, &err))
         die(err.text);
     learned(b, m, 0, b->model, steps, each);
     for (int i = 0; i < TEST; i++)
@@ -326,7 +302,6 @@ int main(int argc, char **argv)
     FILE *f = argc > 2 ? fopen(argv[2], "rb") : NULL;
     if (!f)
         die("usage: bench_prune MODEL TEXT [THREADS [STEPS]]");
-    b.path = argv[1];
     b.name = strrchr(argv[1], '/') ? strrchr(argv[1], '/') + 1 : argv[1];
     b.threads = argc > 3 ? atoi(argv[3]) : 1;
     b.steps = argc > 4 ? atoi(argv[4]) : 4000;
@@ -389,8 +364,7 @@ int main(int argc, char **argv)
         pairs(&b, L);
 
     /* healed by the whole model, next to random weights on as many tokens */
-    uint8_t *file;
-    flash_model *m = cut(&b, keep, (const int *const *)units[0], &file);
+    flash_model *m = cut(&b, keep, (const int *const *)units[0]);
     double pruned[3][TEST], random[TEST]; /* the first two by the model, the last by the text */
     int steps[2] = {b.steps / 10, b.steps};
     for (int k = 0; k < 2; k++) {
@@ -412,6 +386,5 @@ int main(int argc, char **argv)
         fflush(stdout);
     }
     flash_model_free(m);
-    free(file);
     return 0;
 }

@@ -22,6 +22,9 @@
     X(predict,    "how fast a model would be, from a latency model") \
     X(search,     "settings that are best in several ways at once, in few trials") \
     X(front,      "what a search has found: a table, CSV, a page with plots") \
+    X(design,     "from a backbone and a device to a family of models") \
+    X(study,      "what the designs of a run depend on: the questions of its paper") \
+    X(trial,      "one candidate of a design: cut, healed and scored") \
     X(train,      "fit a model to text, or to another model") \
     X(vocab,      "learn a vocabulary from text") \
     X(quantize,   "a model file again, with smaller weights") \

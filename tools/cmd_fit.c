@@ -1,5 +1,6 @@
 /* cmd_fit.c - flash fit: a latency model from a profile, and how far it can be trusted. */
 #include "fit.h"
+#include "stats.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,20 +194,6 @@ static double spearman(const double *x, const double *y, int n)
     return r;
 }
 
-/* Kendall's tau-b. */
-static double kendall(const double *x, const double *y, int n)
-{
-    double agree = 0, tx = 0, ty = 0;
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < i; j++) {
-            int a = (x[i] > x[j]) - (x[i] < x[j]), b = (y[i] > y[j]) - (y[i] < y[j]);
-            agree += a * b;
-            tx += a != 0;
-            ty += b != 0;
-        }
-    return agree / sqrt(tx * ty);
-}
-
 /* Of n predictions at against times [n]; noise: relative variance of these. */
 static fit_score score(const flash_interval *at, const double *time, int n, double noise)
 {
@@ -368,9 +355,9 @@ static void rank_agreement(fit_results *r)
             }
             t->length = length;
             t->n = n;
-            t->params = kendall(x[0], x[3], n);
-            t->flops = kendall(x[1], x[3], n);
-            t->model = kendall(x[2], x[3], n);
+            t->params = stats_kendall(x[0], x[3], n);
+            t->flops = stats_kendall(x[1], x[3], n);
+            t->model = stats_kendall(x[2], x[3], n);
         }
         r->n_lengths += !seen;
     }

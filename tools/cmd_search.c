@@ -17,13 +17,10 @@ static void ask(int n)
 {
     flash_trial t;
     flash_error err;
-    for (int i = 0; i < n; i++) {
-        flash_search_summary sum;
-        flash_search_summarize(run.s, &sum);
-        if (sum.trials >= run.trials && !i)
-            cli_fail("all %d trials were asked for; --trials allows more", run.trials);
-        if (sum.trials >= run.trials)
-            return;
+    int left = run.trials - space_count(run.s);
+    if (left <= 0)
+        cli_fail("all %d trials were asked for; --trials allows more", run.trials);
+    for (int i = 0; i < n && i < left; i++) {
         if (flash_search_ask(run.s, &t, &err))
             fail_library(&err);
         space_write_trial(stdout, &run.sp, &t);
@@ -207,7 +204,6 @@ static int read_row(const table *t, char *line, int number, double *x, double *y
 /* All rows are looked at before the first is added. */
 static void import(const char *path)
 {
-    flash_search_summary sum;
     flash_search_desc d = {0};
     flash_search *s;
     flash_error err;
@@ -215,8 +211,7 @@ static void import(const char *path)
     size_t bytes;
     char *file = cli_read(path, &bytes), *line, *next;
     double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX];
-    int added = 0, rows = 1;
-    flash_search_summarize(run.s, &sum);
+    int added = 0, rows = 1, left = run.trials - space_count(run.s);
     if (memchr(file, 0, bytes))
         cli_fail("%s is no table of text", path);
     for (const char *p = file; (p = strchr(p, '\n')) != NULL; p++)
@@ -229,6 +224,7 @@ static void import(const char *path)
     d.n_param = run.sp.n_param;
     d.n_objective = run.sp.n_objective;
     d.n_constraint = run.sp.n_constraint;
+    space_rules(&run, &d);
     d.method = FLASH_SEARCH_RANDOM;
     d.max_trials = rows < FLASH_SEARCH_TRIALS_MAX ? rows : FLASH_SEARCH_TRIALS_MAX;
     if (flash_search_create(&s, &d, &err))
@@ -248,9 +244,9 @@ static void import(const char *path)
                 added += !add;
             }
         }
-        if (!add && added > run.trials - sum.trials)
+        if (!add && added > left)
             cli_fail("%s: %d rows, but only %d of %d trials are left; --trials allows more", path,
-                     added, run.trials - sum.trials, run.trials);
+                     added, left, run.trials);
     }
     flash_search_free(s);
     free(copy);

@@ -254,6 +254,8 @@ static void take_slots(space *sp, space_rule *r, const json *j)
         int k = 0;
         if (star ? strncmp(sp->param[i].name, name, n - 1) : strcmp(sp->param[i].name, name))
             continue;
+        if (!n_choices(sp, i))
+            fail_at(j, "in: %s has no choices", sp->param[i].name);
         while (k < r->n && r->slot[k] != i)
             k++;
         if (k < r->n)
@@ -276,9 +278,11 @@ static void read_rule(space *sp, const json *o)
         fail_at(o, "want a rule of run, of and in, or of sum and at_most");
     if (run) {
         r->run = (int)need_whole(run, 1, FLASH_SEARCH_PARAMS_MAX, "run");
-        for (const json *j = need(in, JSON_LIST, "in")->child; j; j = j->next)
+        if (!need(in, JSON_LIST, "in")->n || !need(of, JSON_LIST, "of")->n)
+            fail_at(o, "a rule of run: nothing in \"of\" or \"in\"");
+        for (const json *j = in->child; j; j = j->next)
             take_slots(sp, r, j);
-        for (const json *j = need(of, JSON_LIST, "of")->child; j; j = j->next)
+        for (const json *j = of->child; j; j = j->next)
             for (int k = 0; k < r->n; k++) {
                 int c = find_choice(sp, r->slot[k], need_name(j, "of"));
                 if (c < 0)
@@ -391,22 +395,27 @@ static void read_space(const json *o, space *sp)
     }
 }
 
+void space_parse_text(const char *name, const char *text, size_t bytes, space *sp)
+{
+    json_error err;
+    memset(sp, 0, sizeof *sp);
+    reading = name;
+    if (bytes > FILE_MAX)
+        cli_fail("%s is too large for a space file", name);
+    if (strspn(text, " \t\r\n") == bytes)
+        cli_fail("%s is empty; see flash search --help for a space file", name);
+    sp->doc = json_read(text, bytes, 0, &err);
+    if (!sp->doc)
+        cli_fail("%s, line %d, column %d: %s", name, err.line, err.column, err.text);
+    read_space(sp->doc, sp);
+}
+
 void space_read(const char *path, space *sp)
 {
     size_t bytes;
     char *file = cli_read(path, &bytes);
-    json_error err;
-    memset(sp, 0, sizeof *sp);
-    reading = path;
-    if (bytes > FILE_MAX)
-        cli_fail("%s is too large for a space file", path);
-    if (strspn(file, " \t\r\n") == bytes)
-        cli_fail("%s is empty; see flash search --help for a space file", path);
-    sp->doc = json_read(file, bytes, 0, &err);
+    space_parse_text(path, file, bytes, sp);
     free(file);
-    if (!sp->doc)
-        cli_fail("%s, line %d, column %d: %s", path, err.line, err.column, err.text);
-    read_space(sp->doc, sp);
 }
 
 static void space_free(space *sp)
@@ -618,6 +627,19 @@ static int append(void *user, const char *line, size_t bytes)
     return !f || fwrite(line, 1, bytes, f) != bytes || fflush(f) || fsync(fileno(f));
 }
 
+void space_rules(journal *j, flash_search_desc *d)
+{
+    d->feasible = j->sp.n_rule ? feasible : NULL;
+    d->repair = j->sp.n_rule ? repair : NULL;
+    d->user = j;
+}
+
+static double known(void *user, const double *x)
+{
+    const space *sp = &((journal *)user)->sp;
+    return sp->known(sp->known_user, x);
+}
+
 /* max_trials: what the search may have; the rest is as the journal has it. */
 static void create(journal *j, int max_trials)
 {
@@ -629,10 +651,8 @@ static void create(journal *j, int max_trials)
     d.n_param = sp->n_param;
     d.n_objective = sp->n_objective;
     d.n_constraint = sp->n_constraint;
-    d.feasible = sp->n_rule ? feasible : NULL;
-    d.repair = sp->n_rule ? repair : NULL;
+    space_rules(j, &d);
     d.journal = append;
-    d.user = j;
     d.reference = sp->has_reference ? sp->reference : NULL;
     d.method = sp->method;
     d.seed = sp->seed;
@@ -641,6 +661,8 @@ static void create(journal *j, int max_trials)
     d.population = sp->population;
     d.noisy = sp->noisy;
     d.noise = sp->has_noise ? sp->noise : NULL;
+    if (sp->known)
+        d.known[sp->known_at] = known;
     if (flash_search_create(&j->s, &d, &err))
         cli_fail("%s: %s", reading, err.text);
 }
@@ -821,6 +843,9 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
                      (unsigned long long)j->sp.seed);
         if (!trials)
             trials = sp->trials;
+        j->sp.known = sp->known;
+        j->sp.known_user = sp->known_user;
+        j->sp.known_at = sp->known_at;
         flash_search_free(j->s);
         create(j, trials > had ? trials : had);
         whole = replay(j, file, bytes);
@@ -970,13 +995,26 @@ int space_values(const space *sp, const char *line, int n, double *y, char why[S
     return state;
 }
 
+int space_count(const flash_search *s)
+{
+    flash_trial t;
+    int lo = 0, hi = FLASH_SEARCH_TRIALS_MAX;
+    while (lo < hi) {
+        int middle = (lo + hi + 1) / 2;
+        if (flash_search_trial(s, middle, &t))
+            hi = middle - 1;
+        else
+            lo = middle;
+    }
+    return lo;
+}
+
 int *space_front(flash_search *s, int *n)
 {
-    *n = flash_search_front(s, NULL, 0);
-    int *ids = malloc(((size_t)*n + 1) * sizeof *ids);
+    int cap = space_count(s), *ids = malloc(((size_t)cap + 1) * sizeof *ids);
     if (!ids)
         cli_fail("out of memory");
-    flash_search_front(s, ids, *n);
+    *n = flash_search_front(s, ids, cap);
     return ids;
 }
 

@@ -33,6 +33,10 @@ typedef struct space {
     int         trials, initial, population, noisy;     /* 0: the library's                   */
     flash_search_method method;
     uint64_t    seed;
+    /* objective known_at needs no trial: known(known_user, x); NULL: all do */
+    double    (*known)(void *user, const double *x);
+    void       *known_user;
+    int         known_at;
 } space;
 
 /* A search and the file that it is kept in. */
@@ -46,6 +50,8 @@ typedef struct journal {
 
 /* These fail with the file's name and what is wrong. */
 void space_read(const char *path, space *sp);
+/* From text, [bytes]; name: for messages. */
+void space_parse_text(const char *name, const char *text, size_t bytes, space *sp);
 /* Goes on with the journal or begins one, locked; `wait`: for others to give it back. sp: of the
    space file, of which *j takes hold; trials, seed: 0 and UINT64_MAX for those of the file. */
 void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t seed, int wait);
@@ -53,6 +59,8 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
 void journal_view(journal *j, const char *path);
 void journal_close(journal *j);
 
+/* The rules of j's space as callbacks of d, whose user becomes j. */
+void space_rules(journal *j, flash_search_desc *d);
 int  space_n_values(const space *sp);
 int  space_is_active(const space *sp, const double *x, int parameter);
 /* As short as they come back exactly. */
@@ -66,6 +74,8 @@ void space_cell(const space *sp, const double *x, int i, char text[SPACE_CELL]);
 int  space_values(const space *sp, const char *line, int n, double *y, char why[SPACE_CELL + 60]);
 /* The front as a table, and a line of counts and figures, on stdout. */
 void space_print_front(const space *sp, flash_search *s);
+/* How many trials there are; a summary takes as long as asking if they are noisy. */
+int  space_count(const flash_search *s);
 /* Ids of the front, [*n], the caller frees them. */
 int *space_front(flash_search *s, int *n);
 /* Searches for x where that is possible: 1, or 0 if there is no such value. */

@@ -1,6 +1,7 @@
 /* trials.c - see trials.h. */
 #define _POSIX_C_SOURCE 200809L /* fork, kill, poll, sigaction */
 #include "trials.h"
+#include "process.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -221,6 +222,7 @@ static void start(job *j, const flash_trial *t)
         }
         char *path = j->path;
         memset(jobs, 0, sizeof jobs); /* the others are not this one's to end */
+        process_tie();
         int status = desc->body(desc->user, path);
         fflush(stdout);
         _exit(status);
@@ -370,28 +372,28 @@ static int ask_more(void)
 {
     flash_trial t;
     flash_error err;
-    flash_search_summary sum;
-    int asked = 0;
-    for (;;) {
-        flash_search_summarize(run->s, &sum);
-        if (sum.trials >= run->trials || (asked && (!desc->batch || sum.trials % desc->batch == 0)))
-            return asked;
+    int trials = space_count(run->s), from = trials;
+    for (; trials < run->trials; trials++) {
+        if (trials > from && (!desc->batch || trials % desc->batch == 0))
+            break;
         flash_status status = flash_search_ask(run->s, &t, &err);
-        if (status == FLASH_E_RANGE && sum.trials) {
+        if (status == FLASH_E_RANGE && trials) {
             wipe();
             cli_note("%s", err.text);
-            run->trials = sum.trials; /* no more of them */
-            return asked;
+            run->trials = trials; /* no more of them */
+            break;
         }
         if (status)
             fail_library(&err);
-        asked++;
     }
+    return trials > from;
 }
 
 /* The next one to run, of the trials above *last that are pending. 0: none, for now. */
 static int next_trial(flash_trial *t, int *last)
 {
+    if (desc->batch && n_held + running == desc->batch) /* more may be pending */
+        return 0;
     for (;;) {
         while (!flash_search_trial(run->s, *last + 1, t)) {
             ++*last;
@@ -420,8 +422,7 @@ void trials_run(journal *j, const trials_desc *d)
     }
     catch_signals();
     atexit(end_all);
-    flash_search_summarize(run->s, &sum);
-    if (d->batch && sum.trials % d->batch) /* it ended while it asked for a batch */
+    if (d->batch && space_count(run->s) % d->batch) /* it ended while it asked for a batch */
         ask_more();
     while (!stop_signal) {
         struct pollfd fds[TRIALS_JOBS_MAX];
