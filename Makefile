@@ -67,8 +67,8 @@ bench-peer: $(B)/flash ## speed next to llama.cpp's, PEER_DIR=folder: see tools/
 bench-search: $(B)/bench_search ## how good the search is, on problems whose best is known; ARGS='NAME -s SEEDS'
 	@$(B)/bench_search $(ARGS)
 
-bench-prune: $(B)/bench_prune ## what cuts cost and training heals; ARGS='MODEL TEXT [THREADS [STEPS]]'
-	@$(B)/bench_prune $(ARGS)
+bench-prune: $(B)/bench_prune $(B)/tests/mkllama2c ## what cuts cost and training heals; ARGS='[MODEL TEXT] [THREADS [STEPS]]'
+	@B="$(B)" sh tools/bench_prune.sh $(ARGS)
 
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
@@ -106,6 +106,8 @@ $(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(
 
 $(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
+
+$(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
 
 $(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
 	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)

@@ -1128,19 +1128,23 @@ typedef struct flash_prune_desc {
        of the model (before attention, before the FFN) and the last one: norms of fewer channels are
        scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
     const float      *share;
-    /* of matrices; 0: as they are. Where rows do not fit a type's blocks, Q8_0 or F16 */
+    /* of matrices; 0: as they are, or, with retype 1, F32, which is 0. Where rows do not fit a
+       type's blocks, Q8_0 or F16 */
     flash_type        type;
+    int               retype;
     /* allocator alone */
     flash_host        host;
 } flash_prune_desc;
 
 /* What the result will be. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes that do not
-   fit the model, FLASH_E_UNSUPPORTED for fewer channels of short convolutions. */
+   fit the model, FLASH_E_UNSUPPORTED for what its architecture's files cannot say: fewer channels
+   of short convolutions or gemma3, layers that would be of another kind under their new number
+   (smollm3, gemma3, llama4). */
 FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch *out,
                                         flash_error *err);
-/* Writes it as a GGUF file. Nothing chosen: the same bytes as the model's file. Rows whose blocks
-   stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not return
-   0. */
+/* Writes it as a GGUF file. All of it, in its order: the same bytes as the model's file. Rows whose
+   blocks stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not
+   return 0. */
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err);
@@ -1185,7 +1189,8 @@ FLASH_API int          flash_calibration_count(const flash_calibration *c, flash
 FLASH_API flash_status flash_calibration_scores(const flash_calibration *c, flash_part part,
                                                 int layer, int energy, double *out);
 /* The n parts that matter most, ascending, in whole blocks of `block` neighbours, whose scores
-   count by their sum of squares. FLASH_E_ARGUMENT if n or the count is no multiple of block. */
+   count by their sum of squares. FLASH_E_ARGUMENT if n or the count is no multiple of block,
+   FLASH_E_RANGE if a score is no number. */
 FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flash_part part,
                                                 int layer, int energy, int n, int block, int *out);
 /* flash_prune_desc.share of n channels, [2 n_layer + 1]. */
@@ -9158,6 +9163,17 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
     }
 }
 
+/* Scales that no key says. heads: of the first layer that has any. */
+static void flash__arch_scales(flash_arch *a, int bit, int heads)
+{
+    a->attention_scale = 1.0f/sqrtf((float)a->d_head);
+    a->embedding_scale = 1;
+    if (!(bit & FLASH__IS_GEMMA3)) return;
+    a->embedding_scale = sqrtf((float)a->d_model);
+    /* the 27B model alone */
+    if (a->n_layer == 62) a->attention_scale = 1.0f/sqrtf((float)a->d_model/(float)heads);
+}
+
 /* Reads and checks all hyper-parameters. n_layer is known already. *bit: which architecture. */
 static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token,
                                      flash_arch *a, int *bit, flash_error *err)
@@ -9206,19 +9222,15 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     flash__arch_windows(&h, a, *bit);
     if (*bit & FLASH__IS_LFM2)
         a->conv_length = flash__hyper_int(&h, "shortconv.l_cache", 0, 2, 64);
-    a->attention_scale = 1.0f/sqrtf((float)a->d_head);
-    a->embedding_scale = 1;
+    flash__arch_scales(a, *bit, heads);
     if (*bit & FLASH__IS_GEMMA3) {
         a->activation = FLASH_ACTIVATION_GELU;
-        a->embedding_scale = sqrtf((float)a->d_model);
         if (flash__hyper_find(&h, "final_logit_softcapping", &v)) {
             a->logit_cap = v.type == FLASH_VALUE_F32 ? flash__rdf32(v.data) : -1;
             if (!(a->logit_cap >= 0 && a->logit_cap < 3e38f))
                 return flash__fail(err, FLASH_E_FORMAT, 0,
                                    "key %s is no finite 32-bit float from 0 on", h.key);
         }
-        /* the 27B model alone (no key says so) */
-        if (n_layer == 62) a->attention_scale = 1.0f/sqrtf((float)a->d_model/(float)heads);
     }
     for (i = 0; i < n_layer; i++)
         if (flash__dim(a, a->layer + i, FLASH__DIM_Q) > FLASH_DIM_MAX)
@@ -16257,6 +16269,14 @@ static int flash__cut_list(const int *list, int n, int all, uint8_t *seen)
     return good;
 }
 
+/* Whether a list, NULL or [n], is 0 to n - 1. */
+static int flash__in_order(const int *list, int n)
+{
+    int i = 0;
+    while (list && i < n && list[i] == i) i++;
+    return !list || i == n;
+}
+
 static flash_status flash__cut_size(const char *what, int n, int all, int list, flash_error *err)
 {
     if (n < 0 || n > all || (!n && list))
@@ -16312,6 +16332,39 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
     return FLASH_E_NONE;
 }
 
+/* Fails where the file could not say what c->to is: kinds of layers that follow from their number,
+   as long as no list says them, and scales that follow from sizes. */
+static flash_status flash__cut_sayable(const flash__cut *c, flash_error *err)
+{
+    const flash_arch *a = &c->m->arch;
+    flash_arch as_read = c->to;
+    flash_value v;
+    int i, heads = 0, listed = !flash_gguf_find(flash_model_gguf(c->m),
+                                                "gemma3.attention.sliding_window_pattern", &v)
+        && v.type == FLASH_VALUE_ARRAY;
+    if (c->m->desc.attention)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "the model's attention is not that of its "
+                           "file: load it without a pattern");
+    for (i = 0; i < c->to.n_layer; i++) {
+        const flash_layer *l = c->to.layer + i, *there = a->layer + i;
+        if (!heads) heads = l->n_head;
+        if (c->m->bit & (FLASH__IS_SMOLLM3 | FLASH__IS_GEMMA3 | FLASH__IS_LLAMA4) && !listed
+            && (l->attention != there->attention || l->window != there->window
+                || l->rope_base != there->rope_base))
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i would become layer %i, which "
+                               "is of another kind in %s%s", c->layer[i], i, a->name,
+                               c->m->bit & FLASH__IS_SMOLLM3 ? ": convert it to flash first" : "");
+    }
+    flash__arch_scales(&as_read, c->m->bit, FLASH__MAX(heads, 1));
+    if (as_read.embedding_scale != a->embedding_scale)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s scales embeddings by the number of "
+                           "channels: all must stay", a->name);
+    if (as_read.attention_scale != a->attention_scale)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s of 62 layers scales attention in its "
+                           "own way: layers and heads must stay", a->name);
+    return FLASH_E_NONE;
+}
+
 /* seen: [the most of anything] zeros. */
 static flash_status flash__cut_lists(const flash__cut *c, uint8_t *seen, flash_error *err)
 {
@@ -16345,6 +16398,7 @@ static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc
     memset(c, 0, sizeof *c);
     c->d = desc;
     s = flash__cut_resolve(c, err);
+    if (!s) s = flash__cut_sayable(c, err);
     if (s) return s;
     g = flash_model_gguf(c->m);
     for (i = 0; !flash_gguf_tensor(g, i, &t); i++) widest = FLASH__MAX(widest, (size_t)t.ne[0]);
@@ -16417,7 +16471,7 @@ static int flash__cut_whole(const flash__cut *c, const flash__piece *p)
 
 static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
 {
-    flash_type want = c->d->type ? c->d->type : p->t.type;
+    flash_type want = c->d->type || c->d->retype ? c->d->type : p->t.type;
     if (!p->rule->matrix) return p->t.type;
     if (p->cols % (size_t)flash_type_block(want) || (want == FLASH_TYPE_MXFP4
         && (want != p->t.type || !p->whole)))
@@ -16633,6 +16687,18 @@ static flash_status flash__cut_write(flash__cut *c, flash_error *err)
     return s ? flash__fail(err, s, 0, "the file cannot be written") : s;
 }
 
+/* Whether all stays as it is and where it is. */
+static int flash__cut_nothing(const flash__cut *c)
+{
+    const flash_prune_desc *d = c->d;
+    int i, same = !d->type && !d->retype && !memcmp(&c->to, &c->m->arch, sizeof c->to);
+    if (same && d->channel) same = flash__in_order(d->channel, c->to.d_model);
+    for (i = 0; same && i < c->to.n_layer; i++)
+        same = (!d->ffn || flash__in_order(d->ffn[i], c->to.layer[i].d_ffn))
+            && (!d->kv_head || flash__in_order(d->kv_head[i], c->to.layer[i].n_kv_head));
+    return same;
+}
+
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err)
@@ -16645,14 +16711,15 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "another attention is for views");
     s = flash__cut_begin(&c, desc, &block, err);
     if (s) return s;
-    s = flash__cut_keys(&c, err);
-    c.w.write = write;
-    c.w.user = user;
-    if (!s && !desc->layer && !desc->channel && !desc->ffn && !desc->kv_head
-        && !desc->type && !memcmp(&c.to, &c.m->arch, sizeof c.to))
+    if (flash__cut_nothing(&c))
         s = write(user, flash_model_gguf(c.m)->file.data, flash_model_gguf(c.m)->file.size)
             ? flash__fail(err, FLASH_E_IO, 0, "the file cannot be written") : FLASH_E_NONE;
-    else if (!s) s = flash__cut_write(&c, err);
+    else {
+        s = flash__cut_keys(&c, err);
+        c.w.write = write;
+        c.w.user = user;
+        if (!s) s = flash__cut_write(&c, err);
+    }
     flash__release(&desc->host.allocator, c.row, block);
     return s;
 }
@@ -17028,6 +17095,7 @@ FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flas
         for (score[b] = 0, i = b*block; i < (b + 1)*block; i++) {
             v = flash__score(c, part, layer, energy, i);
             score[b] += v*v;
+            if (!(v*v >= 0)) return FLASH_E_RANGE;
         }
     for (taken = 0; taken < n/block; taken++) {
         for (best = -1, most = 0, b = 0; b < all/block; b++)

@@ -224,7 +224,7 @@ static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, d
 
 /* --- files ---------------------------------------------------------------------------------- */
 
-enum { MK_KEYS = 64, MK_TENSORS = 128 };
+enum { MK_KEYS = 64, MK_TENSORS = 896 };
 
 enum {
     MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_U32, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING,

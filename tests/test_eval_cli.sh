@@ -58,6 +58,13 @@ check "endings: the shortest of them has the least loss" grep -q ' 4 items, accu
 check "endings, fewer" silent eval $M --hellaswag $T/items --items 2 --reference $W
 check "endings, fewer: so many" grep -q ': 2 items' $T/out
 check "endings: differences" grep -q 'difference on the same items, accuracy' $T/out
+# Losses by flash probs: xx 15.81, éé 16.61, zqj 23.43, zqjx 29.07, zqjxvkzqwwqk 74.47. By character
+# the last is the least, 6.21; by byte it were éé, with the space before an ending counted xx.
+for second in éé zqj; do
+    printf 'The cat\n3\nxx\n%s\nzqjx\nzqjxvkzqwwqk\n' $second >$T/lengths
+    check "by characters: $second" silent eval $M --hellaswag $T/lengths
+    check "by characters: $second: right" grep -q 'accuracy 0.00 .*, by characters 100.00 ' $T/out
+done
 # a text whose last word is the likeliest: the first token after "a b" that is a word by itself
 flash make $T/v.gguf --shape d=32,layers=1,heads=2,kv=1,ffn=32,vocab=300,ctx=32 --type F32 >/dev/null
 i=0
@@ -90,8 +97,21 @@ check "a number that is none" error 1 'lines 13 to 18' eval $M --hellaswag $T/cu
 check "no JSON" error 1 'line 1 ' eval $M --lambada $T/items
 echo '{"text": "word"}' >$T/cut
 check "one word" error 1 'several words' eval $M --lambada $T/cut
+sed 's/<extra_296>/<extra_2z6>/' $M >$T/tokens.gguf
+check "other tokens" error 1 'token 296 is "<extra_296>" in .*, "<extra_2z6>" in .*cannot be compared' \
+    eval $M --text $T/text --reference $T/tokens.gguf
 check "another vocabulary" error 1 'cannot be compared' eval $M --text $T/text --reference tests/data/f16-bpe.gguf
 if here "LAMBADA" $S/eval/lambada_test.jsonl && here "a model" $S/models/stories260K.gguf; then
     check "LAMBADA" silent eval $S/models/stories260K.gguf --lambada $S/eval/lambada_test.jsonl --items 20
+fi
+if here "HellaSwag" $S/eval/hellaswag_val_full.txt.bz2 && here "a model" $S/models/stories260K.gguf; then
+    if command -v bunzip2 >/dev/null; then
+        bunzip2 -c $S/eval/hellaswag_val_full.txt.bz2 >$T/hellaswag
+        check "HellaSwag" silent eval $S/models/stories260K.gguf --hellaswag $T/hellaswag --items 8 --reference $S/models/stories260K.gguf
+        check "HellaSwag: so many" grep -q ': 8 items, accuracy [0-9.]* +- [0-9.]* %, by characters [0-9.]* +- [0-9.]* %$' $T/out
+        check "HellaSwag: no difference" grep -q 'same items, accuracy 0.00 +- 0.00 %, by characters 0.00 +- 0.00 %' $T/out
+    else
+        skip "HellaSwag" "no bunzip2"
+    fi
 fi
 finish

@@ -3,6 +3,7 @@
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"
 #include "train.h"
+#include "../tools/skips.h"
 
 static mk_options shape(int layers, int d, int heads, int kv, int c, int ffn, int vocab)
 {
@@ -52,6 +53,16 @@ static made load(const uint8_t *p, size_t n)
     return m;
 }
 
+static made emit(mk_file *f)
+{
+    size_t n;
+    uint8_t *bytes = mk_emit(f, &n);
+    made m = load(bytes, n);
+    free(bytes);
+    mk_free(f);
+    return m;
+}
+
 static made pruned(const flash_prune_desc *d)
 {
     image to = {NULL, 0, 0, 0};
@@ -68,6 +79,8 @@ static made pruned(const flash_prune_desc *d)
     CHECK(!memcmp(a.layer, flash_model_arch(m.model)->layer, sizeof *a.layer * (size_t)a.n_layer));
     CHECK_EQ(a.d_model, flash_model_arch(m.model)->d_model);
     CHECK_EQ(a.n_layer, flash_model_arch(m.model)->n_layer);
+    CHECK(a.embedding_scale == flash_model_arch(m.model)->embedding_scale);
+    CHECK(a.attention_scale == flash_model_arch(m.model)->attention_scale);
     return m;
 }
 
@@ -241,6 +254,96 @@ static void test_coupling(void)
     }
 }
 
+static void refuse(const flash_prune_desc *d, flash_status want, const char *words);
+
+/* A model whose layers are of two kinds by their number: every period-th one is of the other. */
+static made by_number(const char *arch, int layers, int period)
+{
+    mk_options o = shape(layers, 16, 2, 1, 4, 16, 64);
+    mk_kind kind = {arch, "f", 0};
+    mk_file *f = mk_model(&o, &kind);
+    if (!strcmp(arch, "gemma3") && period) {
+        mk_set_u32(f, "gemma3.attention.sliding_window", 9);
+        mk_set_u32(f, "gemma3.attention.sliding_window_pattern", (uint32_t)period);
+        mk_set_f32(f, "gemma3.rope.freq_base", 1e6f);
+    } else if (!strcmp(arch, "llama4")) {
+        mk_set_u32(f, "llama4.attention.sliding_window", 512);
+        mk_set_u32(f, "llama4.attention.sliding_window_pattern", (uint32_t)period);
+    }
+    return emit(f);
+}
+
+/* All choices of layers: those that the file can say are written, the others refused. */
+static void test_by_number(void)
+{
+    enum { L = 7 };
+    static const struct { const char *arch; int period; } cases[] = {
+        {"smollm3", 4}, {"gemma3", 3}, {"llama4", 2}};
+    flash_prune_desc d;
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        made m = by_number(cases[k].arch, L, cases[k].period);
+        const flash_arch *a = flash_model_arch(m.model);
+        int written = 0, period = cases[k].period;
+        SECTION(cases[k].arch);
+        CHECK(a->layer[period - 1].rope_base != a->layer[0].rope_base);
+        for (int set = 1; set < 1 << L; set++) {
+            int stay[L], n = 0, good = 1;
+            for (int l = 0; l < L; l++) {
+                if (set >> l & 1) {
+                    good &= (l % period == period - 1) == (n % period == period - 1);
+                    stay[n++] = l;
+                }
+            }
+            memset(&d, 0, sizeof d);
+            d.model = m.model;
+            d.n_layer = n;
+            d.layer = stay;
+            if (!good) {
+                refuse(&d, FLASH_E_UNSUPPORTED, strcmp(cases[k].arch, "smollm3")
+                       ? "of another kind in " : "smollm3: convert it to flash first");
+                continue;
+            }
+            made masked = load(m.bytes, flash_gguf_size(flash_model_gguf(m.model)));
+            for (int l = 0; l < L; l++) {
+                if (!(set >> l & 1)) {
+                    zero_layer(&masked, l, "ffn_down", -1, -1);
+                    zero_layer(&masked, l, "attn_output", -1, -1);
+                }
+            }
+            made cut = pruned(&d);
+            same_logits("layers less", masked.model, &cut, 0);
+            unmake(&masked);
+            written++;
+        }
+        CHECK(written > L);
+        unmake(&m);
+    }
+
+    SECTION("scales that follow from sizes");
+    made m = by_number("gemma3", 2, 0);
+    memset(&d, 0, sizeof d);
+    d.model = m.model;
+    d.d_model = 8;
+    refuse(&d, FLASH_E_UNSUPPORTED, "channels: all must stay");
+    unmake(&m);
+    for (int layers = 62; layers <= 63; layers++) { /* 62: as the 27B model */
+        m = by_number("gemma3", layers, 0);
+        memset(&d, 0, sizeof d);
+        d.model = m.model;
+        d.n_layer = layers - 1;
+        refuse(&d, FLASH_E_UNSUPPORTED, "layers and heads must stay");
+        unmake(&m);
+    }
+
+    SECTION("loaded with another attention");
+    mk_options o = shape(2, 16, 2, 1, 8, 16, 64);
+    m = make(&o, "llama", "f", 0, "window:9,full");
+    d.model = m.model;
+    d.n_layer = 1;
+    refuse(&d, FLASH_E_UNSUPPORTED, "without a pattern");
+    unmake(&m);
+}
+
 static void test_files(void)
 {
     mk_options o = shape(2, 64, 4, 2, 16, 96, 96);
@@ -251,7 +354,10 @@ static void test_files(void)
     made one, two;
     SECTION("the same file");
     o.qkv = o.ffn_up = o.ffn_down = o.attn_output = 8; /* Q8_0 */
-    one = make(&o, "llama", "f", 0, NULL);
+    mk_kind kind = {"llama", "f", 0};
+    mk_file *f = mk_model(&o, &kind);
+    mk_remove(f, "llama.rope.dimension_count"); /* which a cut file has */
+    one = emit(f);
     size_t n = flash_gguf_size(flash_model_gguf(one.model));
     memset(&d, 0, sizeof d);
     d.model = one.model;
@@ -264,6 +370,29 @@ static void test_files(void)
     to.n = 0;
     CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
     CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+    static const int both[] = {0, 1};
+    for (int j = 0; j < 96; j++) {
+        l.ffn[0][j] = j;
+    }
+    for (int j = 0; j < 64; j++) {
+        l.channel[j] = j;
+    }
+    for (int i = 0; i < 2; i++) { /* lists of all, in order; and one that is not */
+        l.ffn_of[i] = l.ffn[0];
+        l.kv_of[i] = both;
+    }
+    d.layer = both;
+    d.channel = l.channel;
+    d.ffn = l.ffn_of;
+    d.kv_head = l.kv_of;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
+    static const int swapped[] = {1, 0};
+    l.kv_of[1] = swapped;
+    to.n = 0;
+    CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
+    CHECK(to.n != n || memcmp(to.p, one.bytes, n));
 
     SECTION("whole blocks");
     fill(&l, 64, 96, 2);
@@ -312,6 +441,20 @@ static void test_files(void)
     flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
     CHECK(b.type == FLASH_TYPE_Q4_0);
     unmake(&two);
+    d.type = FLASH_TYPE_F32;
+    two = pruned(&d);
+    flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+    CHECK(b.type == FLASH_TYPE_Q8_0);
+    unmake(&two);
+    for (int all = 0; all < 2; all++) { /* units fewer, and nothing but the type */
+        d.d_ffn = all ? 0 : 64;
+        d.ffn = all ? NULL : l.ffn_of;
+        d.retype = 1;
+        two = pruned(&d);
+        flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
+        CHECK(b.type == FLASH_TYPE_F32);
+        unmake(&two);
+    }
 
     SECTION("gains");
     float share[5] = {.5f, .6f, .7f, .8f, .9f};
@@ -876,6 +1019,13 @@ static void test_statistics(void)
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 7, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 1, 1, blocks) == FLASH_OK);
+    double was = c->cos_layer[1];
+    c->cos_layer[1] = (double)NAN; /* put there through flash_calibration_numbers */
+    blocks[0] = 77;
+    CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 1, blocks) == FLASH_E_RANGE);
+    CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 2, blocks) == FLASH_E_RANGE);
+    CHECK(blocks[0] == 77);
+    c->cos_layer[1] = was;
     float share[5];
     for (int j = 0; j < D; j++) {
         chosen[j] = j;
@@ -984,11 +1134,109 @@ static void test_skip(void)
     }
 }
 
+/* --- the order of attentions to skip, next to all patterns there are ------------------------- */
+
+typedef struct patterns {
+    const flash_arch *a;
+    flash_trainer *t;
+    const int32_t *ids;
+    double kl[32]; /* by a bit for each layer */
+} patterns;
+
+static unsigned bits(const flash_arch *a, const uint8_t *skip)
+{
+    unsigned mask = 0;
+    for (int l = 0; l < a->n_layer; l++) {
+        mask |= (unsigned)(skip[l] != 0) << l;
+    }
+    return mask;
+}
+
+static double lost(void *user, const uint8_t *skip)
+{
+    patterns *p = (patterns *)user;
+    double kl = -1;
+    CHECK(flash_trainer_skip(p->t, p->ids, 2, skip, &kl) == FLASH_OK);
+    CHECK(kl == p->kl[bits(p->a, skip)]);
+    return kl;
+}
+
+/* The longest row of layers without attention, of those that a pattern skips or that have none. */
+static int longest(const flash_arch *a, unsigned mask)
+{
+    int most = 0, row = 0;
+    for (int l = 0; l < a->n_layer; l++) {
+        row = mask >> l & 1 || !a->layer[l].n_head ? row + 1 : 0;
+        most = row > most ? row : most;
+    }
+    return most;
+}
+
+static int count(unsigned mask)
+{
+    return mask ? (int)(mask & 1) + count(mask >> 1) : 0;
+}
+
+static void test_order(void)
+{
+    static const struct { const char *arch, *attn; } cases[] = {{"llama", "f"}, {"flash", "ffsff"}};
+    SECTION("the order of attentions to skip");
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        mk_options o = shape(5, 32, 4, 2, 8, 48, 96);
+        made m = make(&o, cases[k].arch, cases[k].attn, 0, NULL);
+        patterns p;
+        unsigned all = 0;
+        int32_t *ids = sequences(2, 96);
+        p.a = flash_model_arch(m.model);
+        p.t = runner(m.model, 2);
+        p.ids = ids;
+        for (unsigned mask = 0; mask < 32; mask++) {
+            uint8_t skip[5];
+            for (int l = 0; l < 5; l++) {
+                skip[l] = mask >> l & 1;
+                all |= (unsigned)(p.a->layer[l].n_head > 0) << l;
+            }
+            CHECK(flash_trainer_skip(p.t, ids, 2, skip, p.kl + mask) == FLASH_OK);
+        }
+        for (int run = 1; run <= 5; run++) {
+            double alone[5], loss[5];
+            int order[5], n = skips_find(p.a, 9, run, lost, &p, alone, order, loss);
+            unsigned chosen = 0;
+            for (int l = 0; l < 5; l++) {
+                CHECK(alone[l] == (all >> l & 1 ? p.kl[1u << l] : 0));
+            }
+            for (int i = 0; i <= n; i++) {
+                unsigned best = 0; /* of all patterns of that many that have those before */
+                for (unsigned mask = 1; mask < 32; mask++) {
+                    if ((mask & chosen) == chosen && !(mask & ~all) && count(mask) == i + 1
+                        && longest(p.a, mask) <= run && (!best || p.kl[mask] < p.kl[best])) {
+                        best = mask;
+                    }
+                }
+                if (i == n) {
+                    CHECK(!best); /* it went on as long as it could */
+                    break;
+                }
+                chosen |= 1u << order[i];
+                CHECK_EQ(chosen, best);
+                CHECK(loss[i] == p.kl[best]);
+            }
+            CHECK(skips_find(p.a, 1, run, lost, &p, alone, order, loss) == (n > 0));
+            CHECK(skips_find(p.a, 0, run, lost, &p, alone, order, loss) == 0);
+        }
+        flash_trainer_free(p.t);
+        free(ids);
+        unmake(&m);
+    }
+}
+
 int main(void)
 {
     test_statistics();
     test_skip();
+    test_order();
     test_coupling();
+    test_by_number();
     test_files();
     test_views();
     test_view_memory();

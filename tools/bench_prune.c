@@ -1,10 +1,12 @@
 /* bench_prune.c - what cuts cost and what training heals, on a model and a text.
    build: cc -std=c99 -O2 tools/bench_prune.c -o bench_prune -lm
    usage: bench_prune MODEL TEXT [THREADS [STEPS]]: `make bench-prune` runs it on the models there
-   are. Losses are of the last tenth of the text, on the same tokens, in nats a token; +- is the
-   standard error of a difference over its sequences. */
+   are (bench_prune.sh). Losses are of the last tenth of the text, on the same tokens, in nats a
+   token; +- is the standard error of a difference over its sequences. STEPS (4000): of the longest
+   healing; the shorter one has a tenth of them, that of two attentions skipped a fortieth. Pruned
+   weights learn at 5e-4, random ones at 2e-3, which is better for each. */
 #define FLASH_IMPLEMENTATION
-#include "../flash.h"
+#include "skips.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +98,17 @@ static void learn(flash_trainer *t, const bench *b, int steps)
     }
 }
 
+/* Losses after learning, of a model's weights or random ones of its shape; their mean. */
+static double learned(const bench *b, const flash_model *like, int random,
+                      const flash_model *teacher, int steps, double each[TEST])
+{
+    flash_trainer *t = trainer(b, like, random, teacher, steps ? steps : 1);
+    learn(t, b, steps);
+    double mean = losses(t, b, each);
+    flash_trainer_free(t);
+    return mean;
+}
+
 /* The model cut to these units of each layer. */
 static flash_model *cut(const bench *b, int ffn, const int *const *units)
 {
@@ -116,10 +129,8 @@ static double damage(const bench *b, int ffn, const int *const *units, double *e
 {
     double each[TEST], more;
     flash_model *m = cut(b, ffn, units);
-    flash_trainer *t = trainer(b, m, 0, NULL, 1);
-    losses(t, b, each);
+    learned(b, m, 0, NULL, 0, each);
     more = difference(each, b->base, error);
-    flash_trainer_free(t);
     flash_model_free(m);
     return more;
 }
@@ -164,55 +175,123 @@ static void by_chance(uint64_t *state, int F, int keep, int *out)
             out[k++] = i;
 }
 
-/* Patterns of so many attentions skipped with none of three in a row, and how many of them have a
-   smaller divergence than the greedy one. */
+/* ---- attentions that are skipped: patterns as a bit for each layer ----------------------- */
+
+static int count(unsigned mask)
+{
+    return mask ? (int)(mask & 1) + count(mask >> 1) : 0;
+}
+
+typedef struct patterns { const double *kl; int layers; } patterns;
+
+static double known(void *user, const uint8_t *skip)
+{
+    const patterns *p = user;
+    unsigned mask = 0;
+    for (int l = 0; l < p->layers; l++)
+        mask |= (unsigned)skip[l] << l;
+    return p->kl[mask];
+}
+
+/* The divergence of every pattern, and how many of those with as many skips are better than the
+   greedy one, which has no three in a row: of all, and of those that have none either. */
 static void skips(const bench *b, flash_trainer *t, int L)
 {
-    const int32_t *ids = b->ids;
-    enum { N = 16 };
-    double *kl = malloc(sizeof *kl << L), apart = 0, inside = 0;
-    uint8_t skip[FLASH_LAYERS_MAX];
+    enum { N = 16, RUN = 2 };
+    double *kl = malloc(sizeof *kl << L), alone[FLASH_LAYERS_MAX], loss[FLASH_LAYERS_MAX];
+    patterns p = {kl, L};
+    int order[FLASH_LAYERS_MAX];
     unsigned chosen = 0;
     for (unsigned mask = 0; mask < 1u << L; mask++) {
+        uint8_t skip[FLASH_LAYERS_MAX];
         for (int l = 0; l < L; l++)
             skip[l] = mask >> l & 1;
-        kl[mask] = 0;
-        if (!(mask & mask >> 1 & mask >> 2) && flash_trainer_skip(t, ids, N, skip, kl + mask))
+        if (flash_trainer_skip(t, b->ids, N, skip, kl + mask))
             die("a divergence is no number");
     }
-    for (int k = 1; k <= L / 2 + 1; k++) {
-        unsigned best = 0;
-        int all = 0, better = 0;
-        for (int l = 0; l < L; l++) {
-            unsigned with = chosen | 1u << l;
-            if (with != chosen && !(with & with >> 1 & with >> 2) && (!best || kl[with] < kl[best]))
-                best = with;
-        }
-        if (!best)
-            break;
-        chosen = best;
-        for (unsigned mask = 0; mask < 1u << L; mask++) {
-            int count = 0;
-            for (int l = 0; l < L; l++)
-                count += mask >> l & 1;
-            if (count != k || mask & mask >> 1 & mask >> 2)
-                continue;
-            all++;
-            better += kl[mask] < kl[chosen];
-        }
-        printf("bench skip %s skipped=%d kl=%.4f patterns=%d better=%d share=%.3f\n", b->name, k,
-               kl[chosen], all, better, (double)better / all);
+    int n = skips_find(flash_model_arch(b->model), L / 2 + 1, RUN, known, &p, alone, order, loss);
+    for (int k = 0; k < n; k++) {
+        int all[2] = {0, 0}, better[2] = {0, 0};
+        chosen |= 1u << order[k];
+        for (unsigned mask = 0; mask < 1u << L; mask++)
+            for (int any = 0; any < 2; any++) {
+                if (count(mask) != k + 1 || (!any && mask & mask >> 1 & mask >> 2))
+                    continue;
+                all[any]++;
+                better[any] += kl[mask] < kl[chosen];
+            }
+        printf("bench skip %s skipped=%d kl=%.4f patterns=%d better=%d share=%.3f "
+               "without_three_in_a_row=%d better=%d share=%.3f\n", b->name, k + 1, kl[chosen],
+               all[1], better[1], (double)better[1] / all[1], all[0], better[0],
+               (double)better[0] / all[0]);
     }
-    /* as many in a row as apart: means over all places */
-    for (int l = 0, n = 0; l + 1 < L; l++, n++)
-        inside += kl[3u << l] / (L - 1);
-    int pairs = 0;
-    for (int l = 0; l < L; l++)
-        for (int k = l + 2; k < L; k++, pairs++)
-            apart += kl[1u << l | 1u << k];
-    printf("bench interleaved %s skipped=2 consecutive=%.4f interleaved=%.4f\n", b->name, inside,
-           apart / pairs);
     free(kl);
+}
+
+/* Adds a share of the losses without a pattern's attentions, after some steps with the model as the
+   teacher. */
+static void add_skipped(const bench *b, unsigned mask, int steps, double share, double sum[TEST])
+{
+    char pattern[5 * FLASH_LAYERS_MAX] = "";
+    flash_prune_desc d;
+    flash_model *m;
+    flash_error err;
+    double each[TEST];
+    for (int l = 0; l < flash_model_arch(b->model)->n_layer; l++)
+        strcat(strcat(pattern, l ? "," : ""), mask >> l & 1 ? "skip" : "keep");
+    memset(&d, 0, sizeof d);
+    d.model = b->model;
+    d.attention = pattern;
+    if (flash_prune_view(&m, &d, &err))
+        die(err.text);
+    learned(b, m, 0, b->model, steps, each);
+    for (int i = 0; i < TEST; i++)
+        sum[i] += share * each[i];
+    flash_model_free(m);
+}
+
+/* Two attentions in a row skipped, next to two that are apart: means over all places. */
+static void pairs(const bench *b, int L)
+{
+    for (int healed = 0; healed < 2; healed++) {
+        double in_a_row[TEST] = {0}, apart[TEST] = {0}, error, e;
+        int steps = healed ? b->steps / 40 + 1 : 0, rows = L - 1, others = L * (L - 1) / 2 - rows;
+        for (int l = 0; l < L; l++)
+            for (int k = l + 1; k < L; k++)
+                add_skipped(b, 1u << l | 1u << k, steps, k == l + 1 ? 1. / rows : 1. / others,
+                            k == l + 1 ? in_a_row : apart);
+        double gain = difference(in_a_row, apart, &error);
+        printf("bench interleaved %s skipped=2 steps=%d consecutive=%.4f interleaved=%.4f "
+               "gain=%.4f+-%.4f\n", b->name, steps, difference(in_a_row, b->base, &e),
+               difference(apart, b->base, &e), gain, error);
+        fflush(stdout);
+    }
+}
+
+/* ---- all of it --------------------------------------------------------------------------- */
+
+/* Token ids of stories that <|endoftext|> parts, each begun and ended as the model wants it. */
+static void tokenize(bench *b, char *text)
+{
+    static const char end[] = "<|endoftext|>";
+    int32_t eos = flash_token_eos(b->model);
+    b->ids = malloc((2 * strlen(text) + 16) * sizeof *b->ids);
+    for (char *p = text, *next; p; p = next) {
+        char *stop = strstr(p, end);
+        size_t n, bytes;
+        next = stop ? stop + sizeof end - 1 : NULL;
+        p += strspn(p, " \n\r\t");
+        bytes = stop ? (size_t)(stop - p) : strlen(p);
+        while (bytes && strchr(" \n\r\t", p[bytes - 1]))
+            bytes--;
+        if (!bytes)
+            continue;
+        if (flash_tokenize(b->model, p, bytes, 0, b->ids + b->n, 2 * bytes + 8, &n))
+            die("a story cannot be tokenised");
+        b->n += n;
+        if (eos >= 0 && b->ids[b->n - 1] != eos)
+            b->ids[b->n++] = eos;
+    }
 }
 
 int main(int argc, char **argv)
@@ -230,12 +309,12 @@ int main(int argc, char **argv)
     md.source.path = argv[1];
     if (flash_model_load(&b.model, &md, &err))
         die(err.text);
-    char *text = malloc(16 << 20);
-    size_t bytes = fread(text, 1, 16 << 20, f), all;
+    char *text = calloc((16 << 20) + 1, 1);
+    if (!fread(text, 1, 16 << 20, f))
+        die("the text is empty");
     fclose(f);
-    flash_tokenize(b.model, text, bytes, 0, NULL, 0, &all);
-    b.ids = malloc(all * sizeof *b.ids);
-    flash_tokenize(b.model, text, bytes, 0, b.ids, all, &all);
+    tokenize(&b, text);
+    size_t all = b.n;
     b.n = all / 10 * 9;
     if (all / 10 < TEST * ROW)
         die("the text is too short");
@@ -281,29 +360,31 @@ int main(int argc, char **argv)
         skips(&b, t, L);
     fflush(stdout);
     flash_trainer_free(t);
+    if (L > 2 && L <= 8)
+        pairs(&b, L);
 
     /* healed by the whole model, next to random weights on as many tokens */
     flash_model *m = cut(&b, keep, (const int *const *)units[0]);
-    double each[TEST], healed[2];
+    double pruned[3][TEST], random[TEST]; /* the first two by the model, the last by the text */
     int steps[2] = {b.steps / 10, b.steps};
     for (int k = 0; k < 2; k++) {
-        t = trainer(&b, m, 0, b.model, steps[k]);
-        learn(t, &b, steps[k]);
-        losses(t, &b, each);
-        healed[k] = difference(each, b.base, &error);
-        flash_trainer_free(t);
+        learned(&b, m, 0, b.model, steps[k], pruned[k]);
+        double left = difference(pruned[k], b.base, &error);
         printf("bench heal %s steps=%d tokens=%d lost=%.4f left=%.4f+-%.4f recovered=%.2f\n",
-               b.name, steps[k], steps[k] * BATCH * CTX, activation, healed[k], error,
-               1 - healed[k] / activation);
+               b.name, steps[k], steps[k] * BATCH * CTX, activation, left, error,
+               1 - left / activation);
         fflush(stdout);
     }
-    t = trainer(&b, m, 1, NULL, steps[0]);
-    learn(t, &b, steps[0]);
-    losses(t, &b, each);
-    printf("bench inherit %s steps=%d pruned=%.4f random=%.4f gain=%.4f\n", b.name, steps[0],
-           base + healed[0], base + difference(each, b.base, &error),
-           difference(each, b.base, &e) - healed[0]);
-    flash_trainer_free(t);
+    learned(&b, m, 0, NULL, steps[0], pruned[2]);
+    for (int by_text = 0; by_text < 2; by_text++) {
+        const double *own = pruned[by_text ? 2 : 0];
+        learned(&b, m, 1, by_text ? NULL : b.model, steps[0], random);
+        double gain = difference(random, own, &error);
+        printf("bench inherit %s by=%s steps=%d pruned=%.4f random=%.4f gain=%.4f+-%.4f\n", b.name,
+               by_text ? "text" : "teacher", steps[0], base + difference(own, b.base, &e),
+               base + difference(random, b.base, &e), gain, error);
+        fflush(stdout);
+    }
     flash_model_free(m);
     return 0;
 }

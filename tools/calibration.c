@@ -111,3 +111,20 @@ void calibration_load(const char *path, calibration *k, const flash_arch *a)
         spoilt(&r, "there is more behind the end");
     free(text);
 }
+
+char *calibration_skips(const calibration *k, const flash_arch *a, int n, const int *layer,
+                        int n_layer)
+{
+    char *text = calloc((size_t)n + 1, 8);
+    int found = 0;
+    if (!text)
+        cli_fail("out of memory");
+    for (int i = 0; i < k->n_order && found < n; i++)
+        for (int l = 0; l < (layer ? n_layer : a->n_layer); l++)
+            if ((layer ? layer[l] : l) == k->order[i])
+                sprintf(text + strlen(text), found++ ? ",%d" : "%d", l);
+    if (found < n)
+        cli_fail("--skips %d: the calibration has an order of %d attentions%s", n, k->n_order,
+                 layer ? ", some of layers that go" : "");
+    return text;
+}

@@ -21,6 +21,10 @@ typedef struct calibration {
      end
    All of these fail like cli.h. */
 void calibration_save(const char *path, calibration *k, const flash_arch *a);
+/* The first n attentions of the order whose layers stay, as "2,4": numbers of layers among those
+   that stay, layer, [n_layer]; NULL: all. The caller frees it. */
+char *calibration_skips(const calibration *k, const flash_arch *a, int n, const int *layer,
+                        int n_layer);
 /* Of a model of that architecture; flash_calibration_free(k->c) gives it back. */
 void calibration_load(const char *path, calibration *k, const flash_arch *a);
 

@@ -500,6 +500,35 @@ int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsi
     return ids;
 }
 
+/* At most 40 bytes of a token, for a message. */
+static const char *cli_token(const char *p, size_t bytes, char text[48])
+{
+    snprintf(text, 48, "%.*s", (int)(bytes < 40 ? bytes : 40), p);
+    return cli_plain(text);
+}
+
+void cli_same_vocabulary(const flash_model *a, const char *a_path, const flash_model *b,
+                         const char *b_path)
+{
+    flash_value v, w;
+    size_t at[2] = {0, 0}, n[2];
+    char text[2][48];
+    if (flash_model_arch(a)->n_vocab != flash_model_arch(b)->n_vocab)
+        cli_fail("%s has %d tokens, %s %d: they cannot be compared", a_path,
+                 flash_model_arch(a)->n_vocab, b_path, flash_model_arch(b)->n_vocab);
+    if (flash_gguf_find(flash_model_gguf(a), "tokenizer.ggml.tokens", &v)
+        || flash_gguf_find(flash_model_gguf(b), "tokenizer.ggml.tokens", &w))
+        return;
+    for (int id = 0;; id++) {
+        const char *x = flash_value_string(&v, at, n), *y = flash_value_string(&w, at + 1, n + 1);
+        if (!x || !y)
+            return;
+        if (n[0] != n[1] || memcmp(x, y, n[0]))
+            cli_fail("token %d is \"%s\" in %s, \"%s\" in %s: they cannot be compared", id,
+                     cli_token(x, n[0], text[0]), a_path, cli_token(y, n[1], text[1]), b_path);
+    }
+}
+
 int32_t *cli_ids(const flash_model *m, const char *text, size_t *n)
 {
     static const char gap[] = " \t\r\n,";

@@ -148,6 +148,8 @@ void cli_finish(const char *path, flash_gguf_writer *w);
 /* A file in memory; a write callback whose user is one. The caller frees data. */
 typedef struct cli_image { char *data; size_t bytes, cap; } cli_image;
 int   cli_image_add(void *user, const void *data, size_t bytes);
+/* Fails if something that is no file has that name, which a file would replace. */
+void  cli_may_write(const char *path);
 /* Whether both are the same file, or would be once they are written. */
 int   cli_same_file(const char *a, const char *b);
 /* The name of a tensor, valid until the next call. */
@@ -174,6 +176,10 @@ void cli_print_attention(const flash_arch *a);
 /* Token ids of text, [*n], the caller frees them. */
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
                       size_t *n);
+/* Fails, naming the first token that differs, if the models in the files a and b_path have other
+   vocabularies. */
+void cli_same_vocabulary(const flash_model *a, const char *a_path, const flash_model *b,
+                         const char *b_path);
 /* Ids in decimal, separated by white space or commas: [*n], each in the vocabulary of m; the caller
    frees them. */
 int32_t *cli_ids(const flash_model *m, const char *text, size_t *n);

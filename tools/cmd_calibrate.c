@@ -1,5 +1,6 @@
 /* cmd_calibrate.c - flash calibrate: what the parts of a model matter. */
 #include "calibration.h"
+#include "skips.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,59 +25,14 @@ static void pick(job *j, const int32_t *text, size_t all)
                text + (j->n > 1 ? (all - j->row) / (j->n - 1) * i : 0), j->row * sizeof *j->ids);
 }
 
-static double divergence(job *j, const uint8_t *skip)
+static double divergence(void *user, const uint8_t *skip)
 {
+    job *j = user;
     double kl;
     if (flash_trainer_skip(j->t, j->ids, j->few, skip, &kl))
         cli_fail("the divergences are no numbers: the weights are damaged");
     cli_progress("calibrate", j->done += 2 * (double)j->few, j->total);
     return kl;
-}
-
-/* Whether layer l may lose its attention as well: it has one, and no more than `run` neighbours
-   are without. */
-static int may_skip(const job *j, const uint8_t *skip, int l, int run)
-{
-    int from = l, to = l;
-    if (skip[l] || !j->a->layer[l].n_head)
-        return 0;
-    while (from > 0 && (skip[from - 1] || !j->a->layer[from - 1].n_head))
-        from--;
-    while (to + 1 < j->a->n_layer && (skip[to + 1] || !j->a->layer[to + 1].n_head))
-        to++;
-    return to - from + 1 <= run;
-}
-
-/* Each attention alone, then which to skip next, given those before. */
-static void find_skips(job *j, int wanted, int run)
-{
-    uint8_t skip[FLASH_LAYERS_MAX] = {0};
-    for (int l = 0; l < j->a->n_layer; l++)
-        if (j->a->layer[l].n_head) {
-            skip[l] = 1;
-            j->k.skip[l] = divergence(j, skip);
-            skip[l] = 0;
-        }
-    while (j->k.n_order < wanted) {
-        int best = -1;
-        double least = 0;
-        for (int l = 0; l < j->a->n_layer; l++) {
-            if (!may_skip(j, skip, l, run))
-                continue;
-            skip[l] = 1;
-            double kl = j->k.n_order ? divergence(j, skip) : j->k.skip[l];
-            skip[l] = 0;
-            if (best < 0 || kl < least) {
-                best = l;
-                least = kl;
-            }
-        }
-        if (best < 0)
-            break;
-        skip[best] = 1;
-        j->k.order[j->k.n_order] = best;
-        j->k.order_kl[j->k.n_order++] = least;
-    }
 }
 
 static void print(const job *j)
@@ -162,7 +118,8 @@ int cmd_calibrate(int argc, char **argv)
         cli_progress("calibrate", j.done += (double)some, j.total);
     }
     if (j.few)
-        find_skips(&j, wanted, run);
+        j.k.n_order = skips_find(j.a, wanted, run, divergence, &j, j.k.skip, j.k.order,
+                                 j.k.order_kl);
     cli_progress("calibrate", j.total, j.total);
     calibration_save(out, &j.k, j.a);
     printf("%s: from %lu tokens\n", out, (unsigned long)(j.n * (j.row - 1)));

@@ -170,7 +170,7 @@ static void eval_text(eval *e, const char *path)
             for (int k = 0; k < e->models; k++)
                 sum[k] += e->got[i].loss[k];
             divergence += e->got[i].kl;
-            equal += e->got[i].best[0] == e->got[i].best[1];
+            equal += e->models == 2 && e->got[i].best[0] == e->got[i].best[1];
         }
         for (int k = 0; k < e->models; k++)
             add(loss + k, sum[k], all - 1);
@@ -237,11 +237,21 @@ static int among(long i, long n, long want)
     return !want || want >= n || i * want / n != (i + 1) * want / n;
 }
 
-/* Which ending has the least loss, in all or by byte, is the model's choice (as the scores acc and
-   acc_norm of EleutherAI's lm-evaluation-harness). */
+/* Characters of UTF-8 text, at least 1. */
+static double characters(const char *p)
+{
+    double n = 0;
+    for (; *p; p++)
+        n += ((unsigned char)*p & 0xc0) != 0x80;
+    return n > 1 ? n : 1;
+}
+
+/* Which ending has the least loss, in all or by character, is the model's choice (the scores acc
+   and acc_norm of EleutherAI's lm-evaluation-harness, which does not count the space before an
+   ending). */
 static void eval_hellaswag(eval *e, const char *path, long want)
 {
-    static const char *what[2] = {"accuracy", "by bytes"};
+    static const char *what[2] = {"accuracy", "by characters"};
     size_t bytes;
     char *text = cli_read(path, &bytes), *p = text, *line;
     mean right[MODELS][2] = {{{0}}}, more[2] = {{0}};
@@ -259,7 +269,7 @@ static void eval_hellaswag(eval *e, const char *path, long want)
                      at + 1, at + CHOICES + 2);
         if (!among(i, n, want))
             continue;
-        double least[MODELS][2], good[MODELS][2];
+        double least[MODELS][2], good[MODELS][2] = {{0}};
         for (int c = 0; c < CHOICES; c++) {
             char *with = need(malloc(strlen(ending[c]) + 2));
             double sum[MODELS] = {0, 0};
@@ -270,7 +280,7 @@ static void eval_hellaswag(eval *e, const char *path, long want)
                 for (int j = from; j < all; j++)
                     sum[k] += e->got[j].loss[k];
                 for (int way = 0; way < 2; way++) {
-                    double v = way ? sum[k] / (double)strlen(with) : sum[k];
+                    double v = way ? sum[k] / characters(ending[c]) : sum[k];
                     if (c && !(v < least[k][way]))
                         continue;
                     least[k][way] = v;
@@ -282,7 +292,7 @@ static void eval_hellaswag(eval *e, const char *path, long want)
         for (int way = 0; way < 2; way++) {
             for (int k = 0; k < e->models; k++)
                 add(&right[k][way], good[k][way], 1);
-            add(more + way, good[0][way] - good[MODELS - 1][way] * (e->models == 2), 1);
+            add(more + way, good[0][way] - good[1][way], 1);
         }
         cli_progress("eval", (double)i + 1, (double)n);
     }
@@ -362,8 +372,9 @@ int cmd_eval(int argc, char **argv)
         "reference from MODEL. +- is the standard error: of the mean over windows or items, of\n"
         "differences on the same ones. An item of HellaSwag is 6 lines, text, number of the right\n"
         "ending (0 to 3), 4 endings, and counts as right by the least loss of an ending, in all\n"
-        "and by byte; one of LAMBADA is {\"text\": \"...\"}, and right if the last word is what\n"
-        "the model would write. KL and differences need a reference with the same vocabulary.\n");
+        "and by character; one of LAMBADA is {\"text\": \"...\"}, and right if the last word is\n"
+        "what the model would write. KL and differences need a reference with the same\n"
+        "vocabulary.\n");
     if (!text + !hellaswag + !lambada != 2)
         cli_usage("one of --text, --hellaswag and --lambada");
     e.name[1] = reference;
@@ -373,9 +384,8 @@ int cmd_eval(int argc, char **argv)
         e.m[k] = cli_load(&md);
     }
     const flash_arch *a = flash_model_arch(e.m[0]);
-    if (reference && flash_model_arch(e.m[1])->n_vocab != a->n_vocab)
-        cli_fail("%s has %d tokens, %s %d: they cannot be compared", e.name[0], a->n_vocab,
-                 reference, flash_model_arch(e.m[1])->n_vocab);
+    if (reference)
+        cli_same_vocabulary(e.m[0], e.name[0], e.m[1], reference);
     e.n_ctx = sd.n_ctx ? sd.n_ctx : text ? 512 : 1024;
     if (!sd.n_ctx && a->n_ctx < e.n_ctx)
         e.n_ctx = a->n_ctx;

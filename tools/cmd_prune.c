@@ -6,6 +6,7 @@
 int cmd_prune(int argc, char **argv)
 {
     const char *arg[2], *calib = NULL, *type = NULL;
+    int skips = 0;
     cli_change c = {0};
     static cut j; /* large */
     static calibration k;
@@ -18,6 +19,8 @@ int cmd_prune(int argc, char **argv)
          "heads of keys and values that stay, with their queries"},
         {"--calib", "FILE", CLI_TEXT, &calib, 0, 0,
          "of flash calibrate: what matters most stays (else: what comes first)"},
+        {"--skips", "N", CLI_INT, &skips, 1, FLASH_LAYERS_MAX,
+         "without so many attentions, in the order of --calib"},
         {"--energy", NULL, CLI_FLAG, &j.energy, 0, 0, "by root mean squares, as MobileLLM-Flash"},
         {"--block", "N", CLI_INT, &j.block, 1, 65536,
          "channels and units that stay or go together (as the weights' type has them)"},
@@ -40,16 +43,18 @@ int cmd_prune(int argc, char **argv)
         "appears when it is complete.\n"
         "  flash prune IN OUT --layers 12 --d-model 1024 --d-ffn 4096 --calib calib.txt\n", arg);
     int sizes = j.layers || j.drop || j.d_model || j.d_ffn || j.kv_heads || type;
-    int change = c.attention || c.skip || c.window;
+    int change = c.attention || c.skip || c.window || skips;
     if (!sizes && !change)
         cli_usage("nothing to change: --layers, --d-model, --d-ffn, --attn, --skip or --window?");
-    if (!sizes && calib)
-        cli_usage("--calib goes with --layers, --d-model, --d-ffn or --kv-heads");
+    if (!sizes && !skips && calib)
+        cli_usage("--calib goes with --layers, --d-model, --d-ffn, --kv-heads or --skips");
+    if (skips && (!calib || c.skip))
+        cli_usage(c.skip ? "--skip or --skips, not both" : "--skips needs --calib");
     if (c.arch && !change)
         cli_usage("--arch goes with --attn, --skip or --window");
     if (j.layers && j.drop)
         cli_usage("--layers or --drop, not both");
-    if (!sizes) {
+    if (!sizes && !skips) {
         cli_rewrite(arg[0], arg[1], &c);
         return 0;
     }
@@ -59,6 +64,7 @@ int cmd_prune(int argc, char **argv)
     cli_image image = {0};
     char size[2][24];
     j.d.type = type ? cli_type("--type", type, 0) : FLASH_TYPE_F32;
+    j.d.retype = type != NULL;
     if (cli_same_file(arg[0], arg[1]))
         cli_usage("OUT is IN, %s", arg[0]);
     md.source.path = arg[0];
@@ -72,6 +78,9 @@ int cmd_prune(int argc, char **argv)
         j.k = &k;
     }
     cut_choose(&j);
+    char *skip = skips ? calibration_skips(&k, flash_model_arch(m), skips, j.d.layer, j.d.n_layer)
+                       : NULL;
+    c.skip = skips ? skip : c.skip;
     flash_gguf_writer w = {0};
     if (change) { /* first in memory */
         w.write = cli_image_add;
@@ -93,6 +102,7 @@ int cmd_prune(int argc, char **argv)
                cli_size((uint64_t)written, size[0]),
                cli_size(flash_gguf_size(flash_model_gguf(m)), size[1]));
     }
+    free(skip);
     cut_free(&j);
     free(image.data);
     flash_calibration_free(k.c);

@@ -10,7 +10,7 @@
 #  include <unistd.h>
 #endif
 
-enum { SAVE_SECONDS = 30, HELD_OUT_MAX = 64, HEADER = 48 };
+enum { HELD_OUT_MAX = 64, HEADER = 48 };
 
 static volatile sig_atomic_t stop_signal;
 
@@ -33,6 +33,7 @@ typedef struct job {
     FILE         *csv;
     uint64_t      step;        /* done */
     size_t        sequences;   /* of a step */
+    int           save_every;  /* [s] */
 } job;
 
 static void *need(void *p)
@@ -71,7 +72,8 @@ static void held_out(const job *k, flash_trainer_report *r)
 {
     size_t row = (size_t)k->d.n_ctx + 1, n = (k->n - k->n_learn) / row;
     if (flash_trainer_evaluate(k->t, k->ids + k->n_learn, n < HELD_OUT_MAX ? n : HELD_OUT_MAX, r))
-        cli_fail("the loss of the held-out text is no number: the weights are too large");
+        cli_fail("the loss of the held-out text is no number: the weights are too large%s",
+                 k->step ? "; begin anew with a lower --lr" : "");
 }
 
 /* ---- checkpoints ---------------------------------------------------------------------- */
@@ -127,17 +129,31 @@ static uint64_t hash(uint64_t h, const void *data, size_t bytes)
     return h;
 }
 
+/* Of a model: all before its first tensor, and of each tensor as much as is read at once. */
+static uint64_t hash_model(uint64_t h, const flash_model *m)
+{
+    flash_tensor t;
+    uint64_t bytes = m ? flash_gguf_size(flash_model_gguf(m)) : 0;
+    h = hash(h, &bytes, sizeof bytes);
+    for (size_t i = 0; m && !flash_gguf_tensor(flash_model_gguf(m), i, &t); i++) {
+        if (!i)
+            h = hash(h, t.data - t.offset, (size_t)t.offset);
+        h = hash(h, t.data, t.bytes < 4096 ? (size_t)t.bytes : 4096);
+    }
+    return h;
+}
+
 /* What decides the weights, as a line: a checkpoint of other settings cannot go on. */
-static void set_title(job *k, const char *const *names, size_t n_names)
+static void set_title(job *k, const flash_model *m)
 {
     const flash_trainer_desc *d = &k->d;
     double facts[] = {d->batch, d->n_ctx, d->accumulate, d->kl_weight, d->ce_weight,
         d->temperature, d->lr, d->final_lr, d->warmup, d->steps, d->weight_decay, d->clip,
-        (double)(k->seed >> 32), (double)(k->seed & 0xffffffffu), (double)k->n_learn};
+        (double)(k->seed >> 32), (double)(k->seed & 0xffffffffu), (double)k->n_learn,
+        d->init != NULL};
     uint64_t h = hash(14695981039346656037u, facts, sizeof facts);
     h = hash(h, k->ids, k->n * sizeof *k->ids);
-    for (size_t i = 0; i < n_names; i++)
-        h = hash(h, names[i] ? names[i] : "", names[i] ? strlen(names[i]) + 1 : 1);
+    h = hash_model(hash_model(h, m), d->teacher);
     snprintf(k->title, sizeof k->title, "flash train 1 %016llx%*s", (unsigned long long)h,
              HEADER - 30, "\n");
 }
@@ -149,9 +165,10 @@ static void resume(job *k)
     flash_source source = {0};
     flash_error err;
     size_t bytes;
-    if (!f)
+    if (!f && errno == ENOENT)
         return;
-    fclose(f);
+    if (f)
+        fclose(f);
     char *file = cli_read(k->checkpoint, &bytes);
     if (bytes < HEADER || memcmp(file, "flash train 1 ", 14))
         cli_fail("%s is no checkpoint: remove it to begin anew", k->checkpoint);
@@ -227,8 +244,9 @@ static void learn(job *k, int every)
         if (status) {
             wipe();
             save(k);
-            cli_fail("step %llu: loss or gradient is no number; the step before it is in %s; a "
-                     "lower --lr helps", (unsigned long long)k->step + 1, k->checkpoint);
+            cli_fail("step %llu: loss or gradient is no number; the step before it is in %s: "
+                     "remove it and begin anew with a lower --lr",
+                     (unsigned long long)k->step + 1, k->checkpoint);
         }
         k->step = r.step;
         mean = 0.98 * mean + 0.02 * r.loss;
@@ -258,7 +276,7 @@ static void learn(job *k, int every)
                  * k->d.n_ctx / seconds, h.ce);
             shown = now;
         }
-        if (stop_signal || now > saved + SAVE_SECONDS) {
+        if (stop_signal || now - saved >= k->save_every) {
             save(k);
             saved = cli_seconds();
         }
@@ -284,36 +302,66 @@ static const float *weights_of(void *user, const char *name)
 
 /* ---- a model that is new -------------------------------------------------------------- */
 
-/* A file in memory of that shape, its vocabulary learned from the texts; the caller frees data. */
+/* A file in memory of that shape, its vocabulary that of a model file or (NULL) learned from the
+   texts; the caller frees data. */
 static cli_image new_model(const char *text, const char *arch, const char *attn,
-                       const cli_texts *files)
+                           const char *vocabulary, const cli_texts *files)
 {
     static cli_shape shape; /* large */
     const char *why;
     cli_image to = {0};
     flash_gguf_writer w = {0};
-    cli_vocabulary v;
+    cli_vocabulary v = {0};
+    flash_model_desc md = {0};
+    flash_model *m = NULL;
     size_t bytes;
     if (!cli_shape_parse(text, arch, attn, &shape, &why))
         cli_usage("--new %s: %s; want d=N,layers=N,heads=N,kv=N,head=N,ffn=N,vocab=N,ctx=N,tied=0 "
                   "with kv a divisor of heads and an even head", text, why);
-    if (shape.vocab <= CLI_VOCABULARY_FIXED)
-        cli_usage("--new %s: vocab must be above %d", text, CLI_VOCABULARY_FIXED);
-    char *texts = cli_read_texts(files, &bytes);
-    cli_vocabulary_learn(&v, shape.vocab, texts, bytes);
+    if (vocabulary) {
+        flash_value tokens;
+        md.source.path = vocabulary;
+        md.vocab_only = 1;
+        m = cli_load(&md);
+        v.from = flash_model_gguf(m);
+        if (!flash_gguf_find(v.from, "tokenizer.ggml.tokens", &tokens))
+            shape.vocab = (int)tokens.count;
+    } else {
+        if (shape.vocab <= CLI_VOCABULARY_FIXED)
+            cli_usage("--new %s: vocab must be above %d", text, CLI_VOCABULARY_FIXED);
+        char *texts = cli_read_texts(files, &bytes);
+        cli_vocabulary_learn(&v, shape.vocab, texts, bytes);
+        free(texts);
+    }
     w.write = cli_image_add;
     w.user = &to;
     cli_make_gguf(&w, &shape, &v, FLASH_TYPE_F32, 1, 1);
     flash_gguf_write_end(&w);
     cli_vocabulary_free(&v);
-    free(texts);
+    flash_model_free(m);
     return to;
+}
+
+/* Fails if what is written to path is one of the files that are read. */
+static void not_read(const char *what, const char *path, const cli_texts texts[2],
+                     const char *const models[3])
+{
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < texts[i].n; j++)
+            if (cli_same_file(texts[i].at[j], path))
+                cli_usage("%s is a text that is read, %s", what, path);
+    for (int i = 0; i < 3; i++)
+        if (models[i] && cli_same_file(models[i], path))
+            cli_usage("%s is a model that is read, %s", what, path);
+    cli_may_write(path);
 }
 
 int cmd_train(int argc, char **argv)
 {
     const char *path, *fresh = NULL, *arch = NULL, *attn = NULL, *teacher = NULL, *type = "F32";
-    cli_texts data = {{0}, 0}, other = {{0}, 0};
+    const char *vocabulary = NULL;
+    static cli_texts texts[2];
+    cli_texts *data = &texts[0], *other = &texts[1];
     int every = 0;
     float lr = 0, decay = 0.1f, clip = 1, final_lr = 0.1f, kl = -1, ce = -1;
     job k = {0};
@@ -328,15 +376,18 @@ int cmd_train(int argc, char **argv)
     k.d.warmup = -1;
     k.d.threads = 1;
     k.d.temperature = 1;
+    k.save_every = 30;
     const cli_option options[] = {
         {"-o", "OUT", CLI_TEXT, &k.out, 0, 0, "the model that comes of it"},
-        {"--data", "FILE...", CLI_TEXTS, &data, 0, 0, "text to learn from, - is standard input"},
-        {"--held-out", "FILE...", CLI_TEXTS, &other, 0, 0,
+        {"--data", "FILE...", CLI_TEXTS, data, 0, 0, "text to learn from, - is standard input"},
+        {"--held-out", "FILE...", CLI_TEXTS, other, 0, 0,
          "text for the held-out loss (the last twentieth of the data)"},
         {"--teacher", "MODEL", CLI_TEXT, &teacher, 0, 0, "a model whose probabilities are learned"},
         {"--new", "SHAPE", CLI_TEXT, &fresh, 0, 0, "random weights in place of MODEL, see below"},
         {"--arch", "ARCH", CLI_TEXT, &arch, 0, 0, "of --new (llama)"},
         {"--attn", "LIST", CLI_TEXT, &attn, 0, 0, "what layers of --new do, as in flash make"},
+        {"--vocab", "FILE", CLI_TEXT, &vocabulary, 0, 0,
+         "a model, as the teacher, whose vocabulary --new takes instead of learning one"},
         {"--steps", "N", CLI_INT, &k.d.steps, 1, 1e9, "changes of the weights (400)"},
         {"--batch", "N", CLI_INT, &k.d.batch, 1, 1 << 16, "sequences worked on together (8)"},
         {"--accumulate", "N", CLI_INT, &k.d.accumulate, 1, 1 << 16, "such batches in a step (1)"},
@@ -355,6 +406,8 @@ int cmd_train(int argc, char **argv)
         {"--seed", "N", CLI_SEED, &k.seed, 0, 18446744073709551615.0,
          "of the order of text, and of new weights (1)"},
         {"--eval-every", "N", CLI_INT, &every, 1, 1e9, "steps between held-out losses (a tenth)"},
+        {"--save-every", "SECONDS", CLI_INT, &k.save_every, 0, 1e9,
+         "between checkpoints (30; 0: every step)"},
         {"--log", "CSV", CLI_TEXT, &k.log, 0, 0, "a line for each step"},
         {"--type", "TYPE", CLI_TEXT, &type, 0, 0, "of the matrices of OUT (F32)"},
         {"-t", "THREADS", CLI_INT, &k.d.threads, 1, FLASH_THREADS_MAX, "threads (1)"},
@@ -365,30 +418,33 @@ int cmd_train(int argc, char **argv)
         "Cross-entropy of the next token, or with --teacher the divergence from its\n"
         "probabilities, lowered by AdamW, with warm-up and half a cosine. Losses are in nats a\n"
         "token; the held-out one is of text that is not learned from, at most 64 sequences. Texts\n"
-        "are parted by <|endoftext|>. What is done so far is in OUT.checkpoint, every 30 s and\n"
+        "are parted by <|endoftext|>. What is done so far is in OUT.checkpoint, now and then and\n"
         "after Ctrl-C: the same command goes on, and gives the same bits for any number of\n"
         "threads. SHAPE is as in flash make; its vocabulary is learned from the data first, as by\n"
-        "flash vocab.\n"
+        "flash vocab, or that of --vocab, of any size.\n"
         "  flash train pruned.gguf --data stories.txt --teacher full.gguf -t 2 -o healed.gguf\n"
         "  flash train --new d=128,layers=6,heads=4,kv=2,ffn=352,vocab=1024,tied=1,ctx=512 \\\n"
         "      --data stories.txt --steps 5000 -o tale.gguf --type Q8_0\n", &path);
-    if (!data.n || !k.out)
-        cli_usage("%s is missing", data.n ? "-o OUT" : "--data FILE");
+    if (!data->n || !k.out)
+        cli_usage("%s is missing", data->n ? "-o OUT" : "--data FILE");
     if (!path == !fresh)
         cli_usage(path ? "MODEL or --new, not both" : "which MODEL? (or --new SHAPE)");
-    if (!fresh && (arch || attn))
-        cli_usage("--arch and --attn go with --new");
+    if (!fresh && (arch || attn || vocabulary))
+        cli_usage("--arch, --attn and --vocab go with --new");
     flash_type want = cli_type("--type", type, 0);
-    for (int i = 0; i < data.n + other.n; i++) {
-        const char *name = i < data.n ? data.at[i] : other.at[i - data.n];
-        if (cli_same_file(name, k.out))
-            cli_usage("OUT is a text that is read, %s", k.out);
+    const char *const models[3] = {path, teacher, vocabulary};
+    k.checkpoint = need(malloc(strlen(k.out) + 16));
+    strcat(strcpy(k.checkpoint, k.out), ".checkpoint");
+    not_read("OUT", k.out, texts, models);
+    not_read("OUT.checkpoint", k.checkpoint, texts, models);
+    if (k.log) {
+        not_read("--log", k.log, texts, models);
+        if (cli_same_file(k.log, k.out) || cli_same_file(k.log, k.checkpoint))
+            cli_usage("--log is OUT or OUT.checkpoint, %s", k.log);
     }
-    if ((path && cli_same_file(path, k.out)) || (teacher && cli_same_file(teacher, k.out)))
-        cli_usage("OUT is a model that is read, %s", k.out);
 
     if (fresh) {
-        file = new_model(fresh, arch, attn, &data);
+        file = new_model(fresh, arch, attn, vocabulary, data);
         md.source.data = file.data;
         md.source.bytes = file.bytes;
     }
@@ -399,11 +455,12 @@ int cmd_train(int argc, char **argv)
         memset(&md.source, 0, sizeof md.source);
         md.source.path = teacher;
         by = cli_load(&md);
+        cli_same_vocabulary(m, path ? path : "the new model", by, teacher);
     }
-    add_texts(&k, m, &data);
+    add_texts(&k, m, data);
     k.n_learn = k.n;
-    if (other.n)
-        add_texts(&k, m, &other);
+    if (other->n)
+        add_texts(&k, m, other);
     if (fresh)
         k.d.arch = flash_model_arch(m);
     else
@@ -427,23 +484,21 @@ int cmd_train(int argc, char **argv)
     if (!every)
         every = k.d.steps / 10 > 0 ? k.d.steps / 10 : 1;
     size_t row = (size_t)k.d.n_ctx + 1, rest = k.n / 20 / row;
-    if (!other.n) {
+    if (!other->n) {
         rest = rest < 1 ? 1 : rest > HELD_OUT_MAX ? HELD_OUT_MAX : rest;
         k.n_learn = k.n < rest * row ? 0 : k.n - rest * row;
     }
     if (k.n_learn < row || k.n - k.n_learn < row)
         cli_fail("%s: %lu tokens; sequences of %d need %lu at least: give more text, or a smaller "
-                 "--ctx", k.n_learn < row || !other.n ? data.at[0] : other.at[0],
+                 "--ctx", k.n_learn < row || !other->n ? data->at[0] : other->at[0],
                  (unsigned long)(k.n_learn < row ? k.n_learn : k.n - k.n_learn), k.d.n_ctx,
                  (unsigned long)row);
     k.sequences = (size_t)k.d.batch * (size_t)k.d.accumulate;
     k.tokens = need(malloc(k.sequences * row * sizeof *k.tokens));
-    k.checkpoint = need(malloc(strlen(k.out) + 16));
-    strcat(strcpy(k.checkpoint, k.out), ".checkpoint");
     size_t bytes = flash_trainer_memory(&k.d, &err);
     if (!bytes || flash_trainer_create(&k.t, &k.d, &err))
         cli_fail("%s: %s", path ? path : fresh, err.text);
-    set_title(&k, (const char *const[]){path, teacher, fresh, arch, attn}, 5);
+    set_title(&k, m);
     resume(&k);
     if (!k.step) { /* what cannot be written is better known now */
         save(&k);
@@ -459,6 +514,7 @@ int cmd_train(int argc, char **argv)
     learn(&k, every);
     if (k.csv && fclose(k.csv))
         cli_fail("cannot write %s: %s", k.log, strerror(errno));
+    save(&k); /* OUT may be what cannot be written */
     cli_rewrite_weights(flash_model_gguf(m), k.out, want, weights_of, k.t);
     remove(k.checkpoint);
     flash_trainer_free(k.t);

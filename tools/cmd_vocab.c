@@ -30,7 +30,7 @@ int cmd_vocab(int argc, char **argv)
     char *text = cli_read_texts(&texts, &bytes);
     cli_vocabulary_learn(&v, size, text, bytes);
     cli_create(out, &w);
-    flash_gguf_write_begin(&w, CLI_VOCABULARY_KEYS + 1, 0);
+    flash_gguf_write_begin(&w, cli_vocabulary_keys(&v) + 1, 0);
     flash_gguf_write_string(&w, "general.architecture", "llama");
     cli_vocabulary_write(&v, &w);
     cli_finish(out, &w);

@@ -42,14 +42,19 @@ static int out_write(void *user, const void *data, size_t bytes)
     return fwrite(data, 1, bytes, user) != bytes;
 }
 
+void cli_may_write(const char *path)
+{
+    struct stat st;
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device such as null */
+        cli_fail("%s is there and not a file: choose another name", path);
+}
+
 FILE *cli_open(const char *path)
 {
     char *name = malloc(strlen(path) + 6);
-    struct stat st;
     if (!name)
         cli_fail("out of memory");
-    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device such as null */
-        cli_fail("%s is there and not a file: choose another name", path);
+    cli_may_write(path);
     strcat(strcpy(name, path), ".part");
     out_file = fopen(name, "wb");
     if (!out_file)

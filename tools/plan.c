@@ -350,6 +350,7 @@ flash_model *candidate_model(const plan *p, const candidate *c, cli_image *image
     k.kv_heads = c->kv_heads;
     k.block = 1;
     k.d.type = FLASH_TYPE_F32;
+    k.d.retype = 1;
     cut_choose(&k);
     if (flash_prune_write(&k.d, cli_image_add, image, &err))
         cli_fail("%s: %s", p->backbone, err.text);

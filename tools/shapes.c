@@ -589,7 +589,7 @@ void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocab
         cli_fail("out of memory");
     make_keys(&k);
     make_tensors(&k, COUNT);
-    flash_gguf_write_begin(w, k.keys + GENERAL + CLI_VOCABULARY_KEYS, k.tensors);
+    flash_gguf_write_begin(w, k.keys + GENERAL + cli_vocabulary_keys(vocabulary), k.tensors);
     k.pass = ANNOUNCE;
     flash_gguf_write_string(w, "general.architecture", s->arch);
     flash_gguf_write_string(w, "general.name", s->name);

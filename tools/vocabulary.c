@@ -15,6 +15,7 @@ static void *need(void *p)
 void cli_vocabulary_create(cli_vocabulary *v, int n)
 {
     static const char *const control[] = {"<unk>", "<s>", "</s>"};
+    v->from = NULL;
     v->n = n;
     v->token = need(malloc((size_t)n * sizeof *v->token));
     v->score = need(calloc((size_t)n, sizeof *v->score));
@@ -41,8 +42,31 @@ void cli_vocabulary_free(cli_vocabulary *v)
     free(v->type);
 }
 
+/* Copies those keys of a file; w NULL: counts them. */
+static uint32_t copy_keys(const flash_gguf *from, flash_gguf_writer *w)
+{
+    flash_value key;
+    uint32_t n = 0;
+    for (size_t i = 0; !flash_gguf_key(from, i, &key); i++)
+        if (key.key_bytes > 10 && !memcmp(key.key, "tokenizer.", 10)) {
+            n++;
+            if (w)
+                flash_gguf_write_value(w, &key);
+        }
+    return n;
+}
+
+uint32_t cli_vocabulary_keys(const cli_vocabulary *v)
+{
+    return v->from ? copy_keys(v->from, NULL) : 7;
+}
+
 void cli_vocabulary_write(const cli_vocabulary *v, flash_gguf_writer *w)
 {
+    if (v->from) {
+        copy_keys(v->from, w);
+        return;
+    }
     flash_gguf_write_string(w, "tokenizer.ggml.model", "llama");
     flash_gguf_write_strings(w, "tokenizer.ggml.tokens", v->token, NULL, (size_t)v->n);
     flash_gguf_write_array(w, "tokenizer.ggml.scores", FLASH_VALUE_F32, v->score, (size_t)v->n);

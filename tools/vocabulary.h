@@ -4,8 +4,9 @@
 
 #include "cli.h"
 
-/* The tokens of a tokenizer "llama", as GGUF files have them. */
+/* The tokens of a tokenizer "llama", as GGUF files have them; or any that a file has. */
 typedef struct cli_vocabulary {
+    const flash_gguf *from; /* with these keys; NULL: with what follows */
     int          n;
     const char **token;
     float       *score;
@@ -25,8 +26,8 @@ void cli_vocabulary_free(cli_vocabulary *v);
    and the space before them, runs of other marks, and single digits. Characters that are rarer than
    1 in 20,000 stay bytes. Fails like all of cli.h where the text has too little for n. */
 void cli_vocabulary_learn(cli_vocabulary *v, int n, const char *text, size_t bytes);
-/* The keys of v: as many as there are. */
-enum { CLI_VOCABULARY_KEYS = 7 };
+/* The keys of v, and how many there are. */
+uint32_t cli_vocabulary_keys(const cli_vocabulary *v);
 void cli_vocabulary_write(const cli_vocabulary *v, flash_gguf_writer *w);
 
 #endif
