@@ -113,7 +113,7 @@ check "a space of other objectives" error 1 'objectives' design $A --data $D -o 
 flash make $T/qwen2.gguf --shape d=64,layers=4,heads=2,kv=1,head=32,ffn=128,vocab=300,ctx=64 \
     --arch qwen2 >$T/out 2>$T/err
 check "a backbone that cannot be trained" pipe "! flash design $T/qwen2.gguf --data $D -o $T/no8 \
-    --device $L --ctx 16 >$T/out 2>$T/err && grep -q 'calibrate did not end well' $T/err"
+    --device $L --type Q8_0 --ctx 16 >$T/out 2>$T/err && grep -q 'calibrate did not end well' $T/err"
 if [ "$(id -u)" != 0 ] || (ulimit -f 8) 2>$T/null; then
     check "a full disk" pipe "! (ulimit -f 2; trap '' XFSZ; design -o $T/seven --device $L)"
     check "a full disk: it goes on" design -o $T/seven --device $L
