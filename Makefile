@@ -73,6 +73,12 @@ bench-prune: $(B)/bench_prune $(B)/tests/mkllama2c ## what cuts cost and trainin
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
+bench-paper: $(B)/flash $(B)/bench_paper ## the paper's space at its sizes: measured, searched, verified; 20 minutes, alone
+	@mkdir -p $(B)/paper
+	@$(B)/flash measure --space paper --n 50 -p 2048 -t 2 --rounds 2 -r 1 --resume -o $(B)/paper/device.profile
+	@$(B)/flash fit $(B)/paper/device.profile --least -o $(B)/paper/device.latency
+	@$(B)/bench_paper $(B)/paper/device.latency $(ARGS)
+
 design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=quick: 1. In $(B)/design
 	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
 
@@ -135,4 +141,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune bench-paper design-demo coverage clean help FORCE

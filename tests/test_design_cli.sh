@@ -47,10 +47,12 @@ check "with a latency model: nothing measured" [ ! -e $T/two/device.profile ]
 check "three at once" design -o $T/three --device $L -j 3
 check "three at once: the same family" pipe "family $T/three | cmp -s - $T/family"
 check "three at once: the same journal" cmp -s $T/two/journal.jsonl $T/three/journal.jsonl
+if [ -z "$FLASH_QUICK" ]; then
 check "by a command" design -o $T/four --device $L -j 2 \
     --cmd "$RUN $B/flash trial $T/four/plan.json {trial.json}"
 check "by a command: the same family" pipe "family $T/four | cmp -s - $T/family"
-for after in 0.05 0.2 0.1 0.3 0.15 0.4; do
+fi
+for after in 0.05 0.2 0.1 ${FLASH_QUICK:-0.3 0.15 0.4}; do
     start design $A $small -o $T/five --device $L -j 2
     sleep $after
     kill -9 $pid 2>$T/null
@@ -74,12 +76,14 @@ echo '{"x":1}' >$T/bad.json
 check "a trial: none" error 1 'is no trial' trial $T/two/plan.json $T/bad.json
 check "a trial: no plan" error 1 'no plan' trial $T/trial.json $T/new.json
 study() { flash study $T/two "$@" >$T/out 2>$T/err; }
+if [ -z "$FLASH_QUICK" ]; then
 check "rank" study rank -n 4 --longer 2 -j 2
 check "rank: short and long" grep -q '^study rank short-long n=4 .*tau=' $T/out
 check "window" study window -n 2 -j 2
 check "window: its time" grep -q 'ttft_window_over_skip=[0-9]' $T/out
 check "place" study place -n 2
 check "place: both" grep -q 'consecutive=[0-9.]* .*interleaved=[0-9.]*' $T/out
+fi
 check "depth" study depth
 check "depth: several" [ "$(grep -c '^study depth layers=' $T/out)" -ge 2 ]
 check "search" study search --trials 10 --seeds 2 -j 2

@@ -430,6 +430,8 @@ page() # NAME JOURNAL: checks of its page
 {
     check "$1: page" silent front $2 --html $T/r.html
     check "$1: alone" pipe "! grep -qE '(src|href)=|@import|<script|http' $T/r.html"
+    check "$1: picture" silent front $2 --svg $T/r.svg
+    check "$1: picture: one SVG" pipe "head -c 5 $T/r.svg | grep -q '<svg ' && tail -1 $T/r.svg | grep -q '</svg>'"
     check "$1: whole" pipe "tail -c 20 $T/r.html | grep -q '</html>'"
     check "$1: numbers" pipe "! grep -qiE '[^a-z](nan|inf)[^a-z]' $T/r.html"
     command -v xmllint >$T/null 2>&1 || { skip "$1: well-formed" "no xmllint"; return; }

@@ -83,7 +83,7 @@ static void family(FILE *f, const design *d)
 /* Predicted and measured times of the family: TTFT, and of a token. */
 static void times_plot(FILE *f, const design *d, int decode)
 {
-    html_plot p = {f, html_log_axis("measured [ms]"), html_log_axis("predicted [ms]"), 366};
+    html_plot p = {f, html_log_axis("measured [ms]"), html_log_axis("predicted [ms]"), 366, 0};
     if (*d->elsewhere)
         return;
     for (int i = 0; i < d->n; i++) {

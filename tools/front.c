@@ -103,7 +103,8 @@ static void fit_axis(html_axis *a, double lo, double hi, double most)
     html_settle(a);
 }
 
-static void scatter(const front *r)
+/* Of a page, or a picture of its own. */
+static void scatter(const front *r, int picture)
 {
     const space *sp = r->sp;
     int two = sp->n_objective > 1, every = 1 + (r->sum.done - r->n) / GREY_MAX, seen = 0;
@@ -111,7 +112,7 @@ static void scatter(const front *r)
            most[2] = {-INFINITY, -INFINITY};
     flash_trial t;
     html_plot p = {r->f, html_plain_axis(two ? sp->value[0] : "trial"),
-                   html_plain_axis(sp->value[two]), 300};
+                   html_plain_axis(sp->value[two]), 300, picture};
     for (int id = 1; id <= r->sum.trials; id++)
         for (int k = 0; place(r, id, &t, &v[0], &v[1]) && k < 2; k++) {
             most[k] = fmax(most[k], v[k]);
@@ -121,7 +122,8 @@ static void scatter(const front *r)
             }
         }
     if (!(lo[0] <= hi[0])) { /* no front: none is good */
-        fputs("<p>No trial is on the front.</p>\n", r->f);
+        fputs(picture ? "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n"
+              : "<p>No trial is on the front.</p>\n", r->f);
         return;
     }
     fit_axis(&p.x, lo[0], hi[0], most[0]);
@@ -188,7 +190,7 @@ static void volumes(const front *r)
         at[points] = id;
         volume[points++] = flash_hypervolume(y, (size_t)kept, m, reference, work);
     }
-    html_plot p = {r->f, html_plain_axis("trials"), html_plain_axis("hypervolume"), 300};
+    html_plot p = {r->f, html_plain_axis("trials"), html_plain_axis("hypervolume"), 300, 0};
     html_take(&p.x, 0);
     html_take(&p.y, 0);
     for (int i = 0; i < points; i++) {
@@ -299,10 +301,12 @@ void front_parallel(const front *r)
           " a gap: the parameter does not count there.</p>\n", r->f);
 }
 
+void front_picture(const front *r) { scatter(r, 1); }
+
 void front_plots(const front *r)
 {
     fputs("<div class=\"two\">\n", r->f);
-    scatter(r);
+    scatter(r, 0);
     volumes(r);
     fputs("</div>\n", r->f);
 }

@@ -21,6 +21,8 @@ void front_open(front *r, const journal *j);
 void front_close(front *r);
 /* Counts and hypervolume: rows of a table of facts. */
 void front_facts(const front *r);
+/* The trials as an SVG file. */
+void front_picture(const front *r);
 /* Two plots next to each other: the trials, and the hypervolume over them. */
 void front_plots(const front *r);
 /* Parallel coordinates and a table of the front. */

@@ -131,15 +131,24 @@ void html_begin(const html_plot *p, const char *caption)
 {
     double at[TICKS], middle = (LEFT + RIGHT) / 2., h = p->bottom;
     int n = ticks(&p->x, at);
-    fputs("<figure><figcaption>", p->f);
-    html_text(p->f, caption);
-    fputs("</figcaption>\n<svg role=\"img\" aria-label=\"", p->f);
+    if (!p->picture) {
+        fputs("<figure><figcaption>", p->f);
+        html_text(p->f, caption);
+        fputs("</figcaption>\n", p->f);
+    }
+    fprintf(p->f, "<svg%s role=\"img\" aria-label=\"",
+            p->picture ? " xmlns=\"http://www.w3.org/2000/svg\"" : "");
     html_text(p->f, caption);
     fputs(": ", p->f);
     html_text(p->f, p->y.label);
     fputs(", ", p->f);
     html_text(p->f, p->x.label);
     fprintf(p->f, "\" viewBox=\"0 0 %d %.0f\">\n", WIDTH, h + 40);
+    if (p->picture) /* on white, whatever is around it */
+        fprintf(p->f, "<style>text { font: 12.5px sans-serif; fill: #666 } path { fill: none; "
+                "stroke: #666 }\n.grid { stroke: #e2e2e2 } .p0 { fill: hsl(210, 75%%, 42%%) } "
+                ".grey { fill: #999; fill-opacity: .5 }</style>\n"
+                "<rect width=\"%d\" height=\"%.0f\" fill=\"#fff\"/>\n", WIDTH, h + 40);
     for (int i = 0; i < n; i++)
         fprintf(p->f, "<path class=\"grid\" d=\"M%.1f %dV%.1f\"/><text x=\"%.1f\" y=\"%.1f\""
                 " text-anchor=\"middle\">%g</text>\n", html_x(p, at[i]), TOP, h, html_x(p, at[i]),
@@ -158,4 +167,7 @@ void html_begin(const html_plot *p, const char *caption)
     fputs("</text>\n", p->f);
 }
 
-void html_end(const html_plot *p) { fputs("</svg></figure>\n", p->f); }
+void html_end(const html_plot *p)
+{
+    fputs(p->picture ? "</svg>\n" : "</svg></figure>\n", p->f);
+}

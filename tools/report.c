@@ -74,7 +74,7 @@ static void legend(const page *g)
 
 static void predicted_plot(const page *g, int phase)
 {
-    html_plot p = {g->f, html_log_axis(phases[phase].x), html_log_axis(phases[phase].y), 366};
+    html_plot p = {g->f, html_log_axis(phases[phase].x), html_log_axis(phases[phase].y), 366, 0};
     double t, guess;
     for (int i = 0; i < g->r->n; i++)
         if (times(&g->r->point[i], phase, &t, &guess)) {
@@ -118,7 +118,7 @@ static void error_plot(const page *g, int phase)
         if (times(&g->r->point[i], phase, &t, &guess))
             most = fmin(fmax(most, 100 * fabs(guess / t - 1)), 100);
     html_plot p = {g->f, {0, fmax(g->r->n + 1, 6), 0, "order in which they were measured"},
-              {-1.05 * most, 1.05 * most, 0, "error: predicted/measured - 1 [%]"}, 220};
+              {-1.05 * most, 1.05 * most, 0, "error: predicted/measured - 1 [%]"}, 220, 0};
     html_begin(&p, phases[phase].name);
     html_line(&p, "one", p.x.lo, 0, p.x.hi, 0);
     html_line(&p, "dash", p.x.lo, 10, p.x.hi, 10);
@@ -137,7 +137,7 @@ static void error_plot(const page *g, int phase)
 static void curve_plot(const page *g)
 {
     html_plot p = {g->f, html_log_axis("shapes fitted to"), {0, 5, 0, "MAPE of all others [%]"},
-                   220};
+                   220, 0};
     for (int i = 0; i < g->r->n_curve; i++) {
         html_take(&p.x, g->r->curve[i].n);
         for (int phase = 0; phase < 2; phase++)
