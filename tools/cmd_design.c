@@ -22,6 +22,7 @@
 
 #ifdef DESIGN_RUNS
 enum { ARGS_MAX = 192, LOCK_SECONDS = 60, ROUNDS = 7, HELD_BYTES = 1 << 18 };
+static const double WORSE = 1.5; /* nats a token */
 
 static design run;
 static const char *folder;
@@ -663,7 +664,8 @@ static const char notes[] =
     "the command, it goes on from there, with the same family. SPACE is tiny (the paper's, scaled\n"
     "to the backbone), paper (10 to 16 layers, d_model 1024 to 2048, d_ffn 2048 to 8192, each\n"
     "layer full, window:256 or skip), or a file as in flash search --help with parameters layers,\n"
-    "d_model, d_ffn, kv_heads, p0, p1, ... (what a layer does) and objectives loss and ttft.\n"
+    "d_model, d_ffn, kv_heads, p0, p1, ... (what a layer does) and objectives loss and ttft;\n"
+    "its \"reference\" is by itself 1.5 nats above the backbone's loss, and its TTFT.\n"
     "--pick 3: so many, evenly over the times; 0.5s,20ms: the best within these; knee.\n"
     "  flash design tale.gguf --data stories.txt -o run -j 2\n"
     "  flash design big.gguf --data text.txt --space paper --device phone.latency --elsewhere \\\n"
@@ -812,6 +814,13 @@ int cmd_design(int argc, char **argv)
         plan_device(p);
     plan_texts(p);
     space_parse_text(p->space, text, strlen(text), &given);
+    if (!given.has_reference) { /* what is slower than the backbone, or that much worse, is no use */
+        flash_interval ttft;
+        candidate_times(p, &(candidate){0, 0, 0, 0, ""}, &ttft, NULL);
+        given.has_reference = 1;
+        given.reference[0] = ceil(100 * (model_score(p, p->m, 1, NULL) + WORSE)) / 100;
+        given.reference[1] = 1.05 * ttft.mean;
+    }
     given.known = known_ttft;
     given.known_user = p;
     given.known_at = 1;

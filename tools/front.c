@@ -122,7 +122,7 @@ static void scatter(const front *r, int picture)
             }
         }
     if (!(lo[0] <= hi[0])) { /* no front: none is good */
-        fputs(picture ? "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n"
+        fputs(picture ? "<svg xmlns=\"http://www.w3.org/2000/svg\"></svg>\n"
               : "<p>No trial is on the front.</p>\n", r->f);
         return;
     }
