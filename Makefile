@@ -76,6 +76,9 @@ bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='TH
 design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=quick: 1. In $(B)/design
 	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
 
+firmware: $(B)/flash ## a model on a bare Cortex-M4 in qemu: the same text, the flash and RAM it takes
+	@B="$(B)" RUN="$(RUN)" sh examples/firmware/run.sh
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh

@@ -10123,7 +10123,7 @@ static int flash__chat_pieces(const flash_chat_format *f, flash_role before, fla
                               const char *text, size_t bytes, const char **piece, size_t *n)
 {
     int i, answer = role == FLASH_ROLE_ASSISTANT;
-    if (!f || before < FLASH_ROLE_NONE || before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
+    if (!f || (unsigned)before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
         || role > FLASH_ROLE_ASSISTANT || (!text && (bytes || !answer))) return 0;
     piece[FLASH__CHAT_CLOSE] = before == FLASH_ROLE_ASSISTANT ? f->turn[2][1] : "";
     piece[FLASH__CHAT_BEFORE] = !text ? f->open
