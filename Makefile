@@ -16,6 +16,8 @@ FLAGS_coverage = -O0 -g --coverage
 ifeq ($(FLAGS_$(config)),)
 $(error config=$(config): use release, debug, sanitize, scalar or coverage)
 endif
+WASM = clang --target=wasm32 -std=c99 -I. -Iexamples/web/include -O2 -msimd128 -mbulk-memory \
+	-Wall -Wextra -nostdlib -Wl,--no-entry,--stack-first,--strip-all
 COMPILE = $(CC) -std=c99 -I. -Wall -Wextra -Wpedantic $(FLAGS_$(config)) $(CFLAGS)
 
 # In tools/, a file with main is a program; the others are the subcommands of flash.c (and what
@@ -79,6 +81,15 @@ design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=qu
 firmware: $(B)/flash ## a model on a bare Cortex-M4 in qemu: the same text, the flash and RAM it takes
 	@B="$(B)" RUN="$(RUN)" sh examples/firmware/run.sh
 
+web: $(B)/flash ## a page that tells stories, in $(B)/web; tried in a headless Chromium
+	@mkdir -p $(B)/web
+	@cp examples/web/index.html examples/web/worker.js examples/models/tale.gguf $(B)/web
+	$(WASM) examples/web/web.c -o $(B)/web/flash.wasm
+	@node examples/web/test.mjs $(B) $(RUN)
+
+size: ## bytes of code by part, macros and target; of the runtime by section
+	@B="$(B)" sh tools/size.sh
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh
@@ -138,4 +149,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE
+.PHONY: all test programs run lint matrix firmware web size fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE
