@@ -11263,7 +11263,11 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
     if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
     for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
-    if (n) memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+    if (n) {
+        memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+        /* what follows text continues it: a leading space belongs to it */
+        s->detok.begun = !flash_token_is_control(s->m, ids[n - 1]);
+    }
     s->fed += (int)n;
     s->ended = 0;
     return FLASH_E_NONE;
