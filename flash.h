@@ -681,7 +681,7 @@ typedef struct flash_session_desc {
     int           n_ctx;
     /* prompt tokens worked on together; 0: 256 */
     int           chunk;
-    /* 0: 1 */
+    /* 0: 1. More stay with the process: a child of fork(2) makes such a session anew */
     int           threads;
     /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
     flash_type    kv;

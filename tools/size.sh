@@ -21,8 +21,8 @@ column() # NAME SIZE-PROGRAM MACROS COMPILER...
     o=$B/$1.o size=$2 macros=$3
     shift 3
     rm -f $o
-    command -v "$1" >/dev/null && echo '#include "flash.h"' |
-        "$@" -std=c99 -Os -w -I. -fno-asynchronous-unwind-tables $OWN $macros -xc -c - -o $o 2>$o.log
+    command -v "$1" >/dev/null && echo '#include "flash.h"' | "$@" -std=c99 -Os -w -I. \
+        -fno-asynchronous-unwind-tables $OWN $macros -xc -c - -o $o 2>$o.log
     [ -s $o ] && $size $o | awk 'NR == 2 { printf "%10d", $1 + $2 }' || printf '%10s' -
 }
 
@@ -60,8 +60,9 @@ awk '
         if (/^\/\* ===== >>config/) begun = 1
         if (/^\/\* ===== >>/) tag = substr($3, 3)
         if (begun && /^[a-zA-Z]/)
-            for (rest = $0; match(rest, /flash_[a-zA-Z0-9_]+ *[(\[]/); rest = substr(rest, RSTART + RLENGTH)) {
-                name = substr(rest, RSTART, RLENGTH - 1)
+            while (match($0, /flash_[a-zA-Z0-9_]+ *[(\[]/)) {
+                name = substr($0, RSTART, RLENGTH - 1)
+                $0 = substr($0, RSTART + RLENGTH)
                 sub(/ *$/, "", name)
                 if (!(name in of)) of[name] = tag
             }
@@ -70,8 +71,8 @@ awk '
     NF == 4 { name = $4; sub(/\..*/, "", name); print $2, (name in of) ? of[name] : "-" }
 ' flash.h $B/m4.sym >$B/m4.tags
 while read -r hex tag; do echo $((0x$hex)) $tag; done <$B/m4.tags |
-    awk '{ n[$2] += $1; all += $1 } END { for (t in n) print n[t], t; print all, "named" }' | sort -rn |
-    awk '{ printf "%8d  %s\n", $1, $2 }'
+    awk '{ n[$2] += $1; all += $1 } END { for (t in n) print n[t], t; print all, "named" }' |
+    sort -rn | awk '{ printf "%8d  %s\n", $1, $2 }'
 echo
 echo '... and the largest functions and tables'
 arm-none-eabi-nm -S --size-sort -r --defined-only $B/m4.o | head -12 |

@@ -1,6 +1,6 @@
 /* main.c - a story teller in firmware: bare metal, no heap, no files, no threads; the model is
    read where it lies in ROM, all that the library needs is one block of RAM.
-   build    see run.sh; `make firmware` builds it, runs it in qemu and compares the text with the PC's
+   build    `make firmware`, see run.sh, which runs it in qemu and compares the text with the PC's
    expect   the story, token by token, then what it took */
 #include "board.h"
 
@@ -65,8 +65,8 @@ int main(void)
         board_write(piece.text);
     number("\n[RAM: model ", for_model);
     number(", session ", for_session);
-    number(" (keys and values ", (size_t)flash_arch_kv_bytes(flash_model_arch(m), sd.n_ctx, sd.chunk,
-                                                             FLASH_TYPE_F32));
+    number(" (keys and values ",
+           (size_t)flash_arch_kv_bytes(flash_model_arch(m), sd.n_ctx, sd.chunk, FLASH_TYPE_F32));
     number("), arena ", used);
     number(", stack ", board_stack());
     number(" bytes; acquired while writing: ", a.used - used);

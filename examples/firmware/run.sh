@@ -43,7 +43,7 @@ for type in q8_0 q4_0; do
             { size[$1] = $2 }
             END { code = size[".text"] + size[".ARM.exidx"] + size[".data"]
                   ram = size[".data"] + size[".bss"] + size[".stack"]
-                  printf "%s: the text of the PC, byte for byte, and its memory as said before\n", type
+                  print type ": the text of the PC, byte for byte; memory as said before"
                   printf "  flash: program %d + model %d = %d bytes\n", code, size[".model"],
                       code + size[".model"]
                   printf "  RAM: %d bytes with a stack of %d\n", ram, size[".stack"] }'

@@ -23,16 +23,17 @@ const server = http.createServer((request, response) => {
     const name = request.url === '/' ? 'index.html' : path.basename(request.url);
     const file = path.join(site, name);
     if (!fs.existsSync(file)) return void response.writeHead(404).end();
-    response.writeHead(200, { 'Content-Type': types[path.extname(name)] ?? 'application/octet-stream' });
+    const type = types[path.extname(name)] ?? 'application/octet-stream';
+    response.writeHead(200, { 'Content-Type': type });
     fs.createReadStream(file).pipe(response);
 });
 await new Promise((up) => server.listen(0, '127.0.0.1', up));
 
 // --- a browser at the other end of a pipe ---
 const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'flash-web-'));
-const browser = spawn(process.env.CHROMIUM ?? 'chromium', ['--headless', '--no-sandbox', '--disable-gpu',
-    '--disable-dev-shm-usage', '--remote-debugging-pipe', `--user-data-dir=${profile}`],
-    { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
+const browser = spawn(process.env.CHROMIUM ?? 'chromium', ['--headless', '--no-sandbox',
+    '--disable-gpu', '--disable-dev-shm-usage', '--remote-debugging-pipe',
+    `--user-data-dir=${profile}`], { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
 const waiting = new Map();
 let last = 0, held = '', session;
 browser.on('error', (error) => { console.log(`FAILED ${error.message}`); process.exit(1); });
@@ -52,7 +53,8 @@ browser.stdio[4].on('data', (data) => {
 function tell(method, params = {}) {
     return new Promise((good, bad) => {
         waiting.set(++last, { good, bad });
-        browser.stdio[3].write(JSON.stringify({ id: last, method, params, sessionId: session }) + '\0');
+        const message = { id: last, method, params, sessionId: session };
+        browser.stdio[3].write(JSON.stringify(message) + '\0');
     });
 }
 async function page(script) {
@@ -81,7 +83,8 @@ try {
     await tell('Runtime.enable');
     await tell('Page.enable');
     await tell('Page.navigate', { url: `http://127.0.0.1:${server.address().port}/` });
-    check('the page is ready', await until(`globalThis.state && !go.disabled`), await page('state?.textContent'));
+    check('the page is ready', await until('globalThis.state && !go.disabled'),
+        await page('state?.textContent'));
 
     await page(`temperature.value = 0; pace.value = 0; go.click()`);
     check('a text ends', await until('!go.disabled'));

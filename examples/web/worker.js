@@ -43,7 +43,7 @@ async function write({ prompt, temperature, seed, pace }) {
             status = flash.next();
             if (status === 0) {
                 text += utf8.decode(bytes(flash.text(), flash.text_bytes()), { stream: true });
-                if (tokens++) busy += performance.now() - before; // the first one waits for the prompt
+                if (tokens++) busy += performance.now() - before; // the first waits for the prompt
             } else if (status !== MORE) {
                 break;
             }
