@@ -11266,7 +11266,7 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     if (n) {
         memcpy(s->ids + s->fed, ids, n*sizeof *ids);
         /* what follows text continues it: a leading space belongs to it */
-        s->detok.begun = !flash_token_is_control(s->m, ids[n - 1]);
+        s->detok.begun = ids[n - 1] != s->m->vocab.bos && !flash_token_is_control(s->m, ids[n - 1]);
     }
     s->fed += (int)n;
     s->ended = 0;
