@@ -16,6 +16,8 @@ FLAGS_coverage = -O0 -g --coverage
 ifeq ($(FLAGS_$(config)),)
 $(error config=$(config): use release, debug, sanitize, scalar or coverage)
 endif
+WASM = clang --target=wasm32 -std=c99 -I. -Iexamples/web/include -O2 -msimd128 -mbulk-memory \
+	-Wall -Wextra -nostdlib -Wl,--no-entry,--stack-first,--strip-all
 COMPILE = $(CC) -std=c99 -I. -Wall -Wextra -Wpedantic $(FLAGS_$(config)) $(CFLAGS)
 
 # In tools/, a file with main is a program; the others are the subcommands of flash.c (and what
@@ -82,6 +84,24 @@ bench-paper: $(B)/flash $(B)/bench_paper ## the paper's space at its sizes: meas
 design-demo: $(B)/flash ## models designed for this machine, 12 minutes; ARGS=quick: 1. In $(B)/design
 	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
 
+firmware: $(B)/flash ## a model on a bare Cortex-M4 in qemu: the same text, the flash and RAM it takes
+	@B="$(B)" RUN="$(RUN)" sh examples/firmware/run.sh
+
+web: $(B)/flash ## a page that tells stories, in $(B)/web; tried in a headless Chromium
+	@mkdir -p $(B)/web
+	@cp examples/web/index.html examples/web/worker.js examples/models/tale.gguf $(B)/web
+	$(WASM) examples/web/web.c -o $(B)/web/flash.wasm
+	@node examples/web/test.mjs $(B) $(RUN)
+
+game: $(B)/game ## two characters talk in 2 ms of each frame, 10 seconds: how long frames are held up
+	@$(RUN) $(B)/game examples/models/tale.gguf $(ARGS)
+
+chat-static: ## examples/chat.c as one static binary of at most 400 kB (musl)
+	@B="$(B)" sh examples/static.sh
+
+size: ## bytes of code by part, macros and target; of the runtime by section
+	@B="$(B)" sh tools/size.sh
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh
@@ -90,7 +110,7 @@ clean: ## remove build/
 	rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]*:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
 $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
@@ -115,6 +135,11 @@ $(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/f
 
 $(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
 
+# For test_embed; empty where the compiler makes none, or programs are static.
+$(B)/tests/test_embed.log: $(B)/tests/plugin.so
+$(B)/tests/plugin.so: tests/plugin.c tests/plugin.h flash.h $(B)/flags
+	@$(if $(findstring -static,$(CFLAGS)),false,$(COMPILE) -shared -fPIC $< -o $@ $(LDLIBS)) || : >$@
+
 $(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
 	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
 
@@ -125,7 +150,7 @@ $(patsubst %,%.log,$(TESTS)): $(B)/tests/%.log: $(B)/tests/% FORCE
 $(patsubst %,%.log,$(REPLAYS)): $(B)/tests/fuzz_%.log: $(B)/tests/fuzz_% FORCE
 	@$(RUN) $< tests/fuzz/corpus/$*/* $(LOG)
 $(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh all $(MAKERS) FORCE
-	@B="$(B)" RUN="$(RUN)" sh $< $(LOG)
+	@B="$(B)" RUN="$(RUN)" CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< $(LOG)
 
 fuzz-%: tests/fuzz/fuzz_%.c flash.h
 	@mkdir -p build/fuzz/$*
@@ -141,4 +166,5 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune bench-paper design-demo coverage clean help FORCE
+.PHONY: all test programs run lint matrix firmware web game chat-static size fuzz peer bench-peer bench-search \
+    bench-train bench-prune bench-paper design-demo coverage clean help FORCE

@@ -681,7 +681,7 @@ typedef struct flash_session_desc {
     int           n_ctx;
     /* prompt tokens worked on together; 0: 256 */
     int           chunk;
-    /* 0: 1 */
+    /* 0: 1. More stay with the process: a child of fork(2) makes such a session anew */
     int           threads;
     /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
     flash_type    kv;
@@ -10123,7 +10123,7 @@ static int flash__chat_pieces(const flash_chat_format *f, flash_role before, fla
                               const char *text, size_t bytes, const char **piece, size_t *n)
 {
     int i, answer = role == FLASH_ROLE_ASSISTANT;
-    if (!f || before < FLASH_ROLE_NONE || before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
+    if (!f || (unsigned)before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
         || role > FLASH_ROLE_ASSISTANT || (!text && (bytes || !answer))) return 0;
     piece[FLASH__CHAT_CLOSE] = before == FLASH_ROLE_ASSISTANT ? f->turn[2][1] : "";
     piece[FLASH__CHAT_BEFORE] = !text ? f->open
@@ -11263,7 +11263,11 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
     if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
     for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
-    if (n) memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+    if (n) {
+        memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+        /* what follows text continues it: a leading space belongs to it */
+        s->detok.begun = ids[n - 1] != s->m->vocab.bos && !flash_token_is_control(s->m, ids[n - 1]);
+    }
     s->fed += (int)n;
     s->ended = 0;
     return FLASH_E_NONE;

@@ -217,6 +217,9 @@ check "tale: the golden text" pipe "head -c $(wc -c <$T/tale) tests/golden/tale.
 check "tale: a text of some length" [ $(wc -c <$T/tale) -ge $((N * 2)) ]
 check "tale: stories end by themselves" pipe "flash run $G --temp 0.6 --top-p 0.9 --seed 2 | tail -c 2 | grep -q '[.!]'"
 
+check "tale: words stay apart after a prompt" pipe \
+    "flash run $G --temp 0 -n 2 --echo -p 'One day, a little dog' | grep -qx 'One day, a little dog named Max'"
+
 # --- a real model ---
 G=$S/models/stories260K.gguf
 if here stories260K "$G"; then

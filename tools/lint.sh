@@ -46,8 +46,9 @@ have()
 
 # --- the text of the files ---------------------------------------------------------------------
 
-c_files=$(ls flash.h examples/*.c tools/*.[ch] tests/*.[ch] $C/*.c* tests/fuzz/*.[ch] 2>/dev/null)
-all_files="$c_files $(ls README.md CHANGELOG.md LICENSE tools/*.* tests/*.sh tests/*.awk .ci/run 2>/dev/null)"
+c_files=$(ls flash.h examples/*.c* examples/*/*.[ch] examples/*/*/*.h tools/*.[ch] tests/*.[ch] $C/*.c* tests/fuzz/*.[ch] 2>/dev/null)
+all_files="$c_files $(ls README.md CHANGELOG.md LICENSE examples/*.md examples/firmware/*.* examples/web/*.* tools/*.* tests/*.sh \
+    tests/*.awk .ci/run 2>/dev/null)"
 check "table of contents = banners" "$(runs sh tools/toc.sh)"
 long=$(grep -nE '^.{101}' $c_files | cut -c1-90)
 check "lines over 100 columns: $(printf '%s' "$long" | grep -c '')" "$long"
@@ -168,6 +169,19 @@ around()
         check "warnings in $f" \
             "$(runs $cc -std=c99 -I. -Wall -Wextra -Wpedantic -Werror -DFUZZ_MAIN -fsyntax-only $f)"
     done
+    { echo '#include "flash.h"
+            typedef struct engine engine;
+            void engine_parallel_for(engine *, int, void (*)(void *, int), void *);
+            double engine_time(engine *);
+            void engine_say(engine *, const char *, size_t);
+            void *engine_alloc(engine *, size_t, size_t);
+            void engine_free(engine *, void *, size_t);
+            int engine_can_spare(engine *, size_t);'
+        sed -n '/^```c$/,/^```$/p' examples/engine.md | grep -v '^```'
+        echo 'void all(void);
+            void all(void) { (void)jobs; (void)think; (void)start; }'; } >$B/engine.c
+    check "the code in examples/engine.md" \
+        "$(runs $cc -std=c99 -I. -Wall -Wextra -Wpedantic -Werror -fsyntax-only $B/engine.c)"
 }
 
 # Two at a time: what each finds goes to a file, and so do its counts.

@@ -1,0 +1,171 @@
+/* game.c - two characters of a game talk in turns: one model, two sessions, 2 ms of every frame.
+   build    cc -std=c99 -O2 -I. examples/game.c -o build/game -lm
+   run      build/game model.gguf [SECONDS [MILLISECONDS A FRAME]]
+   expect   the first scene as it is spoken, then how long the model held up the frames. Another
+            budget gives the same words, in more frames or fewer. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, nanosleep */
+#define FLASH_IMPLEMENTATION
+#include "flash.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifdef _WIN32
+#include <windows.h>
+#endif
+
+enum { HZ = 60, LINES = 6, LINE_TOKENS = 40 }; /* lines of a scene, tokens of a line at most */
+
+static const char *const name[2] = {"Tom", "Lily"};
+static const char *const quote[] = {"\""}; /* ends a line */
+static const double edge[] = {0.5, 1, 1.5, 2, 2.25, 2.5, 3, 4, 8, 1e9}; /* of the histogram [ms] */
+
+static double now(void *user) /* [s] */
+{
+    (void)user;
+#ifdef _WIN32
+    LARGE_INTEGER t, f;
+    QueryPerformanceCounter(&t);
+    QueryPerformanceFrequency(&f);
+    return (double)t.QuadPart / (double)f.QuadPart;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+}
+
+static void rest(double seconds) /* stands for the rest of the game, and the screen */
+{
+#ifdef _WIN32
+    Sleep((DWORD)(seconds * 1000));
+#else
+    struct timespec t = {0, (long)(seconds * 1e9)};
+    if (seconds > 0)
+        nanosleep(&t, NULL);
+#endif
+}
+
+/* Each character has heard everything: its own lines as it wrote them, the other's as text. */
+typedef struct scene {
+    flash_session *mind[2];
+    int  who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
+    char line[1024];
+} scene;
+
+static flash_status tell(scene *s, int who, const char *text, const char *speaker)
+{
+    char all[1280];
+    snprintf(all, sizeof all, "%s %s said, \"", text, speaker);
+    return flash_session_feed_text(s->mind[who], all, 0);
+}
+
+static void begin(scene *s)
+{
+    for (int i = 0; i < 2; i++) {
+        flash_session_reset(s->mind[i]);
+        tell(s, i, "Tom and Lily were best friends. One day, they met in the park.", name[0]);
+    }
+    s->who = s->lines = s->tokens = 0;
+    s->line[0] = 0;
+}
+
+/* The line is spoken: the other one hears it and is next. (Here a game would ask for the mood.) */
+static void pass_on(scene *s)
+{
+    int next = !s->who;
+    if (!s->shown)
+        printf("%s: %s\n", name[s->who], s->line);
+    strcat(s->line, "\"");
+    if (++s->lines == LINES || tell(s, next, s->line, name[next]) ||
+        tell(s, s->who, s->tokens == LINE_TOKENS ? "\"" : "", name[next])) {
+        begin(s); /* the scene is over, or all that a session can hold */
+        s->shown = 1;
+        return;
+    }
+    s->who = next;
+    s->tokens = 0;
+    s->line[0] = 0;
+}
+
+/* Talks until the time is over. All of the model's work is in here. */
+static flash_status frame(scene *s, double until)
+{
+    flash_budget budget = {0, until};
+    flash_piece piece;
+    while (now(NULL) < until) {
+        flash_status st = flash_session_next(s->mind[s->who], &budget, &piece);
+        if (st == FLASH_MORE)
+            return FLASH_OK; /* the other's line is still being read */
+        if (st < 0 && st != FLASH_E_RANGE)
+            return st;
+        if (st == FLASH_OK && strlen(s->line) + piece.bytes + 2 < sizeof s->line)
+            strncat(s->line, piece.text, piece.bytes);
+        if (st != FLASH_OK || ++s->tokens == LINE_TOKENS)
+            pass_on(s);
+    }
+    return FLASH_OK;
+}
+
+int main(int argc, char **argv)
+{
+    static scene s;
+    flash_model *model;
+    flash_error err;
+    flash_model_desc md = {0};
+    flash_session_desc sd = {0};
+    int frames = (int)(HZ * (argc > 2 ? atof(argv[2]) : 10)), count[10] = {0}, late = 0, busy = 0;
+    double budget = argc > 3 ? atof(argv[3]) : 2, longest = 0, busiest = 0;
+    md.source.path = argc > 1 ? argv[1] : "examples/models/tale.gguf";
+    md.host.clock = now;
+    sd.sampler.temperature = 0.7f;
+    sd.sampler.top_p = 0.9f;
+    sd.sampler.stop = quote;
+    sd.sampler.n_stop = 1;
+    if (flash_model_load(&model, &md, &err)) {
+        fprintf(stderr, "game: %s\n", err.text);
+        return 1;
+    }
+    for (int i = 0; i < 2; i++) {
+        sd.sampler.seed = (uint64_t)i + 1;
+        if (flash_session_create(&s.mind[i], model, &sd)) {
+            fprintf(stderr, "game: out of memory\n");
+            return 1;
+        }
+    }
+    begin(&s);
+    double next = now(NULL);
+    for (int f = 0; f < frames; f++) {
+        int bin = 0;
+        clock_t used = clock();
+        double start = now(NULL);
+        flash_status st = frame(&s, start + budget / 1000);
+        double took = 1000 * (now(NULL) - start);
+        double work = 1000.0 * (double)(clock() - used) / CLOCKS_PER_SEC;
+        if (st) {
+            fprintf(stderr, "game: %s\n", flash_status_text(st));
+            return 1;
+        }
+        while (took > edge[bin]) bin++;
+        count[bin]++;
+        late += took > budget + 1;
+        longest = took > longest ? took : longest;
+        busy += work > budget + 1;
+        busiest = work > busiest ? work : busiest;
+        next += 1.0 / HZ;
+        rest(next - now(NULL));
+    }
+    printf("\nthe model's part of %d frames, budget %g ms:\n", frames, budget);
+    for (int i = 0; i < 10; i++)
+        if (count[i])
+            printf("%5g to %4g ms %6d  %.2f %%\n", i ? edge[i - 1] : 0, i < 9 ? edge[i] : longest,
+                   count[i], 100.0 * count[i] / frames);
+    printf("%.2f %% within %g ms, the longest %.2f ms\n", 100 - 100.0 * late / frames, budget + 1,
+           longest);
+    printf("without waits for other programs: %.2f %%, %.2f ms\n", 100 - 100.0 * busy / frames,
+           busiest);
+    flash_session_free(s.mind[0]);
+    flash_session_free(s.mind[1]);
+    flash_model_free(model);
+    return 0;
+}
