@@ -686,7 +686,7 @@ FLASH_API const char  *flash_grammar_json(void);
    maxItems, minLength, maxLength, enum, const, anyOf, oneOf (as anyOf), $ref to #, #/$defs/NAME and
    #/definitions/NAME; title, description, default, examples, $schema, $id and $comment change
    nothing. FLASH_E_UNSUPPORTED, and err names it, for any other keyword; FLASH_E_FORMAT for what is
-   no JSON or no schema. Numbers get at most 16 digits before the point and 16 after it, white space
+   no JSON or no schema; FLASH_E_TOO_LARGE over 64 KiB. Numbers get at most 16 digits before the point and 16 after it, white space
    is a blank, or a new line and up to 16 blanks. Safe on untrusted text. */
 FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
                                                  char *text, size_t cap, size_t *n,
@@ -11263,7 +11263,10 @@ static void flash__gbnf_literal(flash__gbnf *b)
 {
     for (b->p++; !b->status && !flash__gbnf_is(b, '"');) {
         uint32_t c;
-        if (b->p == b->end) { flash__gbnf_fail(b, FLASH_E_FORMAT, "the literal has no \""); return; }
+        if (b->p == b->end) {
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "the literal has no \"");
+            return;
+        }
         c = flash__gbnf_char(b);
         if (c >= 0xd800 && c < 0xe000)
             flash__gbnf_fail(b, FLASH_E_FORMAT, "a surrogate is no character");
@@ -11742,6 +11745,508 @@ FLASH_API const char *flash_grammar_json(void)
            "hex ::= [0-9a-fA-F]\n"
            "number ::= \"-\"? (\"0\" | [1-9] [0-9]*) (\".\" [0-9]+)? ([eE] [-+]? [0-9]+)?\n"
            "ws ::= [ \\t\\n\\r]*\n";
+}
+
+/* --- JSON Schema --------------------------------------------------------------------------------- */
+
+/* Every schema is a rule named by its offset in the text, every property one more (p and the offset
+   of its schema), so references need no table and text grows with the schema, not with its nesting.
+   The text is read as JSON once to know that it is; after that what is looked for is found by
+   reading over the rest. */
+enum { FLASH__JSON_DEPTH = 64, FLASH__OPTIONAL_MAX = 64, FLASH__SCHEMA_MAX = 1 << 16 };
+
+typedef struct flash__schema {
+    const uint8_t *text, *end;
+    char          *out;
+    size_t         cap, n;
+    flash_status   status;
+    flash_error   *err;
+} flash__schema;
+
+static void flash__schema_fail(flash__schema *s, flash_status status, const uint8_t *p,
+                               const char *what, const uint8_t *name, size_t n)
+{
+    if (!s->status) s->status = flash__fail_at(s->err, status, s->text, p, what,
+                                               (const char *)name, n);
+}
+
+static const uint8_t *flash__json_space(const flash__schema *s, const uint8_t *p)
+{
+    while (p < s->end && (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r')) p++;
+    return p;
+}
+
+static const uint8_t *flash__json_digits(const flash__schema *s, const uint8_t *p)
+{
+    while (p < s->end && *p >= '0' && *p <= '9') p++;
+    return p;
+}
+
+/* Behind the string at p; NULL if it is none. */
+static const uint8_t *flash__json_string(const flash__schema *s, const uint8_t *p)
+{
+    int i;
+    if (p == s->end || *p++ != '"') return NULL;
+    for (; p < s->end && *p != '"'; p++) {
+        if (*p < 32) return NULL;
+        if (*p != '\\') continue;
+        if (++p == s->end) return NULL;
+        if (*p == 'u') {
+            for (i = 0; i < 4; i++) {
+                int c = ++p < s->end ? flash__lower(*p) : 0;
+                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return NULL;
+            }
+        } else if (!*p || !strchr("\"\\/bfnrt", *p)) return NULL;
+    }
+    return p < s->end ? p + 1 : NULL;
+}
+
+static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *q;
+    if (p < s->end && *p == '-') p++;
+    q = flash__json_digits(s, p);
+    if (q == p || (*p == '0' && q - p > 1)) return NULL;
+    if ((p = q) < s->end && *p == '.') {
+        if ((q = flash__json_digits(s, p + 1)) == p + 1) return NULL;
+        p = q;
+    }
+    if (p < s->end && (*p == 'e' || *p == 'E')) {
+        if (++p < s->end && (*p == '+' || *p == '-')) p++;
+        if ((q = flash__json_digits(s, p)) == p) return NULL;
+        p = q;
+    }
+    return p;
+}
+
+/* Behind the value at p, which may be inside depth others; fails if there is none. */
+static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int depth)
+{
+    static const char *const words[] = { "true", "false", "null" };
+    const uint8_t *q = NULL;
+    size_t i, n;
+    int object = p < s->end && *p == '{';
+    if (s->status) return s->end;
+    if (p < s->end && (object || *p == '[')) {
+        const uint8_t close = object ? '}' : ']';
+        if (depth == FLASH__JSON_DEPTH) {
+            flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "values inside more than 64 others", p, 0);
+            return s->end;
+        }
+        q = p + 1;
+        for (i = 0;; i++) {
+            q = flash__json_space(s, q);
+            if (q < s->end && *q == close && !i) return q + 1;
+            if (object) {
+                p = q;
+                if ((q = flash__json_string(s, p)) == NULL) break;
+                q = flash__json_space(s, p = q);
+                if (q == s->end || *q++ != ':') { q = NULL; break; }
+                q = flash__json_space(s, q);
+            }
+            q = flash__json_skip(s, q, depth + 1);
+            if (s->status) return s->end;
+            q = flash__json_space(s, p = q);
+            if (q < s->end && *q == close) return q + 1;
+            if (q == s->end || *q++ != ',') { q = NULL; break; }
+        }
+    } else if (p < s->end && *p == '"') q = flash__json_string(s, p);
+    else if (p < s->end && (*p == '-' || (*p >= '0' && *p <= '9'))) q = flash__json_number(s, p);
+    else for (i = 0; i < 3 && !q; i++) {
+        n = strlen(words[i]);
+        if ((size_t)(s->end - p) >= n && !memcmp(p, words[i], n)) q = p + n;
+    }
+    if (!q) flash__schema_fail(s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
+    return q ? q : s->end;
+}
+
+/* The next item of a list or member of an object: *at is behind the bracket or the one before, *key
+   the string before the colon. NULL: there is none. */
+static const uint8_t *flash__json_next(flash__schema *s, const uint8_t **at, const uint8_t **key,
+                                       size_t *key_bytes)
+{
+    const uint8_t *p = flash__json_space(s, *at), *q;
+    if (*p == ',') p = flash__json_space(s, p + 1);
+    if (*p == '}' || *p == ']') return NULL;
+    if (key) {
+        q = flash__json_string(s, p);
+        *key = p + 1;
+        *key_bytes = (size_t)(q - p) - 2;
+        p = flash__json_space(s, flash__json_space(s, q) + 1);
+    }
+    *at = flash__json_skip(s, p, 0);
+    return p;
+}
+
+static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object,
+                                       const uint8_t *name, size_t n)
+{
+    const uint8_t *at = object + 1, *p, *key;
+    size_t bytes;
+    while ((p = flash__json_next(s, &at, &key, &bytes)) != NULL)
+        if (!flash__compare(key, bytes, name, n)) return p;
+    return NULL;
+}
+
+/* A keyword's value, of the kind that begins with `kind` (0: any); NULL if it is not there. */
+static const uint8_t *flash__schema_get(flash__schema *s, const uint8_t *p, const char *name,
+                                        uint8_t kind)
+{
+    const uint8_t *v = flash__json_find(s, p, (const uint8_t *)name, strlen(name));
+    if (!v || !kind || *v == kind) return v;
+    flash__schema_fail(s, FLASH_E_FORMAT, v, "this is no value for ", (const uint8_t *)name,
+                       strlen(name));
+    return NULL;
+}
+
+/* A keyword's number; otherwise if it is not there. */
+static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const char *name,
+                                     uint32_t otherwise)
+{
+    const uint8_t *v = flash__schema_get(s, p, name, 0), *q;
+    uint32_t n = 0;
+    if (!v) return otherwise;
+    for (q = v; q < s->end && *q >= '0' && *q <= '9' && n < 100000; q++)
+        n = n*10 + (uint32_t)(*q - '0');
+    if (q == v || q != flash__json_skip(s, v, 0))
+        flash__schema_fail(s, FLASH_E_FORMAT, v, "not a whole number up to 99999 for ",
+                           (const uint8_t *)name, strlen(name));
+    return n;
+}
+
+static void flash__schema_put(flash__schema *s, const char *text, size_t n)
+{
+    size_t room = s->n < s->cap ? s->cap - s->n : 0;
+    if (room) memcpy(s->out + s->n, text, FLASH__MIN(n, room));
+    s->n += n;
+}
+
+static void flash__schema_text(flash__schema *s, const char *text)
+{
+    flash__schema_put(s, text, strlen(text));
+}
+
+static void flash__schema_digits(flash__schema *s, uint64_t v)
+{
+    char digits[24];
+    size_t n = 24;
+    do digits[--n] = (char)('0' + v%10); while ((v /= 10) != 0);
+    flash__schema_put(s, digits + n, 24 - n);
+}
+
+static void flash__schema_name(flash__schema *s, char letter, const uint8_t *p)
+{
+    flash__schema_put(s, &letter, 1);
+    flash__schema_digits(s, (uint64_t)(p - s->text));
+}
+
+/* {lo,hi}, or {lo,} if hi is UINT32_MAX */
+static void flash__schema_times(flash__schema *s, uint32_t lo, uint32_t hi)
+{
+    flash__schema_text(s, "{");
+    flash__schema_digits(s, lo);
+    flash__schema_text(s, ",");
+    if (hi != UINT32_MAX) flash__schema_digits(s, hi);
+    flash__schema_text(s, "}");
+}
+
+/* The bytes [p, end) as a literal. */
+static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint8_t *end)
+{
+    static const char hex[] = "0123456789abcdef";
+    char x[4] = { '\\', 'x', 0, 0 };
+    flash__schema_text(s, "\"");
+    for (; p < end; p++) {
+        if (*p == '"' || *p == '\\') flash__schema_text(s, "\\");
+        x[2] = hex[*p >> 4];
+        x[3] = hex[*p & 15];
+        if (*p < 32) flash__schema_put(s, x, 4);
+        else flash__schema_put(s, (const char *)p, 1);
+    }
+    flash__schema_text(s, "\"");
+}
+
+/* What a $ref at p means. */
+static const uint8_t *flash__schema_target(flash__schema *s, const uint8_t *p)
+{
+    static const char *const homes[] = { "$defs", "definitions" };
+    const uint8_t *root = flash__json_space(s, s->text), *home, *found = NULL;
+    const uint8_t *end = flash__json_string(s, p) - 1;
+    size_t i, n = (size_t)(end - p) - 1, k;
+    if (n == 1 && p[1] == '#') return root;
+    for (i = 0; i < 2; i++) {
+        k = strlen(homes[i]);
+        if (n < k + 3 || memcmp(p + 1, "#/", 2) || memcmp(p + 3, homes[i], k) || p[3 + k] != '/')
+            continue;
+        home = flash__schema_get(s, root, homes[i], '{');
+        if (home) found = flash__json_find(s, home, p + 4 + k, n - k - 3);
+        if (!found) flash__schema_fail(s, FLASH_E_FORMAT, p, "nothing is there: ", p + 1, n);
+        return found ? found : root;
+    }
+    flash__schema_fail(s, FLASH_E_UNSUPPORTED, p, "$ref to elsewhere is not supported: ", p + 1, n);
+    return root;
+}
+
+/* Every keyword must be one that is understood and can be where it is. */
+static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
+{
+    /* kind: 0 says nothing, 1 stands alone, 2 with type only, 3 is type, 4 any others, 5 only at
+       the root */
+    static const struct { const char *name; int kind; } known[] = {
+        { "title", 0 }, { "description", 0 }, { "default", 0 }, { "examples", 0 }, { "$schema", 0 },
+        { "$id", 0 }, { "$comment", 0 }, { "$ref", 1 }, { "anyOf", 1 }, { "oneOf", 1 },
+        { "enum", 2 }, { "const", 2 }, { "type", 3 }, { "properties", 4 }, { "required", 4 },
+        { "additionalProperties", 4 }, { "items", 4 }, { "minItems", 4 }, { "maxItems", 4 },
+        { "minLength", 4 }, { "maxLength", 4 }, { "$defs", 5 }, { "definitions", 5 } };
+    const uint8_t *at = p + 1, *key;
+    size_t bytes, i;
+    int count[6] = { 0, 0, 0, 0, 0, 0 };
+    while (!s->status && flash__json_next(s, &at, &key, &bytes)) {
+        for (i = 0; i < FLASH__COUNT(known)
+             && flash__compare(key, bytes, (const uint8_t *)known[i].name, strlen(known[i].name));
+             i++) {}
+        if (i == FLASH__COUNT(known)
+            || (known[i].kind == 5 && p != flash__json_space(s, s->text))) {
+            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key, "keyword not supported: ", key, bytes);
+            return;
+        }
+        count[known[i].kind]++;
+        if (count[1] + count[2] > 1 || (count[1] && count[3]) || (count[1] + count[2] && count[4]))
+            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key, "keyword not supported beside the "
+                               "others: ", key, bytes);
+    }
+}
+
+static int flash__schema_required(flash__schema *s, const uint8_t *required, const uint8_t *key,
+                                  size_t bytes)
+{
+    const uint8_t *at = required ? required + 1 : NULL, *p;
+    while (at && (p = flash__json_next(s, &at, NULL, NULL)) != NULL)
+        if (*p == '"' && !flash__compare(p + 1, (size_t)(at - p) - 2, key, bytes)) return 1;
+    return 0;
+}
+
+/* Properties in their order. What is optional brings its comma: behind it before the first that is
+   required, before it after that; if none is, there is a choice for each that can be the first. */
+static void flash__schema_object(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *properties = flash__schema_get(s, p, "properties", '{'), *at, *key, *v, *after;
+    const uint8_t *required = flash__schema_get(s, p, "required", '[');
+    const uint8_t *more = flash__schema_get(s, p, "additionalProperties", 0);
+    size_t bytes, n = 0, needed = 0;
+    int seen = 0;
+    for (at = properties ? properties + 1 : NULL; at; n++) {
+        if (!flash__json_next(s, &at, &key, &bytes)) break;
+        needed += (size_t)flash__schema_required(s, required, key, bytes);
+    }
+    for (at = required ? required + 1 : NULL;
+         at && (v = flash__json_next(s, &at, NULL, NULL)) != NULL;)
+        if (*v != '"' || !properties
+            || !flash__json_find(s, properties, v + 1, (size_t)(at - v) - 2))
+            flash__schema_fail(s, FLASH_E_FORMAT, v, "required, but not among the properties", v, 0);
+    if (more && n && *more != 'f')
+        flash__schema_fail(s, FLASH_E_UNSUPPORTED, more, "additionalProperties beside properties "
+                           "must be false", more, 0);
+    if (!needed && n > FLASH__OPTIONAL_MAX)
+        flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "more than 64 properties and none required", p,
+                           0);
+    if (s->status) return;
+    if (!n && (!more || *more == 't') && !properties) { flash__schema_text(s, "object"); return; }
+    flash__schema_text(s, "\"{\" ws");
+    if (!n && more && *more == '{') {
+        flash__schema_text(s, " (string \":\" ws ");
+        flash__schema_name(s, 's', more);
+        flash__schema_text(s, " (\",\" ws string \":\" ws ");
+        flash__schema_name(s, 's', more);
+        flash__schema_text(s, ")*)?");
+    }
+    if (!needed && n) flash__schema_text(s, " (");
+    for (at = properties ? properties + 1 : NULL;
+         at && (v = flash__json_next(s, &at, &key, &bytes)) != NULL; seen++) {
+        int must = flash__schema_required(s, required, key, bytes);
+        if (!needed) {
+            flash__schema_text(s, seen ? " | " : "");
+            flash__schema_name(s, 'p', v);
+            for (after = at; (v = flash__json_next(s, &after, &key, &bytes)) != NULL;) {
+                flash__schema_text(s, " (\",\" ws ");
+                flash__schema_name(s, 'p', v);
+                flash__schema_text(s, ")?");
+            }
+        } else {
+            flash__schema_text(s, must ? " " : " (");
+            if (needed == SIZE_MAX) flash__schema_text(s, "\",\" ws ");
+            flash__schema_name(s, 'p', v);
+            if (!must) flash__schema_text(s, needed == SIZE_MAX ? ")?" : " \",\" ws)?");
+            if (must) needed = SIZE_MAX; /* the first one is there */
+        }
+    }
+    flash__schema_text(s, !needed && n ? ")? ws \"}\"" : " ws \"}\"");
+}
+
+static void flash__schema_array(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *items = flash__schema_get(s, p, "items", 0);
+    uint32_t lo = flash__schema_number(s, p, "minItems", 0), i;
+    uint32_t hi = flash__schema_number(s, p, "maxItems", UINT32_MAX);
+    if (hi < lo) flash__schema_fail(s, FLASH_E_FORMAT, p, "maxItems is less than minItems", p, 0);
+    flash__schema_text(s, "\"[\" ws");
+    for (i = 0; i < 2 && hi; i++) {
+        flash__schema_text(s, i ? " (\",\" ws " : lo ? " " : " (");
+        if (items) flash__schema_name(s, 's', items); else flash__schema_text(s, "value");
+    }
+    if (hi) {
+        flash__schema_text(s, ")");
+        flash__schema_times(s, lo ? lo - 1 : 0, hi == UINT32_MAX ? hi : hi - 1);
+        if (!lo) flash__schema_text(s, ")?");
+    }
+    flash__schema_text(s, " ws \"]\"");
+}
+
+/* p: the schema; type: its type, or one of them. */
+static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t *type)
+{
+    static const char *const plain[] = { "\"number\"", "\"integer\"", "\"boolean\"", "\"null\"" };
+    size_t i, n = (size_t)(flash__json_skip(s, type, 0) - type);
+    for (i = 0; i < FLASH__COUNT(plain); i++)
+        if (!flash__compare(type, n, (const uint8_t *)plain[i], strlen(plain[i])))
+            { flash__schema_put(s, (const char *)type + 1, n - 2); return; }
+    if (!flash__compare(type, n, (const uint8_t *)"\"object\"", 8)) flash__schema_object(s, p);
+    else if (!flash__compare(type, n, (const uint8_t *)"\"array\"", 7)) flash__schema_array(s, p);
+    else if (!flash__compare(type, n, (const uint8_t *)"\"string\"", 8)) {
+        uint32_t lo = flash__schema_number(s, p, "minLength", 0);
+        uint32_t hi = flash__schema_number(s, p, "maxLength", UINT32_MAX);
+        if (hi < lo)
+            flash__schema_fail(s, FLASH_E_FORMAT, p, "maxLength is less than minLength", p, 0);
+        flash__schema_text(s, "\"\\\"\" char");
+        flash__schema_times(s, lo, hi);
+        flash__schema_text(s, " \"\\\"\"");
+    } else flash__schema_fail(s, FLASH_E_FORMAT, type, "there is no type ", type, n);
+}
+
+/* The schemas in a list, or their own text, as a choice. */
+static void flash__schema_choice(flash__schema *s, const uint8_t *list, int literal)
+{
+    const uint8_t *at = list + 1, *p;
+    int n = 0;
+    for (; (p = flash__json_next(s, &at, NULL, NULL)) != NULL; n++) {
+        if (n) flash__schema_text(s, " | ");
+        if (literal) flash__schema_literal(s, p, at); else flash__schema_name(s, 's', p);
+    }
+    if (!n) flash__schema_fail(s, FLASH_E_FORMAT, list, "nothing to choose from", list, 0);
+}
+
+static void flash__schema_rule(flash__schema *s, const uint8_t *p);
+
+/* The rules of the schemas in a list or an object, and of an object's properties. */
+static void flash__schema_rules(flash__schema *s, const uint8_t *list, int properties)
+{
+    const uint8_t *at = list ? list + 1 : NULL, *p, *key = NULL;
+    size_t bytes;
+    while (at && !s->status
+           && (p = flash__json_next(s, &at, *list == '{' ? &key : NULL, &bytes)) != NULL) {
+        if (properties) {
+            flash__schema_name(s, 'p', p);
+            flash__schema_text(s, " ::= ");
+            flash__schema_literal(s, key - 1, key + bytes + 1);
+            flash__schema_text(s, " \":\" ws ");
+            flash__schema_name(s, 's', p);
+            flash__schema_text(s, "\n");
+        }
+        flash__schema_rule(s, p);
+    }
+}
+
+/* The rule of the schema at p, then those of the schemas in it. */
+static void flash__schema_rule(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *v, *at;
+    flash__schema_name(s, 's', p);
+    flash__schema_text(s, " ::= ");
+    if (*p == 't') { flash__schema_text(s, "value\n"); return; }
+    if (*p != '{') {
+        flash__schema_fail(s, *p == 'f' ? FLASH_E_UNSUPPORTED : FLASH_E_FORMAT, p,
+                           "this is no schema that anything can match", p, 0);
+        return;
+    }
+    flash__schema_keywords(s, p);
+    if (s->status) return;
+    if ((v = flash__schema_get(s, p, "$ref", '"')) != NULL)
+        flash__schema_name(s, 's', flash__schema_target(s, v));
+    else if ((v = flash__schema_get(s, p, "const", 0)) != NULL)
+        flash__schema_literal(s, v, flash__json_skip(s, v, 0));
+    else if ((v = flash__schema_get(s, p, "enum", '[')) != NULL) flash__schema_choice(s, v, 1);
+    else if ((v = flash__schema_get(s, p, "anyOf", '[')) != NULL) flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "oneOf", '[')) != NULL) flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "type", 0)) != NULL && *v == '[') {
+        const uint8_t *type;
+        int n = 0;
+        for (at = v + 1; (type = flash__json_next(s, &at, NULL, NULL)) != NULL; n++) {
+            if (n) flash__schema_text(s, " | ");
+            flash__schema_type(s, p, type);
+        }
+        if (!n) flash__schema_fail(s, FLASH_E_FORMAT, v, "nothing to choose from", v, 0);
+    } else if (v) flash__schema_type(s, p, v);
+    else if (flash__schema_get(s, p, "properties", 0)
+             || flash__schema_get(s, p, "additionalProperties", 0)) flash__schema_object(s, p);
+    else if (flash__schema_get(s, p, "items", 0)) flash__schema_array(s, p);
+    else flash__schema_text(s, "value");
+    flash__schema_text(s, "\n");
+    flash__schema_rules(s, flash__schema_get(s, p, "anyOf", '['), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "oneOf", '['), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "properties", '{'), 1);
+    flash__schema_rules(s, flash__schema_get(s, p, "$defs", '{'), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "definitions", '{'), 0);
+    if ((v = flash__schema_get(s, p, "items", 0)) != NULL && !s->status) flash__schema_rule(s, v);
+    v = flash__schema_get(s, p, "additionalProperties", 0);
+    if (v && *v == '{' && !s->status) flash__schema_rule(s, v);
+}
+
+FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
+                                                 char *text, size_t cap, size_t *n,
+                                                 flash_error *err)
+{
+    flash__schema s;
+    const uint8_t *p, *root;
+    uint32_t c;
+    if (!schema || (!text && cap) || !n)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no schema, or no place for the grammar");
+    if (bytes > FLASH__SCHEMA_MAX) /* looking for names takes time with its square */
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "a schema of more than 64 KiB");
+    memset(&s, 0, sizeof s);
+    s.text = (const uint8_t *)schema;
+    s.end = s.text + bytes;
+    s.out = text;
+    s.cap = cap;
+    s.err = err;
+    for (p = s.text; p < s.end && !s.status; p += flash__utf8(p, s.end, &c))
+        if (!flash__utf8(p, s.end, &c))
+            flash__schema_fail(&s, FLASH_E_FORMAT, p, "not UTF-8", p, 0);
+    root = flash__json_space(&s, s.text);
+    p = flash__json_space(&s, flash__json_skip(&s, root, 0));
+    if (p < s.end) flash__schema_fail(&s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
+    if (s.status) return s.status;
+    flash__schema_text(&s, "root ::= ");
+    flash__schema_name(&s, 's', root);
+    flash__schema_text(&s, "\n");
+    flash__schema_rule(&s, root);
+    flash__schema_text(&s,
+        "value ::= object | array | string | number | boolean | null\n"
+        "object ::= \"{\" ws (member (\",\" ws member)*)? ws \"}\"\n"
+        "member ::= string \":\" ws value\n"
+        "array ::= \"[\" ws (value (\",\" ws value)*)? ws \"]\"\n"
+        "string ::= \"\\\"\" char* \"\\\"\"\n"
+        "char ::= [^\"\\\\\\x00-\\x1f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" unit)\n"
+        "unit ::= [0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2}\n"
+        "    | [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2})\n"
+        "hex ::= [0-9a-fA-F]\n"
+        "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,15})\n"
+        "number ::= integer (\".\" [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?\n"
+        "boolean ::= \"true\" | \"false\"\n"
+        "null ::= \"null\"\n"
+        "ws ::= \" \"? | \"\\n\" \" \"{0,16}\n");
+    if (s.status) return s.status;
+    *n = s.n;
+    return s.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
 /* --- matching ------------------------------------------------------------------------------------ */
