@@ -11819,19 +11819,19 @@ static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *
     return p;
 }
 
-/* Behind the value at p, which may be inside depth others; fails if there is none. */
+/* Behind the value at p, which may be inside depth others; NULL, and s has failed, if there is
+   none. */
 static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int depth)
 {
     static const char *const words[] = { "true", "false", "null" };
     const uint8_t *q = NULL;
     size_t i, n;
     int object = p < s->end && *p == '{';
-    if (s->status) return s->end;
     if (p < s->end && (object || *p == '[')) {
         const uint8_t close = object ? '}' : ']';
         if (depth == FLASH__JSON_DEPTH) {
             flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "values inside more than 64 others", p, 0);
-            return s->end;
+            return NULL;
         }
         q = p + 1;
         for (i = 0;; i++) {
@@ -11845,7 +11845,7 @@ static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int d
                 q = flash__json_space(s, q);
             }
             q = flash__json_skip(s, q, depth + 1);
-            if (s->status) return s->end;
+            if (!q) return NULL;
             q = flash__json_space(s, p = q);
             if (q < s->end && *q == close) return q + 1;
             if (q == s->end || *q++ != ',') { q = NULL; break; }
@@ -11857,7 +11857,7 @@ static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int d
         if ((size_t)(s->end - p) >= n && !memcmp(p, words[i], n)) q = p + n;
     }
     if (!q) flash__schema_fail(s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
-    return q ? q : s->end;
+    return q;
 }
 
 /* The next item of a list or member of an object: *at is behind the bracket or the one before, *key
@@ -11906,7 +11906,7 @@ static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const c
     const uint8_t *v = flash__schema_get(s, p, name, 0), *q;
     uint32_t n = 0;
     if (!v) return otherwise;
-    for (q = v; q < s->end && *q >= '0' && *q <= '9' && n < 100000; q++)
+    for (q = v; q < s->end && *q >= '0' && *q <= '9' && n < 10000; q++)
         n = n*10 + (uint32_t)(*q - '0');
     if (q == v || q != flash__json_skip(s, v, 0))
         flash__schema_fail(s, FLASH_E_FORMAT, v, "not a whole number up to 99999 for ",
@@ -12222,8 +12222,9 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
         if (!flash__utf8(p, s.end, &c))
             flash__schema_fail(&s, FLASH_E_FORMAT, p, "not UTF-8", p, 0);
     root = flash__json_space(&s, s.text);
-    p = flash__json_space(&s, flash__json_skip(&s, root, 0));
-    if (p < s.end) flash__schema_fail(&s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
+    p = s.status ? NULL : flash__json_skip(&s, root, 0);
+    if (p) p = flash__json_space(&s, p);
+    if (p && p < s.end) flash__schema_fail(&s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
     if (s.status) return s.status;
     flash__schema_text(&s, "root ::= ");
     flash__schema_name(&s, 's', root);

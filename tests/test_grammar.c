@@ -510,11 +510,371 @@ static void test_samples(const flash_model *m, int samples)
     flash_grammar_free(g);
 }
 
+/* --- schemas ------------------------------------------------------------------------------------- */
+
+static void schema(const char *text, const char *good, const char *bad)
+{
+    flash_grammar *g = from_schema(any, text);
+    for (int want = 1; want >= 0 && g; want--) {
+        for (const char *p = want ? good : bad; *p;) {
+            size_t n = strcspn(p, "\t");
+            int ends;
+            reads(g, p, n, &ends);
+            if (!CHECK_EQ(ends, want)) {
+                printf("    schema %s, text \"%.*s\"\n", text, (int)n, p);
+            }
+            p += n + 1;
+        }
+    }
+    flash_grammar_free(g);
+}
+
+static void no_schema(const char *text, flash_status want, const char *sentence)
+{
+    char out[4000];
+    size_t n = 77;
+    flash_error err = {0};
+    if (!CHECK_EQ(flash_grammar_from_schema(text, strlen(text), out, sizeof out, &n, &err), want)
+        || !CHECK(strstr(err.text, sentence) != NULL)) {
+        printf("    %s: %s\n", text, err.text);
+    }
+    CHECK_EQ(n, 77);
+}
+
+static void test_schemas(void)
+{
+    SECTION("schemas");
+    schema("true", "1\tnull\t[{\"a\": []}]\t", "\tx\t");
+    schema("{}", "1\t\"x\"\t{}\t", " 1\t");
+    schema("{\"type\":\"null\"}", "null\t", "nul\tnulll\t0\t");
+    schema("{\"type\":\"boolean\"}", "true\tfalse\t", "True\tnull\t");
+    schema("{\"type\":\"integer\"}", "0\t-12\t1234567890123456\t", "01\t1.0\t12345678901234567\t-\t");
+    schema("{\"type\":\"number\"}", "0\t-1.5\t2e10\t1.25E-7\t", "1.\t.5\t1e\t+1\t1e999\t");
+    schema("{\"type\":\"string\"}", "\"\"\t\"a\\n\\u00e9\xC3\xA9\"\t\"\\ud83d\\ude00\"\t",
+           "\"\\ud83d\"\ta\t\"\n\"\t\"\\x\"\t");
+    schema("{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}",
+           "\"ab\"\t\"abc\"\t\"\xC3\xA9\\n\"\t", "\"a\"\t\"abcd\"\t");
+    schema("{\"type\":[\"integer\",\"null\"]}", "1\tnull\t", "true\t");
+    schema("{\"enum\":[\"a\\\"b\",1,null,[1, 2]]}", "\"a\\\"b\"\t1\tnull\t[1, 2]\t", "\"a\t2\t[1,2]\t");
+    schema("{\"const\":\"x\",\"type\":\"string\"}", "\"x\"\t", "\"y\"\t");
+    schema("{\"anyOf\":[{\"type\":\"integer\"},{\"const\":\"x\"}]}", "7\t\"x\"\t", "\"y\"\t");
+    schema("{\"oneOf\":[{\"type\":\"null\"},{\"type\":\"boolean\"}]}", "null\ttrue\t", "1\t");
+    schema("{\"type\":\"array\"}", "[]\t[1,\"a\"]\t", "[1,]\t[\t");
+    schema("{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", "[]\t[1]\t[1, 2]\t", "[\"a\"]\t");
+    schema("{\"items\":{\"type\":\"integer\"},\"minItems\":1}", "[1]\t[1,2,3]\t", "[]\t");
+    schema("{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":2,\"maxItems\":3}",
+           "[1,2]\t[1,2,3]\t", "[1]\t[1,2,3,4]\t");
+    schema("{\"type\":\"array\",\"maxItems\":0}", "[]\t", "[1]\t");
+    schema("{\"type\":\"array\",\"maxItems\":1}", "[]\t[1]\t", "[1,2]\t");
+    schema("{\"type\":\"object\"}", "{}\t{\"a\":1,\"b\":{}}\t", "{\"a\"}\t[]\t");
+    schema("{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}",
+           "{}\t{\"a\":1, \"b\": 2}\t", "{\"a\":\"x\"}\t");
+    schema("{\"type\":\"object\",\"additionalProperties\":false}", "{}\t", "{\"a\":1}\t");
+    schema("{\"properties\":{\"a\":{},\"b\":{},\"c\":{}}}",
+           "{}\t{\"a\":1}\t{\"b\":1}\t{\"a\":1,\"c\":2}\t{\"a\":1,\"b\":2,\"c\":3}\t{\"c\":3}\t",
+           "{\"b\":1,\"a\":2}\t{\"a\":1,}\t{,\"a\":1}\t{\"d\":1}\t");
+    schema("{\"properties\":{\"a\":{},\"b\":{},\"c\":{},\"d\":{}},\"required\":[\"b\",\"d\"]}",
+           "{\"b\":1,\"d\":2}\t{\"a\":0,\"b\":1,\"d\":2}\t{\"b\":1,\"c\":0,\"d\":2}\t"
+           "{\"a\":0,\"b\":1,\"c\":0,\"d\":2}\t{\n  \"b\": 1,\n  \"d\": 2\n}\t",
+           "{\"b\":1}\t{\"d\":2}\t{}\t{\"a\":0,\"d\":1}\t{\"d\":2,\"b\":1}\t");
+    schema("{\"$ref\":\"#/$defs/list\",\"$defs\":{\"list\":{\"anyOf\":[{\"type\":\"null\"},"
+           "{\"properties\":{\"next\":{\"$ref\":\"#/$defs/list\"}},\"required\":[\"next\"]}]}}}",
+           "null\t{\"next\":null}\t{\"next\":{\"next\":null}}\t", "{}\t{\"next\":1}\t");
+    schema("{\"title\":\"t\",\"items\":{\"$ref\":\"#\"}}", "[]\t[[],[[]]]\t", "[1]\t");
+    schema("{\"definitions\":{\"n\":{\"type\":\"integer\"}},\"items\":{\"$ref\":\"#/definitions/n\"}}",
+           "[1]\t", "[[]]\t");
+    schema(" { \"const\" : 2 } ", "2\t", "1\t");
+
+    no_schema("", FLASH_E_FORMAT, "line 1, column 1: this is no JSON");
+    no_schema("{\"type\":\"integer\"} x", FLASH_E_FORMAT, "column 20: this is no JSON");
+    no_schema("{\"type\":\"integer\",}", FLASH_E_FORMAT, "no JSON");
+    no_schema("{\"type\":01}", FLASH_E_FORMAT, "no JSON");
+    no_schema("{\"type\":\"int\"}", FLASH_E_FORMAT, "there is no type \"int\"");
+    no_schema("{\"type\":[]}", FLASH_E_FORMAT, "nothing to choose from");
+    no_schema("{\"enum\":[]}", FLASH_E_FORMAT, "nothing to choose from");
+    no_schema("{\"enum\":1}", FLASH_E_FORMAT, "no value for enum");
+    no_schema("[]", FLASH_E_FORMAT, "no schema");
+    no_schema("false", FLASH_E_UNSUPPORTED, "anything can match");
+    no_schema("{\"type\":\"string\",\"pattern\":\"a\"}", FLASH_E_UNSUPPORTED,
+              "line 1, column 19: keyword not supported: pattern");
+    no_schema("{\"type\":\"integer\",\"minimum\":0}", FLASH_E_UNSUPPORTED, "not supported: minimum");
+    no_schema("{\"items\":{\"$defs\":{}}}", FLASH_E_UNSUPPORTED, "not supported: $defs");
+    no_schema("{\"anyOf\":[true],\"properties\":{}}", FLASH_E_UNSUPPORTED,
+              "beside the others: properties");
+    no_schema("{\"$ref\":\"#/$defs/x\"}", FLASH_E_FORMAT, "nothing is there: #/$defs/x");
+    no_schema("{\"$ref\":\"http://x\"}", FLASH_E_UNSUPPORTED, "elsewhere is not supported: http");
+    no_schema("{\"required\":[\"a\"],\"properties\":{}}", FLASH_E_FORMAT, "among the properties");
+    no_schema("{\"properties\":{\"a\":{}},\"additionalProperties\":true}", FLASH_E_UNSUPPORTED,
+              "must be false");
+    no_schema("{\"type\":\"array\",\"minItems\":2,\"maxItems\":1}", FLASH_E_FORMAT, "less than minItems");
+    no_schema("{\"type\":\"array\",\"minItems\":-1}", FLASH_E_FORMAT, "not a whole number");
+    no_schema("{\"type\":\"string\",\"maxLength\":1.5}", FLASH_E_FORMAT, "not a whole number");
+    no_schema("{\"type\":\"string\",\"maxLength\":100000}", FLASH_E_FORMAT, "not a whole number");
+    no_schema("\"\xFF\"", FLASH_E_FORMAT, "column 2: not UTF-8");
+    char deep[140];
+    memset(deep, '[', 65);
+    deep[65] = 0;
+    no_schema(deep, FLASH_E_TOO_LARGE, "more than 64");
+    /* the size needed, whatever there is */
+    size_t n = 0, again = 0;
+    CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), NULL, 0, &n, NULL), FLASH_E_RANGE);
+    char *text = (char *)mk_alloc(NULL, n);
+    CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), text, n - 1, &again, NULL), FLASH_E_RANGE);
+    CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), text, n, &again, NULL), FLASH_OK);
+    CHECK_EQ(n, again);
+    free(text);
+    CHECK_EQ(flash_grammar_from_schema(NULL, 0, NULL, 0, &n, NULL), FLASH_E_ARGUMENT);
+}
+
+/* --- sessions ------------------------------------------------------------------------------------- */
+
+static flash_status finish(flash_session *s, char *text)
+{
+    flash_piece piece;
+    flash_status st;
+    size_t n = 0;
+    while ((st = flash_session_next(s, NULL, &piece)) == FLASH_OK) {
+        memcpy(text + n, piece.text, piece.bytes);
+        n += piece.bytes;
+    }
+    text[n] = 0;
+    return st;
+}
+
+static void test_sessions(const flash_model *m)
+{
+    flash_grammar *g = grammar(m, "root ::= [a-f]{6} [0-9]{3}");
+    flash_sampler sp = {0};
+    flash_piece piece;
+    char text[4000], again[4000];
+    int ends;
+    SECTION("sessions");
+    sp.grammar = g;
+    sp.temperature = 1;
+    flash_session *s = session(m, &sp, 128);
+    CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+    CHECK_EQ(strlen(text), 9);
+    CHECK_EQ(reads(g, text, 9, &ends), 9);
+
+    /* back into the text: what is left of it counts, and so it ends as it must */
+    for (int keep = 1; keep < 9; keep++) {
+        flash_session_reset(s);
+        static const int32_t begin[] = {50};
+        CHECK_EQ(flash_session_feed(s, begin, 1), FLASH_OK);
+        for (int i = 0; i < 8; i++) {
+            CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
+        }
+        CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
+        CHECK_EQ(flash_session_truncate(s, keep), FLASH_OK);
+        int32_t last = flash_session_tokens(s)[keep - 1];
+        CHECK_EQ(flash_session_truncate(s, keep - 1), FLASH_OK);
+        if (keep - 1 == 0) { /* the prompt again: a new text */
+            CHECK_EQ(flash_session_feed(s, &last, 1), FLASH_OK);
+            CHECK_EQ(finish(s, again), FLASH_END_OF_TEXT);
+            CHECK(accepts(g, again));
+            continue;
+        }
+        size_t n = 0;
+        if (keep > 2) {
+            CHECK_EQ(flash_detokenize(m, flash_session_tokens(s) + 1, (size_t)keep - 2,
+                                      FLASH_TEXT_CONTINUE, again, sizeof again, &n), FLASH_OK);
+        }
+        s->sampled = last; /* as flash_session_sample would have said */
+        CHECK_EQ(flash_session_feed(s, &last, 1), FLASH_OK);
+        flash__reading *t = flash__text_state(s);
+        CHECK_EQ(t->stuck, 0);
+        CHECK_EQ(t->at, keep);
+        CHECK_EQ(t->place[t->now].ends, keep == 10);
+    }
+
+    /* a prompt ends one text and begins the next */
+    flash_session_reset(s);
+    static const int32_t prompt[] = {50, 51, 52};
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(flash_session_feed(s, prompt, 3), FLASH_OK);
+        CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+        CHECK(accepts(g, text));
+        flash_session_feed_text(s, " a", 0);
+        CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+        CHECK(accepts(g, text));
+    }
+
+    /* samplers come and go; none that needs what the session was not made with */
+    flash_grammar *other = NULL;
+    flash_grammar_desc d = {0};
+    d.text = "root ::= \"(\" root \")\" | \"x\"";
+    d.bytes = strlen(d.text);
+    d.share = g;
+    CHECK_EQ(flash_grammar_create(&other, m, &d, NULL), FLASH_OK);
+    CHECK(flash_grammar_memory(m, &d, NULL) < 2000);
+    flash_session_reset(s);
+    sp.grammar = other;
+    CHECK_EQ(flash_session_sampler(s, &sp), FLASH_OK);
+    CHECK_EQ(flash_session_feed(s, prompt, 1), FLASH_OK);
+    CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+    CHECK(accepts(other, text));
+    flash_session_free(s);
+    sp.grammar = NULL;
+    s = session(m, &sp, 128);
+    sp.grammar = g;
+    CHECK_EQ(flash_session_sampler(s, &sp), FLASH_E_ARGUMENT);
+    flash_session_free(s);
+    flash_grammar_free(other);
+
+    /* a token that is not allowed, fed as if it had been sampled: said again and again */
+    flash_grammar *never = grammar(m, "root ::= \"ab\" [\\u4e00-\\u4e0f]");
+    sp.grammar = never;
+    s = session(m, &sp, 64);
+    s->sampled = prompt[2];
+    CHECK_EQ(flash_session_feed(s, prompt + 2, 1), FLASH_OK);
+    CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_E_GRAMMAR);
+    CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_E_GRAMMAR);
+    CHECK_EQ(flash_session_sample(s), -1);
+    flash_session_free(s);
+    flash_grammar_free(never);
+
+    /* at the end without an end-of-text token to take */
+    sp.ignore_end = 1;
+    sp.grammar = g;
+    s = session(m, &sp, 64);
+    CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+    CHECK(accepts(g, text));
+    flash_session_free(s);
+    flash_grammar_free(g);
+
+    SECTION("arguments");
+    flash_grammar_desc none = {0};
+    flash_error err;
+    none.text = "root ::= \"a\"";
+    none.bytes = strlen(none.text);
+    CHECK_EQ(flash_grammar_create(NULL, m, &none, &err), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_grammar_create(&g, NULL, &none, &err), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_grammar_create(&g, m, NULL, &err), FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_grammar_memory(NULL, &none, &err), 0);
+    flash_grammar_free(NULL);
+    g = grammar(m, none.text);
+    flash_session_desc sd = {0};
+    sd.sampler.grammar = g;
+    mk_options o = {0};
+    uint8_t *file;
+    flash_model *else_ = load(mk_llama(&o), &file);
+    CHECK_EQ(flash_session_create(&s, else_, &sd), FLASH_E_ARGUMENT);
+    none.share = g;
+    flash_grammar *h;
+    CHECK_EQ(flash_grammar_create(&h, else_, &none, NULL), FLASH_E_ARGUMENT);
+    flash_model_free(else_);
+    free(file);
+    flash_grammar_free(g);
+}
+
+/* --- limits ---------------------------------------------------------------------------------------- */
+
+static void test_limits(const flash_model *m)
+{
+    SECTION("limits");
+    /* as deep as the pool, and not deeper */
+    flash_grammar *g = grammar(m, "root ::= \"(\" root \")\" | \"x\"");
+    char *text = (char *)mk_alloc(NULL, 200001);
+    int ends;
+    memset(text, '(', 200000);
+    size_t deep = reads(g, text, 200000, &ends);
+    CHECK(deep > 4000 && deep < 4100);
+    memset(text + deep - 1, ')', deep - 1);
+    text[deep - 1] = 'x';
+    memset(text + deep, ')', deep);
+    CHECK_EQ(reads(g, text, 2 * deep - 1, &ends), 2 * deep - 1);
+    CHECK(ends);
+    /* at the bottom there still is something to say, and the mask says the same after a refresh */
+    flash__reading *t = reading(g);
+    for (size_t i = 0; i < 4000; i++) {
+        int to = flash__advance(t, t->now, '(');
+        if (to == -2) {
+            flash__refresh(t);
+            to = flash__advance(t, t->now, '(');
+        }
+        if (to < 0) {
+            break;
+        }
+        t->now = to;
+        if (i % 500 == 499 || i > 3990) {
+            uint32_t before[64], *after;
+            memcpy(before, flash__mask(t, m), t->words * 4);
+            flash__refresh(t);
+            after = (uint32_t *)(void *)flash__mask(t, m);
+            CHECK(memcmp(before, after, t->words * 4) == 0);
+            int any_left = 0;
+            for (size_t k = 0; k < t->words; k++) {
+                any_left |= after[k] != 0;
+            }
+            CHECK(any_left);
+        }
+    }
+    free(t);
+    flash_grammar_free(g);
+    /* readings that double with every character */
+    g = grammar(m, "root ::= a\na ::= \"x\" a b | \"x\" a c | \"x\"\nb ::= \"y\"\nc ::= \"y\" | \"z\"");
+    memset(text, 'x', 1000);
+    size_t wide = reads(g, text, 1000, &ends);
+    CHECK(wide >= 4 && wide < 12);
+    flash_grammar_free(g);
+    g = grammar(m, "root ::= (\"a\"? \"a\"? \"a\"? \"a\"? \"a\"? \"a\"? \"a\"? \"a\"? \"a\"? \"a\"?){0,10}");
+    memset(text, 'a', 1000);
+    CHECK_EQ(reads(g, text, 1000, &ends), 100);
+    flash_grammar_free(g);
+    free(text);
+}
+
+/* --- memory ---------------------------------------------------------------------------------------- */
+
+static void test_memory(const flash_model *m)
+{
+    flash_grammar_desc d = {0};
+    flash_grammar *g;
+    flash_session_desc sd = {0};
+    flash_session *s;
+    mk_heap heap = {0};
+    SECTION("memory");
+    d.text = flash_grammar_json();
+    d.bytes = strlen(d.text);
+    d.allocator.acquire = mk_heap_acquire;
+    d.allocator.release = mk_heap_release;
+    d.allocator.user = &heap;
+    heap.fail_at = 0;
+    CHECK_EQ(flash_grammar_create(&g, m, &d, NULL), FLASH_E_MEMORY);
+    CHECK(!g);
+    heap.fail_at = -1;
+    CHECK_EQ(flash_grammar_create(&g, m, &d, NULL), FLASH_OK);
+    CHECK_EQ(heap.bytes, flash_grammar_memory(m, &d, NULL));
+    CHECK_EQ(heap.count, 2);
+    sd.host.allocator = d.allocator;
+    sd.n_ctx = 64;
+    sd.sampler.grammar = g;
+    sd.sampler.temperature = 1;
+    size_t before = heap.bytes;
+    heap.fail_at = heap.count;
+    CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_E_MEMORY);
+    heap.fail_at = -1;
+    CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK);
+    CHECK_EQ(heap.bytes - before, flash_session_memory(m, &sd));
+    long count = heap.count;
+    char text[4000];
+    finish(s, text);
+    CHECK_EQ(heap.count, count);
+    flash_session_free(s);
+    sd.sampler.grammar = NULL;
+    CHECK(flash_session_memory(m, &sd) + 100000 < heap.total);
+    flash_grammar_free(g);
+    d.text = "root ::= root";
+    d.bytes = strlen(d.text);
+    CHECK_EQ(flash_grammar_create(&g, m, &d, NULL), FLASH_E_FORMAT);
+    CHECK_EQ(heap.live, 0);
+    CHECK_EQ(heap.errors, 0);
+}
+
 int main(void)
 {
     mk_options o = {0}, b = {0};
     uint8_t *file, *bpe_file;
-    size_t bytes;
     int quick = getenv("FLASH_QUICK") != NULL;
     flash_model *m = load(mk_llama(&o), &file), *bpe;
     flash_model_desc d = {0};
@@ -527,6 +887,11 @@ int main(void)
     test_dialect();
     test_refused();
     test_suite();
+    test_schemas();
+    test_sessions(m);
+    test_sessions(bpe);
+    test_limits(m);
+    test_memory(m);
     test_masks(m, quick ? 8 : 20);
     test_masks(bpe, quick ? 8 : 20);
     test_samples(m, quick ? 20 : 300);
@@ -539,6 +904,5 @@ int main(void)
     flash_model_free(m);
     free(bpe_file);
     free(file);
-    (void)bytes;
     return test_done();
 }
