@@ -686,8 +686,9 @@ FLASH_API const char  *flash_grammar_json(void);
    maxItems, minLength, maxLength, enum, const, anyOf, oneOf (as anyOf), $ref to #, #/$defs/NAME and
    #/definitions/NAME; title, description, default, examples, $schema, $id and $comment change
    nothing. FLASH_E_UNSUPPORTED, and err names it, for any other keyword; FLASH_E_FORMAT for what is
-   no JSON or no schema; FLASH_E_TOO_LARGE over 64 KiB. Numbers get at most 16 digits before the point and 16 after it, white space
-   is a blank, or a new line and up to 16 blanks. Safe on untrusted text. */
+   no JSON or no schema; FLASH_E_TOO_LARGE over 64 KiB. Numbers get at most 16 digits before the
+   point and 16 after it, white space is a blank, or a new line and up to 16 blanks. Safe on
+   untrusted text. */
 FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
                                                  char *text, size_t cap, size_t *n,
                                                  flash_error *err);
@@ -10320,7 +10321,7 @@ struct flash_session {
     int      have_logits, ended;
     int      text_at, text_fresh; /* where the text began, and whether its first space is shown  */
     int32_t  sampled;          /* what flash_session_sample gave last, -1: fed or none           */
-    struct flash__reading *match; /* NULL: created without a grammar                               */
+    struct flash__reading *match; /* NULL: created without a grammar                           */
     volatile int cancel;
     int32_t *ids;              /* [N]                                                        */
     uint8_t **k, **v;          /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
@@ -11055,6 +11056,7 @@ struct flash_grammar {
     flash__spelling own;
     const flash__spelling *spelling;
     uint32_t  n_step, n_set, n_span, n_rule, root;
+    uint32_t  most;         /* steps there were while reading: {0} takes some back               */
     uint32_t *step;         /* [n_step] kind << 24 | argument; of jumps relative                 */
     flash__charset *set;    /* [n_set]                                                           */
     uint32_t *span;         /* [2 n_span]                                                        */
@@ -11066,7 +11068,7 @@ struct flash_grammar {
     uint8_t  *fact;         /* [n_rule] the same                                                 */
 };
 
-/* --- reading GBNF ------------------------------------------------------------------------------ */
+/* --- reading GBNF ------------------------------------------------------------------ */
 
 enum { FLASH__GBNF_COUNT, FLASH__GBNF_NAMES, FLASH__GBNF_WRITE };
 
@@ -11300,7 +11302,11 @@ static void flash__gbnf_repeat(flash__gbnf *b, uint32_t at, uint32_t lo, uint32_
         }
         return;
     }
-    if (!hi) { b->g->n_step = at; return; }
+    if (!hi) {
+        b->g->most = FLASH__MAX(b->g->most, b->g->n_step);
+        b->g->n_step = at;
+        return;
+    }
     flash__gbnf_room(b, (uint64_t)lo*k + (uint64_t)optional*(k + 1));
     for (i = 1; i < lo && !b->status; i++) flash__gbnf_copy(b, at, k);
     for (i = optional; i && !b->status; i--) {
@@ -11472,7 +11478,7 @@ static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc 
     b.end = b.text + desc->bytes;
     b.pass = pass;
     b.err = err;
-    g->n_step = g->n_set = g->n_span = g->n_rule = 0;
+    g->n_step = g->n_set = g->n_span = g->n_rule = g->most = 0;
     if (pass == FLASH__GBNF_COUNT) {
         uint32_t c;
         if (desc->bytes > UINT32_MAX/2)
@@ -11493,7 +11499,7 @@ static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc 
     return b.status;
 }
 
-/* --- what is wrong with a grammar that can be read -------------------------------------------- */
+/* --- what is wrong with a grammar that can be read --------------------------------- */
 
 static uint32_t flash__jump(const flash_grammar *g, uint32_t at)
 {
@@ -11580,7 +11586,7 @@ static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_d
     return FLASH_E_NONE;
 }
 
-/* --- the vocabulary by spelling ----------------------------------------------------------------- */
+/* --- the vocabulary by spelling ---------------------------------------------------- */
 
 static int flash__is_end(const flash__vocab *v, int32_t id)
 {
@@ -11645,7 +11651,7 @@ static void flash__spelling_fill(flash__spelling *s, const flash__vocab *v)
     }
 }
 
-/* --- the object ---------------------------------------------------------------------------------- */
+/* --- the object -------------------------------------------------------------------- */
 
 static flash_status flash__grammar_plan(flash_grammar **out, const flash_model *m,
                                         const flash_grammar_desc *desc, flash__arena *a,
@@ -11666,7 +11672,7 @@ static flash_status flash__grammar_plan(flash_grammar **out, const flash_model *
     plan.m = m;
     plan.allocator = desc->allocator.acquire ? desc->allocator : m->desc.host.allocator;
     plan.slots = flash__pow2(2*plan.n_rule);
-    plan.step = (uint32_t *)flash__take(a, plan.n_step, 4);
+    plan.step = (uint32_t *)flash__take(a, FLASH__MAX(plan.most, plan.n_step), 4);
     plan.set = (flash__charset *)flash__take(a, plan.n_set, sizeof *plan.set);
     plan.span = (uint32_t *)flash__take(a, plan.n_span, 8);
     plan.rule = (uint32_t *)flash__take(a, plan.n_rule + 1, 4);
@@ -11747,7 +11753,7 @@ FLASH_API const char *flash_grammar_json(void)
            "ws ::= [ \\t\\n\\r]*\n";
 }
 
-/* --- JSON Schema --------------------------------------------------------------------------------- */
+/* --- JSON Schema ------------------------------------------------------------------- */
 
 /* Every schema is a rule named by its offset in the text, every property one more (p and the offset
    of its schema), so references need no table and text grows with the schema, not with its nesting.
@@ -12043,7 +12049,8 @@ static void flash__schema_object(flash__schema *s, const uint8_t *p)
          at && (v = flash__json_next(s, &at, NULL, NULL)) != NULL;)
         if (*v != '"' || !properties
             || !flash__json_find(s, properties, v + 1, (size_t)(at - v) - 2))
-            flash__schema_fail(s, FLASH_E_FORMAT, v, "required, but not among the properties", v, 0);
+            flash__schema_fail(s, FLASH_E_FORMAT, v, "required, but not among the properties", v,
+                               0);
     if (more && n && *more != 'f')
         flash__schema_fail(s, FLASH_E_UNSUPPORTED, more, "additionalProperties beside properties "
                            "must be false", more, 0);
@@ -12250,7 +12257,7 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
     return s.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
-/* --- matching ------------------------------------------------------------------------------------ */
+/* --- matching ---------------------------------------------------------------------- */
 
 typedef struct flash__frame { uint16_t at, below; } flash__frame; /* step to return to; 0: none */
 
@@ -12403,7 +12410,7 @@ static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint
     if (step >> 24 == FLASH__G_CHAR) return c < lo || c > hi ? 0 : lo == hi ? 2 : 1;
     s = g->set + c;
     if (hi < 128 && lo == hi) return s->ascii[lo/32] >> lo%32 & 1 ? 2 : 0;
-    for (span = g->span + 2*s->at, a = 0, b = s->n; a < b;) { /* the first that ends at lo or later */
+    for (span = g->span + 2*s->at, a = 0, b = s->n; a < b;) { /* the first not below lo */
         mid = a + (b - a)/2;
         if (span[2*mid + 1] < lo) a = mid + 1; else b = mid;
     }

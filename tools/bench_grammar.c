@@ -1,9 +1,9 @@
 /* bench_grammar.c - what a grammar of JSON costs a token.
    build: cc -std=c99 -O2 tools/bench_grammar.c -o bench_grammar -lm
-   usage: bench_grammar MODEL [TOKENS]: MODEL need have no weights. Texts are drawn from random logits
-   that favour no token (mostly long strings), then the tokens JSON is built with (a new state nearly
-   each time, the worst there is). A line each on stdout: finding the tokens allowed, on average and
-   at worst; sampling without a grammar, and after that with it. */
+   usage: bench_grammar MODEL [TOKENS]: MODEL need have no weights. Texts are drawn from random
+   logits that favour no token (mostly long strings), then the tokens JSON is built with (a new
+   state nearly each time, the worst there is). A line each on stdout: finding the tokens allowed,
+   on average and at worst; sampling without a grammar, and after that with it. */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include <stdio.h>
