@@ -400,6 +400,9 @@ static void test_masks(const flash_model *m, int tokens)
         for (int step = 0; step < tokens; step++) {
             int fresh = !step && m->vocab.space_prefix, any_left = 0;
             flash__reading *t = flash__text_state(s);
+            if (step % 3 == 2) { /* as when the pool is full */
+                flash__refresh(t);
+            }
             const uint32_t *mask = flash__mask(t, m);
             for (int i = 0; i < V; i++) {
                 int want = legal(g, text, n, fresh, i), got = (int)(mask[i / 32] >> i % 32 & 1);
@@ -825,6 +828,26 @@ static void test_limits(const flash_model *m)
             CHECK(any_left);
         }
     }
+    free(t);
+    flash_grammar_free(g);
+    /* a pool that begins anew at every step, with frames left out of it: all closes as it opened */
+    g = grammar(m, "root ::= a*\na ::= \"(\" (a \"!\")* \")\" | \"[\" (a \"?\")* \"]\""
+                " | \"{\" (a \".\")* \"}\"");
+    const char *nest = "({[({[].}!)?{().}?].().}!{}!)", *p = nest;
+    t = reading(g);
+    for (; *p && t->now >= 0; p++) {
+        flash__mask(t, m);
+        flash__refresh(t);
+        for (const char *wrong = ")]}!?."; *wrong; wrong++) {
+            int good = flash__advance(t, t->now, (uint8_t)*wrong) >= 0;
+            char next[64];
+            memcpy(next, nest, (size_t)(p - nest));
+            next[p - nest] = *wrong;
+            CHECK_EQ(reads(g, next, (size_t)(p - nest) + 1, &ends) == (size_t)(p - nest) + 1, good);
+        }
+        t->now = flash__advance(t, t->now, (uint8_t)*p);
+    }
+    CHECK(t->now >= 0 && t->place[t->now].ends);
     free(t);
     flash_grammar_free(g);
     /* readings that double with every character */

@@ -178,8 +178,8 @@ flash_model   *cli_load(const flash_model_desc *desc);
 flash_session *cli_session(const flash_model *m, const flash_session_desc *desc);
 /* "full x 3, skip 2 4-6, window 256: 1 3": what the layers do, on stdout. */
 void cli_print_attention(const flash_arch *a);
-/* What CLI_FORM_OPTIONS ask for; NULL if nothing. A usage error if they ask for more than one thing;
-   of a file it says what is wrong. */
+/* What CLI_FORM_OPTIONS ask for: a usage error if it is more than one thing; then the grammar, NULL
+   if it is nothing, or why the file is none. */
 typedef struct cli_form { const char *gbnf, *schema; int json; } cli_form;
 void           cli_check_form(const cli_form *form);
 flash_grammar *cli_grammar(const flash_model *m, const cli_form *form);
