@@ -55,6 +55,7 @@ int main(int argc, char **argv)
        >>api-model     models: load, query
        >>api-text      text to tokens and back
        >>api-chat      chat formats: turns of a conversation as text and tokens
+       >>api-grammar   text that must have a form: GBNF, JSON Schema
        >>api-session   sessions: feed, step, sample, next
        >>api-latency   how fast a model would be: measure shapes, fit, predict
        >>api-search    what to try next: ask, tell, front, journal
@@ -91,6 +92,7 @@ int main(int argc, char **argv)
        >>tokenize      merging words into tokens, tokens back into text
        >>chat          the table of chat formats, recognising and using them
        >>forward       the forward pass
+       >>grammar       GBNF to steps, states found on the way, masks of tokens
        >>sampler       from logits to a token
        >>session       feed, step, next
        >>measure       models of made-up weights, timed
@@ -220,7 +222,8 @@ FLASH_API const char *flash_build_info(void);
     X(FLASH_E_UNSUPPORTED,  -7, "valid, but this build or this processor cannot do it") \
     X(FLASH_E_RANGE,        -8, "the context is full") \
     X(FLASH_E_CANCELLED,    -9, "cancelled by the caller") \
-    X(FLASH_E_INTERNAL,    -10, "a bug in flash.h; please report it")
+    X(FLASH_E_INTERNAL,    -10, "a bug in flash.h; please report it") \
+    X(FLASH_E_GRAMMAR,     -11, "the grammar allows none of the vocabulary's tokens here")
 
 typedef enum flash_status {
 #define FLASH__X(name, value, text) name = value,
@@ -644,6 +647,52 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
                                            const char *text, size_t bytes,
                                            int32_t *ids, size_t cap, size_t *n);
 
+/* ===== >>api-grammar ====================================================== */
+
+/* Text that must have a form: a grammar in GBNF, llama.cpp's notation
+   (github.com/ggml-org/llama.cpp/blob/master/grammars/README.md), all of it but tokens in angle
+   brackets. Set as flash_sampler.grammar it leaves only tokens with which the text can still become
+   one of the grammar's, and end-of-text tokens exactly where it is one. */
+
+typedef struct flash_grammar flash_grammar; /* opaque, read-only: any number of sessions */
+
+typedef struct flash_grammar_desc {
+    /* [bytes] of UTF-8; not needed after creation. The text has to match the rule "root" */
+    const char *text;
+    size_t      bytes;
+    /* another grammar for the same model, which must outlive this one: its index of the vocabulary
+       (about 20 bytes a token) is used; NULL: one of its own is made */
+    const flash_grammar *share;
+    /* all zero: the model's */
+    flash_allocator allocator;
+} flash_grammar_desc;
+
+/* What flash_grammar_create acquires [B]; 0 on failure. */
+FLASH_API size_t       flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
+                                            flash_error *err);
+/* m must outlive the grammar. FLASH_E_FORMAT for what is no grammar: err says line and column, also
+   of rules that are missing, begin with themselves (left recursion) or never end.
+   FLASH_E_TOO_LARGE: more than 32,767 steps (characters, choices, calls; repetitions are written
+   out) or 4,096 rules. FLASH_E_UNSUPPORTED: tokens in angle brackets, or a model without a
+   vocabulary. Safe on untrusted text. */
+FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_model *m,
+                                            const flash_grammar_desc *desc, flash_error *err);
+FLASH_API void         flash_grammar_free(flash_grammar *g); /* NULL is fine */
+/* A grammar of JSON (RFC 8259) without lone surrogates. Static. */
+FLASH_API const char  *flash_grammar_json(void);
+/* A JSON Schema as a grammar. text: [cap], not NUL-terminated; *n is the number needed;
+   FLASH_E_RANGE if it exceeds cap. Understood: type (also a list), properties (in their order;
+   nothing but these), required, additionalProperties (without properties), items, minItems,
+   maxItems, minLength, maxLength, enum, const, anyOf, oneOf (as anyOf), $ref to #, #/$defs/NAME and
+   #/definitions/NAME; title, description, default, examples, $schema, $id and $comment change
+   nothing. FLASH_E_UNSUPPORTED, and err names it, for any other keyword; FLASH_E_FORMAT for what is
+   no JSON or no schema; FLASH_E_TOO_LARGE over 64 KiB. Numbers get at most 16 digits before the
+   point and 16 after it, white space is a blank, or a new line and up to 16 blanks. Safe on
+   untrusted text. */
+FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
+                                                 char *text, size_t cap, size_t *n,
+                                                 flash_error *err);
+
 /* ===== >>api-session ====================================================== */
 
 typedef struct flash_logit_bias { int32_t token; float bias; } flash_logit_bias;
@@ -674,6 +723,10 @@ typedef struct flash_sampler {
     const char *const *stop; int n_stop;
     /* 1: end-of-text tokens are never chosen */
     int   ignore_end;
+    /* what the text must be, from the last token fed on; it leaves tokens out after bias and
+       penalties, before anything is kept or drawn. Of this model; must outlive the session; NULL:
+       anything. A token that flash_session_sample gave and that is then fed alone is text, too */
+    const flash_grammar *grammar;
 } flash_sampler;
 
 typedef struct flash_session_desc {
@@ -725,11 +778,13 @@ FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *tex
 FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget);
 /* One token of text: step, sample, queue. FLASH_OK: *piece is there; FLASH_MORE: the budget went
    into the prompt; FLASH_END_OF_TEXT; FLASH_E_RANGE: context full. At position 0 with an empty
-   queue it begins with BOS. */
+   queue it begins with BOS. With a grammar: FLASH_END_OF_TEXT also where the text is complete and
+   nothing can follow; FLASH_E_GRAMMAR where it is not, and the vocabulary cannot spell what could
+   (or nesting is over 4,000 deep, or there are over 256 ways to read the text at once). */
 FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget,
                                           flash_piece *piece);
-/* Samples from the current logits without queueing; -1 if there are none. Advances the random
-   numbers. */
+/* Samples from the current logits without queueing; -1 if there are none, or the grammar allows no
+   token. Advances the random numbers. */
 FLASH_API int32_t      flash_session_sample(flash_session *s);
 /* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the
    first step and while tokens are queued (as after flash_session_next). */
@@ -753,8 +808,9 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 FLASH_API void         flash_session_reset(flash_session *s);
 /* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers. */
 FLASH_API void         flash_session_cancel(flash_session *s);
-/* Replaces the sampler; random numbers start anew from its seed. No stop string may be longer than
-   the longest at creation. */
+/* Replaces the sampler; random numbers start anew from its seed, and so does what the grammar is
+   asked of. No stop string may be longer than the longest at creation, and a grammar there may only
+   be if there was one. */
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
 
 /* ===== >>api-latency ====================================================== */
@@ -10263,6 +10319,9 @@ struct flash_session {
     int      rope_layer;       /* whose angles are in rope, -1: none                         */
     int      last, last_n;     /* first position and tokens of the last finished chunk       */
     int      have_logits, ended;
+    int      text_at, text_fresh; /* where the text began, and whether its first space is shown  */
+    int32_t  sampled;          /* what flash_session_sample gave last, -1: fed or none           */
+    struct flash__reading *match; /* NULL: created without a grammar                           */
     volatile int cancel;
     int32_t *ids;              /* [N]                                                        */
     uint8_t **k, **v;          /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
@@ -10951,6 +11010,1581 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
     return FLASH_E_NONE;
 }
 
+/* ===== >>grammar ========================================================== */
+
+/* A grammar becomes a short program, one step a word: match a character or a set of them, choose,
+   jump, call a rule, return. A place in a text is a set of (step, frame) pairs, where a frame says
+   to which step, and with which frame, a rule returns. Equal frames are one, and so are equal sets,
+   which makes the sets the states of an automaton found on the way: text in a string comes back to
+   the state it was in. The tokens allowed in a state come from one walk over the vocabulary sorted
+   by bytes, where what two neighbours share is matched once and what fails is passed over; the
+   last such masks are kept. States work on bytes, so tokens may end inside a character: the part
+   of it there is, is part of the state, unless all its ends are allowed alike.
+   All of it has a fixed size. When the pool is full it begins anew with nothing but the state of
+   the text; a token for which not even that is enough (nesting over 4,000 deep, over 256 readings
+   at once) counts as not allowed, so the answer never depends on what was matched before.
+   KNOWN TRAPS: a call that is the last step of a rule needs no frame (right recursion does not
+   grow); SentencePiece drops one space at the beginning of a text: see FLASH__FRESH. */
+
+enum { FLASH__G_CHAR, FLASH__G_SET, FLASH__G_SPLIT, FLASH__G_JUMP, FLASH__G_CALL, FLASH__G_TAIL,
+       FLASH__G_RETURN };
+enum { FLASH__STEPS_MAX = 32767, FLASH__RULES_MAX = 4096, FLASH__GROUPS_MAX = 100,
+       FLASH__SPANS_MAX = 256 };
+/* of the pool: FLASH__FRESH is not a number of bytes but the beginning of a text whose first space
+   is not shown; FLASH__ANY: the character so far, where all its ends are allowed */
+enum { FLASH__FRAMES = 4096, FLASH__STATES = 254, FLASH__HEADS = 8192, FLASH__READINGS = 256,
+       FLASH__VISITS = 1024, FLASH__MASKS = 8, FLASH__FRESH = 8 };
+#define FLASH__ANY 0xffffffffu
+
+/* Characters as spans [lo, hi], in order, without surrogates. */
+typedef struct flash__charset { uint32_t ascii[4], at, n; } flash__charset;
+
+/* The tokens that spell something, sorted by their bytes. */
+typedef struct flash__spelling {
+    uint32_t  n, total;     /* tokens, bytes of all                                              */
+    uint32_t *token;        /* [n]                                                               */
+    uint32_t *at;           /* [n + 1] in bytes                                                  */
+    uint16_t *shared;       /* [n] bytes at the beginning that are those of the one before       */
+    uint8_t  *bytes;        /* [total]                                                           */
+    uint32_t  first[257];   /* where those that begin with a byte begin                          */
+} flash__spelling;
+
+struct flash_grammar {
+    const flash_model *m;
+    flash_allocator allocator;
+    size_t    block;        /* [B] */
+    flash__spelling own;
+    const flash__spelling *spelling;
+    uint32_t  n_step, n_set, n_span, n_rule, root;
+    uint32_t  most;         /* steps there were while reading: {0} takes some back               */
+    uint32_t *step;         /* [n_step] kind << 24 | argument; of jumps relative                 */
+    flash__charset *set;    /* [n_set]                                                           */
+    uint32_t *span;         /* [2 n_span]                                                        */
+    uint32_t *rule;         /* [n_rule + 1] first step                                           */
+    uint32_t *name;         /* [2 n_rule] offset and length in the text                          */
+    uint16_t *slot;         /* [slots] hash: name -> rule + 1                                    */
+    size_t    slots;
+    uint8_t  *reach;        /* [n_step] what the analysis found, by bits                         */
+    uint8_t  *fact;         /* [n_rule] the same                                                 */
+};
+
+/* --- reading GBNF ------------------------------------------------------------------ */
+
+enum { FLASH__GBNF_COUNT, FLASH__GBNF_NAMES, FLASH__GBNF_WRITE };
+
+typedef struct flash__gbnf {
+    flash_grammar *g;       /* its n_ are how far we are; its arrays are there to write          */
+    const uint8_t *text, *p, *end;
+    int            pass;
+    flash_status   status;
+    flash_error   *err;
+} flash__gbnf;
+
+/* Fills err with "line 3, column 7: ..." for a place in text. */
+static flash_status flash__fail_at(flash_error *err, flash_status status, const uint8_t *text,
+                                   const uint8_t *p, const char *what, const char *name, size_t n)
+{
+    uint64_t line = 1, column = 1;
+    const uint8_t *q;
+    for (q = text; q < p; q++) {
+        column = *q == '\n' ? 1 : column + ((*q & 0xc0) != 0x80);
+        line += *q == '\n';
+    }
+    return flash__fail(err, status, (uint64_t)(p - text), "line %u, column %u: %s%t", line, column,
+                       what, name, FLASH__MIN(n, (size_t)64));
+}
+
+static void flash__gbnf_fail(flash__gbnf *b, flash_status status, const char *what)
+{
+    if (!b->status) b->status = flash__fail_at(b->err, status, b->text, b->p, what, "", 0);
+}
+
+static void flash__gbnf_room(flash__gbnf *b, uint64_t more)
+{
+    if (b->g->n_step + more > FLASH__STEPS_MAX)
+        flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "the grammar takes more than 32767 steps");
+}
+
+static uint32_t flash__step(uint32_t kind, uint32_t argument)
+{
+    return kind << 24 | (argument & 0xffffff);
+}
+
+static void flash__gbnf_emit(flash__gbnf *b, uint32_t step)
+{
+    flash__gbnf_room(b, 1);
+    if (b->status) return;
+    if (b->pass == FLASH__GBNF_WRITE) b->g->step[b->g->n_step] = step;
+    b->g->n_step++;
+}
+
+/* The same in front of the steps from at on. */
+static void flash__gbnf_insert(flash__gbnf *b, uint32_t at, uint32_t step)
+{
+    uint32_t n = b->g->n_step - at, *p;
+    flash__gbnf_emit(b, step);
+    if (b->status || b->pass != FLASH__GBNF_WRITE) return;
+    p = b->g->step + at;
+    memmove(p + 1, p, n*sizeof *p);
+    *p = step;
+}
+
+static void flash__gbnf_space(flash__gbnf *b, int lines)
+{
+    for (; b->p < b->end; b->p++) {
+        if (*b->p == '#') while (b->p + 1 < b->end && b->p[1] != '\n' && b->p[1] != '\r') b->p++;
+        else if (*b->p != ' ' && *b->p != '\t' && !(lines && (*b->p == '\n' || *b->p == '\r')))
+            return;
+    }
+}
+
+static int flash__gbnf_is(const flash__gbnf *b, char c)
+{
+    return b->p < b->end && *b->p == (uint8_t)c;
+}
+
+static int flash__name_char(uint8_t c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-'
+        || c == '_';
+}
+
+static size_t flash__gbnf_name(flash__gbnf *b)
+{
+    const uint8_t *begin = b->p;
+    while (b->p < b->end && flash__name_char(*b->p)) b->p++;
+    return (size_t)(b->p - begin);
+}
+
+/* Where a name's rule is, or would go. */
+static size_t flash__gbnf_slot(const flash__gbnf *b, const uint8_t *name, size_t n)
+{
+    const flash_grammar *g = b->g;
+    size_t i = flash__hash(flash__span(name, n, FLASH__RAW)) & (g->slots - 1);
+    for (; g->slot[i]; i = (i + 1) & (g->slots - 1)) {
+        const uint32_t *k = g->name + 2*(g->slot[i] - 1u);
+        if (!flash__compare(name, n, b->text + k[0], k[1])) break;
+    }
+    return i;
+}
+
+/* One character of a literal or a set. */
+static uint32_t flash__gbnf_char(flash__gbnf *b)
+{
+    static const char plain[] = "\"\\[]-", letters[] = "trn", controls[] = "\t\r\n";
+    uint32_t c = 0;
+    const char *known;
+    int digits, d;
+    if (*b->p != '\\') { b->p += flash__char(b->p, b->end, &c); return c; }
+    if (++b->p == b->end) { flash__gbnf_fail(b, FLASH_E_FORMAT, "the text ends here"); return 0; }
+    if ((known = strchr(plain, *b->p)) != NULL) { b->p++; return (uint8_t)*known; }
+    if ((known = strchr(letters, *b->p)) != NULL)
+        { b->p++; return (uint8_t)controls[known - letters]; }
+    digits = *b->p == 'x' ? 2 : *b->p == 'u' ? 4 : *b->p == 'U' ? 8 : 0;
+    if (!digits) { flash__gbnf_fail(b, FLASH_E_FORMAT, "no such escape"); return 0; }
+    for (b->p++; digits; digits--, b->p++) {
+        d = b->p < b->end ? flash__lower(*b->p) : 0;
+        d = d >= '0' && d <= '9' ? d - '0' : d >= 'a' && d <= 'f' ? d - 'a' + 10 : -1;
+        if (d < 0) { flash__gbnf_fail(b, FLASH_E_FORMAT, "not a hexadecimal digit"); return 0; }
+        c = c << 4 | (uint32_t)d;
+    }
+    if (c > 0x10ffff) flash__gbnf_fail(b, FLASH_E_FORMAT, "characters end at 10FFFF");
+    return c;
+}
+
+static void flash__set_add(flash_grammar *g, int write, uint32_t lo, uint32_t hi)
+{
+    uint32_t c;
+    if (lo < 0xd800 && hi > 0xdfff) {
+        flash__set_add(g, write, lo, 0xd7ff);
+        lo = 0xe000;
+    }
+    if (lo >= 0xd800 && lo < 0xe000) lo = 0xe000;
+    if (hi >= 0xd800 && hi < 0xe000) hi = 0xd7ff;
+    if (lo > hi) return;
+    if (write) {
+        flash__charset *s = g->set + g->n_set;
+        g->span[2*g->n_span] = lo;
+        g->span[2*g->n_span + 1] = hi;
+        s->n++;
+        for (c = lo; c < 128 && c <= hi; c++) s->ascii[c/32] |= 1u << c%32;
+    }
+    g->n_span++;
+}
+
+/* The set of n spans (any, in any order) or, if negated, of all other characters; and its step. */
+static void flash__gbnf_set(flash__gbnf *b, uint32_t (*span)[2], uint32_t n, int negated)
+{
+    flash_grammar *g = b->g;
+    int write = b->pass == FLASH__GBNF_WRITE;
+    uint32_t i, k, next = 0, before = g->n_span;
+    for (i = 1; i < n; i++)
+        for (k = i; k && span[k][0] < span[k - 1][0]; k--) {
+            uint32_t lo = span[k][0], hi = span[k][1];
+            memcpy(span[k], span[k - 1], sizeof *span);
+            span[k - 1][0] = lo;
+            span[k - 1][1] = hi;
+        }
+    if (write) { memset(g->set + g->n_set, 0, sizeof *g->set); g->set[g->n_set].at = g->n_span; }
+    for (i = 0; i < n; i++) {
+        uint32_t lo = FLASH__MAX(span[i][0], next), hi = span[i][1];
+        if (negated && span[i][0] > next) flash__set_add(g, write, next, span[i][0] - 1);
+        if (!negated && lo <= hi) flash__set_add(g, write, lo, hi);
+        next = FLASH__MAX(next, hi + 1);
+    }
+    if (negated && next <= 0x10ffff) flash__set_add(g, write, next, 0x10ffff);
+    if (g->n_span == before) flash__gbnf_fail(b, FLASH_E_FORMAT, "no character can be in this set");
+    flash__gbnf_emit(b, flash__step(FLASH__G_SET, g->n_set));
+    g->n_set++;
+}
+
+static void flash__gbnf_brackets(flash__gbnf *b)
+{
+    uint32_t span[FLASH__SPANS_MAX][2], n = 0;
+    int negated = 0;
+    b->p++;
+    if (flash__gbnf_is(b, '^')) { negated = 1; b->p++; }
+    for (; !b->status && !flash__gbnf_is(b, ']'); n++) {
+        if (b->p == b->end) { flash__gbnf_fail(b, FLASH_E_FORMAT, "the set has no ]"); return; }
+        if (n == FLASH__SPANS_MAX) {
+            flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "a set of more than 256 parts");
+            return;
+        }
+        span[n][0] = span[n][1] = flash__gbnf_char(b);
+        if (b->status || !flash__gbnf_is(b, '-') || b->end - b->p < 2 || b->p[1] == ']') continue;
+        b->p++;
+        span[n][1] = flash__gbnf_char(b);
+        if (!b->status && span[n][1] < span[n][0])
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "a range that ends before it begins");
+    }
+    if (!b->status) flash__gbnf_set(b, span, n, negated);
+    b->p++;
+}
+
+static void flash__gbnf_literal(flash__gbnf *b)
+{
+    for (b->p++; !b->status && !flash__gbnf_is(b, '"');) {
+        uint32_t c;
+        if (b->p == b->end) {
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "the literal has no \"");
+            return;
+        }
+        c = flash__gbnf_char(b);
+        if (c >= 0xd800 && c < 0xe000)
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "a surrogate is no character");
+        flash__gbnf_emit(b, flash__step(FLASH__G_CHAR, c));
+    }
+    b->p++;
+}
+
+/* Steps from `from` on, k of them, again at the end. */
+static void flash__gbnf_copy(flash__gbnf *b, uint32_t from, uint32_t k)
+{
+    flash_grammar *g = b->g;
+    if (b->pass == FLASH__GBNF_WRITE)
+        memcpy(g->step + g->n_step, g->step + from, k*sizeof *g->step);
+    g->n_step += k;
+}
+
+/* Makes the steps from at on be done lo to hi times, or, endless, lo times and more. All jumps in
+   them are relative and stay inside, so they can be moved and copied. */
+static void flash__gbnf_repeat(flash__gbnf *b, uint32_t at, uint32_t lo, uint32_t hi, int endless)
+{
+    uint32_t k = b->g->n_step - at, i, optional = hi > lo ? hi - lo : 0, from = at;
+    if (!k) return;
+    if (endless) {
+        if (lo > 1) flash__gbnf_room(b, (uint64_t)(lo - 1)*k);
+        for (i = 1; i < lo && !b->status; i++) flash__gbnf_copy(b, at, k);
+        if (lo) flash__gbnf_emit(b, flash__step(FLASH__G_SPLIT, 0u - k));
+        else {
+            flash__gbnf_insert(b, at, flash__step(FLASH__G_SPLIT, k + 2));
+            flash__gbnf_emit(b, flash__step(FLASH__G_JUMP, 0u - (k + 1)));
+        }
+        return;
+    }
+    if (!hi) {
+        b->g->most = FLASH__MAX(b->g->most, b->g->n_step);
+        b->g->n_step = at;
+        return;
+    }
+    flash__gbnf_room(b, (uint64_t)lo*k + (uint64_t)optional*(k + 1));
+    for (i = 1; i < lo && !b->status; i++) flash__gbnf_copy(b, at, k);
+    for (i = optional; i && !b->status; i--) {
+        uint32_t split = flash__step(FLASH__G_SPLIT, i*(k + 1));
+        if (!lo && i == optional) { flash__gbnf_insert(b, at, split); from = at + 1; continue; }
+        flash__gbnf_emit(b, split);
+        flash__gbnf_copy(b, from, k);
+    }
+}
+
+static uint32_t flash__gbnf_number(flash__gbnf *b)
+{
+    uint32_t v = 0;
+    if (b->p == b->end || *b->p < '0' || *b->p > '9')
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "not a number of times");
+    for (; b->p < b->end && *b->p >= '0' && *b->p <= '9'; b->p++)
+        v = FLASH__MIN(v*10 + (uint32_t)(*b->p - '0'), (uint32_t)FLASH__STEPS_MAX + 1);
+    if (v > FLASH__STEPS_MAX)
+        flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "more than 32767 repetitions");
+    return v;
+}
+
+/* {m}, {m,} or {m,n} for the steps from at on. */
+static void flash__gbnf_braces(flash__gbnf *b, uint32_t at, int lines)
+{
+    uint32_t lo, hi;
+    int endless = 0;
+    b->p++;
+    flash__gbnf_space(b, lines);
+    hi = lo = flash__gbnf_number(b);
+    flash__gbnf_space(b, lines);
+    if (flash__gbnf_is(b, ',')) {
+        b->p++;
+        flash__gbnf_space(b, lines);
+        if (flash__gbnf_is(b, '}')) endless = 1;
+        else hi = flash__gbnf_number(b);
+        if (hi < lo) flash__gbnf_fail(b, FLASH_E_FORMAT, "at most is less than at least");
+        flash__gbnf_space(b, lines);
+    }
+    if (!flash__gbnf_is(b, '}')) flash__gbnf_fail(b, FLASH_E_FORMAT, "a } is missing");
+    b->p++;
+    if (!b->status) flash__gbnf_repeat(b, at, lo, hi, endless);
+}
+
+static void flash__gbnf_choices(flash__gbnf *b, int depth);
+
+/* One item without what repeats it. 0 if none begins here. */
+static int flash__gbnf_item(flash__gbnf *b, int depth)
+{
+    const uint8_t *name = b->p;
+    size_t n;
+    switch (*b->p) {
+    case '"': flash__gbnf_literal(b); return 1;
+    case '[': flash__gbnf_brackets(b); return 1;
+    case '.': flash__gbnf_set(b, NULL, 0, 1); b->p++; return 1;
+    case '<': case '!':
+        flash__gbnf_fail(b, FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported");
+        return 0;
+    case '(':
+        if (depth == FLASH__GROUPS_MAX) {
+            flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "groups inside more than 100 others");
+            return 0;
+        }
+        b->p++;
+        flash__gbnf_space(b, 1);
+        flash__gbnf_choices(b, depth + 1);
+        if (!b->status && !flash__gbnf_is(b, ')'))
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "a ) is missing");
+        b->p++;
+        return 1;
+    default:
+        if ((n = flash__gbnf_name(b)) == 0) return 0;
+        if (b->pass == FLASH__GBNF_WRITE) {
+            size_t i = flash__gbnf_slot(b, name, n);
+            if (!b->g->slot[i])
+                b->status = flash__fail_at(b->err, FLASH_E_FORMAT, b->text, name,
+                                           "there is no rule ", (const char *)name, n);
+            else flash__gbnf_emit(b, flash__step(FLASH__G_CALL, b->g->slot[i] - 1u));
+        } else flash__gbnf_emit(b, 0);
+        return 1;
+    }
+}
+
+static void flash__gbnf_sequence(flash__gbnf *b, int depth)
+{
+    uint32_t at = 0;
+    int lines = depth > 0, any = 0;
+    while (!b->status && b->p < b->end) {
+        int c = *b->p;
+        if (c == '*' || c == '+' || c == '?' || c == '{') {
+            if (!any) { flash__gbnf_fail(b, FLASH_E_FORMAT, "nothing to repeat"); return; }
+            if (c == '{') flash__gbnf_braces(b, at, lines);
+            else { b->p++; flash__gbnf_repeat(b, at, c == '+', c == '?', c != '?'); }
+        } else {
+            at = b->g->n_step;
+            if (!flash__gbnf_item(b, depth)) return;
+            any = 1;
+        }
+        if (!b->status) flash__gbnf_space(b, lines);
+    }
+}
+
+/* Alternatives. Each but the last is SPLIT to the next, itself, JUMP to the end of all; until that
+   is known, the jumps are a list, each holding the place of the one before. */
+static void flash__gbnf_choices(flash__gbnf *b, int depth)
+{
+    const uint32_t none = 0xffffff;
+    uint32_t start, jump = none, before;
+    flash_grammar *g = b->g;
+    for (;;) {
+        start = g->n_step;
+        flash__gbnf_sequence(b, depth);
+        if (b->status || !flash__gbnf_is(b, '|')) break;
+        flash__gbnf_insert(b, start, flash__step(FLASH__G_SPLIT, g->n_step - start + 2));
+        flash__gbnf_emit(b, flash__step(FLASH__G_JUMP, jump));
+        jump = g->n_step - 1;
+        b->p++;
+        flash__gbnf_space(b, 1);
+    }
+    for (; !b->status && b->pass == FLASH__GBNF_WRITE && jump != none; jump = before) {
+        before = g->step[jump] & 0xffffff;
+        g->step[jump] = flash__step(FLASH__G_JUMP, g->n_step - jump);
+    }
+}
+
+static void flash__gbnf_rule(flash__gbnf *b)
+{
+    flash_grammar *g = b->g;
+    const uint8_t *name = b->p;
+    size_t n = flash__gbnf_name(b), i;
+    if (!n) { flash__gbnf_fail(b, FLASH_E_FORMAT, "not the name of a rule"); return; }
+    if (g->n_rule == FLASH__RULES_MAX) {
+        flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "more than 4096 rules");
+        return;
+    }
+    if (b->pass == FLASH__GBNF_NAMES) {
+        i = flash__gbnf_slot(b, name, n);
+        if (g->slot[i]) {
+            b->status = flash__fail_at(b->err, FLASH_E_FORMAT, b->text, name,
+                                       "there already is a rule ", (const char *)name, n);
+            return;
+        }
+        g->name[2*g->n_rule] = (uint32_t)(name - b->text);
+        g->name[2*g->n_rule + 1] = (uint32_t)n;
+        g->slot[i] = (uint16_t)(g->n_rule + 1);
+    }
+    if (b->pass == FLASH__GBNF_WRITE) g->rule[g->n_rule] = g->n_step;
+    g->n_rule++;
+    flash__gbnf_space(b, 0);
+    if (b->end - b->p < 3 || memcmp(b->p, "::=", 3))
+        { flash__gbnf_fail(b, FLASH_E_FORMAT, "::= is missing"); return; }
+    b->p += 3;
+    flash__gbnf_space(b, 1);
+    flash__gbnf_choices(b, 0);
+    flash__gbnf_emit(b, flash__step(FLASH__G_RETURN, 0));
+    if (!b->status && b->p < b->end && *b->p != '\n' && *b->p != '\r')
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "neither part of a rule nor the end of its line");
+    flash__gbnf_space(b, 1);
+}
+
+/* Reads the text once: counting, then names, then steps. */
+static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc *desc, int pass,
+                                     flash_error *err)
+{
+    flash__gbnf b;
+    memset(&b, 0, sizeof b);
+    b.g = g;
+    b.text = b.p = (const uint8_t *)desc->text;
+    b.end = b.text + desc->bytes;
+    b.pass = pass;
+    b.err = err;
+    g->n_step = g->n_set = g->n_span = g->n_rule = g->most = 0;
+    if (pass == FLASH__GBNF_COUNT) {
+        uint32_t c;
+        if (desc->bytes > UINT32_MAX/2)
+            flash__gbnf_fail(&b, FLASH_E_TOO_LARGE, "more text than 2 GiB");
+        for (; !b.status && b.p < b.end; b.p += flash__utf8(b.p, b.end, &c))
+            if (!*b.p || !flash__utf8(b.p, b.end, &c))
+                flash__gbnf_fail(&b, FLASH_E_FORMAT, "not UTF-8");
+        if (!b.status) b.p = b.text;
+    }
+    if (!b.status) flash__gbnf_space(&b, 1);
+    while (!b.status && b.p < b.end) flash__gbnf_rule(&b);
+    if (!b.status && !g->n_rule) flash__gbnf_fail(&b, FLASH_E_FORMAT, "there is no rule");
+    if (!b.status && pass == FLASH__GBNF_NAMES) {
+        size_t i = flash__gbnf_slot(&b, (const uint8_t *)"root", 4);
+        if (!g->slot[i]) flash__gbnf_fail(&b, FLASH_E_FORMAT, "there is no rule root");
+        g->root = g->slot[i] - 1u;
+    }
+    return b.status;
+}
+
+/* --- what is wrong with a grammar that can be read --------------------------------- */
+
+static uint32_t flash__jump(const flash_grammar *g, uint32_t at)
+{
+    uint32_t offset = g->step[at] & 0xffffff;
+    return at + (offset & 0x800000 ? offset - 0x1000000 : offset);
+}
+
+/* Bits of reach and fact: can be reached, and the rule ended, without a character; with characters
+   and only by rules that end; the rule begins with none that begin with themselves. */
+enum { FLASH__G_EMPTY = 1, FLASH__G_ENDS = 2, FLASH__G_SOUND = 4 };
+
+static int flash__mark(flash_grammar *g, uint32_t at, uint8_t bit)
+{
+    int news = !(g->reach[at] & bit);
+    g->reach[at] |= bit;
+    return news;
+}
+
+static void flash__grammar_reach(flash_grammar *g, uint8_t bit)
+{
+    int again = 1;
+    uint32_t r, at;
+    while (again)
+        for (again = 0, r = 0; r < g->n_rule; r++) {
+            flash__mark(g, g->rule[r], bit);
+            for (at = g->rule[r]; at < g->rule[r + 1]; at++) {
+                uint32_t kind = g->step[at] >> 24;
+                if (!(g->reach[at] & bit)) continue;
+                if (kind == FLASH__G_RETURN) {
+                    again |= !(g->fact[r] & bit);
+                    g->fact[r] |= bit;
+                } else if (kind == FLASH__G_JUMP || kind == FLASH__G_SPLIT) {
+                    again |= flash__mark(g, flash__jump(g, at), bit);
+                    if (kind == FLASH__G_SPLIT) flash__mark(g, at + 1, bit);
+                } else if (kind == FLASH__G_CALL ? (g->fact[g->step[at] & 0xffffff] & bit) != 0
+                           : bit != FLASH__G_EMPTY) flash__mark(g, at + 1, bit);
+            }
+        }
+}
+
+/* The rule that rule r begins with and that is not known to be sound; n_rule: none. */
+static uint32_t flash__grammar_begins(const flash_grammar *g, uint32_t r)
+{
+    uint32_t at, to;
+    for (at = g->rule[r]; at < g->rule[r + 1]; at++) {
+        to = g->step[at] & 0xffffff;
+        if (g->step[at] >> 24 == FLASH__G_CALL && (g->reach[at] & FLASH__G_EMPTY)
+            && !(g->fact[to] & FLASH__G_SOUND)) return to;
+    }
+    return g->n_rule;
+}
+
+static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_desc *desc,
+                                         flash_error *err)
+{
+    const uint8_t *text = (const uint8_t *)desc->text;
+    const char *what = "this rule begins with itself (left recursion): ";
+    uint32_t r, k, at, to;
+    int again = 1;
+    flash__grammar_reach(g, FLASH__G_EMPTY);
+    flash__grammar_reach(g, FLASH__G_ENDS);
+    while (again)
+        for (again = 0, r = 0; r < g->n_rule; r++)
+            if (!(g->fact[r] & FLASH__G_SOUND) && flash__grammar_begins(g, r) == g->n_rule) {
+                g->fact[r] |= FLASH__G_SOUND;
+                again = 1;
+            }
+    for (r = 0; r < g->n_rule && (g->fact[r] & FLASH__G_SOUND); r++) {}
+    /* each that is left begins with another that is left: so many on, we are in a circle */
+    for (k = 0; r < g->n_rule && k < g->n_rule; k++) r = flash__grammar_begins(g, r);
+    if (r == g->n_rule) {
+        what = "this rule never ends: ";
+        for (r = 0; r < g->n_rule && (g->fact[r] & FLASH__G_ENDS); r++) {}
+    }
+    if (r < g->n_rule)
+        return flash__fail_at(err, FLASH_E_FORMAT, text, text + g->name[2*r], what,
+                              desc->text + g->name[2*r], g->name[2*r + 1]);
+    for (at = 0; at < g->n_step; at++) {
+        if (g->step[at] >> 24 != FLASH__G_CALL) continue;
+        for (to = at + 1; g->step[to] >> 24 == FLASH__G_JUMP;) to = flash__jump(g, to);
+        if (g->step[to] >> 24 == FLASH__G_RETURN)
+            g->step[at] = flash__step(FLASH__G_TAIL, g->step[at]);
+    }
+    return FLASH_E_NONE;
+}
+
+/* --- the vocabulary by spelling ---------------------------------------------------- */
+
+static int flash__is_end(const flash__vocab *v, int32_t id)
+{
+    int i;
+    for (i = 0; i < v->n_ends; i++) if (v->ends[i] == id) return 1;
+    return 0;
+}
+
+static uint32_t flash__token_length(const flash__vocab *v, uint32_t id)
+{
+    uint8_t byte;
+    uint32_t n = 0;
+    flash__bytes b = flash__token_out(v, id, 0, &byte);
+    if (flash__is_end(v, (int32_t)id)) return 0;
+    while (flash__next_byte(&b) >= 0) n++;
+    return n;
+}
+
+static int flash__spelling_less(const void *ctx, uint32_t a, uint32_t b)
+{
+    const flash__vocab *v = (const flash__vocab *)ctx;
+    uint8_t byte_a, byte_b;
+    flash__bytes x = flash__token_out(v, a, 0, &byte_a), y = flash__token_out(v, b, 0, &byte_b);
+    int c, d;
+    while ((c = flash__next_byte(&x)) == (d = flash__next_byte(&y))) if (c < 0) return a < b;
+    return c < d;
+}
+
+/* What it takes, and with a base the arrays. */
+static void flash__spelling_plan(flash__spelling *s, const flash__vocab *v, flash__arena *a)
+{
+    uint32_t id, n;
+    s->n = s->total = 0;
+    for (id = 0; id < v->n; id++)
+        if ((n = flash__token_length(v, id)) != 0) { s->n++; s->total += n; }
+    s->token = (uint32_t *)flash__take(a, s->n, 4);
+    s->at = (uint32_t *)flash__take(a, (size_t)s->n + 1, 4);
+    s->shared = (uint16_t *)flash__take(a, s->n, 2);
+    s->bytes = (uint8_t *)flash__take(a, s->total, 1);
+}
+
+static void flash__spelling_fill(flash__spelling *s, const flash__vocab *v)
+{
+    uint32_t id, i, k = 0, at = 0, before = 0;
+    int c;
+    uint8_t byte;
+    for (id = 0; id < v->n; id++) if (flash__token_length(v, id)) s->token[k++] = id;
+    flash__sort(s->token, s->n, flash__spelling_less, v);
+    for (i = 0; i < s->n; i++) {
+        flash__bytes b = flash__token_out(v, s->token[i], 0, &byte);
+        s->at[i] = at;
+        while ((c = flash__next_byte(&b)) >= 0) s->bytes[at++] = (uint8_t)c;
+        for (k = 0; i && s->at[i] + k < at && before + k < s->at[i]
+             && s->bytes[before + k] == s->bytes[s->at[i] + k];) k++;
+        s->shared[i] = (uint16_t)k;
+        before = s->at[i];
+    }
+    s->at[s->n] = at;
+    for (k = 0, i = 0; k < 257; k++) {
+        while (i < s->n && s->bytes[s->at[i]] < k) i++;
+        s->first[k] = i;
+    }
+}
+
+/* --- the object -------------------------------------------------------------------- */
+
+static flash_status flash__grammar_plan(flash_grammar **out, const flash_model *m,
+                                        const flash_grammar_desc *desc, flash__arena *a,
+                                        flash_error *err)
+{
+    flash_grammar plan, *g = (flash_grammar *)flash__take(a, 1, sizeof plan);
+    flash_status s;
+    *out = g;
+    if (!m || !desc || (!desc->text && desc->bytes)
+        || !desc->allocator.acquire != !desc->allocator.release)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model, no text, or half an allocator");
+    if (m->vocab.kind == FLASH__VOCAB_NONE)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "the model has no vocabulary");
+    if (desc->share && desc->share->m->vocab.text != m->vocab.text)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "share is a grammar for another model");
+    memset(&plan, 0, sizeof plan);
+    if ((s = flash__gbnf_read(&plan, desc, FLASH__GBNF_COUNT, err)) != 0) return s;
+    plan.m = m;
+    plan.allocator = desc->allocator.acquire ? desc->allocator : m->desc.host.allocator;
+    plan.slots = flash__pow2(2*plan.n_rule);
+    plan.step = (uint32_t *)flash__take(a, FLASH__MAX(plan.most, plan.n_step), 4);
+    plan.set = (flash__charset *)flash__take(a, plan.n_set, sizeof *plan.set);
+    plan.span = (uint32_t *)flash__take(a, plan.n_span, 8);
+    plan.rule = (uint32_t *)flash__take(a, plan.n_rule + 1, 4);
+    plan.name = (uint32_t *)flash__take(a, plan.n_rule, 8);
+    plan.slot = (uint16_t *)flash__take(a, plan.slots, 2);
+    plan.reach = (uint8_t *)flash__take(a, plan.n_step, 1);
+    plan.fact = (uint8_t *)flash__take(a, plan.n_rule, 1);
+    if (!desc->share) flash__spelling_plan(&plan.own, &m->vocab, a);
+    if (g) *g = plan;
+    return a->used == SIZE_MAX ? FLASH_E_TOO_LARGE : FLASH_E_NONE;
+}
+
+FLASH_API size_t flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
+                                      flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    flash_grammar *none;
+    return flash__grammar_plan(&none, m, desc, &a, err) ? 0 : a.used;
+}
+
+FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_model *m,
+                                            const flash_grammar_desc *desc, flash_error *err)
+{
+    flash__arena a = { NULL, 0 };
+    const flash_allocator *alloc;
+    flash_grammar *g;
+    flash_status s;
+    size_t block;
+    if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the grammar");
+    *out = NULL;
+    if ((s = flash__grammar_plan(&g, m, desc, &a, err)) != 0) return s;
+    alloc = desc->allocator.acquire ? &desc->allocator : &m->desc.host.allocator;
+    block = a.used;
+    a.used = 0;
+    a.base = (uint8_t *)flash__acquire(alloc, block);
+    if (!a.base)
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the grammar (%u bytes)",
+                           (uint64_t)block);
+    flash__grammar_plan(&g, m, desc, &a, err);
+    g->block = block;
+    memset(g->slot, 0, g->slots*sizeof *g->slot);
+    memset(g->reach, 0, g->n_step);
+    memset(g->fact, 0, g->n_rule);
+    s = flash__gbnf_read(g, desc, FLASH__GBNF_NAMES, err);
+    if (!s) s = flash__gbnf_read(g, desc, FLASH__GBNF_WRITE, err);
+    if (!s) {
+        g->rule[g->n_rule] = g->n_step;
+        s = flash__grammar_check(g, desc, err);
+    }
+    if (s) { flash_grammar_free(g); return s; }
+    g->spelling = desc->share ? desc->share->spelling : &g->own;
+    if (!desc->share) flash__spelling_fill(&g->own, &m->vocab);
+    *out = g;
+    return FLASH_E_NONE;
+}
+
+FLASH_API void flash_grammar_free(flash_grammar *g)
+{
+    flash_allocator a;
+    if (!g) return;
+    a = g->allocator;
+    flash__release(&a, g, g->block);
+}
+
+FLASH_API const char *flash_grammar_json(void)
+{
+    return "root ::= ws value ws\n"
+           "value ::= object | array | string | number | \"true\" | \"false\" | \"null\"\n"
+           "object ::= \"{\" ws (member (ws \",\" ws member)*)? ws \"}\"\n"
+           "member ::= string ws \":\" ws value\n"
+           "array ::= \"[\" ws (value (ws \",\" ws value)*)? ws \"]\"\n"
+           "string ::= \"\\\"\" char* \"\\\"\"\n"
+           "char ::= [^\"\\\\\\x00-\\x1f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" unit)\n"
+           "unit ::= [0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2}\n"
+           "    | [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2})\n"
+           "hex ::= [0-9a-fA-F]\n"
+           "number ::= \"-\"? (\"0\" | [1-9] [0-9]*) (\".\" [0-9]+)? ([eE] [-+]? [0-9]+)?\n"
+           "ws ::= [ \\t\\n\\r]*\n";
+}
+
+/* --- JSON Schema ------------------------------------------------------------------- */
+
+/* Every schema is a rule named by its offset in the text, every property one more (p and the offset
+   of its schema), so references need no table and text grows with the schema, not with its nesting.
+   The text is read as JSON once to know that it is; after that what is looked for is found by
+   reading over the rest. */
+enum { FLASH__JSON_DEPTH = 64, FLASH__OPTIONAL_MAX = 64, FLASH__SCHEMA_MAX = 1 << 16 };
+
+typedef struct flash__schema {
+    const uint8_t *text, *end;
+    char          *out;
+    size_t         cap, n;
+    flash_status   status;
+    flash_error   *err;
+} flash__schema;
+
+static void flash__schema_fail(flash__schema *s, flash_status status, const uint8_t *p,
+                               const char *what, const uint8_t *name, size_t n)
+{
+    if (!s->status) s->status = flash__fail_at(s->err, status, s->text, p, what,
+                                               (const char *)name, n);
+}
+
+static const uint8_t *flash__json_space(const flash__schema *s, const uint8_t *p)
+{
+    while (p < s->end && (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r')) p++;
+    return p;
+}
+
+static const uint8_t *flash__json_digits(const flash__schema *s, const uint8_t *p)
+{
+    while (p < s->end && *p >= '0' && *p <= '9') p++;
+    return p;
+}
+
+/* Behind the string at p; NULL if it is none. */
+static const uint8_t *flash__json_string(const flash__schema *s, const uint8_t *p)
+{
+    int i;
+    if (p == s->end || *p++ != '"') return NULL;
+    for (; p < s->end && *p != '"'; p++) {
+        if (*p < 32) return NULL;
+        if (*p != '\\') continue;
+        if (++p == s->end) return NULL;
+        if (*p == 'u') {
+            for (i = 0; i < 4; i++) {
+                int c = ++p < s->end ? flash__lower(*p) : 0;
+                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return NULL;
+            }
+        } else if (!*p || !strchr("\"\\/bfnrt", *p)) return NULL;
+    }
+    return p < s->end ? p + 1 : NULL;
+}
+
+static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *q;
+    if (p < s->end && *p == '-') p++;
+    q = flash__json_digits(s, p);
+    if (q == p || (*p == '0' && q - p > 1)) return NULL;
+    if ((p = q) < s->end && *p == '.') {
+        if ((q = flash__json_digits(s, p + 1)) == p + 1) return NULL;
+        p = q;
+    }
+    if (p < s->end && (*p == 'e' || *p == 'E')) {
+        if (++p < s->end && (*p == '+' || *p == '-')) p++;
+        if ((q = flash__json_digits(s, p)) == p) return NULL;
+        p = q;
+    }
+    return p;
+}
+
+/* Behind the value at p, which may be inside depth others; NULL, and s has failed, if there is
+   none. */
+static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int depth)
+{
+    static const char *const words[] = { "true", "false", "null" };
+    const uint8_t *q = NULL;
+    size_t i, n;
+    int object = p < s->end && *p == '{';
+    if (p < s->end && (object || *p == '[')) {
+        const uint8_t close = object ? '}' : ']';
+        if (depth == FLASH__JSON_DEPTH) {
+            flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "values inside more than 64 others", p, 0);
+            return NULL;
+        }
+        q = p + 1;
+        for (i = 0;; i++) {
+            q = flash__json_space(s, q);
+            if (q < s->end && *q == close && !i) return q + 1;
+            if (object) {
+                p = q;
+                if ((q = flash__json_string(s, p)) == NULL) break;
+                q = flash__json_space(s, p = q);
+                if (q == s->end || *q++ != ':') { q = NULL; break; }
+                q = flash__json_space(s, q);
+            }
+            q = flash__json_skip(s, q, depth + 1);
+            if (!q) return NULL;
+            q = flash__json_space(s, p = q);
+            if (q < s->end && *q == close) return q + 1;
+            if (q == s->end || *q++ != ',') { q = NULL; break; }
+        }
+    } else if (p < s->end && *p == '"') q = flash__json_string(s, p);
+    else if (p < s->end && (*p == '-' || (*p >= '0' && *p <= '9'))) q = flash__json_number(s, p);
+    else for (i = 0; i < 3 && !q; i++) {
+        n = strlen(words[i]);
+        if ((size_t)(s->end - p) >= n && !memcmp(p, words[i], n)) q = p + n;
+    }
+    if (!q) flash__schema_fail(s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
+    return q;
+}
+
+/* The next item of a list or member of an object: *at is behind the bracket or the one before, *key
+   the string before the colon. NULL: there is none. */
+static const uint8_t *flash__json_next(flash__schema *s, const uint8_t **at, const uint8_t **key,
+                                       size_t *key_bytes)
+{
+    const uint8_t *p = flash__json_space(s, *at), *q;
+    if (*p == ',') p = flash__json_space(s, p + 1);
+    if (*p == '}' || *p == ']') return NULL;
+    if (key) {
+        q = flash__json_string(s, p);
+        *key = p + 1;
+        *key_bytes = (size_t)(q - p) - 2;
+        p = flash__json_space(s, flash__json_space(s, q) + 1);
+    }
+    *at = flash__json_skip(s, p, 0);
+    return p;
+}
+
+static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object,
+                                       const uint8_t *name, size_t n)
+{
+    const uint8_t *at = object + 1, *p, *key;
+    size_t bytes;
+    while ((p = flash__json_next(s, &at, &key, &bytes)) != NULL)
+        if (!flash__compare(key, bytes, name, n)) return p;
+    return NULL;
+}
+
+/* A keyword's value, of the kind that begins with `kind` (0: any); NULL if it is not there. */
+static const uint8_t *flash__schema_get(flash__schema *s, const uint8_t *p, const char *name,
+                                        uint8_t kind)
+{
+    const uint8_t *v = flash__json_find(s, p, (const uint8_t *)name, strlen(name));
+    if (!v || !kind || *v == kind) return v;
+    flash__schema_fail(s, FLASH_E_FORMAT, v, "this is no value for ", (const uint8_t *)name,
+                       strlen(name));
+    return NULL;
+}
+
+/* A keyword's number; otherwise if it is not there. */
+static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const char *name,
+                                     uint32_t otherwise)
+{
+    const uint8_t *v = flash__schema_get(s, p, name, 0), *q;
+    uint32_t n = 0;
+    if (!v) return otherwise;
+    for (q = v; q < s->end && *q >= '0' && *q <= '9' && n < 10000; q++)
+        n = n*10 + (uint32_t)(*q - '0');
+    if (q == v || q != flash__json_skip(s, v, 0))
+        flash__schema_fail(s, FLASH_E_FORMAT, v, "not a whole number up to 99999 for ",
+                           (const uint8_t *)name, strlen(name));
+    return n;
+}
+
+static void flash__schema_put(flash__schema *s, const char *text, size_t n)
+{
+    size_t room = s->n < s->cap ? s->cap - s->n : 0;
+    if (room) memcpy(s->out + s->n, text, FLASH__MIN(n, room));
+    s->n += n;
+}
+
+static void flash__schema_text(flash__schema *s, const char *text)
+{
+    flash__schema_put(s, text, strlen(text));
+}
+
+static void flash__schema_digits(flash__schema *s, uint64_t v)
+{
+    char digits[24];
+    size_t n = 24;
+    do digits[--n] = (char)('0' + v%10); while ((v /= 10) != 0);
+    flash__schema_put(s, digits + n, 24 - n);
+}
+
+static void flash__schema_name(flash__schema *s, char letter, const uint8_t *p)
+{
+    flash__schema_put(s, &letter, 1);
+    flash__schema_digits(s, (uint64_t)(p - s->text));
+}
+
+/* {lo,hi}, or {lo,} if hi is UINT32_MAX */
+static void flash__schema_times(flash__schema *s, uint32_t lo, uint32_t hi)
+{
+    flash__schema_text(s, "{");
+    flash__schema_digits(s, lo);
+    flash__schema_text(s, ",");
+    if (hi != UINT32_MAX) flash__schema_digits(s, hi);
+    flash__schema_text(s, "}");
+}
+
+/* The bytes [p, end) as a literal. */
+static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint8_t *end)
+{
+    static const char hex[] = "0123456789abcdef";
+    char x[4] = { '\\', 'x', 0, 0 };
+    flash__schema_text(s, "\"");
+    for (; p < end; p++) {
+        if (*p == '"' || *p == '\\') flash__schema_text(s, "\\");
+        x[2] = hex[*p >> 4];
+        x[3] = hex[*p & 15];
+        if (*p < 32) flash__schema_put(s, x, 4);
+        else flash__schema_put(s, (const char *)p, 1);
+    }
+    flash__schema_text(s, "\"");
+}
+
+/* What a $ref at p means. */
+static const uint8_t *flash__schema_target(flash__schema *s, const uint8_t *p)
+{
+    static const char *const homes[] = { "$defs", "definitions" };
+    const uint8_t *root = flash__json_space(s, s->text), *home, *found = NULL;
+    const uint8_t *end = flash__json_string(s, p) - 1;
+    size_t i, n = (size_t)(end - p) - 1, k;
+    if (n == 1 && p[1] == '#') return root;
+    for (i = 0; i < 2; i++) {
+        k = strlen(homes[i]);
+        if (n < k + 3 || memcmp(p + 1, "#/", 2) || memcmp(p + 3, homes[i], k) || p[3 + k] != '/')
+            continue;
+        home = flash__schema_get(s, root, homes[i], '{');
+        if (home) found = flash__json_find(s, home, p + 4 + k, n - k - 3);
+        if (!found) flash__schema_fail(s, FLASH_E_FORMAT, p, "nothing is there: ", p + 1, n);
+        return found ? found : root;
+    }
+    flash__schema_fail(s, FLASH_E_UNSUPPORTED, p, "$ref to elsewhere is not supported: ", p + 1, n);
+    return root;
+}
+
+/* Every keyword must be one that is understood and can be where it is. */
+static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
+{
+    /* kind: 0 says nothing, 1 stands alone, 2 with type only, 3 is type, 4 any others, 5 only at
+       the root */
+    static const struct { const char *name; int kind; } known[] = {
+        { "title", 0 }, { "description", 0 }, { "default", 0 }, { "examples", 0 }, { "$schema", 0 },
+        { "$id", 0 }, { "$comment", 0 }, { "$ref", 1 }, { "anyOf", 1 }, { "oneOf", 1 },
+        { "enum", 2 }, { "const", 2 }, { "type", 3 }, { "properties", 4 }, { "required", 4 },
+        { "additionalProperties", 4 }, { "items", 4 }, { "minItems", 4 }, { "maxItems", 4 },
+        { "minLength", 4 }, { "maxLength", 4 }, { "$defs", 5 }, { "definitions", 5 } };
+    const uint8_t *at = p + 1, *key;
+    size_t bytes, i;
+    int count[6] = { 0, 0, 0, 0, 0, 0 };
+    while (!s->status && flash__json_next(s, &at, &key, &bytes)) {
+        for (i = 0; i < FLASH__COUNT(known)
+             && flash__compare(key, bytes, (const uint8_t *)known[i].name, strlen(known[i].name));
+             i++) {}
+        if (i == FLASH__COUNT(known)
+            || (known[i].kind == 5 && p != flash__json_space(s, s->text))) {
+            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key, "keyword not supported: ", key, bytes);
+            return;
+        }
+        count[known[i].kind]++;
+        if (count[1] + count[2] > 1 || (count[1] && count[3]) || (count[1] + count[2] && count[4]))
+            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key, "keyword not supported beside the "
+                               "others: ", key, bytes);
+    }
+}
+
+static int flash__schema_required(flash__schema *s, const uint8_t *required, const uint8_t *key,
+                                  size_t bytes)
+{
+    const uint8_t *at = required ? required + 1 : NULL, *p;
+    while (at && (p = flash__json_next(s, &at, NULL, NULL)) != NULL)
+        if (*p == '"' && !flash__compare(p + 1, (size_t)(at - p) - 2, key, bytes)) return 1;
+    return 0;
+}
+
+/* Properties in their order. What is optional brings its comma: behind it before the first that is
+   required, before it after that; if none is, there is a choice for each that can be the first. */
+static void flash__schema_object(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *properties = flash__schema_get(s, p, "properties", '{'), *at, *key, *v, *after;
+    const uint8_t *required = flash__schema_get(s, p, "required", '[');
+    const uint8_t *more = flash__schema_get(s, p, "additionalProperties", 0);
+    size_t bytes, n = 0, needed = 0;
+    int seen = 0;
+    for (at = properties ? properties + 1 : NULL; at; n++) {
+        if (!flash__json_next(s, &at, &key, &bytes)) break;
+        needed += (size_t)flash__schema_required(s, required, key, bytes);
+    }
+    for (at = required ? required + 1 : NULL;
+         at && (v = flash__json_next(s, &at, NULL, NULL)) != NULL;)
+        if (*v != '"' || !properties
+            || !flash__json_find(s, properties, v + 1, (size_t)(at - v) - 2))
+            flash__schema_fail(s, FLASH_E_FORMAT, v, "required, but not among the properties", v,
+                               0);
+    if (more && n && *more != 'f')
+        flash__schema_fail(s, FLASH_E_UNSUPPORTED, more, "additionalProperties beside properties "
+                           "must be false", more, 0);
+    if (!needed && n > FLASH__OPTIONAL_MAX)
+        flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "more than 64 properties and none required", p,
+                           0);
+    if (s->status) return;
+    if (!n && (!more || *more == 't') && !properties) { flash__schema_text(s, "object"); return; }
+    flash__schema_text(s, "\"{\" ws");
+    if (!n && more && *more == '{') {
+        flash__schema_text(s, " (string \":\" ws ");
+        flash__schema_name(s, 's', more);
+        flash__schema_text(s, " (\",\" ws string \":\" ws ");
+        flash__schema_name(s, 's', more);
+        flash__schema_text(s, ")*)?");
+    }
+    if (!needed && n) flash__schema_text(s, " (");
+    for (at = properties ? properties + 1 : NULL;
+         at && (v = flash__json_next(s, &at, &key, &bytes)) != NULL; seen++) {
+        int must = flash__schema_required(s, required, key, bytes);
+        if (!needed) {
+            flash__schema_text(s, seen ? " | " : "");
+            flash__schema_name(s, 'p', v);
+            for (after = at; (v = flash__json_next(s, &after, &key, &bytes)) != NULL;) {
+                flash__schema_text(s, " (\",\" ws ");
+                flash__schema_name(s, 'p', v);
+                flash__schema_text(s, ")?");
+            }
+        } else {
+            flash__schema_text(s, must ? " " : " (");
+            if (needed == SIZE_MAX) flash__schema_text(s, "\",\" ws ");
+            flash__schema_name(s, 'p', v);
+            if (!must) flash__schema_text(s, needed == SIZE_MAX ? ")?" : " \",\" ws)?");
+            if (must) needed = SIZE_MAX; /* the first one is there */
+        }
+    }
+    flash__schema_text(s, !needed && n ? ")? ws \"}\"" : " ws \"}\"");
+}
+
+static void flash__schema_array(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *items = flash__schema_get(s, p, "items", 0);
+    uint32_t lo = flash__schema_number(s, p, "minItems", 0), i;
+    uint32_t hi = flash__schema_number(s, p, "maxItems", UINT32_MAX);
+    if (hi < lo) flash__schema_fail(s, FLASH_E_FORMAT, p, "maxItems is less than minItems", p, 0);
+    flash__schema_text(s, "\"[\" ws");
+    for (i = 0; i < 2 && hi; i++) {
+        flash__schema_text(s, i ? " (\",\" ws " : lo ? " " : " (");
+        if (items) flash__schema_name(s, 's', items); else flash__schema_text(s, "value");
+    }
+    if (hi) {
+        flash__schema_text(s, ")");
+        flash__schema_times(s, lo ? lo - 1 : 0, hi == UINT32_MAX ? hi : hi - 1);
+        if (!lo) flash__schema_text(s, ")?");
+    }
+    flash__schema_text(s, " ws \"]\"");
+}
+
+/* p: the schema; type: its type, or one of them. */
+static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t *type)
+{
+    static const char *const plain[] = { "\"number\"", "\"integer\"", "\"boolean\"", "\"null\"" };
+    size_t i, n = (size_t)(flash__json_skip(s, type, 0) - type);
+    for (i = 0; i < FLASH__COUNT(plain); i++)
+        if (!flash__compare(type, n, (const uint8_t *)plain[i], strlen(plain[i])))
+            { flash__schema_put(s, (const char *)type + 1, n - 2); return; }
+    if (!flash__compare(type, n, (const uint8_t *)"\"object\"", 8)) flash__schema_object(s, p);
+    else if (!flash__compare(type, n, (const uint8_t *)"\"array\"", 7)) flash__schema_array(s, p);
+    else if (!flash__compare(type, n, (const uint8_t *)"\"string\"", 8)) {
+        uint32_t lo = flash__schema_number(s, p, "minLength", 0);
+        uint32_t hi = flash__schema_number(s, p, "maxLength", UINT32_MAX);
+        if (hi < lo)
+            flash__schema_fail(s, FLASH_E_FORMAT, p, "maxLength is less than minLength", p, 0);
+        flash__schema_text(s, "\"\\\"\" char");
+        flash__schema_times(s, lo, hi);
+        flash__schema_text(s, " \"\\\"\"");
+    } else flash__schema_fail(s, FLASH_E_FORMAT, type, "there is no type ", type, n);
+}
+
+/* The schemas in a list, or their own text, as a choice. */
+static void flash__schema_choice(flash__schema *s, const uint8_t *list, int literal)
+{
+    const uint8_t *at = list + 1, *p;
+    int n = 0;
+    for (; (p = flash__json_next(s, &at, NULL, NULL)) != NULL; n++) {
+        if (n) flash__schema_text(s, " | ");
+        if (literal) flash__schema_literal(s, p, at); else flash__schema_name(s, 's', p);
+    }
+    if (!n) flash__schema_fail(s, FLASH_E_FORMAT, list, "nothing to choose from", list, 0);
+}
+
+static void flash__schema_rule(flash__schema *s, const uint8_t *p);
+
+/* The rules of the schemas in a list or an object, and of an object's properties. */
+static void flash__schema_rules(flash__schema *s, const uint8_t *list, int properties)
+{
+    const uint8_t *at = list ? list + 1 : NULL, *p, *key = NULL;
+    size_t bytes;
+    while (at && !s->status
+           && (p = flash__json_next(s, &at, *list == '{' ? &key : NULL, &bytes)) != NULL) {
+        if (properties) {
+            flash__schema_name(s, 'p', p);
+            flash__schema_text(s, " ::= ");
+            flash__schema_literal(s, key - 1, key + bytes + 1);
+            flash__schema_text(s, " \":\" ws ");
+            flash__schema_name(s, 's', p);
+            flash__schema_text(s, "\n");
+        }
+        flash__schema_rule(s, p);
+    }
+}
+
+/* The rule of the schema at p, then those of the schemas in it. */
+static void flash__schema_rule(flash__schema *s, const uint8_t *p)
+{
+    const uint8_t *v, *at;
+    flash__schema_name(s, 's', p);
+    flash__schema_text(s, " ::= ");
+    if (*p == 't') { flash__schema_text(s, "value\n"); return; }
+    if (*p != '{') {
+        flash__schema_fail(s, *p == 'f' ? FLASH_E_UNSUPPORTED : FLASH_E_FORMAT, p,
+                           "this is no schema that anything can match", p, 0);
+        return;
+    }
+    flash__schema_keywords(s, p);
+    if (s->status) return;
+    if ((v = flash__schema_get(s, p, "$ref", '"')) != NULL)
+        flash__schema_name(s, 's', flash__schema_target(s, v));
+    else if ((v = flash__schema_get(s, p, "const", 0)) != NULL)
+        flash__schema_literal(s, v, flash__json_skip(s, v, 0));
+    else if ((v = flash__schema_get(s, p, "enum", '[')) != NULL) flash__schema_choice(s, v, 1);
+    else if ((v = flash__schema_get(s, p, "anyOf", '[')) != NULL) flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "oneOf", '[')) != NULL) flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "type", 0)) != NULL && *v == '[') {
+        const uint8_t *type;
+        int n = 0;
+        for (at = v + 1; (type = flash__json_next(s, &at, NULL, NULL)) != NULL; n++) {
+            if (n) flash__schema_text(s, " | ");
+            flash__schema_type(s, p, type);
+        }
+        if (!n) flash__schema_fail(s, FLASH_E_FORMAT, v, "nothing to choose from", v, 0);
+    } else if (v) flash__schema_type(s, p, v);
+    else if (flash__schema_get(s, p, "properties", 0)
+             || flash__schema_get(s, p, "additionalProperties", 0)) flash__schema_object(s, p);
+    else if (flash__schema_get(s, p, "items", 0)) flash__schema_array(s, p);
+    else flash__schema_text(s, "value");
+    flash__schema_text(s, "\n");
+    flash__schema_rules(s, flash__schema_get(s, p, "anyOf", '['), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "oneOf", '['), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "properties", '{'), 1);
+    flash__schema_rules(s, flash__schema_get(s, p, "$defs", '{'), 0);
+    flash__schema_rules(s, flash__schema_get(s, p, "definitions", '{'), 0);
+    if ((v = flash__schema_get(s, p, "items", 0)) != NULL && !s->status) flash__schema_rule(s, v);
+    v = flash__schema_get(s, p, "additionalProperties", 0);
+    if (v && *v == '{' && !s->status) flash__schema_rule(s, v);
+}
+
+FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
+                                                 char *text, size_t cap, size_t *n,
+                                                 flash_error *err)
+{
+    flash__schema s;
+    const uint8_t *p, *root;
+    uint32_t c;
+    if (!schema || (!text && cap) || !n)
+        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no schema, or no place for the grammar");
+    if (bytes > FLASH__SCHEMA_MAX) /* looking for names takes time with its square */
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "a schema of more than 64 KiB");
+    memset(&s, 0, sizeof s);
+    s.text = (const uint8_t *)schema;
+    s.end = s.text + bytes;
+    s.out = text;
+    s.cap = cap;
+    s.err = err;
+    for (p = s.text; p < s.end && !s.status; p += flash__utf8(p, s.end, &c))
+        if (!flash__utf8(p, s.end, &c))
+            flash__schema_fail(&s, FLASH_E_FORMAT, p, "not UTF-8", p, 0);
+    root = flash__json_space(&s, s.text);
+    p = s.status ? NULL : flash__json_skip(&s, root, 0);
+    if (p) p = flash__json_space(&s, p);
+    if (p && p < s.end) flash__schema_fail(&s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
+    if (s.status) return s.status;
+    flash__schema_text(&s, "root ::= ");
+    flash__schema_name(&s, 's', root);
+    flash__schema_text(&s, "\n");
+    flash__schema_rule(&s, root);
+    flash__schema_text(&s,
+        "value ::= object | array | string | number | boolean | null\n"
+        "object ::= \"{\" ws (member (\",\" ws member)*)? ws \"}\"\n"
+        "member ::= string \":\" ws value\n"
+        "array ::= \"[\" ws (value (\",\" ws value)*)? ws \"]\"\n"
+        "string ::= \"\\\"\" char* \"\\\"\"\n"
+        "char ::= [^\"\\\\\\x00-\\x1f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" unit)\n"
+        "unit ::= [0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2}\n"
+        "    | [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2})\n"
+        "hex ::= [0-9a-fA-F]\n"
+        "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,15})\n"
+        "number ::= integer (\".\" [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?\n"
+        "boolean ::= \"true\" | \"false\"\n"
+        "null ::= \"null\"\n"
+        "ws ::= \" \"? | \"\\n\" \" \"{0,16}\n");
+    if (s.status) return s.status;
+    *n = s.n;
+    return s.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
+}
+
+/* --- matching ---------------------------------------------------------------------- */
+
+typedef struct flash__frame { uint16_t at, below; } flash__frame; /* step to return to; 0: none */
+
+/* A state: n heads, each a step that reads a character and a frame; left: bytes of the character
+   still to come, value: what it is so far. ends: the text may end here. */
+typedef struct flash__place {
+    uint32_t hash, first, value;
+    uint16_t n;
+    uint8_t  left, ends;
+} flash__place;
+
+/* All that sessions with a grammar have for it. What it was made from: the grammar and the tokens
+   [from, at) of the session; everything else can be found again. */
+typedef struct flash__reading {
+    const flash_grammar *g;
+    int           at;             /* tokens of the session it has seen; -1: none                 */
+    int           stuck;          /* 1: a token was not allowed                                  */
+    int           now;            /* the text's state                                            */
+    int           full;           /* the pool or a limit is exhausted: 1, 2                      */
+    uint32_t      n_frame, n_place, n_head, n_visit, n_new;
+    int           ends;
+    flash__frame *frame;          /* [FRAMES], 0 is the bottom                                   */
+    uint16_t     *frame_slot;     /* [2 FRAMES] hash -> frame, 0: none                           */
+    flash__place *place;          /* [STATES]                                                    */
+    uint32_t     *head;           /* [HEADS] step << 16 | frame                                  */
+    uint8_t      *next;           /* [STATES, 256] state + 2; 0: not known yet, 1: none          */
+    uint32_t     *visit;          /* [VISITS] as heads                                           */
+    uint16_t     *visit_slot;     /* [2 VISITS] hash -> visit + 1                                */
+    uint8_t      *path;           /* [longest token + 1] states                                  */
+    uint32_t     *mask;           /* [MASKS, words] tokens allowed, a bit each                   */
+    int           mask_of[FLASH__MASKS], mask_turn; /* states, -1: none                          */
+    size_t        words;
+} flash__reading;
+
+static flash__reading *flash__reading_plan(const flash_model *m, flash__arena *a)
+{
+    flash__reading plan, *t = (flash__reading *)flash__take(a, 1, sizeof plan);
+    memset(&plan, 0, sizeof plan);
+    plan.at = -1;
+    plan.words = ((size_t)m->vocab.n + 31)/32;
+    plan.frame = (flash__frame *)flash__take(a, FLASH__FRAMES, sizeof *plan.frame);
+    plan.frame_slot = (uint16_t *)flash__take(a, 2*FLASH__FRAMES, 2);
+    plan.place = (flash__place *)flash__take(a, FLASH__STATES, sizeof *plan.place);
+    plan.head = (uint32_t *)flash__take(a, FLASH__HEADS, 4);
+    plan.next = (uint8_t *)flash__take(a, FLASH__STATES, 256);
+    plan.visit = (uint32_t *)flash__take(a, FLASH__VISITS, 4);
+    plan.visit_slot = (uint16_t *)flash__take(a, 2*FLASH__VISITS, 2);
+    plan.path = (uint8_t *)flash__take(a, (size_t)m->vocab.token_bytes_max + 2, 1);
+    plan.mask = (uint32_t *)flash__take(a, FLASH__MASKS*plan.words, 4);
+    if (t) *t = plan;
+    return t;
+}
+
+static uint32_t flash__scatter(uint32_t x) { x *= 0x9e3779b1u; return x ^ x >> 15; }
+
+/* The frame with these two, made if need be; 0 if there is no room. */
+static uint32_t flash__frame_of(flash__reading *t, uint32_t at, uint32_t below)
+{
+    uint32_t i = flash__scatter(at << 16 | below) & (2*FLASH__FRAMES - 1), f;
+    for (; (f = t->frame_slot[i]) != 0; i = (i + 1) & (2*FLASH__FRAMES - 1))
+        if (t->frame[f].at == at && t->frame[f].below == below) return f;
+    if (t->n_frame == FLASH__FRAMES) { t->full = 1; return 0; }
+    f = t->n_frame++;
+    t->frame[f].at = (uint16_t)at;
+    t->frame[f].below = (uint16_t)below;
+    t->frame_slot[i] = (uint16_t)f;
+    return f;
+}
+
+static void flash__visit(flash__reading *t, uint32_t at, uint32_t frame)
+{
+    uint32_t key = at << 16 | frame, i = flash__scatter(key) & (2*FLASH__VISITS - 1);
+    for (; t->visit_slot[i]; i = (i + 1) & (2*FLASH__VISITS - 1))
+        if (t->visit[t->visit_slot[i] - 1] == key) return;
+    if (t->n_visit == FLASH__VISITS) { t->full = FLASH__MAX(t->full, 2); return; }
+    t->visit[t->n_visit++] = key;
+    t->visit_slot[i] = (uint16_t)t->n_visit;
+}
+
+/* A head for the state under way: those from n_head on. */
+static void flash__head_add(flash__reading *t, uint32_t key)
+{
+    uint32_t i;
+    if (t->n_new == FLASH__READINGS) { t->full = FLASH__MAX(t->full, 2); return; }
+    if (t->n_head + t->n_new == FLASH__HEADS) { t->full = FLASH__MAX(t->full, 1); return; }
+    for (i = t->n_head + t->n_new++; i > t->n_head && t->head[i - 1] > key; i--)
+        t->head[i] = t->head[i - 1];
+    t->head[i] = key;
+}
+
+/* The heads that the steps visited lead to without reading anything. */
+static void flash__close(flash__reading *t)
+{
+    const flash_grammar *g = t->g;
+    uint32_t i, k, key, at, frame;
+    t->ends = 0;
+    for (i = 0; i < t->n_visit && !t->full; i++) {
+        key = t->visit[i];
+        at = key >> 16;
+        frame = key & 0xffff;
+        switch (g->step[at] >> 24) {
+        case FLASH__G_SPLIT: flash__visit(t, at + 1, frame); /* fall through */
+        case FLASH__G_JUMP:  flash__visit(t, flash__jump(g, at), frame); break;
+        case FLASH__G_CALL:  frame = flash__frame_of(t, at + 1, frame); /* fall through */
+        case FLASH__G_TAIL:
+            if (!t->full) flash__visit(t, g->rule[g->step[at] & 0xffffff], frame);
+            break;
+        case FLASH__G_RETURN:
+            if (frame) flash__visit(t, t->frame[frame].at, t->frame[frame].below);
+            else t->ends = 1;
+            break;
+        default: flash__head_add(t, key);
+        }
+    }
+    for (i = 0; i < t->n_visit; i++) { /* empties the hash */
+        k = flash__scatter(t->visit[i]) & (2*FLASH__VISITS - 1);
+        for (; t->visit_slot[k]; k = (k + 1) & (2*FLASH__VISITS - 1)) t->visit_slot[k] = 0;
+    }
+    t->n_visit = 0;
+}
+
+/* The state of the heads added; -1 if there is none, or no room. */
+static int flash__place_of(flash__reading *t, uint32_t left, uint32_t value, int ends)
+{
+    uint32_t i, hash = left + 16*(uint32_t)ends + value*31, n = t->n_new;
+    flash__place *p;
+    t->n_new = 0;
+    if (t->full || (!n && !ends)) return -1;
+    for (i = 0; i < n; i++) hash = (hash ^ t->head[t->n_head + i])*16777619u;
+    for (i = 0; i < t->n_place; i++) {
+        p = t->place + i;
+        if (p->hash == hash && p->n == n && p->left == left && p->value == value && p->ends == ends
+            && !memcmp(t->head + p->first, t->head + t->n_head, n*sizeof *t->head)) return (int)i;
+    }
+    if (t->n_place == FLASH__STATES) { t->full = 1; return -1; }
+    p = t->place + t->n_place;
+    memset(t->next + 256*(size_t)t->n_place, 0, 256);
+    p->hash = hash; p->first = t->n_head; p->value = value;
+    p->n = (uint16_t)n; p->left = (uint8_t)left; p->ends = (uint8_t)ends;
+    t->n_head += n;
+    return (int)t->n_place++;
+}
+
+/* Whether a step reads characters of [lo, hi]: 0 none, 1 some, 2 all. */
+static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint32_t hi)
+{
+    uint32_t c = step & 0xffffff, a, b, mid;
+    const flash__charset *s;
+    const uint32_t *span;
+    if (step >> 24 == FLASH__G_CHAR) return c < lo || c > hi ? 0 : lo == hi ? 2 : 1;
+    s = g->set + c;
+    if (hi < 128 && lo == hi) return s->ascii[lo/32] >> lo%32 & 1 ? 2 : 0;
+    for (span = g->span + 2*s->at, a = 0, b = s->n; a < b;) { /* the first not below lo */
+        mid = a + (b - a)/2;
+        if (span[2*mid + 1] < lo) a = mid + 1; else b = mid;
+    }
+    if (a == s->n || span[2*a] > hi) return 0;
+    return span[2*a] <= lo && span[2*a + 1] >= hi ? 2 : 1;
+}
+
+/* The state after character c in state p, of whose heads all read it if c is ANY. */
+static int flash__read_char(flash__reading *t, const flash__place *p, uint32_t c)
+{
+    uint32_t i;
+    for (i = 0; i < p->n; i++) {
+        uint32_t key = t->head[p->first + i];
+        if (c == FLASH__ANY || flash__reads(t->g, t->g->step[key >> 16], c, c))
+            flash__visit(t, (key >> 16) + 1, key & 0xffff);
+    }
+    flash__close(t);
+    return flash__place_of(t, 0, 0, t->ends);
+}
+
+/* The state after a byte in state p; -1: none, or no room (full). */
+static int flash__read_byte(flash__reading *t, const flash__place *p, uint8_t byte)
+{
+    uint32_t left = p->left, value = p->value, i, lo, hi;
+    int all = 1, how;
+    if (left == FLASH__FRESH && byte == ' ') {
+        for (i = 0; i < p->n; i++) flash__head_add(t, t->head[p->first + i]);
+        return flash__place_of(t, 0, 0, p->ends);
+    }
+    if (left == FLASH__FRESH || !left) {
+        if (byte < 0x80) return flash__read_char(t, p, byte);
+        if (byte < 0xc2 || byte > 0xf4) return -1;
+        left = byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
+        value = byte & (0x3fu >> left);
+    } else {
+        if ((byte & 0xc0) != 0x80) return -1;
+        /* what shorter characters say: E0 and F0 go on above it */
+        if (!value && (byte & 0x3f) < (left == 2 ? 0x20 : 0x10)) return -1;
+        if (value != FLASH__ANY) value = value << 6 | (byte & 0x3f);
+        if (!--left) return flash__read_char(t, p, value);
+    }
+    lo = value << 6*left;
+    hi = lo + (1u << 6*left) - 1;
+    if (!value) { lo = left == 2 ? 0x800 : 0x10000; all = 0; }
+    for (i = 0; i < p->n; i++) {
+        uint32_t key = t->head[p->first + i];
+        how = value == FLASH__ANY ? 2 : flash__reads(t->g, t->g->step[key >> 16], lo, hi);
+        if (how) flash__head_add(t, key);
+        if (how == 1) all = 0;
+    }
+    return flash__place_of(t, left, all ? FLASH__ANY : value, 0);
+}
+
+/* The pool anew, with the state of the text only, which becomes state 0. */
+static void flash__refresh(flash__reading *t)
+{
+    uint16_t *to = t->frame_slot; /* until it is filled again */
+    flash__place p = t->place[t->now];
+    uint32_t i, f, n = 1;
+    memset(to, 0, 2*FLASH__FRAMES*sizeof *to);
+    for (i = 0; i < p.n; i++)
+        for (f = t->head[p.first + i] & 0xffff; f && !to[f]; f = t->frame[f].below) to[f] = 1;
+    for (f = 1; f < t->n_frame; f++) {
+        if (!to[f]) continue;
+        t->frame[n].at = t->frame[f].at; /* those below a frame come before it */
+        t->frame[n].below = t->frame[f].below ? to[t->frame[f].below] : (uint16_t)0;
+        to[f] = (uint16_t)n++;
+    }
+    memmove(t->head, t->head + p.first, p.n*sizeof *t->head);
+    for (i = 0; i < p.n; i++) {
+        f = t->head[i] & 0xffff;
+        t->head[i] = (t->head[i] & 0xffff0000u) | (f ? to[f] : 0u);
+    }
+    memset(to, 0, 2*FLASH__FRAMES*sizeof *to);
+    t->n_frame = 1;
+    while (t->n_frame < n) { /* each is new, and goes where it is */
+        f = t->n_frame;
+        flash__frame_of(t, t->frame[f].at, t->frame[f].below);
+    }
+    t->n_head = 0;
+    t->n_place = 0;
+    t->full = 0;
+    t->n_new = p.n;
+    t->now = flash__place_of(t, p.left, p.value, p.ends);
+    for (i = 0; i < FLASH__MASKS; i++) t->mask_of[i] = -1;
+}
+
+/* The beginning of a text. fresh: its first space is not shown. */
+static void flash__reading_start(flash__reading *t, const flash_grammar *g, int fresh)
+{
+    uint32_t i;
+    t->g = g;
+    memset(t->frame_slot, 0, 2*FLASH__FRAMES*sizeof *t->frame_slot);
+    memset(t->visit_slot, 0, 2*FLASH__VISITS*sizeof *t->visit_slot);
+    t->n_frame = 1;
+    t->n_place = t->n_head = t->n_visit = t->n_new = 0;
+    t->full = 0;
+    for (i = 0; i < FLASH__MASKS; i++) t->mask_of[i] = -1;
+    flash__visit(t, g->rule[g->root], 0);
+    flash__close(t);
+    t->now = flash__place_of(t, fresh ? FLASH__FRESH : 0, 0, t->ends);
+    t->stuck = t->now < 0;
+    t->full = 0;
+}
+
+/* The state after a byte in a state: -1 none, -2 the pool is full. */
+static int flash__advance(flash__reading *t, int state, uint8_t byte)
+{
+    uint8_t *next = t->next + 256*(size_t)state + byte;
+    int to;
+    if (*next) return *next - 2;
+    to = flash__read_byte(t, t->place + state, byte);
+    if (t->full == 1) { t->full = 0; return -2; }
+    t->full = 0;
+    *next = (uint8_t)(to + 2);
+    return to;
+}
+
+/* The state after a token, -1 if it is not allowed. */
+static int flash__read_token(flash__reading *t, const flash_model *m, int32_t id)
+{
+    int again, state = -2, c, n;
+    for (again = 0; again < 2 && state == -2; again++) {
+        uint8_t byte;
+        flash__bytes b = flash__token_out(&m->vocab, (uint32_t)id, 0, &byte);
+        if (again) flash__refresh(t);
+        for (n = 0, state = t->now; state >= 0 && (c = flash__next_byte(&b)) >= 0; n++)
+            state = flash__advance(t, state, (uint8_t)c);
+        if (!n) return -1;
+    }
+    return FLASH__MAX(state, -1);
+}
+
+static int flash__allowed(flash__reading *t, const flash_model *m, int32_t id)
+{
+    if (t->stuck) return 0;
+    return flash__is_end(&m->vocab, id) ? t->place[t->now].ends
+        : flash__read_token(t, m, id) >= 0;
+}
+
+/* The tokens allowed, a bit for each of the vocabulary. */
+static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
+{
+    const flash__spelling *v = t->g->spelling;
+    uint32_t *mask, i, n, d, good = 0;
+    int k, again, to;
+    for (k = 0; k < FLASH__MASKS; k++)
+        if (t->mask_of[k] == t->now && !t->stuck) return t->mask + (size_t)k*t->words;
+    k = t->mask_turn = (t->mask_turn + 1)%FLASH__MASKS;
+    mask = t->mask + (size_t)k*t->words;
+    memset(mask, 0, t->words*sizeof *mask);
+    if (t->stuck) { t->mask_of[k] = -1; return mask; }
+    t->path[0] = (uint8_t)t->now;
+    for (i = 0; i < v->n; i++) {
+        const uint8_t *p = v->bytes + v->at[i];
+        if (v->shared[i] > good) continue; /* with the byte that failed the one before */
+        n = v->at[i + 1] - v->at[i];
+        for (d = v->shared[i], again = 0; d < n;) {
+            to = flash__advance(t, t->path[d], p[d]);
+            if (to >= 0) { t->path[++d] = (uint8_t)to; continue; }
+            if (to == -1 || again++) break;
+            flash__refresh(t);
+            t->path[d = 0] = (uint8_t)t->now;
+        }
+        good = d;
+        if (d == n) mask[v->token[i]/32] |= 1u << v->token[i]%32;
+        else if (!d) i = v->first[*p + 1] - 1;
+    }
+    for (k = 0; t->place[t->now].ends && k < m->vocab.n_ends; k++)
+        mask[m->vocab.ends[k]/32] |= 1u << m->vocab.ends[k]%32;
+    t->mask_of[t->mask_turn] = t->now;
+    return mask;
+}
+
 /* ===== >>sampler ========================================================== */
 
 /* From logits to a token. All arithmetic in double with our own exp, ties by id: the same seed
@@ -11059,16 +12693,19 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
     return keep;
 }
 
-/* The next token. c: [n] scratch. recent: [n_recent] the tokens so far. */
+/* The next token, -1 if the grammar allows none. c: [n] scratch. recent: [n_recent] the tokens so
+   far. t: the grammar's state or NULL. */
 static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits,
                              const int32_t *recent, int n_recent,
-                             uint64_t *random, flash__candidate *c)
+                             uint64_t *random, flash__candidate *c, flash__reading *t)
 {
     size_t n = (size_t)m->arch.n_vocab, i, kept = n;
     double scale, sum = 0, mass = 0, u, best;
     int k, greedy = !(p->temperature > 0) || p->top_k == 1;
-    if (greedy && !p->n_bias && !p->ignore_end && !flash__penalised(p))
-        return (int32_t)flash__first_best(logits, n);
+    if (greedy && !p->n_bias && !p->ignore_end && !flash__penalised(p)) {
+        i = flash__first_best(logits, n);
+        if (!t || flash__allowed(t, m, (int32_t)i)) return (int32_t)i;
+    }
     for (i = 0; i < n; i++)
         { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
     for (k = 0; k < p->n_bias; k++)
@@ -11076,6 +12713,11 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
             c[p->bias[k].token].logit += p->bias[k].bias;
     for (k = 0; p->ignore_end && k < m->vocab.n_ends; k++) c[m->vocab.ends[k]].logit = -3e38f;
     flash__penalties(p, recent, n_recent, c);
+    if (t) {
+        const uint32_t *mask = flash__mask(t, m);
+        for (i = 0, kept = 0; i < n; i++) if (mask[i/32] >> i%32 & 1) c[kept++] = c[i];
+        if ((n = kept) == 0) return -1;
+    }
     if (greedy) {
         for (i = 1, kept = 0; i < n; i++) if (flash__better(c + i, c + kept)) kept = i;
         return c[kept].id;
@@ -11118,9 +12760,10 @@ static size_t flash__stops_longest(const flash_sampler *p)
     return longest;
 }
 
-static int flash__sampler_ok(const flash_sampler *p)
+static int flash__sampler_ok(const flash_model *m, const flash_sampler *p)
 {
     int i;
+    if (p->grammar && p->grammar->m->vocab.text != m->vocab.text) return 0;
     if (p->n_bias < 0 || (p->n_bias && !p->bias) || p->n_stop < 0 || (p->n_stop && !p->stop))
         return 0;
     for (i = 0; i < p->n_stop; i++) if (!p->stop[i] || !p->stop[i][0]) return 0;
@@ -11141,7 +12784,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
         || desc->threads > FLASH_THREADS_MAX || desc->n_ctx > FLASH_CONTEXT_MAX
         || !flash__kv_type_ok(desc->kv, m->arch.d_head)
         || !desc->host.allocator.acquire != !desc->host.allocator.release
-        || !flash__sampler_ok(&desc->sampler)) return 0;
+        || !flash__sampler_ok(m, &desc->sampler)) return 0;
     arch = &m->arch;
     memset(&plan, 0, sizeof plan);
     plan.m = m;
@@ -11185,6 +12828,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.q8 = (flash__q8 *)flash__take(a, T*(FLASH__MAX(widest, F)/32), sizeof *plan.q8);
     plan.logits = (float *)flash__take(a, desc->all_logits ? T*V : V, 4);
     plan.candidate = (flash__candidate *)flash__take(a, V, sizeof *plan.candidate);
+    if (desc->sampler.grammar) plan.match = flash__reading_plan(m, a);
     plan.stop_max = flash__stops_longest(&desc->sampler);
     plan.text_cap = flash_token_bytes_max(m) + plan.stop_max + 16;
     plan.text = (char *)flash__take(a, plan.text_cap, 1);
@@ -11217,6 +12861,31 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
     return flash__session_plan(&none, m, desc, &a) ? a.used : 0;
 }
 
+/* What the grammar says is asked of the text from here on. */
+static void flash__text_begins(flash_session *s)
+{
+    s->text_at = s->fed;
+    s->text_fresh = !s->detok.begun && s->m->vocab.space_prefix;
+    s->sampled = -1;
+    if (s->match) s->match->at = -1;
+}
+
+/* The grammar's state, after the text so far; NULL without a grammar. */
+static flash__reading *flash__text_state(flash_session *s)
+{
+    flash__reading *t = s->match;
+    if (!t || !s->desc.sampler.grammar) return NULL;
+    if (t->at < 0) {
+        flash__reading_start(t, s->desc.sampler.grammar, s->text_fresh);
+        t->at = s->text_at;
+    }
+    for (; t->at < s->fed && !t->stuck; t->at++) {
+        int state = flash__read_token(t, s->m, s->ids[t->at]);
+        if (state < 0) t->stuck = 1; else t->now = state;
+    }
+    return t;
+}
+
 FLASH_API void flash_session_reset(flash_session *s)
 {
     if (!s) return;
@@ -11225,6 +12894,7 @@ FLASH_API void flash_session_reset(flash_session *s)
     s->text_n = 0;
     s->random = s->desc.sampler.seed ? s->desc.sampler.seed : 1;
     memset(&s->detok, 0, sizeof s->detok);
+    flash__text_begins(s);
 }
 
 FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
@@ -11270,6 +12940,8 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     }
     s->fed += (int)n;
     s->ended = 0;
+    if (n == 1 && *ids == s->sampled && !flash_token_is_end(s->m, *ids)) s->sampled = -1;
+    else if (n) flash__text_begins(s);
     return FLASH_E_NONE;
 }
 
@@ -11286,6 +12958,7 @@ FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *tex
     s->ended = 0;
     /* what follows continues it: a leading space belongs to the text */
     if (*text) s->detok.begun = 1;
+    flash__text_begins(s);
     return FLASH_E_NONE;
 }
 
@@ -11297,8 +12970,10 @@ FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *
 FLASH_API int32_t flash_session_sample(flash_session *s)
 {
     const float *logits = flash_session_logits(s);
-    return logits ? flash__sample(s->m, &s->desc.sampler, logits, s->ids, s->fed, &s->random,
-                                  s->candidate) : -1;
+    if (!logits) return -1;
+    s->sampled = flash__sample(s->m, &s->desc.sampler, logits, s->ids, s->fed, &s->random,
+                               s->candidate, flash__text_state(s));
+    return s->sampled;
 }
 
 /* How much of the held text can go out: all before a stop string (*stopped 1), or all that no stop
@@ -11364,7 +13039,10 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
     if (!s->have_logits) return FLASH_E_ARGUMENT;
     if (s->fed == s->n_ctx) return flash__last_piece(s, FLASH_E_RANGE, piece);
     piece->token = flash_session_sample(s);
-    if (flash_token_is_end(s->m, piece->token)) {
+    s->sampled = -1;
+    if (piece->token < 0 && (s->match->stuck || !s->match->place[s->match->now].ends))
+        return flash__last_piece(s, FLASH_E_GRAMMAR, piece);
+    if (piece->token < 0 || flash_token_is_end(s->m, piece->token)) {
         s->ended = 1;
         return flash__last_piece(s, FLASH_END_OF_TEXT, piece);
     }
@@ -11421,6 +13099,9 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
     s->text_n = 0;
     memset(&s->detok, 0, sizeof s->detok);
     s->detok.begun = position > 1;
+    s->sampled = -1;
+    if (position <= s->text_at) flash__text_begins(s);
+    else if (s->match) s->match->at = -1; /* read again what is left of the text */
     return FLASH_E_NONE;
 }
 
@@ -11428,10 +13109,12 @@ FLASH_API void flash_session_cancel(flash_session *s) { if (s) s->cancel = 1; }
 
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler)
 {
-    if (!s || !sampler || !flash__sampler_ok(sampler)
-        || flash__stops_longest(sampler) > s->stop_max) return FLASH_E_ARGUMENT;
+    if (!s || !sampler || !flash__sampler_ok(s->m, sampler)
+        || flash__stops_longest(sampler) > s->stop_max || (sampler->grammar && !s->match))
+        return FLASH_E_ARGUMENT;
     s->desc.sampler = *sampler;
     s->random = sampler->seed ? sampler->seed : 1;
+    flash__text_begins(s);
     return FLASH_E_NONE;
 }
 
@@ -17246,6 +18929,7 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
 #  undef FLASH__MIN
 #  undef FLASH__MAX
 #  undef FLASH__KERNELS
+#  undef FLASH__ANY
 #  undef FLASH__GPT2
 #  undef FLASH__LLAMA3
 #  undef FLASH__QWEN2

@@ -484,6 +484,42 @@ void cli_print_attention(const flash_arch *a)
     }
 }
 
+void cli_check_form(const cli_form *form)
+{
+    if (!!form->gbnf + !!form->schema + form->json > 1)
+        cli_usage("--grammar, --json or --json-schema: one of them");
+}
+
+flash_grammar *cli_grammar(const flash_model *m, const cli_form *form)
+{
+    const char *path = form->gbnf ? form->gbnf : form->schema;
+    flash_grammar_desc d = {0};
+    flash_grammar *g = NULL;
+    flash_error err;
+    char *file = path ? cli_read(path, &d.bytes) : NULL, *text = NULL;
+    size_t n = 0;
+    if (!path && !form->json)
+        return NULL;
+    d.text = file ? file : flash_grammar_json();
+    if (!file)
+        d.bytes = strlen(d.text);
+    if (form->schema) {
+        flash_status st = flash_grammar_from_schema(file, d.bytes, NULL, 0, &n, &err);
+        if (st != FLASH_E_RANGE)
+            cli_fail_file(path, &err);
+        if (!(text = malloc(n)))
+            cli_fail("out of memory");
+        flash_grammar_from_schema(file, d.bytes, text, n, &n, &err);
+        d.text = text;
+        d.bytes = n;
+    }
+    if (flash_grammar_create(&g, m, &d, &err))
+        cli_fail_file(path ? path : "--json", &err);
+    free(text);
+    free(file);
+    return g;
+}
+
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
                       size_t *n)
 {

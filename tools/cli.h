@@ -78,6 +78,11 @@ typedef struct cli_option {
     {"--repeat-penalty", "X", CLI_FLOAT, &(by).repeat_penalty, 0.1, 10, \
      "of the last 64 tokens (1: none)"}, \
     {"--seed", "N", CLI_SEED, &(by).seed, 0, 18446744073709551615.0, "same seed, same text (1)"}
+#define CLI_FORM_OPTIONS(form) \
+    {"--grammar", "FILE", CLI_TEXT, &(form).gbnf, 0, 0, "the text is one of this GBNF grammar"}, \
+    {"--json", NULL, CLI_FLAG, &(form).json, 0, 0, "the text is JSON"}, \
+    {"--json-schema", "FILE", CLI_TEXT, &(form).schema, 0, 0, \
+     "the text is JSON of this schema; -n may cut any of them"}
 #define CLI_RUN_OPTIONS(md, sd) \
     {"-t", "THREADS", CLI_INT, &(sd).threads, 1, 1024, "threads (1)"}, \
     {"--isa", "NAME", CLI_ISA, &(md).isa, 0, 0, "instruction set (the best here):"}, \
@@ -173,6 +178,11 @@ flash_model   *cli_load(const flash_model_desc *desc);
 flash_session *cli_session(const flash_model *m, const flash_session_desc *desc);
 /* "full x 3, skip 2 4-6, window 256: 1 3": what the layers do, on stdout. */
 void cli_print_attention(const flash_arch *a);
+/* What CLI_FORM_OPTIONS ask for: a usage error if it is more than one thing; then the grammar, NULL
+   if it is nothing, or why the file is none. */
+typedef struct cli_form { const char *gbnf, *schema; int json; } cli_form;
+void           cli_check_form(const cli_form *form);
+flash_grammar *cli_grammar(const flash_model *m, const cli_form *form);
 /* Token ids of text, [*n], the caller frees them. */
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,
                       size_t *n);

@@ -195,6 +195,7 @@ int cmd_chat(int argc, char **argv)
     int n_max = 0, speed = 0, status = 0;
     size_t cap = 0;
     chat c = {0};
+    cli_form form = {0};
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     const cli_option options[] = {
@@ -203,6 +204,7 @@ int cmd_chat(int argc, char **argv)
         {"-n", "N", CLI_INT, &n_max, 1, CTX, "at most N tokens an answer"},
         {"-c", "CTX", CLI_INT, &sd.n_ctx, 1, CTX, "context in tokens (as trained, at most 4096)"},
         CLI_SAMPLER_OPTIONS(sd.sampler),
+        CLI_FORM_OPTIONS(form),
         CLI_RUN_OPTIONS(md, sd),
         {"--speed", NULL, CLI_FLAG, &speed, 0, 0, "tell tokens per second after each answer"},
         {0}
@@ -217,7 +219,10 @@ int cmd_chat(int argc, char **argv)
     if (name && !(c.format = flash_chat_find(name)))
         cli_usage("--format %s: choose from %s", name, formats(names));
 
+    cli_check_form(&form);
     flash_model *m = cli_load(&md);
+    flash_grammar *g = cli_grammar(m, &form);
+    sd.sampler.grammar = g;
     c.m = m;
     if (!c.format)
         c.format = format_of(m, md.source.path);
@@ -271,6 +276,7 @@ int cmd_chat(int argc, char **argv)
     if (talk)
         fputc('\n', stderr);
     flash_session_free(c.s);
+    flash_grammar_free(g);
     flash_model_free(m);
     for (size_t i = 0; i < c.n; i++)
         free(c.turn[i].text);

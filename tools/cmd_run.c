@@ -32,6 +32,7 @@ int cmd_run(int argc, char **argv)
     size_t bytes = 0, n_ids = 0;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
+    cli_form form = {0};
     flash_piece piece;
     flash_status st = FLASH_OK;
     const cli_option options[] = {
@@ -40,6 +41,7 @@ int cmd_run(int argc, char **argv)
         {"-n", "N", CLI_INT, &n_max, 1, CTX, "at most N tokens (until text or context end)"},
         {"-c", "CTX", CLI_INT, &sd.n_ctx, 1, CTX, "context in tokens (as trained, at most 4096)"},
         CLI_SAMPLER_OPTIONS(sd.sampler),
+        CLI_FORM_OPTIONS(form),
         CLI_RUN_OPTIONS(md, sd),
         {"--special", NULL, CLI_FLAG, &special, 0, 0, "read control tokens in the prompt"},
         {"--no-bos", NULL, CLI_FLAG, &no_bos, 0, 0, "do not begin the prompt with BOS"},
@@ -50,6 +52,7 @@ int cmd_run(int argc, char **argv)
         "Writes the continuation as it comes, not the prompt. Ctrl-C ends it (exit 130).\n");
     if (prompt && file)
         cli_usage("-p or -f, not both");
+    cli_check_form(&form);
 
     if (prompt)
         bytes = strlen(prompt);
@@ -58,6 +61,8 @@ int cmd_run(int argc, char **argv)
 
     unsigned flags = (special ? FLASH_TEXT_SPECIAL : 0) | (no_bos ? FLASH_TEXT_NO_BOS : 0);
     flash_model *m = cli_load(&md);
+    flash_grammar *g = cli_grammar(m, &form);
+    sd.sampler.grammar = g;
     flash_session *s = cli_session(m, &sd);
     if (prompt)
         ids = cli_tokenize(m, prompt, bytes, flags, &n_ids);
@@ -87,6 +92,7 @@ int cmd_run(int argc, char **argv)
     cli_interrupts(NULL);
     fflush(stdout);
     flash_session_free(s);
+    flash_grammar_free(g);
     flash_model_free(m);
     free(ids);
     free(text);
