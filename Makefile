@@ -70,6 +70,9 @@ bench-search: $(B)/bench_search ## how good the search is, on problems whose bes
 bench-prune: $(B)/bench_prune $(B)/tests/mkllama2c ## what cuts cost and training heals; ARGS='[MODEL TEXT] [THREADS [STEPS]]'
 	@B="$(B)" sh tools/bench_prune.sh $(ARGS)
 
+bench-step: $(B)/bench_step ## how late budgeted steps come back; ARGS='[MODEL [MS [ROUNDS [THREADS]]]]'
+	@$(RUN) $(B)/bench_step $(ARGS)
+
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
@@ -104,12 +107,12 @@ $(B)/bench_train: tools/bench_train.c $(B)/naive_train.o tools/naive_train.h fla
 $(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
-$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
+$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) tests/fuzz/seeds.h flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
 $(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
 
-$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
+$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) tests/mkmodel.h flash.h $(B)/flags
 	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
 
 # A test's log ends with its exit code, for tests/sum.awk; a failing test does not stop the others.
@@ -135,4 +138,4 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-train bench-prune design-demo coverage clean help FORCE
+.PHONY: all test programs run lint matrix fuzz peer bench-peer bench-search bench-step bench-train bench-prune design-demo coverage clean help FORCE

@@ -1,8 +1,10 @@
 /* Sessions that stop and go on: budgets, saved and restored states, forks, rewinding, prompts that
-   begin like the last. Whatever happened before, logits are those of a computation from scratch. */
+   begin like the last. Whatever happened before, logits are those of a computation from scratch.
+   GOLDEN_WRITE=1 writes the seeds of tests/fuzz/fuzz_state.c anew. */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
+#include "fuzz/seeds.h"
 #include "test.h"
 
 enum { N_CTX = 200, SLOTS = 3, KVS = 3 };
@@ -318,7 +320,7 @@ static void test_storm(void)
         made w = make(&kinds[i], &o);
         SECTION(kinds[i].arch);
         for (int k = 0; k < KVS; k++) {
-            storm(w.m, kvs[k], quick() ? 90 : 600);
+            storm(w.m, kvs[k], quick() ? 90 : 1700);
         }
         unmake(&w);
     }
@@ -652,7 +654,8 @@ static void test_codes(void)
 static void test_golden(void)
 {
     static const mk_kind kind = {"lfm2", "cf", 0};
-    static const uint64_t want[KVS] = {1, 2, 3};
+    static const uint64_t want[KVS] = {0x7cc4eff6c016a06bu, 0x529d9a8ccc529cdau,
+                                         0xe5498651f2696a9au};
     mk_options o = {0};
     made w = make(&kind, &o);
     SECTION("golden");
@@ -676,6 +679,42 @@ static void test_golden(void)
         flash_session_free(s);
     }
     unmake(&w);
+}
+
+/* The fuzzer's seeds are states of today's sessions. */
+static void test_seeds(void)
+{
+    SECTION("seeds");
+    for (int i = 0; i < SEED_STATES; i++) {
+        flash_session_desc d = {0};
+        int32_t ids[9] = {0, 9, 8, 7, 6, 5, 4, 3, 2};
+        char path[64];
+        size_t n;
+        made w = make(&seed_kinds[i % 2], &seed_options);
+        d.n_ctx = 100;
+        d.kv = seed_kv[i / 2];
+        d.sampler.stop = seed_stops;
+        d.sampler.n_stop = 1;
+        flash_session *s = create(w.m, &d);
+        CHECK_EQ(flash_session_feed(s, ids, 9), FLASH_OK);
+        flash_budget b = {i < 2 ? 9 : 5, 0}; /* with logits, and with a queue */
+        CHECK(flash_session_step(s, &b) >= 0);
+        memcpy(s->text, "th", s->text_n = (size_t)i % 3);
+        mk_buf x = {0};
+        mk_u8(&x, (uint32_t)i);
+        CHECK_EQ(flash_session_save(s, write_buf, &x), FLASH_OK);
+        snprintf(path, sizeof path, "tests/fuzz/corpus/state/%d", i);
+        if (getenv("GOLDEN_WRITE")) {
+            FILE *f = fopen(path, "wb");
+            CHECK(f && fwrite(x.p, 1, x.n, f) == x.n && !fclose(f));
+        }
+        unsigned char *p = test_read(path, &n);
+        CHECK(p && n == x.n && !memcmp(p, x.p, n));
+        free(p);
+        free(x.p);
+        flash_session_free(s);
+        unmake(&w);
+    }
 }
 
 /* --- memory ------------------------------------------------------------------------------------- */
@@ -953,6 +992,7 @@ int main(void)
     test_head();
     test_codes();
     test_golden();
+    test_seeds();
     test_memory();
     test_rewind();
     for (int i = 0; i < 4; i++) {
