@@ -788,8 +788,8 @@ FLASH_API flash_status flash_session_save(const flash_session *s,
    FLASH_E_TRUNCATED; FLASH_E_FORMAT for what is no state or a damaged one; FLASH_E_UNSUPPORTED for
    one of a later version; FLASH_E_ARGUMENT for one of another model (facts and a sample of its
    weights), of another type of keys and values, or one that holds back more text than the stop
-   strings of s are long; FLASH_E_RANGE for more tokens than n_ctx. Safe on untrusted bytes. Acquires
-   nothing but what a path without mmap, or a callback, is read into, until it returns. */
+   strings of s are long; FLASH_E_RANGE for more tokens than n_ctx. Safe on untrusted bytes.
+   Acquires nothing but what a callback, or a path without mmap, is read into until it returns. */
 FLASH_API flash_status flash_session_restore(flash_session *s, const flash_source *source,
                                              flash_error *err);
 
@@ -11009,7 +11009,7 @@ static void flash__layer_step(flash_session *s)
    long the last such chunk took, one token at first, at most four times as many as before. */
 static void flash__slice(flash_session *s)
 {
-    double slice = 1e-6*FLASH__SLICE, fit = slice/FLASH__MAX(s->slowest, slice/4);
+    double slice = 1e-6*(int)FLASH__SLICE, fit = slice/FLASH__MAX(s->slowest, slice/4);
     if (s->sliced && s->last_n && (fit < 1 || s->last_n == s->slice))
         s->slice = FLASH__MAX((int)(FLASH__MIN(s->last_n*fit, s->chunk)), 1);
 }

@@ -218,7 +218,7 @@ static void prompt_again(flash_session *s)
     size_t kept = 99999;
     same = all ? had : same;
     memcpy(ids, flash_session_tokens(s), (size_t)same * sizeof *ids);
-    n = same + (all ? 0 : random_ids(s, ids + same, any(N_CTX + 1 - (same < N_CTX ? same : N_CTX))));
+    n = same + (all || same > N_CTX ? 0 : random_ids(s, ids + same, any(N_CTX + 1 - same)));
     int logits = flash_session_logits(s) != NULL;
     CHECK_EQ(flash_session_feed_prompt(s, ids, (size_t)n, &kept), FLASH_OK);
     CHECK(kept <= (size_t)(pos < n ? pos : n) && kept == (size_t)flash_session_position(s));
@@ -370,7 +370,7 @@ static void test_rewind(void)
     unmake(&w);
 }
 
-/* --- files -------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 /* Makes the sums right again. */
 static void mend(uint8_t *p, size_t n)
@@ -717,7 +717,7 @@ static void test_seeds(void)
     }
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static void test_memory(void)
 {
@@ -779,7 +779,7 @@ static void test_memory(void)
     unmake(&w);
 }
 
-/* --- prompts ------------------------------------------------------------------------------------ */
+/* --- prompts ---------------------------------------------------------------------------------- */
 
 static void test_prompts(void)
 {
@@ -820,7 +820,7 @@ static void test_prompts(void)
     }
 }
 
-/* --- deadlines ---------------------------------------------------------------------------------- */
+/* --- deadlines -------------------------------------------------------------------------------- */
 
 /* A machine on which a layer takes so long for each token, in a clock that sees what was done. */
 typedef struct machine {

@@ -44,14 +44,15 @@ int cmd_run(int argc, char **argv)
         CLI_RUN_OPTIONS(md, sd),
         {"--special", NULL, CLI_FLAG, &special, 0, 0, "read control tokens in the prompt"},
         {"--no-bos", NULL, CLI_FLAG, &no_bos, 0, 0, "do not begin the prompt with BOS"},
-        {"--session", "FILE", CLI_TEXT, &session, 0, 0, "go on from FILE if it is there; save to it"},
+        {"--session", "FILE", CLI_TEXT, &session, 0, 0,
+         "go on from FILE if there is one; save to it"},
         {"--echo", NULL, CLI_FLAG, &echo, 0, 0, "write the prompt, too"},
         {0}
     };
     md.source.path = cli_parse(argc, argv, options,
         "Writes the continuation as it comes, not the prompt. Ctrl-C ends it (exit 130).\n"
-        "With --session the prompt, if there is one, follows what the last run read and wrote, and\n"
-        "random numbers go on; the model and --kv are to be the same.\n");
+        "With --session the prompt, if there is one, follows what the last run read and wrote,\n"
+        "and random numbers go on; the model and --kv are to be the same.\n");
     if (prompt && file)
         cli_usage("-p or -f, not both");
     if (session)
