@@ -11653,12 +11653,11 @@ static void flash__state_layer(flash__state *st, const flash_session *s, int il,
     if (st->data && touch) s->from[il] = first;
     last = (st->pos - 1)/64;
     for (h = 0; st->pos && h < l->n_kv_head; h++)
-        for (b = first/64; b <= last; b++) {
+        for (b = first/64; b <= last; b++) { /* in order: a smaller ring is left with the end */
             size_t at = (size_t)(h*blocks + b%blocks)*bytes;
-            int in = touch && b > last - blocks; /* a smaller ring takes the end */
             n = FLASH__MIN(st->pos - 64*b, 64);
-            flash__state_block(st, s->desc.kv, in ? s->k[il] + at : NULL, C, (size_t)n, 1);
-            flash__state_block(st, s->desc.kv, in ? s->v[il] + at : NULL, C, (size_t)n, 0);
+            flash__state_block(st, s->desc.kv, touch ? s->k[il] + at : NULL, C, (size_t)n, 1);
+            flash__state_block(st, s->desc.kv, touch ? s->v[il] + at : NULL, C, (size_t)n, 0);
         }
 }
 

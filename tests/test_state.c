@@ -586,6 +586,15 @@ static void test_codes(void)
     c.p[b.n - 20] ^= 4;
     CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
     memcpy(c.p, b.p, b.n);
+    flash__wr32(c.p + FLASH__STATE_HEAD + 4 * 20, 320); /* no token */
+    mend(c.p, c.n);
+    CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
+    CHECK(strstr(err.text, "vocabulary") != NULL);
+    memcpy(c.p, b.p, b.n); /* keys and values from position 1 on */
+    flash__wr32(c.p + FLASH__STATE_HEAD + 4 * (21 + 320), 1);
+    mend(c.p, c.n);
+    CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
+    memcpy(c.p, b.p, b.n);
     mk_u64(&c, 0);
     CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
     CHECK_EQ(restore(t, w.file, w.bytes, &err), FLASH_E_FORMAT);
@@ -765,6 +774,7 @@ static void test_memory(void)
     memcpy(s->text, "th", s->text_n = 2);
     CHECK_EQ(flash_session_fork(&t, s), FLASH_OK);
     CHECK_EQ(heap.bytes, 2 * had);
+    CHECK_EQ(t->stop_max, s->stop_max);
     CHECK(same_state(s, t));
     flash_session_free(s); /* either may go first */
     flash_piece piece;
@@ -800,6 +810,9 @@ static void test_prompts(void)
         CHECK_EQ(flash_session_feed_prompt(s, ids, 40, &kept), FLASH_OK); /* all, with logits */
         CHECK_EQ(kept, 40);
         CHECK(flash_session_logits(s) != NULL);
+        CHECK_EQ(flash_session_feed(s, ids + 40, 10), FLASH_OK);
+        CHECK(flash_session_progress(s) == 0);
+        CHECK_EQ(flash_session_truncate(s, 40), FLASH_OK);
         CHECK_EQ(flash_session_feed_prompt(s, ids, 60, &kept), FLASH_OK); /* it goes on */
         CHECK_EQ(kept, 40);
         CHECK(flash_session_progress(s) == 0);
