@@ -72,6 +72,9 @@ bench-search: $(B)/bench_search ## how good the search is, on problems whose bes
 bench-prune: $(B)/bench_prune $(B)/tests/mkllama2c ## what cuts cost and training heals; ARGS='[MODEL TEXT] [THREADS [STEPS]]'
 	@B="$(B)" sh tools/bench_prune.sh $(ARGS)
 
+bench-step: $(B)/bench_step ## how late budgeted steps come back; ARGS='[MODEL [MS [ROUNDS [THREADS]]]]'
+	@$(RUN) $(B)/bench_step $(ARGS)
+
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
@@ -130,7 +133,7 @@ $(B)/bench_train: tools/bench_train.c $(B)/naive_train.o tools/naive_train.h fla
 $(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
-$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) flash.h $(B)/flags
+$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) tests/fuzz/seeds.h flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
 $(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
@@ -140,7 +143,7 @@ $(B)/tests/test_embed.log: $(B)/tests/plugin.so
 $(B)/tests/plugin.so: tests/plugin.c tests/plugin.h flash.h $(B)/flags
 	@$(if $(findstring -static,$(CFLAGS)),false,$(COMPILE) -shared -fPIC $< -o $@ $(LDLIBS)) || : >$@
 
-$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) flash.h $(B)/flags
+$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) tests/mkmodel.h flash.h $(B)/flags
 	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
 
 # A test's log ends with its exit code, for tests/sum.awk; a failing test does not stop the others.
@@ -166,5 +169,5 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix firmware web game chat-static size fuzz peer bench-peer bench-search \
+.PHONY: all test programs run lint matrix firmware web game chat-static size fuzz peer bench-peer bench-search bench-step \
     bench-train bench-prune bench-paper design-demo coverage clean help FORCE

@@ -95,6 +95,7 @@ int main(int argc, char **argv)
        >>grammar       GBNF to steps, states found on the way, masks of tokens
        >>sampler       from logits to a token
        >>session       feed, step, next
+       >>state         sessions saved, restored, forked
        >>measure       models of made-up weights, timed
        >>latency       counted work, the fit, predictions, the model as text
        >>pareto        fronts, hypervolume, its expected growth
@@ -748,7 +749,9 @@ typedef struct flash_session_desc {
 typedef struct flash_budget {
     /* prompt tokens to work on in this call, 0: no limit */
     int    tokens;
-    /* return soon after the host's clock passes this [s], 0: none */
+    /* return soon after the host's clock passes this [s], 0: none. Prompts are then worked on by
+       fewer tokens at once, so that a layer of them takes a quarter of a millisecond, if one can:
+       the bits are the same, long prompts take a little longer */
     double deadline;
 } flash_budget;
 
@@ -795,23 +798,56 @@ FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *f
 FLASH_API int          flash_session_position(const flash_session *s); /* tokens worked on */
 /* tokens queued, not yet worked on */
 FLASH_API int          flash_session_pending(const flash_session *s);
+/* [0,1] of what was queued since the queue was last empty, layers of a chunk under way included; 1
+   where nothing is */
+FLASH_API double       flash_session_progress(const flash_session *s);
 FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx */
 /* [position + pending] tokens so far; owned by s. */
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
 /* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
    flash_session_position]. FLASH_E_RANGE, nothing changed, if a layer no longer has what it needs
    to go on from there: one with a window may go back by chunk positions at least from the furthest
-   there was since 0 (a chunk under way included), one with a convolution only to 0. Logits are gone
-   until the next step. */
+   there was since 0 (a chunk under way included; what was not saved does not come back by
+   flash_session_restore), one with a convolution only to 0. Logits are gone until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 /* As created: position 0, random numbers from the seed. */
 FLASH_API void         flash_session_reset(flash_session *s);
-/* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers. */
+/* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers, or
+   before the head. */
 FLASH_API void         flash_session_cancel(flash_session *s);
 /* Replaces the sampler; random numbers start anew from its seed, and so does what the grammar is
    asked of. No stop string may be longer than the longest at creation, and a grammar there may only
    be if there was one. */
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler);
+/* Queues a whole text, ids [n] from position 0, and keeps what its beginning has in common with the
+   tokens worked on: only the rest is computed, the last token always unless its logits are there.
+   *kept (NULL is fine) is the number kept; 0 where flash_session_truncate cannot go back so far.
+   Otherwise as flash_session_truncate and flash_session_feed: all is checked before anything
+   changes, random numbers go on. */
+FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t *ids, size_t n,
+                                                 size_t *kept);
+/* Another session like s as it is now, which goes on as s would: position, queue, keys and values,
+   logits, held text, random numbers. A chunk under way is queued again. It takes what s did
+   (flash_session_memory of the same desc) from the same allocator; only what is in use is copied.
+   Either may go first. NULL on failure: FLASH_E_MEMORY. */
+FLASH_API flash_status flash_session_fork(flash_session **out, const flash_session *s);
+/* Bytes that flash_session_save would write now [B]. */
+FLASH_API uint64_t     flash_session_save_bytes(const flash_session *s);
+/* All that a fork would have, through a callback (0: ok; any other: FLASH_E_IO). Not in it: sampler
+   and desc. Any machine, number of threads and instruction set can go on from it. Allocates
+   nothing. */
+FLASH_API flash_status flash_session_save(const flash_session *s,
+                                          int (*write)(void *user, const void *data, size_t bytes),
+                                          void *user);
+/* Goes on from what was saved, bit for bit; what s did before is gone. n_ctx, chunk, threads and
+   sampler may be others than they were. Refused with one line in err, s then as before:
+   FLASH_E_TRUNCATED; FLASH_E_FORMAT for what is no state or a damaged one; FLASH_E_UNSUPPORTED for
+   one of a later version; FLASH_E_ARGUMENT for one of another model (facts and a sample of its
+   weights), of another type of keys and values, or one that holds back more text than the stop
+   strings of s are long; FLASH_E_RANGE for more tokens than n_ctx. Safe on untrusted bytes.
+   Acquires nothing but what a callback, or a path without mmap, is read into until it returns. */
+FLASH_API flash_status flash_session_restore(flash_session *s, const flash_source *source,
+                                             flash_error *err);
 
 /* ===== >>api-latency ====================================================== */
 
@@ -2090,6 +2126,19 @@ static void flash__note(const flash_host *h, int level, const char *format, ...)
     flash__format(line, line + sizeof line - 1, format, args);
     va_end(args);
     h->log(h->user, level, line);
+}
+
+/* A checksum. One word more: no change of a single word leaves the sum as it was. */
+static uint64_t flash__sum_word(uint64_t sum, uint64_t word)
+{
+    sum = (sum ^ word)*0x9e3779b97f4a7c15u;
+    return sum ^ sum >> 29;
+}
+
+static uint64_t flash__sum_words(uint64_t sum, const uint8_t *p, size_t words)
+{
+    for (; words--; p += 8) sum = flash__sum_word(sum, flash__rd64(p));
+    return sum;
 }
 
 /* Order of two counted texts, as memcmp: bytes first, then length. */
@@ -10304,7 +10353,8 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
    keeps nothing and does nothing. Eight blocks make a span: blocks are joined to spans and spans to
    the whole, so that workers can share the spans of a single token and the bits stay the same. */
 
-enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64, FLASH__SPAN = 8 };
+enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64, FLASH__SPAN = 8, FLASH__HEAD_WEIGHTS = 1 << 20,
+       FLASH__SLICE = 250 /* [us] */ };
 
 struct flash_session {
     const flash_model *m;
@@ -10314,7 +10364,11 @@ struct flash_session {
     int      n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
     int      pos, fed;         /* tokens worked on; tokens queued or worked on               */
     int      run, layer;       /* tokens of the chunk under way, 0: none; its next layer     */
+    int      head;             /* rows of the head done, after all layers                    */
+    int      begin;            /* position at which the queue was last empty                 */
     int      high;             /* positions that rings have seen                             */
+    int      slice, sliced;    /* tokens at once before a deadline; 1: the chunk is of those */
+    double   slowest;          /* longest piece of it [s]                                    */
     int      side;             /* which conv state is that before the chunk                  */
     int      rope_layer;       /* whose angles are in rope, -1: none                         */
     int      last, last_n;     /* first position and tokens of the last finished chunk       */
@@ -10326,6 +10380,7 @@ struct flash_session {
     int32_t *ids;              /* [N]                                                        */
     uint8_t **k, **v;          /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
     int     *blocks;           /* [L] of 64 positions kept: all, or a ring                   */
+    int     *from;             /* [L] first position that was restored, 0: all were          */
     float  **conv;             /* [L] of [2,conv_length-1,D]: last inputs, on two sides      */
     float   *x, *h;            /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
     float   *q, *kk, *vv;      /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
@@ -10948,7 +11003,8 @@ static void flash__chunk_begin(flash_session *s, int T)
                          s->x + (size_t)t*D, D);
     for (i = 0; scale != 1 && i < (size_t)T*D; i++) s->x[i] = s->x[i]*scale;
     s->run = T;
-    s->layer = 0;
+    s->layer = s->head = 0;
+    s->slowest = 0;
     s->rope_layer = -1;
     s->high = FLASH__MAX(s->high, s->pos + T);
 }
@@ -10961,52 +11017,90 @@ static void flash__cap(float c, float *x, size_t n)
         x[i] = (float)(c*(1 - 2/(flash__exp(2.0*x[i]/c) + 1)));
 }
 
-/* Ends a chunk: logits where they are asked for. */
-static void flash__chunk_end(flash_session *s)
+/* Whose logits are asked for at the end of the chunk: of all its tokens, the last, or none. */
+static int flash__wanted(const flash_session *s)
+{
+    return s->desc.all_logits ? s->run : s->pos + s->run == s->fed;
+}
+
+/* What follows the last layer; before a deadline by so many weights at once. 1: all is done. */
+static int flash__head(flash_session *s, int deadline)
 {
     const flash_model *m = s->m;
     size_t D = (size_t)m->arch.d_model;
-    int T = s->run, all = s->desc.all_logits, wanted = all || s->pos + T == s->fed, n = all ? T : 1;
+    int n = flash__wanted(s), some = FLASH__HEAD_WEIGHTS/m->root.head.cols/64*64;
+    flash__mat part = m->root.head;
     flash__job job;
-    if (wanted) {
-        flash__norm_rows(s, all ? s->x : s->x + (size_t)(T - 1)*D, m->root.out_norm, n);
-        flash__product(&job, 0, &m->root.head, NULL, s->logits);
-        flash__matmul(s, &job, 1, s->h, n);
-        flash__cap(m->arch.logit_cap, s->logits, (size_t)n*(size_t)m->arch.n_vocab);
-    }
+    if (!n) return 1;
+    if (!s->head) flash__norm_rows(s, s->x + (size_t)(s->run - n)*D, m->root.out_norm, n);
+    part.data += (size_t)s->head*part.row_bytes;
+    part.rows -= s->head;
+    if (deadline && n == 1) part.rows = FLASH__MIN(part.rows, FLASH__MAX(some, 64));
+    flash__product(&job, 0, &part, NULL, s->logits + s->head);
+    flash__matmul(s, &job, 1, s->h, n);
+    s->head += part.rows;
+    if (s->head < m->root.head.rows) return 0;
+    flash__cap(m->arch.logit_cap, s->logits, (size_t)n*(size_t)m->arch.n_vocab);
+    return 1;
+}
+
+static void flash__chunk_end(flash_session *s)
+{
     s->side = !s->side;
-    s->have_logits = wanted;
+    s->have_logits = flash__wanted(s) > 0;
     s->last = s->pos;
-    s->last_n = T;
-    s->pos += T;
+    s->last_n = s->run;
+    s->pos += s->run;
     s->run = 0;
+}
+
+static void flash__layer_step(flash_session *s)
+{
+    int parts = flash__parts(s->m->arch.layer + s->layer);
+    if (parts & FLASH__HAS_KV) flash__attention(s, s->layer, s->run);
+    if (parts & FLASH__HAS_CONV) flash__convolution(s, s->layer, s->run);
+    if (parts & FLASH__HAS_LINEAR) flash__linear(s, s->layer, s->run);
+    if (parts & FLASH__HAS_FFN) flash__ffn(s, s->layer, s->run);
+    s->layer++;
+}
+
+/* Sets how many tokens are worked on together so that no layer takes longer than a slice: from how
+   long the last such chunk took, one token at first, at most four times as many as before. */
+static void flash__slice(flash_session *s)
+{
+    double slice = 1e-6*(int)FLASH__SLICE, fit = slice/FLASH__MAX(s->slowest, slice/4);
+    if (s->sliced && s->last_n && (fit < 1 || s->last_n == s->slice))
+        s->slice = FLASH__MAX((int)(FLASH__MIN(s->last_n*fit, s->chunk)), 1);
 }
 
 /* Works on the queue until it is empty, the budget is spent or the caller cancels. */
 static flash_status flash__forward(flash_session *s, const flash_budget *budget)
 {
-    int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0, parts;
-    double deadline = budget && budget->deadline > 0 ? budget->deadline : 0;
-    while (s->pos < s->fed) {
+    int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0, T;
+    double deadline = budget && budget->deadline > 0 ? budget->deadline : 0, now, before = 0;
+    if (deadline > 0 && !s->sliced) s->run = 0; /* begun without one, cancelled: too many at once */
+    for (; s->pos < s->fed; worked = 1) {
+        if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
+        if (deadline > 0) {
+            now = flash__clock(&s->desc.host);
+            if (worked) s->slowest = FLASH__MAX(s->slowest, now - before);
+            if (worked && now >= deadline) return FLASH_MORE;
+            before = now;
+        }
         if (!s->run) {
             if (left <= 0 || (s->desc.all_logits && worked)) return FLASH_MORE;
-            flash__chunk_begin(s, FLASH__MIN(FLASH__MIN(s->chunk, s->fed - s->pos), left));
+            if (deadline > 0) flash__slice(s);
+            T = FLASH__MIN(deadline > 0 ? s->slice : s->chunk, s->fed - s->pos);
+            flash__chunk_begin(s, FLASH__MIN(T, left));
+            s->sliced = deadline > 0;
         }
-        for (; s->layer < s->m->arch.n_layer; s->layer++) {
-            if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
-            if (deadline > 0 && worked && flash__clock(&s->desc.host) >= deadline)
-                return FLASH_MORE;
-            parts = flash__parts(s->m->arch.layer + s->layer);
-            if (parts & FLASH__HAS_KV) flash__attention(s, s->layer, s->run);
-            if (parts & FLASH__HAS_CONV) flash__convolution(s, s->layer, s->run);
-            if (parts & FLASH__HAS_LINEAR) flash__linear(s, s->layer, s->run);
-            if (parts & FLASH__HAS_FFN) flash__ffn(s, s->layer, s->run);
-            worked = 1;
+        if (s->layer < s->m->arch.n_layer) flash__layer_step(s);
+        else if (flash__head(s, deadline > 0)) {
+            left -= s->run;
+            flash__chunk_end(s);
         }
-        left -= s->run;
-        flash__chunk_end(s);
-        worked = 1;
     }
+    s->begin = s->pos;
     return FLASH_E_NONE;
 }
 
@@ -12770,10 +12864,10 @@ static int flash__sampler_ok(const flash_model *m, const flash_sampler *p)
     return p->temperature == p->temperature && p->top_k >= 0; /* no NaN */
 }
 
-/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. 0 if desc is
-   invalid. */
+/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. stop_max: room
+   for stop strings longer than the desc's. 0 if desc is invalid. */
 static int flash__session_plan(flash_session **out, const flash_model *m,
-                               const flash_session_desc *desc, flash__arena *a)
+                               const flash_session_desc *desc, size_t stop_max, flash__arena *a)
 {
     flash_session plan, *s = (flash_session *)flash__take(a, 1, sizeof plan);
     const flash_arch *arch;
@@ -12798,6 +12892,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.n_ctx = desc->n_ctx ? desc->n_ctx : FLASH__MIN(arch->n_ctx, 4096);
     plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : FLASH__CHUNK, plan.n_ctx);
     plan.slots = FLASH__MAX(desc->threads, 1);
+    plan.slice = 1;
     T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer;
     V = (size_t)arch->n_vocab;
     for (i = 0; i < arch->n_layer; i++) {
@@ -12815,6 +12910,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.v = (uint8_t **)flash__take(a, L, sizeof *plan.v);
     plan.conv = (float **)flash__take(a, L, sizeof *plan.conv);
     plan.blocks = (int *)flash__take(a, L, sizeof *plan.blocks);
+    plan.from = (int *)flash__take(a, L, sizeof *plan.from);
     plan.x = (float *)flash__take(a, T*D, 4);
     plan.h = (float *)flash__take(a, T*widest, 4);
     plan.q = (float *)flash__take(a, T*(convs ? FLASH__MAX(widest, 3*D) : widest), 4);
@@ -12829,7 +12925,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.logits = (float *)flash__take(a, desc->all_logits ? T*V : V, 4);
     plan.candidate = (flash__candidate *)flash__take(a, V, sizeof *plan.candidate);
     if (desc->sampler.grammar) plan.match = flash__reading_plan(m, a);
-    plan.stop_max = flash__stops_longest(&desc->sampler);
+    plan.stop_max = FLASH__MAX(flash__stops_longest(&desc->sampler), stop_max);
     plan.text_cap = flash_token_bytes_max(m) + plan.stop_max + 16;
     plan.text = (char *)flash__take(a, plan.text_cap, 1);
     plan.piece = (char *)flash__take(a, plan.text_cap, 1);
@@ -12858,7 +12954,21 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
 {
     flash__arena a = { NULL, 0 };
     flash_session *none;
-    return flash__session_plan(&none, m, desc, &a) ? a.used : 0;
+    return flash__session_plan(&none, m, desc, 0, &a) ? a.used : 0;
+}
+
+/* The first position whose keys and values a layer has. */
+static int flash__kept(const flash_session *s, int il)
+{
+    int block = (s->high - 1)/64 - s->blocks[il] + 1;
+    return FLASH__MAX(s->high && block > 0 ? 64*block : 0, s->from[il]);
+}
+
+/* What counts from position 0. */
+static void flash__forget(flash_session *s)
+{
+    s->high = 0;
+    memset(s->from, 0, (size_t)s->m->arch.n_layer*sizeof *s->from);
 }
 
 /* What the grammar says is asked of the text from here on. */
@@ -12889,7 +12999,8 @@ static flash__reading *flash__text_state(flash_session *s)
 FLASH_API void flash_session_reset(flash_session *s)
 {
     if (!s) return;
-    s->pos = s->fed = s->run = s->have_logits = s->ended = s->last_n = s->high = 0;
+    s->pos = s->fed = s->run = s->have_logits = s->ended = s->last_n = s->begin = 0;
+    flash__forget(s);
     s->cancel = 0;
     s->text_n = 0;
     s->random = s->desc.sampler.seed ? s->desc.sampler.seed : 1;
@@ -12897,25 +13008,31 @@ FLASH_API void flash_session_reset(flash_session *s)
     flash__text_begins(s);
 }
 
-FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
-                                            const flash_session_desc *desc)
+static flash_status flash__session_new(flash_session **out, const flash_model *m,
+                                       const flash_session_desc *desc, size_t stop_max)
 {
     flash__arena a = { NULL, 0 };
     const flash_allocator *alloc;
     size_t block;
     if (!out) return FLASH_E_ARGUMENT;
     *out = NULL;
-    if (!flash__session_plan(out, m, desc, &a)) return FLASH_E_ARGUMENT;
+    if (!flash__session_plan(out, m, desc, stop_max, &a)) return FLASH_E_ARGUMENT;
     alloc = desc->host.allocator.acquire ? &desc->host.allocator : &m->desc.host.allocator;
     block = a.used;
     a.used = 0;
     a.base = (uint8_t *)flash__acquire(alloc, block);
     if (!a.base) return FLASH_E_MEMORY;
-    flash__session_plan(out, m, desc, &a);
+    flash__session_plan(out, m, desc, stop_max, &a);
     (*out)->block = block;
     flash_session_reset(*out);
     if (!(*out)->desc.host.parallel_for) flash__pool_start(&(*out)->pool, (*out)->slots - 1);
     return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
+                                            const flash_session_desc *desc)
+{
+    return flash__session_new(out, m, desc, 0);
 }
 
 FLASH_API void flash_session_free(flash_session *s)
@@ -13079,6 +13196,13 @@ FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *f
 
 FLASH_API int flash_session_position(const flash_session *s) { return s ? s->pos : 0; }
 FLASH_API int flash_session_pending(const flash_session *s)  { return s ? s->fed - s->pos : 0; }
+FLASH_API double flash_session_progress(const flash_session *s)
+{
+    double layers;
+    if (!s || s->pos == s->fed) return 1;
+    layers = (double)s->layer/(s->m->arch.n_layer + 1); /* the head is one more */
+    return (s->pos - s->begin + s->run*layers)/(s->fed - s->begin);
+}
 FLASH_API int flash_session_capacity(const flash_session *s) { return s ? s->n_ctx : 0; }
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s) { return s ? s->ids : NULL; }
 
@@ -13090,11 +13214,10 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
     for (i = 0; position && position < s->pos + s->run && i < s->m->arch.n_layer; i++) {
         l = s->m->arch.layer + i;
         if (l->attention == FLASH_ATTENTION_CONV && position < s->pos) return FLASH_E_RANGE;
-        if (l->n_head && (s->high - 1)/64 - flash__sees(l, position)/64 >= s->blocks[i])
-            return FLASH_E_RANGE;
+        if (l->n_head && flash__sees(l, position) < flash__kept(s, i)) return FLASH_E_RANGE;
     }
-    if (!position) s->high = 0;
-    s->pos = s->fed = position;
+    if (!position) flash__forget(s);
+    s->pos = s->fed = s->begin = position;
     s->run = s->have_logits = s->ended = s->last_n = 0;
     s->text_n = 0;
     memset(&s->detok, 0, sizeof s->detok);
@@ -13116,6 +13239,399 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
     s->random = sampler->seed ? sampler->seed : 1;
     flash__text_begins(s);
     return FLASH_E_NONE;
+}
+
+/* ===== >>state ============================================================ */
+
+/* What a session knows, as bytes: a head of twelve 64-bit words, of which the last is a sum of the
+   others, then tokens, logits, for each layer what it keeps of the positions so far, held text,
+   zeros up to whole words, a sum. All little-endian, position by position of what is stored in
+   blocks: nothing depends on the machine, on n_ctx or on the chunk. Versions to come leave mark,
+   version and the sum of the head where they are. One walk counts, writes, checks and reads, so
+   that all four agree. A chunk under way is not in it: its tokens are queued. */
+
+#define FLASH__STATE_MARK 0x7365736873616c66u /* "flashses" */
+enum { FLASH__STATE_VERSION = 1, FLASH__STATE_HEAD = 96, FLASH__STATE_ROOM = 2048 };
+
+typedef struct flash__state {
+    int (*write)(void *user, const void *data, size_t bytes); /* NULL: counts, or reads data */
+    void          *user;
+    const uint8_t *data;       /* NULL: counts, or writes                                   */
+    uint64_t at, end;          /* bytes so far; of data                                     */
+    uint64_t sum;              /* of what was written                                       */
+    size_t   used;             /* of room                                                   */
+    int      failed;           /* the callback did, or data ends                            */
+    int      pos, fed, logits; /* of the state                                              */
+    size_t   text_n;
+    uint8_t  room[FLASH__STATE_ROOM + 8];
+} flash__state;
+
+/* n items of 1, 2 or 4 bytes at p go out, or come in. NULL: only passed over. */
+static void flash__state_move(flash__state *st, void *p, size_t n, size_t item)
+{
+    uint8_t *x = (uint8_t *)p, *y;
+    uint32_t v;
+    uint16_t h;
+    size_t i, take;
+    st->at += n*item;
+    if (st->data && (st->failed || st->at > st->end)) { st->failed = 1; return; }
+    for (; x && (st->write || st->data) && n; n -= take, x += take*item) {
+        take = st->write ? FLASH__MIN(n, (FLASH__STATE_ROOM + 7 - st->used)/item) : n;
+        y = st->room + st->used;
+        if (st->data) {
+            const uint8_t *from = st->data + (size_t)(st->at - n*item);
+            for (i = 0; item == 1 && i < n; i++) x[i] = from[i];
+            for (i = 0; item == 2 && i < n; i++)
+                { h = (uint16_t)flash__rd16(from + 2*i); memcpy(x + 2*i, &h, 2); }
+            for (i = 0; item == 4 && i < n; i++)
+                { v = flash__rd32(from + 4*i); memcpy(x + 4*i, &v, 4); }
+            continue;
+        }
+        for (i = 0; item == 1 && i < take; i++) y[i] = x[i];
+        for (i = 0; item == 2 && i < take; i++, y += 2)
+            { memcpy(&h, x + 2*i, 2); y[0] = (uint8_t)h; y[1] = (uint8_t)(h >> 8); }
+        for (i = 0; item == 4 && i < take; i++) { memcpy(&v, x + 4*i, 4); flash__wr32(y + 4*i, v); }
+        st->used += take*item;
+        if (st->used < FLASH__STATE_ROOM) continue;
+        st->sum = flash__sum_words(st->sum, st->room, FLASH__STATE_ROOM/8);
+        st->failed = st->failed || st->write(st->user, st->room, FLASH__STATE_ROOM);
+        st->used -= FLASH__STATE_ROOM;
+        memmove(st->room, st->room + FLASH__STATE_ROOM, st->used);
+    }
+}
+
+/* The first n positions of a block of keys (turned) or values: see flash__kv_store. */
+static void flash__state_block(flash__state *st, flash_type kv, uint8_t *block, size_t C, size_t n,
+                               int turned)
+{
+    size_t item = kv == FLASH_TYPE_F32 ? 4 : kv == FLASH_TYPE_F16 ? 2 : 1, i,
+        groups = kv == FLASH_TYPE_Q8_0 ? C/(size_t)flash__kv_group((int)C) : 0;
+    uint8_t *scales = block ? block + 64*C : NULL;
+    if (!turned || n == 64) {
+        flash__state_move(st, block, n*C, item);
+        flash__state_move(st, scales, n*groups, 2);
+        return;
+    }
+    for (i = 0; i < C; i++) flash__state_move(st, block ? block + 64*i*item : NULL, n, item);
+    for (i = 0; i < groups; i++) flash__state_move(st, scales ? scales + 128*i : NULL, n, 2);
+}
+
+/* A layer. Its keys and values begin with the first position they are of. */
+static void flash__state_layer(flash__state *st, const flash_session *s, int il, int touch)
+{
+    const flash_layer *l = s->m->arch.layer + il;
+    int first = flash__kept(s, il), blocks = s->blocks[il], b, h, last, n;
+    size_t C = (size_t)s->m->arch.d_head, D = (size_t)s->m->arch.d_model,
+        bytes = flash__kv_block(s->desc.kv, (int)C);
+    uint32_t word = (uint32_t)first;
+    if (l->attention == FLASH_ATTENTION_CONV) {
+        n = FLASH__MIN(s->m->arch.conv_length - 1, st->pos);
+        flash__state_move(st, touch ? s->conv[il] + (size_t)((s->side + 1)
+                                                             *(s->m->arch.conv_length - 1) - n)*D
+                          : NULL, (size_t)n*D, 4);
+    }
+    if (!l->n_kv_head) return;
+    flash__state_move(st, &word, 1, 4);
+    first = (int)word;
+    if (st->failed || word > (uint32_t)flash__sees(l, st->pos) || first % 64) {
+        st->failed = 1;
+        return;
+    }
+    if (st->data && touch) s->from[il] = first;
+    last = (st->pos - 1)/64;
+    for (h = 0; st->pos && h < l->n_kv_head; h++)
+        for (b = first/64; b <= last; b++) { /* in order: a smaller ring is left with the end */
+            size_t at = (size_t)(h*blocks + b%blocks)*bytes;
+            n = FLASH__MIN(st->pos - 64*b, 64);
+            flash__state_block(st, s->desc.kv, touch ? s->k[il] + at : NULL, C, (size_t)n, 1);
+            flash__state_block(st, s->desc.kv, touch ? s->v[il] + at : NULL, C, (size_t)n, 0);
+        }
+}
+
+/* All between the sums. touch 0: only counted or checked. */
+static void flash__state_walk(flash__state *st, const flash_session *s, int touch)
+{
+    size_t V = (size_t)s->m->arch.n_vocab;
+    int i;
+    flash__state_move(st, touch ? s->ids : NULL, (size_t)st->fed, 4);
+    if (st->logits)
+        flash__state_move(st, touch ? s->logits + (s->desc.all_logits && s->last_n
+                                                   ? (size_t)(s->last_n - 1)*V : 0) : NULL, V, 4);
+    for (i = 0; i < s->m->arch.n_layer; i++) flash__state_layer(st, s, i, touch);
+    flash__state_move(st, touch ? s->text : NULL, st->text_n, 1);
+}
+
+/* Some of what a matrix or vector holds, from its middle. */
+static uint64_t flash__sum_tensors(uint64_t sum, const flash_model *m,
+                                   const flash__tensor_rule *rule, size_t n, const flash_layer *l,
+                                   const void *base)
+{
+    const uint8_t *at;
+    const float *v;
+    flash__mat w;
+    size_t i, k;
+    for (i = 0; i < n; i++, rule++) {
+        at = (const uint8_t *)base + rule->at;
+        if (rule->matrix) {
+            memcpy(&w, at, sizeof w);
+            if (!w.data) continue;
+            k = (size_t)w.rows*w.row_bytes/8;
+            sum = flash__sum_word(sum, (uint64_t)w.type << 56 | (uint64_t)w.rows << 28
+                                  | (uint64_t)w.cols);
+            sum = flash__sum_words(sum, w.data + k/2*8 - FLASH__MIN(k/2, 4)*8, FLASH__MIN(k, 8));
+        } else {
+            memcpy(&v, at, sizeof v);
+            if (!v) continue;
+            k = (size_t)(flash__dim(&m->arch, l, rule->rows)*flash__dim(&m->arch, l, rule->cols));
+            sum = flash__sum_word(sum, (uint64_t)k << 32 | flash__f32_bits(v[k/2]));
+        }
+    }
+    return sum;
+}
+
+/* Of all that makes the numbers of a session: the architecture and, as a sample, 64 bytes of each
+   matrix. Cheap enough to be taken each time: a page of each is read. */
+static uint64_t flash__fingerprint(const flash_model *m)
+{
+    const flash_arch *a = &m->arch;
+    const int ints[] = { a->n_layer, a->d_model, a->d_head, a->n_vocab, a->tied, a->rope_dims,
+        a->rope_style, a->rope_scaling, a->rope_n_ctx, a->activation, a->conv_length, a->qk_norm,
+        a->temperature_n_ctx, m->vocab.kind, m->vocab.bos };
+    const float floats[] = { a->norm_eps, a->rope_base, a->rope_factor, a->rope_attn_factor,
+        a->rope_beta_fast, a->rope_beta_slow, a->rope_low_freq, a->rope_high_freq,
+        a->attention_scale, a->embedding_scale, a->logit_cap };
+    uint64_t sum = 1;
+    size_t i;
+    for (i = 0; a->name[i]; i++) sum = flash__sum_word(sum, (uint8_t)a->name[i]);
+    for (i = 0; i < FLASH__COUNT(ints); i++) sum = flash__sum_word(sum, (uint32_t)ints[i]);
+    for (i = 0; i < FLASH__COUNT(floats); i++)
+        sum = flash__sum_word(sum, flash__f32_bits(floats[i]));
+    sum = flash__sum_tensors(sum, m, flash__root_rules, FLASH__COUNT(flash__root_rules), a->layer,
+                             &m->root);
+    for (i = 0; i < (size_t)a->n_layer; i++) {
+        const flash_layer *l = a->layer + i;
+        sum = flash__sum_word(sum, (uint64_t)l->attention << 40 | (uint64_t)l->rope_plain << 32
+                              | (uint64_t)l->n_head << 16 | l->n_kv_head);
+        sum = flash__sum_word(sum, (uint64_t)(uint32_t)l->d_ffn << 32 | (uint32_t)l->window);
+        sum = flash__sum_word(sum, flash__f32_bits(l->rope_base));
+        sum = flash__sum_tensors(sum, m, flash__layer_rules, FLASH__COUNT(flash__layer_rules), l,
+                                 m->layer + i);
+    }
+    return sum;
+}
+
+static void flash__state_of(flash__state *st, const flash_session *s)
+{
+    memset(st, 0, sizeof *st);
+    st->pos = s->pos;
+    st->fed = s->fed;
+    st->logits = flash_session_logits(s) != NULL;
+    st->text_n = s->text_n;
+    st->at = FLASH__STATE_HEAD;
+}
+
+static uint64_t flash__state_size(uint64_t at) { return (at + 7)/8*8 + 8; }
+
+FLASH_API uint64_t flash_session_save_bytes(const flash_session *s)
+{
+    flash__state st;
+    if (!s) return 0;
+    flash__state_of(&st, s);
+    flash__state_walk(&st, s, 0);
+    return flash__state_size(st.at);
+}
+
+FLASH_API flash_status flash_session_save(const flash_session *s,
+                                          int (*write)(void *user, const void *data, size_t bytes),
+                                          void *user)
+{
+    flash__state st;
+    uint8_t head[FLASH__STATE_HEAD];
+    if (!s || !write) return FLASH_E_ARGUMENT;
+    flash__state_of(&st, s);
+    flash__wr64(head, FLASH__STATE_MARK);
+    flash__wr64(head + 8, FLASH__STATE_VERSION);
+    flash__wr64(head + 16, flash__fingerprint(s->m));
+    flash__wr64(head + 24, (uint64_t)s->desc.kv);
+    flash__wr64(head + 32, (uint64_t)st.pos);
+    flash__wr64(head + 40, (uint64_t)st.fed);
+    flash__wr64(head + 48, st.text_n);
+    flash__wr64(head + 56, s->random);
+    memcpy(head + 64, s->detok.held, 4);
+    head[68] = s->detok.n_held;
+    head[69] = s->detok.begun;
+    head[70] = (uint8_t)s->ended;
+    head[71] = (uint8_t)st.logits;
+    flash__wr64(head + 72, flash_session_save_bytes(s));
+    flash__wr64(head + 80, (uint64_t)(uint32_t)s->text_at | (uint64_t)(s->text_fresh != 0) << 32);
+    flash__wr64(head + 88, flash__sum_words(0, head, 11));
+    if (write(user, head, sizeof head)) return FLASH_E_IO;
+    st.write = write;
+    st.user = user;
+    flash__state_walk(&st, s, 1);
+    for (; st.used % 8; st.used++) st.room[st.used] = 0;
+    st.sum = flash__sum_words(st.sum, st.room, st.used/8);
+    flash__wr64(head, st.sum);
+    return st.failed || (st.used && write(user, st.room, st.used)) || write(user, head, 8)
+        ? FLASH_E_IO : FLASH_E_NONE;
+}
+
+/* Fills st and checks all of the state; nothing is read into s. */
+static flash_status flash__state_check(flash__state *st, const flash_session *s,
+                                       const flash__file *f, flash_error *err)
+{
+    const uint8_t *p = f->data;
+    uint8_t mark[8];
+    uint64_t bytes, pos, fed, text;
+    size_t i;
+    flash__wr64(mark, FLASH__STATE_MARK);
+    if (memcmp(p, mark, FLASH__MIN(f->size, 8)))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "this is no state of a session");
+    if (f->size < FLASH__STATE_HEAD)
+        return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the state ends in its head");
+    if (flash__rd64(p + 88) != flash__sum_words(0, p, 11))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "the state's head is damaged");
+    if (flash__rd64(p + 8) != FLASH__STATE_VERSION)
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 8, "a state of version %u, known is %i",
+                           flash__rd64(p + 8), (int)FLASH__STATE_VERSION);
+    if (flash__rd64(p + 16) != flash__fingerprint(s->m))
+        return flash__fail(err, FLASH_E_ARGUMENT, 16, "the state is of another model");
+    if (flash__rd64(p + 24) != (uint64_t)s->desc.kv)
+        return flash__fail(err, FLASH_E_ARGUMENT, 24, "keys and values of the state are of type "
+                           "%u, the session's are %s", flash__rd64(p + 24),
+                           flash_type_name(s->desc.kv));
+    pos = flash__rd64(p + 32); fed = flash__rd64(p + 40); text = flash__rd64(p + 48);
+    bytes = flash__rd64(p + 72);
+    if (fed > (uint64_t)s->n_ctx)
+        return flash__fail(err, FLASH_E_RANGE, 40, "the state has %u tokens, the session holds %i",
+                           fed, s->n_ctx);
+    if (text > s->stop_max)
+        return flash__fail(err, FLASH_E_ARGUMENT, 48, "the state holds back %u bytes for its stop "
+                           "strings, the session's have at most %u", text, (uint64_t)s->stop_max);
+    if (f->size < bytes)
+        return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the state has %u bytes of %u",
+                           (uint64_t)f->size, bytes);
+    if (f->size > bytes || bytes % 8 || bytes < FLASH__STATE_HEAD + 8
+        || flash__rd64(p + bytes - 8) != flash__sum_words(0, p + FLASH__STATE_HEAD, (size_t)
+                                                          (bytes - FLASH__STATE_HEAD - 8)/8))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "the state is damaged: its sum is wrong");
+    /* What a sum does not keep away. */
+    memset(st, 0, sizeof *st);
+    st->data = p;
+    st->at = FLASH__STATE_HEAD;
+    st->end = bytes - 8;
+    st->pos = (int)FLASH__MIN(pos, fed);
+    st->fed = (int)fed;
+    st->logits = p[71];
+    st->text_n = (size_t)text;
+    flash__state_walk(st, s, 0);
+    if (st->failed || flash__state_size(st->at) != bytes || pos > fed || p[68] > 3 || p[69] > 1
+        || p[70] > 1 || p[71] > 1 || flash__rd32(p + 80) > fed || flash__rd32(p + 84) > 1
+        || (p[71] && (pos != fed || !pos)))
+        return flash__fail(err, FLASH_E_FORMAT, 0, "the state contradicts itself");
+    for (i = 0; i < fed; i++)
+        if (flash__rd32(p + FLASH__STATE_HEAD + 4*i) >= (uint32_t)s->m->arch.n_vocab)
+            return flash__fail(err, FLASH_E_FORMAT, FLASH__STATE_HEAD + 4*i,
+                               "the state has a token that is not in the vocabulary");
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_session_restore(flash_session *s, const flash_source *source,
+                                             flash_error *err)
+{
+    flash__state st;
+    flash__file f;
+    flash_status status;
+    if (!s || !source) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no session or no source");
+    status = flash__file_open(&f, source, &s->desc.host, err);
+    if (status) return status;
+    status = flash__state_check(&st, s, &f, err);
+    if (!status) {
+        const uint8_t *p = f.data;
+        s->side = 0;
+        s->run = s->last_n = 0;
+        st.at = FLASH__STATE_HEAD;
+        flash__state_walk(&st, s, 1);
+        s->pos = s->high = s->begin = st.pos;
+        s->fed = st.fed;
+        s->random = flash__rd64(p + 56);
+        memcpy(s->detok.held, p + 64, 4);
+        s->detok.n_held = p[68];
+        s->detok.begun = p[69];
+        s->ended = p[70];
+        s->text_at = (int)flash__rd32(p + 80);
+        s->text_fresh = (int)flash__rd32(p + 84);
+        s->sampled = -1;
+        if (s->match) s->match->at = -1;
+        s->have_logits = st.logits;
+        s->last = st.pos - 1;
+        s->last_n = st.logits;
+        s->text_n = st.text_n;
+    }
+    flash__file_close(&f, &s->desc.host);
+    return status;
+}
+
+FLASH_API flash_status flash_session_fork(flash_session **out, const flash_session *s)
+{
+    flash_session *t;
+    flash_status status;
+    int i, h, b;
+    if (!out) return FLASH_E_ARGUMENT;
+    *out = NULL;
+    if (!s) return FLASH_E_ARGUMENT;
+    status = flash__session_new(&t, s->m, &s->desc, s->stop_max);
+    if (status) return status;
+    t->pos = s->pos;             t->fed = s->fed;     t->begin = s->begin;
+    t->high = s->high;           t->side = s->side;
+    t->last = s->last;           t->last_n = s->last_n;
+    t->have_logits = s->pos == s->fed && s->have_logits;
+    t->ended = s->ended;         t->random = s->random;
+    t->detok = s->detok;         t->text_n = s->text_n;
+    t->text_at = s->text_at;     t->text_fresh = s->text_fresh;
+    t->sampled = s->sampled;
+    if (t->match) t->match->at = -1; /* read again */
+    memcpy(t->from, s->from, (size_t)s->m->arch.n_layer*sizeof *s->from);
+    memcpy(t->ids, s->ids, (size_t)s->fed*sizeof *s->ids);
+    memcpy(t->text, s->text, s->text_n);
+    if (t->have_logits)
+        memcpy(t->logits, s->logits, (s->desc.all_logits ? (size_t)s->last_n : 1)
+               *(size_t)s->m->arch.n_vocab*sizeof *s->logits);
+    for (i = 0; i < s->m->arch.n_layer; i++) {
+        const flash_layer *l = s->m->arch.layer + i;
+        size_t bytes = flash__kv_block(s->desc.kv, s->m->arch.d_head),
+            side = (size_t)(s->m->arch.conv_length - 1)*(size_t)s->m->arch.d_model;
+        if (l->attention == FLASH_ATTENTION_CONV)
+            memcpy(t->conv[i] + (size_t)s->side*side, s->conv[i] + (size_t)s->side*side,
+                   side*sizeof **s->conv);
+        for (h = 0; s->pos && h < l->n_kv_head; h++)
+            for (b = flash__kept(s, i)/64; b <= (s->pos - 1)/64; b++) {
+                size_t at = (size_t)(h*s->blocks[i] + b%s->blocks[i])*bytes;
+                memcpy(t->k[i] + at, s->k[i] + at, bytes);
+                memcpy(t->v[i] + at, s->v[i] + at, bytes);
+            }
+    }
+    *out = t;
+    return FLASH_E_NONE;
+}
+
+FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t *ids, size_t n,
+                                                 size_t *kept)
+{
+    size_t i, same = 0;
+    int last_n, logits;
+    if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
+    if (n > (size_t)s->n_ctx) return FLASH_E_RANGE;
+    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
+    while (same < n && same < (size_t)s->pos && s->ids[same] == ids[same]) same++;
+    logits = s->have_logits && same == n && s->pos == s->fed && (size_t)s->fed == n;
+    last_n = s->last_n;
+    if (same && same == n && !logits) same--; /* whose logits are wanted */
+    if (flash_session_truncate(s, (int)same)) flash_session_truncate(s, (int)(same = 0));
+    s->have_logits = logits;
+    if (logits) s->last_n = last_n;
+    if (kept) *kept = same;
+    return flash_session_feed(s, ids + same, n - same);
 }
 
 #endif
@@ -17666,7 +18182,7 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
         sd.all_logits = 1;
         sd.host.parallel_for = flash__effort_lend;
         sd.host.user = t;
-        if (!flash__session_plan(&plan->teacher, plan->desc.teacher, &sd, a))
+        if (!flash__session_plan(&plan->teacher, plan->desc.teacher, &sd, 0, a))
             return flash__fail(err, FLASH_E_ARGUMENT, 0, "the teacher cannot run at this length");
     }
     if (!t) return FLASH_E_NONE;
@@ -17761,19 +18277,6 @@ FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
 
 enum { FLASH__SAVE_HEAD = 64, FLASH__SAVE_VERSION = 1, FLASH__SAVE_FLOATS = 1024 };
 #define FLASH__SAVE_MARK 0x6e72747268736166u
-
-/* One word more: no change of a single word leaves the sum as it was. */
-static uint64_t flash__sum_word(uint64_t sum, uint64_t word)
-{
-    sum = (sum ^ word)*0x9e3779b97f4a7c15u;
-    return sum ^ sum >> 29;
-}
-
-static uint64_t flash__sum_words(uint64_t sum, const uint8_t *p, size_t words)
-{
-    for (; words--; p += 8) sum = flash__sum_word(sum, flash__rd64(p));
-    return sum;
-}
 
 /* What must be the same for weights to fit. */
 static uint64_t flash__shape_sum(const flash_trainer *t)
@@ -18950,6 +19453,7 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
 #  undef FLASH__NORMAL
 #  undef FLASH__REAL
 #  undef FLASH__SAVE_MARK
+#  undef FLASH__STATE_MARK
 #  undef FLASH__NOTHING
 #  undef FLASH__THREADS
 #  undef FLASH__THREADS_POSIX

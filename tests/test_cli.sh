@@ -219,6 +219,25 @@ check "tale: stories end by themselves" pipe "flash run $G --temp 0.6 --top-p 0.
 
 check "tale: words stay apart after a prompt" pipe \
     "flash run $G --temp 0 -n 2 --echo -p 'One day, a little dog' | grep -qx 'One day, a little dog named Max'"
+# --- a session in a file ---
+K="--temp 0.9 --seed 3 --session $T/session"
+flash run $G -p 'One day' -n 40 --temp 0.9 --seed 3 >$T/a
+check "--session writes it" silent run $G -p 'One day' -n 25 $K
+cp $T/out $T/b
+check "--session goes on" silent run $G -n 15 $K
+check "as if in one" pipe "cat $T/b $T/out | cmp -s - $T/a"
+rm $T/session
+check "--session, a prompt" silent run $G -p 'One' -n 1 --session $T/session
+check "--session, another after it" silent run $G -p ' Then the dog' -n 9 --session $T/session --kv f32
+cp $T/session $T/other
+check "--session of another type" error 1 'are of type' run $G -n 3 --session $T/other --kv f16
+check "--session of another model" error 1 'another model' run $M -n 3 --session $T/other
+check "is left as it was" cmp -s $T/session $T/other
+check "--session, too long for the context" error 1 'holds 12' run $G -n 3 --session $T/other -c 12
+head -c 3000 $T/session >$T/other
+check "half a session" error 1 'bytes of' run $G -n 3 --session $T/other
+check "--session that is no file" error 1 'not a file' run $G -n 3 --session /dev/null
+check "nothing is left over" nothing_left
 
 # --- a real model ---
 G=$S/models/stories260K.gguf

@@ -150,6 +150,9 @@ void  cli_close(const char *path);
 /* The same for w to write. */
 void cli_create(const char *path, flash_gguf_writer *w);
 void cli_finish(const char *path, flash_gguf_writer *w);
+/* The state of a session in such a file; restored: 0 if there is no file. */
+void cli_save(const char *path, const flash_session *s);
+int  cli_restore(const char *path, flash_session *s);
 /* A file in memory; a write callback whose user is one. The caller frees data. */
 typedef struct cli_image { char *data; size_t bytes, cap; } cli_image;
 int   cli_image_add(void *user, const void *data, size_t bytes);

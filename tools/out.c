@@ -104,6 +104,26 @@ void cli_finish(const char *path, flash_gguf_writer *w)
     cli_close(path);
 }
 
+void cli_save(const char *path, const flash_session *s)
+{
+    if (flash_session_save(s, out_write, cli_open(path)))
+        cli_fail("cannot write %s: %s", path, strerror(errno));
+    cli_close(path);
+}
+
+int cli_restore(const char *path, flash_session *s)
+{
+    flash_source source = {0};
+    flash_error err;
+    struct stat st;
+    if (stat(path, &st) && errno == ENOENT)
+        return 0;
+    source.path = path;
+    if (flash_session_restore(s, &source, &err))
+        cli_fail_file(path, &err);
+    return 1;
+}
+
 int cli_image_add(void *user, const void *data, size_t bytes)
 {
     cli_image *to = user;
