@@ -326,7 +326,8 @@ static void test_suite(void) { SKIP("JSONTestSuite", "no folders here"); }
 /* A session that has read a begin, with nothing in the text yet. */
 static flash_session *session(const flash_model *m, const flash_sampler *sp, int n_ctx)
 {
-    static const int32_t begin[] = {50};
+    /* after BOS the text's first space is not shown, after other tokens it is */
+    const int32_t begin[] = {sp->seed % 2 ? flash_token_bos(m) : 50};
     flash_session_desc d = {0};
     flash_session *s = NULL;
     d.sampler = *sp;
@@ -398,7 +399,7 @@ static void test_masks(const flash_model *m, int tokens)
         s = session(m, &sp, 128);
         other = session(m, &free_sp, 128);
         for (int step = 0; step < tokens; step++) {
-            int fresh = !step && m->vocab.space_prefix, any_left = 0;
+            int fresh = !step && s->text_fresh, any_left = 0;
             flash__reading *t = flash__text_state(s);
             if (step % 3 == 2) { /* as when the pool is full */
                 flash__refresh(t);
@@ -658,6 +659,56 @@ static flash_status finish(flash_session *s, char *text)
     }
     text[n] = 0;
     return st;
+}
+
+typedef struct bytes { uint8_t p[1 << 20]; size_t n; } bytes;
+
+static int put(void *user, const void *data, size_t n)
+{
+    bytes *to = user;
+    if (n > sizeof to->p - to->n)
+        return 1;
+    memcpy(to->p + to->n, data, n);
+    to->n += n;
+    return 0;
+}
+
+/* In the middle of a text: a copy and a session that was saved go on with it as it would have. */
+static void test_states(const flash_model *m)
+{
+    static bytes file;
+    flash_grammar *g = grammar(m, "root ::= [a-f]{6} [0-9]{3}");
+    flash_sampler sp = {0};
+    flash_piece piece;
+    flash_session *copy;
+    flash_source source = {0};
+    char text[4000], again[4000];
+    SECTION("states in the middle of a text");
+    sp.grammar = g;
+    sp.temperature = 1;
+    for (int after = 0; after < 9; after++) {
+        static const int32_t prompt[] = {50, 51};
+        flash_session *s = session(m, &sp, 128), *other = session(m, &sp, 128);
+        CHECK_EQ(flash_session_feed(s, prompt, 2), FLASH_OK);
+        for (int i = 0; i < after; i++)
+            CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
+        CHECK_EQ(flash_session_fork(&copy, s), FLASH_OK);
+        file.n = 0;
+        CHECK_EQ(flash_session_save(s, put, &file), FLASH_OK);
+        source.data = file.p;
+        source.bytes = file.n;
+        CHECK_EQ(flash_session_restore(other, &source, NULL), FLASH_OK);
+        CHECK_EQ(finish(s, text), FLASH_END_OF_TEXT);
+        CHECK_EQ(strlen(text) + (size_t)after, 9);
+        CHECK_EQ(finish(copy, again), FLASH_END_OF_TEXT);
+        CHECK(!strcmp(again, text));
+        CHECK_EQ(finish(other, again), FLASH_END_OF_TEXT);
+        CHECK(!strcmp(again, text));
+        flash_session_free(s);
+        flash_session_free(copy);
+        flash_session_free(other);
+    }
+    flash_grammar_free(g);
 }
 
 static void test_sessions(const flash_model *m)
@@ -932,6 +983,7 @@ int main(void)
     test_suite();
     test_schemas();
     test_sessions(m);
+    test_states(m);
     test_sessions(bpe);
     test_limits(m);
     test_memory(m);
