@@ -814,7 +814,7 @@ int cmd_design(int argc, char **argv)
         plan_device(p);
     plan_texts(p);
     space_parse_text(p->space, text, strlen(text), &given);
-    if (!given.has_reference) { /* what is slower than the backbone, or that much worse, is no use */
+    if (!given.has_reference) { /* what is slower than the backbone, or much worse, is no use */
         flash_interval ttft;
         candidate_times(p, &(candidate){0, 0, 0, 0, ""}, &ttft, NULL);
         given.has_reference = 1;
