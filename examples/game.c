@@ -1,4 +1,5 @@
-/* game.c - two characters of a game talk in turns: one model, two sessions, 2 ms of every frame.
+/* game.c - two characters of a game talk in turns: one model, 2 ms of every frame. After each line
+   a third session says, as JSON of a schema, what mood the speaker is in.
    build    cc -std=c99 -O2 -I. examples/game.c -o build/game -lm
    run      build/game model.gguf [SECONDS [MILLISECONDS A FRAME]]
    expect   the first scene as it is spoken, then how long the model held up the frames. Another
@@ -14,6 +15,9 @@
 #include <windows.h>
 #endif
 
+static const char schema[] =
+    "{\"type\": \"object\", \"properties\": {\"mood\": {\"enum\": [\"happy\", \"sad\", \"angry\","
+    " \"scared\", \"surprised\"]}}, \"required\": [\"mood\"], \"additionalProperties\": false}";
 enum { HZ = 60, LINES = 6, LINE_TOKENS = 40 }; /* lines of a scene, tokens of a line at most */
 
 static const char *const name[2] = {"Tom", "Lily"};
@@ -48,9 +52,10 @@ static void rest(double seconds) /* stands for the rest of the game, and the scr
 
 /* Each character has heard everything: its own lines as it wrote them, the other's as text. */
 typedef struct scene {
-    flash_session *mind[2];
+    flash_session *mind[2], *heart;
     int  who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
-    char line[1024];
+    int  feeling;                   /* the line is spoken, its mood is being found  */
+    char line[1024], mood[64];
 } scene;
 
 static flash_status tell(scene *s, int who, const char *text, const char *speaker)
@@ -66,16 +71,31 @@ static void begin(scene *s)
         flash_session_reset(s->mind[i]);
         tell(s, i, "Tom and Lily were best friends. One day, they met in the park.", name[0]);
     }
-    s->who = s->lines = s->tokens = 0;
+    s->who = s->lines = s->tokens = s->feeling = 0;
     s->line[0] = 0;
 }
 
-/* The line is spoken: the other one hears it and is next. (Here a game would ask for the mood.) */
+/* The line is spoken: how does that feel? */
+static flash_status ask_mood(scene *s)
+{
+    char all[1280];
+    snprintf(all, sizeof all, "\"%s\" said %s. %s felt", s->line, name[s->who], name[s->who]);
+    flash_session_reset(s->heart);
+    s->feeling = 1;
+    s->mood[0] = 0;
+    return flash_session_feed_text(s->heart, all, 0);
+}
+
+/* The other one hears the line and is next. */
 static void pass_on(scene *s)
 {
     int next = !s->who;
+    char mood[16] = "";
+    const char *value = strchr(s->mood, ':'); /* {"mood": "happy"} with any white space */
+    if (value)
+        sscanf(value, ": \"%15[a-z]\"", mood);
     if (!s->shown)
-        printf("%s: %s\n", name[s->who], s->line);
+        printf("%s (%s): %s\n", name[s->who], mood, s->line);
     strcat(s->line, "\"");
     if (++s->lines == LINES || tell(s, next, s->line, name[next]) ||
         tell(s, s->who, s->tokens == LINE_TOKENS ? "\"" : "", name[next])) {
@@ -84,7 +104,7 @@ static void pass_on(scene *s)
         return;
     }
     s->who = next;
-    s->tokens = 0;
+    s->tokens = s->feeling = 0;
     s->line[0] = 0;
 }
 
@@ -94,15 +114,22 @@ static flash_status frame(scene *s, double until)
     flash_budget budget = {0, until};
     flash_piece piece;
     while (now(NULL) < until) {
-        flash_status st = flash_session_next(s->mind[s->who], &budget, &piece);
+        flash_session *at = s->feeling ? s->heart : s->mind[s->who];
+        char *to = s->feeling ? s->mood : s->line;
+        size_t room = s->feeling ? sizeof s->mood : sizeof s->line;
+        flash_status st = flash_session_next(at, &budget, &piece);
         if (st == FLASH_MORE)
-            return FLASH_OK; /* the other's line is still being read */
+            return FLASH_OK; /* what was said is still being read */
         if (st < 0 && st != FLASH_E_RANGE)
             return st;
-        if (st == FLASH_OK && strlen(s->line) + piece.bytes + 2 < sizeof s->line)
-            strncat(s->line, piece.text, piece.bytes);
-        if (st != FLASH_OK || ++s->tokens == LINE_TOKENS)
-            pass_on(s);
+        if (st == FLASH_OK && strlen(to) + piece.bytes + 2 < room)
+            strncat(to, piece.text, piece.bytes);
+        if (s->feeling) {
+            if (st != FLASH_OK) /* the object is complete */
+                pass_on(s);
+        } else if ((st != FLASH_OK || ++s->tokens == LINE_TOKENS) && (st = ask_mood(s)) != 0) {
+            return st;
+        }
     }
     return FLASH_OK;
 }
@@ -114,6 +141,9 @@ int main(int argc, char **argv)
     flash_error err;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
+    flash_grammar *form;
+    flash_grammar_desc gd = {0};
+    static char rules[4096];
     int frames = (int)(HZ * (argc > 2 ? atof(argv[2]) : 10)), count[10] = {0}, late = 0, busy = 0;
     double budget = argc > 3 ? atof(argv[3]) : 2, longest = 0, busiest = 0;
     md.source.path = argc > 1 ? argv[1] : "examples/models/tale.gguf";
@@ -132,6 +162,18 @@ int main(int argc, char **argv)
             fprintf(stderr, "game: out of memory\n");
             return 1;
         }
+    }
+    gd.text = rules;
+    if (flash_grammar_from_schema(schema, sizeof schema - 1, rules, sizeof rules, &gd.bytes, &err)
+        || flash_grammar_create(&form, model, &gd, &err)) {
+        fprintf(stderr, "game: %s\n", err.text);
+        return 1;
+    }
+    memset(&sd.sampler, 0, sizeof sd.sampler);
+    sd.sampler.grammar = form;
+    if (flash_session_create(&s.heart, model, &sd)) {
+        fprintf(stderr, "game: out of memory\n");
+        return 1;
     }
     begin(&s);
     double next = now(NULL);
@@ -166,6 +208,8 @@ int main(int argc, char **argv)
            busiest);
     flash_session_free(s.mind[0]);
     flash_session_free(s.mind[1]);
+    flash_session_free(s.heart);
+    flash_grammar_free(form);
     flash_model_free(model);
     return 0;
 }

@@ -38,7 +38,8 @@ else
     first >$T/slow
     check "game, no limit to speak of" game 0.2 250
     first >$T/quick
-    check "game: someone speaks" grep -q '^Tom: [A-Z]' $T/quick
+    check "game: someone speaks, in a mood" \
+        grep -qE '^Tom \((happy|sad|angry|scared|surprised)\): [A-Z]' $T/quick
     check "game: the same words by any budget" pipe \
         "begins $T/slow $T/quick || begins $T/quick $T/slow"
 fi
