@@ -13,7 +13,7 @@ while [ $i -lt $lines ]; do
     i=$((i + 1))
 done >$D
 flash make $A --shape d=64,layers=$layers,heads=2,kv=1,head=32,ffn=128,vocab=300,ctx=64 --type F32
-small="--data $D --ctx 16 --sequences 2 $sizes --pick 2 --type Q8_0 --deci"
+small="--data $D --calibrate 512 --ctx 16 --sequences 2 $sizes --pick 2 --type Q8_0 --deci"
 design() { flash design $A $small "$@" >$T/out 2>$T/err; } # in place of cli.sh's `small`
 family() { (cd $1/family && cksum *.gguf); } # RUN: names and bytes
 

@@ -678,7 +678,7 @@ int cmd_design(int argc, char **argv)
     cli_texts data = {{0}, 0}, held = {{0}, 0};
     int trials = 200, batch = 8, jobs = 1, deci = 0, baseline = 0, elsewhere = 0, shapes = 60,
         rounds = 5, steps = 128, final_steps = 0, ctx = 128, sequences = 8, prompt = 0, threads = 1,
-        chunk = 256;
+        chunk = 256, tokens = 65536;
     float lr = 5e-4f;
     flash_type kv = FLASH_TYPE_Q8_0;
     uint64_t seed = 1;
@@ -692,6 +692,8 @@ int cmd_design(int argc, char **argv)
          "a latency model of flash fit (else this machine is measured)"},
         {"--elsewhere", NULL, CLI_FLAG, &elsewhere, 0, 0,
          "it is of another machine; models are not timed here"},
+        {"--calibrate", "TOKENS", CLI_INT, &tokens, 16, 1e9,
+         "of text to calibrate with, a 16th of them for divergences (65536)"},
         {"--trials", "N", CLI_INT, &trials, 2, FLASH_SEARCH_MODEL_TRIALS_MAX, "candidates (200)"},
         {"--batch", "N", CLI_INT, &batch, 1, 256, "of them chosen at a time (8)"},
         {"-j", "N", CLI_INT, &jobs, 1, 256, "processes at once (1)"},
@@ -725,7 +727,7 @@ int cmd_design(int argc, char **argv)
     if (cmd && !strstr(cmd, "json}"))
         cli_usage("--cmd without {trial.json}, where the trial's file is named");
 #ifndef DESIGN_RUNS
-    (void)(trials + batch + jobs + deci + baseline + elsewhere + shapes + rounds + steps + ctx);
+    (void)(tokens + trials + batch + jobs + deci + baseline + elsewhere + shapes + rounds + steps + ctx);
     cli_fail("this system has no processes as POSIX has them; the stages are commands of their "
              "own: calibrate, measure, fit, search, trial, prune, train");
 #else
@@ -786,8 +788,8 @@ int cmd_design(int argc, char **argv)
 
     take(&a, "calibrate", backbone, "-o", p->calibration, NULL);
     take_all(&a, "--text", &p->data);
-    take(&a, name_of("--ctx %d -t %d", ctx, jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX),
-         NULL);
+    take(&a, name_of("--ctx %d --tokens %d --kl-tokens %d -t %d", ctx, tokens, tokens / 16,
+                     jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX), NULL);
     stage(p->calibration, &a);
     if (!device && !is_there(p->latency)) {
         char *list = in_run("shapes.txt"), *profile = in_run("device.profile");
