@@ -5,12 +5,10 @@
    `flash fit --least`, Q4_0, keys and values Q8_0, prompts of 2,048: `make bench-paper` does it
    all. The weights are random, and so the loss is a STAND-IN, a formula (FlashToy-P in
    tests/problems.h): what is tested here is the latency. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "../tests/problems.h"
 #include <stdio.h>
-#include <time.h>
 
 enum { TRIALS = 200, BATCH = 8, MEMBERS_MAX = 16, ROUNDS = 5, PROMPT = 2048 };
 
@@ -21,14 +19,6 @@ static void die(const char *what)
 {
     fprintf(stderr, "bench_paper: %s\n", what);
     exit(1);
-}
-
-static double seconds(void *user)
-{
-    struct timespec t;
-    (void)user;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Layers, d_model, d_ffn and the layers' kinds, as flash measure --space paper has them. */
@@ -137,7 +127,6 @@ int main(int argc, char **argv)
             flash_arch a;
             memset(&how, 0, sizeof how);
             how.repeats = 1;
-            how.host.clock = seconds;
             shape_of(member[i].x, &a);
             flash_workload w = work_of(&a);
             if (flash_latency_measure(&m, &w, &how, &err))
