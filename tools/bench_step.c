@@ -25,6 +25,13 @@ typedef struct bench {
     double  spent[2];                /* [s] */
 } bench;
 
+#ifdef _WIN32
+static double now(void *user) /* of this process, whatever was asked for */
+{
+    (void)user;
+    return (double)clock() / CLOCKS_PER_SEC;
+}
+#else
 static double now(void *user)
 {
     const bench *b = user;
@@ -32,6 +39,7 @@ static double now(void *user)
     clock_gettime(clocks[b->clock].id, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+#endif
 
 static void fail(const char *what)
 {
