@@ -727,7 +727,8 @@ int cmd_design(int argc, char **argv)
     if (cmd && !strstr(cmd, "json}"))
         cli_usage("--cmd without {trial.json}, where the trial's file is named");
 #ifndef DESIGN_RUNS
-    (void)(tokens + trials + batch + jobs + deci + baseline + elsewhere + shapes + rounds + steps + ctx);
+    (void)(tokens + trials + batch + jobs + deci + baseline + elsewhere + shapes + rounds + steps);
+    (void)ctx;
     cli_fail("this system has no processes as POSIX has them; the stages are commands of their "
              "own: calibrate, measure, fit, search, trial, prune, train");
 #else
