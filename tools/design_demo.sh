@@ -1,7 +1,7 @@
 #!/bin/sh
 # design_demo.sh - designs a family of small models out of the story teller that comes with flash.h,
 # for this machine, without other data: the story teller writes the text itself.
-#   sh tools/design_demo.sh RUN [quick] [OPTION...]      (about 12 minutes of two cores; quick: 1)
+#   sh tools/design_demo.sh RUN [quick] [OPTION...]      (quick: 2 minutes of two cores)
 # RUN: a folder for all that comes of it; the same command goes on with what is there. OPTIONs are
 # those of flash design.
 set -eu
