@@ -112,6 +112,9 @@ check "no latency model" error 1 . design $A --data $D -o $T/no5 --device $D --e
 echo '{"parameters":[{"name":"width","integer":[1,2]}],"objectives":["loss","ttft"]}' >$T/space
 check "a space of other parameters" error 1 'want layers, d_model' design $A --data $D -o $T/no6 \
     --device $L --space $T/space
+echo '{"parameters":[{"name":"p1","choice":["full","full,skip"]}],"objectives":["loss","ttft"]}' >$T/space
+check "a choice of two layers" error 1 'want full, window:N' design $A --data $D -o $T/no9 --device $L \
+    --type Q8_0 --space $T/space
 echo '{"parameters":[{"name":"layers","integer":[1,3]}],"objectives":["loss","size"]}' >$T/space
 check "a space of other objectives" error 1 'objectives' design $A --data $D -o $T/no7 --device $L \
     --space $T/space

@@ -179,6 +179,9 @@ static void check_space(plan *p)
         for (int c = 0; role >= 0 && c < q->n_value; c++) {
             flash_arch like = *a;
             flash_error err;
+            if (strchr(sp->choice[i][c], ',') || strlen(sp->choice[i][c]) > 20)
+                cli_fail("%s: parameter %s: %.60s: want full, window:N, skip or keep", p->space,
+                         q->name, sp->choice[i][c]);
             if (flash_attention_parse(&like, sp->choice[i][c], &err))
                 cli_fail("%s: parameter %s: %s: %s", p->space, q->name, sp->choice[i][c], err.text);
         }
