@@ -121,9 +121,11 @@ $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 $(B)/flash: $(CLI) $(wildcard tools/*.h) flash.h $(B)/flags
 	$(COMPILE) $(CLI) -o $@ $(LDLIBS)
 
-# Plain loops at their best: -O3, and threads where the compiler has OpenMP. The result goes to a
-# file: as root, tcc would remove a device.
-OPENMP = $(shell mkdir -p $(B); echo 'int main(void) { return 0; }' | $(CC) -fopenmp -xc - -o $(B)/openmp 2>/dev/null && echo -fopenmp)
+# Plain loops at their best: -O3, and threads where a program with OpenMP links. The result goes to
+# a file: as root, tcc would remove a device.
+OPENMP = $(shell mkdir -p $(B); \
+    echo 'int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }' | \
+    $(CC) -fopenmp $(CFLAGS) -xc - -o $(B)/openmp 2>/dev/null && echo -fopenmp)
 $(B)/naive_train.o: tools/naive_train.c tools/naive_train.h $(B)/flags
 	$(COMPILE) -O3 $(OPENMP) -c $< -o $@
 

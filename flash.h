@@ -13631,7 +13631,7 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
     s->have_logits = logits;
     if (logits) s->last_n = last_n;
     if (kept) *kept = same;
-    return flash_session_feed(s, ids + same, n - same);
+    return flash_session_feed(s, same < n ? ids + same : ids, n - same);
 }
 
 #endif

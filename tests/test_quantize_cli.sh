@@ -127,7 +127,8 @@ check "one too many" error 2 more quantize $M $O Q8_0 more
 # --- Ctrl-C: nothing is left, and what was there stays ---
 echo old >$O
 start make $O --shape llama3.2-1b
-sleep 1
+i=0
+while [ ! -e $O.part ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 check "a part while it runs" [ -e $O.part ]
 check "stopped" stopped
 check "nothing left" nothing_left

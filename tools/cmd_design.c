@@ -34,18 +34,23 @@ static void *need(void *p)
     return p;
 }
 
-/* A name that is not given back: there are few. */
+/* Names are kept to the end: there are few. */
+typedef struct kept { struct kept *next; char name[]; } kept;
+static kept *names;
+
 static char *name_of(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
     size_t n = (size_t)vsnprintf(NULL, 0, format, args) + 1;
     va_end(args);
-    char *name = need(malloc(n));
+    kept *k = need(malloc(sizeof *k + n));
+    k->next = names;
+    names = k;
     va_start(args, format);
-    vsnprintf(name, n, format, args);
+    vsnprintf(k->name, n, format, args);
     va_end(args);
-    return name;
+    return k->name;
 }
 static char *in_run(const char *file) { return name_of("%s/%s", folder, file); }
 
@@ -630,21 +635,19 @@ static void say_family(void)
 
 /* ---- the command ----------------------------------------------------------------------- */
 
-/* The plan's file: written once, and the same whenever it goes on. */
-static void settle(const plan *p, char *path)
+/* A file that is written once, and is the same whenever it goes on; what: it can be of another. */
+static void settle(const char *path, const char *text, const char *what)
 {
-    char *text = plan_text(p);
-    if (is_there(path)) {
-        size_t bytes;
-        char *old = cli_read(path, &bytes);
-        if (bytes != strlen(text) || memcmp(old, text, bytes))
-            cli_fail("%s is of another backbone, text, space, device or option: choose another "
-                     "folder for this one, or give the same again", path);
-        free(old);
-    } else {
+    size_t bytes;
+    if (!is_there(path)) {
         write_whole(path, text, strlen(text));
+        return;
     }
-    free(text);
+    char *old = cli_read(path, &bytes);
+    if (bytes != strlen(text) || memcmp(old, text, bytes))
+        cli_fail("%s is of another %s: choose another folder for this one, or give the same again",
+                 path, what);
+    free(old);
 }
 
 static int run_trial(void *user, const char *path)
@@ -774,14 +777,12 @@ int cmd_design(int argc, char **argv)
     lock();
     make_folder(in_run("trials"));
     make_folder(in_run("family"));
-    if (!is_there(p->space))
-        write_whole(p->space, text, strlen(text));
-    else if (memcmp(cli_read(p->space, &bytes), text, strlen(text) + 1))
-        cli_fail("%s is of another space, seed or number of trials: choose another folder for "
-                 "this one, or give the same again", p->space);
+    settle(p->space, text, "space, seed or number of trials");
     split_texts(p);
     p->sum = plan_sum(p);
-    settle(p, (char *)p->path);
+    char *said = plan_text(p);
+    settle(p->path, said, "backbone, text, space, device or option");
+    free(said);
     plan_fit(p, m);
     if (device)
         plan_device(p);
@@ -805,6 +806,7 @@ int cmd_design(int argc, char **argv)
                          threads, chunk, flash_type_name(p->type), flash_type_name(kv), rounds),
              NULL);
         stage(p->latency, &a);
+        free(reference.at);
         a.n = 0;
         take(&a, "fit", profile, "-o", p->latency, "--least", "--report", in_run("latency.html"),
              NULL);

@@ -15,7 +15,7 @@ if [ "$1" = job ]; then # NAME|COMMAND, from xargs below
         echo "ok     $name, $(($(date +%s) - from)) s$(tail -1 "$log" | sed -n '/ passed, /s/^/: /p')"
     else
         echo "FAILED $name: $log"
-        grep -E 'FAILED|rror|warning|exit [1-9]|no summary' "$log" | head -6 | sed 's/^/    /'
+        grep -E 'FAILED|[Ee]rror|ERROR|warning|exit [1-9]|no summary' "$log" | head -6 | sed 's/^/    /'
     fi
     exit 0
 fi
