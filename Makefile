@@ -60,7 +60,7 @@ matrix: ## compilers x standards x options, tests sanitized and emulated; ONLY=P
 
 fuzz: $(FUZZERS) ## libFuzzer (clang), FUZZ_SECONDS=300 for each target
 
-peer: $(B)/flash ## comparison with llama.cpp, PEER_DIR=folder: see tests/peer.sh
+peer: $(B)/flash $(B)/tests/mkallowed ## comparison with llama.cpp, PEER_DIR=folder: see tests/peer.sh
 	@B="$(B)" RUN="$(RUN)" PEER_DIR="$(PEER_DIR)" sh tests/peer.sh
 
 bench-peer: $(B)/flash ## speed next to llama.cpp's, PEER_DIR=folder: see tools/bench_peer.sh

@@ -4,8 +4,8 @@
 # PEER_DIR holds node_modules with node-llama-cpp, and peer.mjs and peer_probs.mjs of the shared
 # data.
 # Without models: stories260K of the shared data, its text and perplexity, tests/data, a random model
-# of each architecture that llama.cpp opens (not flash, nor llama4 without experts), and models that
-# flash prune wrote.
+# of each architecture that llama.cpp opens (not flash, nor llama4 without experts), models that
+# flash prune wrote, and the tokens that the package's grammars allow along texts drawn from them.
 B=${B:-build}
 shared=${FLASH_SHARED:-../shared}/data
 story=$shared/models/stories260K.gguf
@@ -104,6 +104,12 @@ llama 1,4-5
 qwen2 2-3
 smollm3 3,5
 EOF
+for rules in "$PEER_DIR"/node_modules/node-llama-cpp/llama/grammars/*.gbnf; do
+    model=$PWD/examples/models/tale.gguf
+    "$B/tests/mkallowed" "$model" "$rules" 40 80 >"$out/allowed" &&
+        node tests/peer_compare.mjs grammar "$PEER_DIR" "$model" "$rules" "$out/allowed"
+    verdict "$rules" $?
+done
 if [ ! -f "$story" ] || [ ! -f "$text" ]; then
     echo "skip: stories260K ($story, $text)"
     skipped=$((skipped + 1))

@@ -3,6 +3,8 @@
 //   node peer_compare.mjs perplexity PEER_DIR MODEL.gguf IDS.txt WINDOW "flash's line"
 //   node peer_compare.mjs noise PEER_DIR MODEL.gguf IDS PEER.jsonl
 //     prints how far llama.cpp is from itself with its other attention algorithm
+//   node peer_compare.mjs grammar PEER_DIR MODEL.gguf GRAMMAR.gbnf ALLOWED
+//     ALLOWED: what tests/mkallowed.c prints
 import fs from "node:fs";
 import path from "node:path";
 import {pathToFileURL} from "node:url";
@@ -82,6 +84,50 @@ async function noise(dir, file, ids, peerFile) {
     return true;
 }
 
-const good = what === "noise" ? await noise(...args) : what === "probs" ? probs(args[0], args[1], args[2], Number(args[3]))
-    : await perplexity(args[0], args[1], args[2], Number(args[3]), args[4]);
-process.exit(good ? 0 : 1);
+// Along texts that flash drew, llama.cpp's reader of the same grammar allows the same tokens. Not
+// compared: what is no text (to llama.cpp the name of a control token is), NUL (at which it stops),
+// parts of a character (it refuses first bytes of characters if some of them are excluded, and
+// allows bytes that begin none).
+async function grammar(dir, file, grammarFile, allowedFile) {
+    const {open} = await import(pathToFileURL(path.resolve(dir, "peer.mjs")));
+    const {LlamaGrammarEvaluationState} = await import(pathToFileURL(
+        path.resolve(dir, "node_modules/node-llama-cpp/dist/index.js")));
+    const {llama, model} = await open(["", "", path.resolve(file)]);
+    const {AddonSampler} = llama._bindings;
+    const rules = await llama.createGrammar({grammar: fs.readFileSync(grammarFile, "utf8")});
+    let state, text = -1, places = 0, compared = 0, apart = 0;
+    const skipped = (id) => /[\0\ufffd]/.test(model.detokenize([id])) ||
+        (model.getTokenAttributes(id).control || model.getTokenAttributes(id).unknown) &&
+        !model.isEogToken(id);
+    const skip = [];
+    for (const line of fs.readFileSync(allowedFile, "utf8").trim().split("\n")) {
+        const [number, chosen, allowed] = line.split(" ");
+        if (number !== text) {
+            text = number;
+            state = new LlamaGrammarEvaluationState({model, grammar: rules})._state;
+        }
+        for (let id = 0; id < allowed.length; id++) {
+            if (skip[id] ??= skipped(id))
+                continue;
+            compared++;
+            const theirs = AddonSampler.canBeNextTokenForGrammarEvaluationState(state, id);
+            if (theirs !== (allowed[id] === "1") && !apart++)
+                console.log(`text ${text}, place ${places}: token ${id} (${JSON.stringify(
+                    model.detokenize([id], true))}) is ${theirs ? "" : "not "}allowed by llama.cpp`);
+        }
+        places++;
+        if (Number(chosen) >= 0)
+            AddonSampler.acceptGrammarEvaluationStateToken(state, Number(chosen));
+    }
+    console.log(`${path.basename(grammarFile)}: ${places} places of ${Number(text) + 1} texts, ` +
+        `${apart} of ${compared} tokens allowed by one alone`);
+    return compared > 0 && apart === 0;
+}
+
+const kinds = {
+    noise: () => noise(...args),
+    probs: () => probs(args[0], args[1], args[2], Number(args[3])),
+    perplexity: () => perplexity(args[0], args[1], args[2], Number(args[3]), args[4]),
+    grammar: () => grammar(...args),
+};
+process.exit(await kinds[what]() ? 0 : 1);
