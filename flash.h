@@ -2485,7 +2485,7 @@ static void flash__pool_start(flash__pool *p, int n)
 static void flash__pool_end(flash__pool *p)
 {
     flash__lock(&p->lock);
-    p->stop = 1;
+    flash__add(&p->stop, 1);
     flash__wake(&p->work);
     flash__unlock(&p->lock);
     while (p->n) flash__thread_join(p->thread[--p->n]);

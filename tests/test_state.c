@@ -996,6 +996,117 @@ static void test_head(void)
     unmake(&w);
 }
 
+/* --- sessions of one model in threads of their own ---------------------------------------------- */
+
+typedef struct teller {
+    const flash_model *m;
+    const flash_grammar *g;
+    int seed, steps, n;       /* n: tokens written */
+    flash_status st;
+    uint64_t sum;             /* of tokens and the last logits */
+} teller;
+
+/* Reads, is forked, goes on in the fork, is saved and restored in the midst of it. */
+static void tell(teller *t)
+{
+    flash_session_desc d = {0};
+    flash_session *s, *fork = NULL;
+    flash_piece piece;
+    int32_t ids[40];
+    uint64_t random = (uint64_t)t->seed;
+    d.n_ctx = 40 + t->steps;
+    d.chunk = 16;
+    d.threads = 1 + t->seed % 3;
+    d.sampler.temperature = 1.3f;
+    d.sampler.seed = (uint64_t)t->seed;
+    d.sampler.grammar = t->seed % 2 ? t->g : NULL;
+    t->st = flash_session_create(&s, t->m, &d);
+    if (t->st)
+        return;
+    for (int i = 0; i < 40; i++)
+        ids[i] = 1 + (int32_t)(flash__random(&random) % 299);
+    t->st = flash_session_feed(s, ids, 40);
+    for (t->n = 0; !t->st && t->n < t->steps; t->n++) {
+        t->st = flash_session_next(s, NULL, &piece);
+        t->sum = flash__sum_word(t->sum, (uint32_t)piece.token);
+        if (!t->st && t->n == t->steps / 2 && !(t->st = flash_session_fork(&fork, s))) {
+            flash_session_free(s);
+            s = fork;
+        }
+        if (!t->st && t->n == t->steps / 4) {
+            mk_buf b = {0};
+            flash_source source = {0};
+            t->st = flash_session_save(s, write_buf, &b);
+            source.data = b.p;
+            source.bytes = b.n;
+            flash_session_reset(s);
+            t->st = t->st ? t->st : flash_session_restore(s, &source, NULL);
+            free(b.p);
+        }
+    }
+    if (flash_session_logits(s))
+        t->sum = flash__sum_words(t->sum, (const uint8_t *)flash_session_logits(s), 100);
+    flash_session_free(s);
+}
+
+#if !defined(_WIN32) && !defined(__wasm__) && !defined(FLASH_NO_THREADS)
+static void *tell_in_thread(void *arg)
+{
+    tell((teller *)arg);
+    return NULL;
+}
+
+static void test_together(void)
+{
+    static const mk_kind kinds[] = {{"gemma3", "wf", 30}, {"lfm2", "cf", 0}};
+    enum { TELLERS = 6 };
+    for (int k = 0; k < 2; k++) {
+        mk_options o = {0};
+        flash_grammar_desc gd = {0};
+        flash_grammar *g = NULL;
+        flash_error err;
+        teller alone[TELLERS], together[TELLERS];
+        flash__thread thread[TELLERS];
+        int ended = 0;
+        made w = make(&kinds[k], &o);
+        SECTION("sessions of one model at once");
+        gd.text = "root ::= [a-z ]+ (\"!\" [a-z ]*)*";
+        gd.bytes = strlen(gd.text);
+        CHECK_EQ(flash_grammar_create(&g, w.m, &gd, &err), FLASH_OK);
+        for (int i = 0; i < TELLERS; i++) {
+            teller t = {0};
+            t.m = w.m;
+            t.g = g;
+            t.seed = i;
+            t.steps = quick() ? 20 : 80;
+            alone[i] = together[i] = t;
+            tell(&alone[i]);
+            CHECK(alone[i].st == FLASH_OK || alone[i].st == FLASH_END_OF_TEXT);
+            ended += alone[i].n < t.steps;
+        }
+        CHECK(ended < TELLERS);
+        for (int i = 0; i < TELLERS; i++) {
+            CHECK(flash__thread_start(&thread[i], tell_in_thread, &together[i]));
+        }
+        for (int i = 0; i < TELLERS; i++) {
+            flash__thread_join(thread[i]);
+        }
+        for (int i = 0; i < TELLERS; i++) {
+            CHECK_EQ(together[i].st, alone[i].st);
+            CHECK(together[i].sum == alone[i].sum);
+        }
+        flash_grammar_free(g);
+        unmake(&w);
+    }
+}
+#else
+static void test_together(void)
+{
+    (void)tell;
+    SKIP("sessions of one model at once", "no threads here");
+}
+#endif
+
 int main(void)
 {
     static const mk_kind broken[] = {{"llama", "f", 0}, {"gemma3", "w", 4}, {"lfm2", "cf", 0},
@@ -1008,6 +1119,7 @@ int main(void)
     test_seeds();
     test_memory();
     test_rewind();
+    test_together();
     for (int i = 0; i < 4; i++) {
         test_broken(&broken[i], kvs[i % KVS]);
     }

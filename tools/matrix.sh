@@ -57,6 +57,8 @@ for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
 done
 have clang && tests "ASan and UBSan" clang \
     '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
+have clang && job 'sessions in threads, TSan' "clang -std=c99 -I. -O1 -g -fsanitize=thread \
+    tests/test_state.c -o $B/tsan -lm && FLASH_QUICK=1 $B/tsan"
 have tcc && tests tcc tcc ''
 have clang && tests 'clang -O2' clang ''
 have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11 -Werror'
