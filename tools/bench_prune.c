@@ -228,42 +228,68 @@ static void skips(const bench *b, flash_trainer *t, int L)
     free(kl);
 }
 
-/* Adds a share of the losses without a pattern's attentions, after some steps with the model as the
+/* The losses without the attentions of layers l and k, after some steps with the model as the
    teacher. */
-static void add_skipped(const bench *b, unsigned mask, int steps, double share, double sum[TEST])
+static void without(const bench *b, int l, int k, int steps, double each[TEST])
 {
     char pattern[5 * FLASH_LAYERS_MAX] = "";
     flash_prune_desc d;
     flash_model *m;
     flash_error err;
-    double each[TEST];
-    for (int l = 0; l < flash_model_arch(b->model)->n_layer; l++)
-        strcat(strcat(pattern, l ? "," : ""), mask >> l & 1 ? "skip" : "keep");
+    for (int i = 0; i < flash_model_arch(b->model)->n_layer; i++)
+        strcat(strcat(pattern, i ? "," : ""), i == l || i == k ? "skip" : "keep");
     memset(&d, 0, sizeof d);
     d.model = b->model;
     d.attention = pattern;
     if (flash_prune_view(&m, &d, &err))
         die(err.text);
     learned(b, m, 0, b->model, steps, each);
-    for (int i = 0; i < TEST; i++)
-        sum[i] += share * each[i];
     flash_model_free(m);
 }
 
-/* Two attentions in a row skipped, next to two that are apart: means over all places. */
+/* Shares of pairs that are apart such that each layer is as often in one as in those in a row: else
+   what a layer is worth would decide. Iterative proportional fitting (Deming and Stephan 1940). */
+static void match(int L, double share[8][8])
+{
+    for (int l = 0; l < L; l++)
+        for (int k = 0; k < L; k++)
+            share[l][k] = abs(l - k) > 1;
+    for (int round = 0; round < 20000; round++)
+        for (int l = 0; l < L; l++) {
+            double want = (l && l + 1 < L ? 2. : 1.) / (L - 1), sum = 0;
+            for (int k = 0; k < L; k++)
+                sum += share[l][k];
+            for (int k = 0; k < L; k++)
+                share[l][k] = share[k][l] = share[l][k] * want / sum;
+        }
+}
+
+/* Two attentions in a row skipped, next to two that are apart: means over all places, and with each
+   layer as often skipped in both. */
 static void pairs(const bench *b, int L)
 {
+    double share[8][8];
+    match(L, share);
     for (int healed = 0; healed < 2; healed++) {
-        double in_a_row[TEST] = {0}, apart[TEST] = {0}, error, e;
+        double in_a_row[TEST] = {0}, apart[2][TEST] = {{0}, {0}}, each[TEST], gain[2], error[2], e;
         int steps = healed ? b->steps / 40 + 1 : 0, rows = L - 1, others = L * (L - 1) / 2 - rows;
         for (int l = 0; l < L; l++)
-            for (int k = l + 1; k < L; k++)
-                add_skipped(b, 1u << l | 1u << k, steps, k == l + 1 ? 1. / rows : 1. / others,
-                            k == l + 1 ? in_a_row : apart);
-        double gain = difference(in_a_row, apart, &error);
+            for (int k = l + 1; k < L; k++) {
+                without(b, l, k, steps, each);
+                for (int i = 0; i < TEST; i++)
+                    if (k == l + 1) {
+                        in_a_row[i] += each[i] / rows;
+                    } else {
+                        apart[0][i] += each[i] / others;
+                        apart[1][i] += each[i] * share[l][k];
+                    }
+            }
+        for (int i = 0; i < 2; i++)
+            gain[i] = difference(in_a_row, apart[i], &error[i]);
         printf("bench interleaved %s skipped=2 steps=%d consecutive=%.4f interleaved=%.4f "
-               "gain=%.4f+-%.4f\n", b->name, steps, difference(in_a_row, b->base, &e),
-               difference(apart, b->base, &e), gain, error);
+               "gain=%.4f+-%.4f each_layer_as_often=%.4f gain=%.4f+-%.4f\n", b->name, steps,
+               difference(in_a_row, b->base, &e), difference(apart[0], b->base, &e), gain[0],
+               error[0], difference(apart[1], b->base, &e), gain[1], error[1]);
         fflush(stdout);
     }
 }
