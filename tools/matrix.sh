@@ -36,39 +36,45 @@ have() # all of the programs named, or the name is noted
         command -v "$program" >/dev/null || { echo "$program" >>$B/missing; return 1; }
     done
 }
-tests() # NAME CC CFLAGS RUN: the tests in a folder of their own, shortened where they run slowly
+tests() # NAME CC CFLAGS RUN [MAKE'S VARIABLES]: the tests, shortened, in a folder of their own
 {
     dir=$(echo "$1" | tr -c 'A-Za-z0-9\n' -)
-    case "$4$2$3" in
-    qemu-* | tcc* | musl* | *-m32* | *-fsanitize*) quick=FLASH_QUICK=1 ;;
-    *) quick= ;;
-    esac
-    job "tests, $1" "$quick make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4'"
+    job "tests, $1" "FLASH_QUICK=1 make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4' $5"
+}
+scripts() # NAME...: of tests/test_NAME.sh, these alone
+{
+    printf "SCRIPTS='"
+    for name; do printf '%s ' "\$(B)/tests/test_$name"; done
+    printf "'"
 }
 
-# The slow ones first: two workers then end together. gcc for s390x computes floats as doubles in
-# strict ISO mode, which changes bits, unless told not to.
+# The slow ones first: two workers then end together. What runs the programs of tools/ from outside
+# runs natively, sanitized, emulated once, with tcc and musl. gcc for s390x computes floats as
+# doubles in strict ISO mode, which changes bits, unless told not to.
+library="SCRIPTS= REPLAYS="
 arch=$(uname -m)
 for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
-    cpu=${target%:*} cc=${target#*:}-gcc
+    cpu=${target%:*} cc=${target#*:}-gcc some=
     command -v $cc >/dev/null || cc=$cc-12
+    [ $cpu != s390x ] || some=$(scripts cli quantize_cli prune_cli)
     [ $arch = $cpu ] || { have $cc qemu-$cpu &&
-        tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu; }
+        tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu "$some"; }
 done
 have clang && tests "ASan and UBSan" clang \
     '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
 have clang && job 'sessions in threads, TSan' "clang -std=c99 -I. -O1 -g -fsanitize=thread \
     tests/test_state.c -o $B/tsan -lm && FLASH_QUICK=1 $B/tsan"
 have tcc && tests tcc tcc ''
-have clang && tests 'clang -O2' clang ''
-have gcc && tests 'gcc -O3 -march=native gnu11' gcc '-O3 -march=native -std=gnu11 -Werror'
+have clang && tests 'clang -O2' clang '' '' "$library"
+have gcc && tests 'gcc -O3 -march=native gnu11' gcc \
+    '-O3 -march=native -std=gnu11 -Werror' '' "$library"
 have musl-gcc && tests 'musl, static' musl-gcc -static
 # 32 bit x86 computes in SSE registers, else excess precision changes bits. Debian's cross compilers
 # exclude gcc-multilib, whose one link -idirafter replaces.
 if [ $arch = x86_64 ] && have gcc; then
     flags='-m32 -msse2 -mfpmath=sse -idirafter /usr/include/x86_64-linux-gnu'
     if echo 'int main(void) { return 0; }' | gcc $flags -xc - -o $B/m32 2>/dev/null; then
-        tests -m32 gcc "$flags"
+        tests -m32 gcc "$flags" '' "$library"
     else
         echo 'gcc -m32' >>$B/missing
     fi
