@@ -154,7 +154,7 @@ $(patsubst %,%.log,$(TESTS)): $(B)/tests/%.log: $(B)/tests/% FORCE
 	@$(RUN) $< $(LOG)
 $(patsubst %,%.log,$(REPLAYS)): $(B)/tests/fuzz_%.log: $(B)/tests/fuzz_% FORCE
 	@$(RUN) $< tests/fuzz/corpus/$*/* $(LOG)
-$(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh all $(MAKERS) FORCE
+$(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh $(B)/flash $(EXAMPLES) $(MAKERS) FORCE
 	@B="$(B)" RUN="$(RUN)" CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< $(LOG)
 
 fuzz-%: tests/fuzz/fuzz_%.c flash.h
