@@ -6,6 +6,7 @@
    all. The weights are random, and so the loss is a STAND-IN, a formula (FlashToy-P in
    tests/problems.h): what is tested here is the latency. */
 #define FLASH_IMPLEMENTATION
+#define _POSIX_C_SOURCE 199309L /* a clock */
 #include "../flash.h"
 #include "../tests/problems.h"
 #include <stdio.h>
@@ -73,6 +74,8 @@ static double ttft(void *user, const double *x)
 int main(int argc, char **argv)
 {
     static const problem paper = {"FlashToy-P", PAPER, 0, 0, {0, 0}, 0};
+    static const double largest[19] = {16, 2048, 8192};
+    double reference[2] = {0, 2.55}; /* TTFT, and FlashToy-P's of the loss */
     static flash_param param[64];
     static char name[64][8];
     static char text[1 << 24];
@@ -92,6 +95,8 @@ int main(int argc, char **argv)
         die(err.text);
     problem_desc(&paper, 1, &d, param, name);
     d.known[0] = ttft;
+    reference[0] = 1.05 * ttft(NULL, largest);
+    d.reference = reference;
     d.max_trials = TRIALS;
     if (flash_search_create(&s, &d, &err))
         die(err.text);
