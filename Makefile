@@ -84,8 +84,8 @@ bench-paper: $(B)/flash $(B)/bench_paper ## the paper's space at its sizes: meas
 	@$(B)/flash fit $(B)/paper/device.profile --least -o $(B)/paper/device.latency
 	@$(B)/bench_paper $(B)/paper/device.latency $(ARGS)
 
-design-demo: $(B)/flash ## models designed for this machine; ARGS=quick: 2 minutes. In $(B)/design
-	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design $(ARGS)
+design-demo: $(B)/flash ## models designed for this machine; ARGS=quick: 2 minutes. In $(B)/design, or -quick
+	@B="$(B)" RUN="$(RUN)" sh tools/design_demo.sh $(B)/design$(addprefix -,$(filter quick,$(ARGS))) $(ARGS)
 
 firmware: $(B)/flash ## a model on a bare Cortex-M4 in qemu: the same text, the flash and RAM it takes
 	@B="$(B)" RUN="$(RUN)" sh examples/firmware/run.sh
