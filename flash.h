@@ -269,6 +269,9 @@ typedef struct flash_host {
     double (*clock)(void *user);
     /* one line, no newline; level 0 info, 1 warning */
     void   (*log)(void *user, int level, const char *text);
+    /* flash_session_progress after each layer of a step, from the thread that steps: it may cancel
+       the session, but not otherwise touch it */
+    void   (*progress)(void *user, double done);
     void    *user;
 } flash_host;
 
@@ -11099,6 +11102,8 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
             left -= s->run;
             flash__chunk_end(s);
         }
+        if (s->desc.host.progress)
+            s->desc.host.progress(s->desc.host.user, flash_session_progress(s));
     }
     s->begin = s->pos;
     return FLASH_E_NONE;
@@ -12884,7 +12889,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.m = m;
     plan.desc = *desc;
     if (!desc->host.allocator.acquire) plan.desc.host.allocator = m->desc.host.allocator;
-    if (!desc->host.parallel_for && !desc->host.clock && !desc->host.log) {
+    if (!desc->host.parallel_for && !desc->host.clock && !desc->host.log && !desc->host.progress) {
         flash_allocator own = plan.desc.host.allocator;
         plan.desc.host = m->desc.host;
         plan.desc.host.allocator = own;

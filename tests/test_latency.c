@@ -572,7 +572,7 @@ static void test_memory(void)
     static flash_arch arch[20];
     flash_workload work[20];
     flash_timing time[20];
-    flash_host host = {{some, back, NULL}, NULL, NULL, NULL, NULL};
+    flash_host host = {{some, back, NULL}, NULL, NULL, NULL, NULL, NULL};
     flash_latency *l = NULL;
     flash_interval t;
     flash_error err;

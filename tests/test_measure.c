@@ -18,7 +18,7 @@ static double tick(void *user) { return *(double *)user += 1; }
 
 static flash_host host_of(mk_heap *heap, double *clock)
 {
-    flash_host h = {{mk_heap_acquire, mk_heap_release, NULL}, NULL, tick, NULL, NULL};
+    flash_host h = {{mk_heap_acquire, mk_heap_release, NULL}, NULL, tick, NULL, NULL, NULL};
     memset(heap, 0, sizeof *heap);
     heap->fail_at = -1;
     *clock = 0;

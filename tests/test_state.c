@@ -833,6 +833,49 @@ static void test_prompts(void)
     }
 }
 
+typedef struct bar {
+    flash_session *s;
+    double last, cancel_at; /* 2: never */
+    int    calls, errors;
+} bar;
+
+static void see_progress(void *user, double done)
+{
+    bar *b = (bar *)user;
+    b->errors += !(done > b->last && done <= 1);
+    b->last = done;
+    b->calls++;
+    if (done >= b->cancel_at)
+        flash_session_cancel(b->s);
+}
+
+static void test_progress(void)
+{
+    static const mk_kind kind = {"llama", "f", 0};
+    mk_options o = {0};
+    flash_session_desc d = {0};
+    bar b = {NULL, 0, .4, 0, 0};
+    int32_t ids[60];
+    made w = make(&kind, &o);
+    SECTION("progress");
+    d.n_ctx = 80;
+    d.chunk = 16;
+    d.host.progress = see_progress;
+    d.host.user = &b;
+    flash_session *s = b.s = create(w.m, &d);
+    random_ids(s, ids, 60);
+    CHECK_EQ(flash_session_feed(s, ids, 60), FLASH_OK);
+    CHECK_EQ(flash_session_step(s, NULL), FLASH_E_CANCELLED);
+    CHECK(b.last >= .4 && b.last < .6 && flash_session_progress(s) == b.last);
+    b.cancel_at = 2;
+    CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
+    CHECK(b.last == 1);
+    CHECK_EQ(b.calls, 4 * (flash_model_arch(w.m)->n_layer + 1));
+    CHECK_EQ(b.errors, 0);
+    flash_session_free(s);
+    unmake(&w);
+}
+
 /* --- deadlines -------------------------------------------------------------------------------- */
 
 /* A machine on which a layer takes so long for each token, in a clock that sees what was done. */
@@ -1112,6 +1155,7 @@ int main(void)
     static const mk_kind broken[] = {{"llama", "f", 0}, {"gemma3", "w", 4}, {"lfm2", "cf", 0},
                                      {"flash", "fw", 8}};
     test_prompts();
+    test_progress();
     test_deadline();
     test_head();
     test_codes();
