@@ -123,7 +123,7 @@ static void test_runs(void)
             a.layer[k].n_head = (uint16_t)(a.layer[k].n_head ? 4 : 0);
         }
         flash_workload u = {&a, types[i % 6], kvs[i % 3], 1 + i % 3, i % 2 ? 0 : 7, 20 + i, 30};
-        flash_measure_desc d = {3, 2, FLASH_ISA_AUTO, {{0}, 0, 0, 0, 0}};
+        flash_measure_desc d = {3, 2, FLASH_ISA_AUTO, {{0}, 0, 0, 0, 0, 0}};
         flash_measurement m;
         flash_error err;
         mk_heap heap;
@@ -184,7 +184,7 @@ static void test_refused(void)
     for (int i = 0; i < BAD; i++) {
         flash_arch a = plain();
         flash_workload u = {&a, FLASH_TYPE_Q4_0, FLASH_TYPE_F16, 1, 0, 8, 8};
-        flash_measure_desc d = {1, 1, FLASH_ISA_AUTO, {{0}, 0, 0, 0, 0}};
+        flash_measure_desc d = {1, 1, FLASH_ISA_AUTO, {{0}, 0, 0, 0, 0, 0}};
         flash_measurement m;
         flash_error err;
         mk_heap heap;
