@@ -194,14 +194,13 @@ static double known(void *user, const uint8_t *skip)
 }
 
 /* The divergence of every pattern, and how many of those with as many skips are better than the
-   greedy one, which has no three in a row: of all, and of those that have none either. */
+   greedy one: among all, and among those without three in a row (the rule of MobileLLM-Flash). */
 static void skips(const bench *b, flash_trainer *t, int L)
 {
-    enum { N = 16, RUN = 2 };
+    enum { N = 16 };
     double *kl = malloc(sizeof *kl << L), alone[FLASH_LAYERS_MAX], loss[FLASH_LAYERS_MAX];
     patterns p = {kl, L};
     int order[FLASH_LAYERS_MAX];
-    unsigned chosen = 0;
     for (unsigned mask = 0; mask < 1u << L; mask++) {
         uint8_t skip[FLASH_LAYERS_MAX];
         for (int l = 0; l < L; l++)
@@ -209,21 +208,23 @@ static void skips(const bench *b, flash_trainer *t, int L)
         if (flash_trainer_skip(t, b->ids, N, skip, kl + mask))
             die("a divergence is no number");
     }
-    int n = skips_find(flash_model_arch(b->model), L / 2 + 1, RUN, known, &p, alone, order, loss);
-    for (int k = 0; k < n; k++) {
-        int all[2] = {0, 0}, better[2] = {0, 0};
-        chosen |= 1u << order[k];
-        for (unsigned mask = 0; mask < 1u << L; mask++)
-            for (int any = 0; any < 2; any++) {
-                if (count(mask) != k + 1 || (!any && mask & mask >> 1 & mask >> 2))
+    for (int run = L; run; run = run == 2 ? 0 : 2) {
+        unsigned chosen = 0;
+        int n = skips_find(flash_model_arch(b->model), L / 2 + 1, run, known, &p, alone, order,
+                           loss);
+        for (int k = 0; k < n; k++) {
+            int all = 0, better = 0;
+            chosen |= 1u << order[k];
+            for (unsigned mask = 0; mask < 1u << L; mask++) {
+                if (count(mask) != k + 1 || (run == 2 && mask & mask >> 1 & mask >> 2))
                     continue;
-                all[any]++;
-                better[any] += kl[mask] < kl[chosen];
+                all++;
+                better += kl[mask] < kl[chosen];
             }
-        printf("bench skip %s skipped=%d kl=%.4f patterns=%d better=%d share=%.3f "
-               "without_three_in_a_row=%d better=%d share=%.3f\n", b->name, k + 1, kl[chosen],
-               all[1], better[1], (double)better[1] / all[1], all[0], better[0],
-               (double)better[0] / all[0]);
+            printf("bench skip %s in_a_row=%d skipped=%d kl=%.4f patterns=%d better=%d "
+                   "share=%.3f\n", b->name, run, k + 1, kl[chosen], all, better,
+                   (double)better / all);
+        }
     }
     free(kl);
 }
