@@ -1039,7 +1039,7 @@ static void test_head(void)
     unmake(&w);
 }
 
-/* --- sessions of one model in threads of their own ---------------------------------------------- */
+/* --- sessions of one model in threads of their own ------------------------------------------- */
 
 typedef struct teller {
     const flash_model *m;
