@@ -41,12 +41,6 @@ tests() # NAME CC CFLAGS RUN [MAKE'S VARIABLES]: the tests, shortened, in a fold
     dir=$(echo "$1" | tr -c 'A-Za-z0-9\n' -)
     job "tests, $1" "FLASH_QUICK=1 make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4' $5"
 }
-scripts() # NAME...: of tests/test_NAME.sh, these alone
-{
-    printf "SCRIPTS='"
-    for name; do printf '%s ' "\$(B)/tests/test_$name"; done
-    printf "'"
-}
 
 # The slow ones first: two workers then end together. What runs the programs of tools/ from outside
 # runs natively, sanitized, emulated once, with tcc and musl. gcc for s390x computes floats as
@@ -56,7 +50,7 @@ arch=$(uname -m)
 for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
     cpu=${target%:*} cc=${target#*:}-gcc some=
     command -v $cc >/dev/null || cc=$cc-12
-    [ $cpu != s390x ] || some=$(scripts cli quantize_cli prune_cli)
+    [ $cpu != s390x ] || some="SCRIPTS='\$(B)/tests/test_cli'"
     [ $arch = $cpu ] || { have $cc qemu-$cpu &&
         tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu "$some"; }
 done
