@@ -1092,7 +1092,9 @@ static void tell(teller *t)
     flash_session_free(s);
 }
 
-#if !defined(_WIN32) && !defined(__wasm__) && !defined(FLASH_NO_THREADS)
+#if !defined(_WIN32) && !defined(__wasm__)
+#include <pthread.h>
+
 static void *tell_in_thread(void *arg)
 {
     tell((teller *)arg);
@@ -1109,7 +1111,7 @@ static void test_together(void)
         flash_grammar *g = NULL;
         flash_error err;
         teller alone[TELLERS], together[TELLERS];
-        flash__thread thread[TELLERS];
+        pthread_t thread[TELLERS];
         int ended = 0;
         made w = make(&kinds[k], &o);
         SECTION("sessions of one model at once");
@@ -1129,10 +1131,10 @@ static void test_together(void)
         }
         CHECK(ended < TELLERS);
         for (int i = 0; i < TELLERS; i++) {
-            CHECK(flash__thread_start(&thread[i], tell_in_thread, &together[i]));
+            CHECK_EQ(pthread_create(&thread[i], NULL, tell_in_thread, &together[i]), 0);
         }
         for (int i = 0; i < TELLERS; i++) {
-            flash__thread_join(thread[i]);
+            pthread_join(thread[i], NULL);
         }
         for (int i = 0; i < TELLERS; i++) {
             CHECK_EQ(together[i].st, alone[i].st);
