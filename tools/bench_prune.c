@@ -208,15 +208,15 @@ static void skips(const bench *b, flash_trainer *t, int L)
         if (flash_trainer_skip(t, b->ids, N, skip, kl + mask))
             die("a divergence is no number");
     }
-    for (int run = L; run; run = run == 2 ? 0 : 2) {
+    for (int rule = 0; rule < 2; rule++) {
         unsigned chosen = 0;
-        int n = skips_find(flash_model_arch(b->model), L / 2 + 1, run, known, &p, alone, order,
-                           loss);
+        int run = rule ? 2 : L, n = skips_find(flash_model_arch(b->model), L / 2 + 1, run, known,
+                                               &p, alone, order, loss);
         for (int k = 0; k < n; k++) {
             int all = 0, better = 0;
             chosen |= 1u << order[k];
             for (unsigned mask = 0; mask < 1u << L; mask++) {
-                if (count(mask) != k + 1 || (run == 2 && mask & mask >> 1 & mask >> 2))
+                if (count(mask) != k + 1 || (rule && mask & mask >> 1 & mask >> 2))
                     continue;
                 all++;
                 better += kl[mask] < kl[chosen];
@@ -249,7 +249,8 @@ static void without(const bench *b, int l, int k, int steps, double each[TEST])
 }
 
 /* Shares of pairs that are apart such that each layer is as often in one as in those in a row: else
-   what a layer is worth would decide. Iterative proportional fitting (Deming and Stephan 1940). */
+   what a layer is worth would decide. There are some from five layers on. Iterative proportional
+   fitting (Deming and Stephan 1940). */
 static void match(int L, double share[8][8])
 {
     for (int l = 0; l < L; l++)
@@ -387,7 +388,7 @@ int main(int argc, char **argv)
         skips(&b, t, L);
     fflush(stdout);
     flash_trainer_free(t);
-    if (L > 2 && L <= 8)
+    if (L > 4 && L <= 8)
         pairs(&b, L);
 
     /* healed by the whole model, next to random weights on as many tokens */

@@ -617,7 +617,8 @@ static void say_family(void)
         printf("family %s loss=%.4f+-%.4f ttft_ms=%.3f", model_path(m), m->loss, m->error,
                1e3 * m->ttft.mean);
         if (!*run.elsewhere) {
-            off += i < run.chosen ? fabs(m->ttft.mean / m->least[0] - 1) / run.chosen : 0;
+            if (i < run.chosen)
+                off += fabs(m->ttft.mean / m->least[0] - 1) / run.chosen;
             printf(" measured_ms=%.3f decode_tok_s=%.0f measured_tok_s=%.0f", 1e3 * m->least[0],
                    1 / m->decode.mean, 1 / m->least[1]);
         }
