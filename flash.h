@@ -2346,11 +2346,15 @@ typedef void (*flash__task)(void *ctx, int index);
 #if defined(FLASH__ATOMIC_GNU)
 static int  flash__add(volatile int *p, int n) { return __atomic_fetch_add(p, n,
         __ATOMIC_ACQ_REL); }
+static int  flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 #elif defined(FLASH__ATOMIC_MSVC)
 static int  flash__add(volatile int *p,
                        int n) { return (int)_InterlockedExchangeAdd((volatile long *)p, n); }
 #else
 static int  flash__add(volatile int *p, int n) { int v = *p; *p = v + n; return v; }
+#endif
+#ifndef FLASH__ATOMIC_GNU
+static int  flash__get(volatile int *p) { return flash__add(p, 0); }
 #endif
 
 #if defined(FLASH__THREADS_POSIX)
@@ -2408,19 +2412,13 @@ static int flash__processors(void)
 #endif
 
 #ifdef FLASH__THREADS
-#if defined(FLASH__ATOMIC_GNU)
-static int flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-#else
-static int flash__get(volatile int *p) { return flash__add(p, 0); }
-#endif
-
 typedef struct flash__pool {
     flash__mutex lock;
     flash__cond  work, done;
     flash__task  task;
     void        *ctx;
-    volatile int turn, stop;              /* turn: counts jobs                              */
-    int          next, tasks, inside, asleep, n;
+    volatile int turn, stop, inside;      /* turn: counts jobs                              */
+    int          next, tasks, asleep, n;
     flash__thread thread[FLASH_THREADS_MAX];
 } flash__pool;
 
@@ -2440,11 +2438,11 @@ static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
         seen = p->turn;
         while (p->next < p->tasks) {
             int index = p->next++;
-            p->inside++;
+            flash__add(&p->inside, 1);
             flash__unlock(&p->lock);
             p->task(p->ctx, index);
             flash__lock(&p->lock);
-            if (!--p->inside) flash__wake(&p->done);
+            if (flash__add(&p->inside, -1) == 1) flash__wake(&p->done);
         }
         if (p->stop) break;
         flash__unlock(&p->lock);
@@ -2457,6 +2455,7 @@ static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
    here. */
 static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *ctx)
 {
+    int spins;
     flash__lock(&p->lock);
     p->task = task;
     p->ctx = ctx;
@@ -2469,6 +2468,9 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     flash__lock(&p->lock);
     /* the work is done: tasks pick their share until none is left, so late ones need not start */
     p->tasks = 0;
+    flash__unlock(&p->lock);
+    for (spins = 0; spins < 4000 && flash__get(&p->inside); spins++) FLASH__PAUSE();
+    flash__lock(&p->lock);
     while (p->inside) flash__wait(&p->done, &p->lock);
     flash__unlock(&p->lock);
 }
@@ -10409,25 +10411,38 @@ typedef struct flash__job {
     const float *bias[3];
     const float *x;            /* [T,cols] */
     const float *norm;         /* [D]      */
-    int tokens, layer, items, width;
-    volatile int next;
+    int tokens, layer, items, width, tasks;
+    volatile int next[FLASH_THREADS_MAX]; /* of each task's share */
 } flash__job;
 
-/* The next item of a job for a worker, or -1. */
-static int flash__pick(flash__job *j)
+/* Items of a job from task i's share on: equal shares, in order. */
+static int flash__share(const flash__job *j, int i)
 {
-    int i = flash__add(&j->next, 1);
-    return i < j->items ? i : -1;
+    return (int)((int64_t)j->items*i/j->tasks);
+}
+
+/* The next item of a job for a worker, or -1: of its own share while there are any, so that it reads
+   weights in a row, as memory likes it, then of the others'. */
+static int flash__pick(flash__job *j, int index)
+{
+    int k, i, at = index;
+    for (k = 0; k < j->tasks; k++, at = at + 1 < j->tasks ? at + 1 : 0) {
+        if (flash__get(&j->next[at]) >= flash__share(j, at + 1)) continue;
+        i = flash__add(&j->next[at], 1);
+        if (i < flash__share(j, at + 1)) return i;
+    }
+    return -1;
 }
 
 static void flash__run(flash_session *s, flash__job *job, int items, flash__task task)
 {
     const flash_host *host = &s->desc.host;
-    int tasks = FLASH__MIN(items, s->slots);
+    int i, tasks = FLASH__MAX(FLASH__MIN(items, s->slots), 1);
     job->s = s;
     job->items = items;
-    job->next = 0;
-    if (tasks <= 1) task(job, 0);
+    job->tasks = tasks;
+    for (i = 0; i < tasks; i++) job->next[i] = flash__share(job, i);
+    if (tasks == 1) task(job, 0);
     else if (host->parallel_for) host->parallel_for(host->user, tasks, task, job);
     else flash__pool_run(&s->pool, tasks, task, job);
 }
@@ -10478,7 +10493,7 @@ static void flash__matmul_task(void *ctx, int index)
     flash__job *j = (flash__job *)ctx;
     uint8_t *work = j->s->work + (size_t)index*j->s->work_bytes;
     int i, which, step = j->width;
-    while ((i = flash__pick(j)) >= 0) {
+    while ((i = flash__pick(j, index)) >= 0) {
         for (which = 0; i*step >= j->w[which]->rows; which++)
             i -= (j->w[which]->rows + step - 1)/step;
         flash__matmul_rows(j, which, i*step, FLASH__MIN(step, j->w[which]->rows - i*step), work);
@@ -10495,10 +10510,14 @@ static void flash__product(flash__job *job, int i, const flash__mat *w, const fl
 /* y[t] = w x[t] (+ bias) for the n products set up in job. s->q8 holds x quantised. */
 static void flash__matmul(flash_session *s, flash__job *job, int n, const float *x, int T)
 {
-    int i, items = 0;
+    int i, items = 0, rows = 0;
     job->x = x;
     job->tokens = T;
     job->width = flash__pick_rows(&s->m->k, job->w[0]->cols);
+    if (T < 4) {
+        for (i = 0; i < n; i++) rows += job->w[i]->rows;
+        while (job->width*s->slots*8 < rows) job->width *= 2;
+    }
     for (i = 0; i < n; i++) items += (job->w[i]->rows + job->width - 1)/job->width;
     flash__run(s, job, items, flash__matmul_task);
 }
@@ -10517,8 +10536,7 @@ static void flash__norm_task(void *ctx, int index) /* h = norm(x), quantised */
     flash_session *s = j->s;
     size_t D = (size_t)s->m->arch.d_model;
     int t;
-    (void)index;
-    while ((t = flash__pick(j)) >= 0) {
+    while ((t = flash__pick(j, index)) >= 0) {
         s->m->k.rmsnorm(j->x + (size_t)t*D, j->norm, s->m->arch.norm_eps, D, s->h + (size_t)t*D);
         flash__quantize_row(s, s->h, t, (int)D);
     }
@@ -10528,8 +10546,7 @@ static void flash__quantize_task(void *ctx, int index) /* rows of width items */
 {
     flash__job *j = (flash__job *)ctx;
     int t;
-    (void)index;
-    while ((t = flash__pick(j)) >= 0) flash__quantize_row(j->s, j->x, t, j->width);
+    while ((t = flash__pick(j, index)) >= 0) flash__quantize_row(j->s, j->x, t, j->width);
 }
 
 static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantised */
@@ -10537,8 +10554,7 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
     flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
     int t;
-    (void)index;
-    while ((t = flash__pick(j)) >= 0) {
+    while ((t = flash__pick(j, index)) >= 0) {
         size_t at = (size_t)t*(size_t)j->width;
         s->m->k.glu(s->m->arch.activation == FLASH_ACTIVATION_GELU, s->gate + at, s->up + at,
                     (size_t)j->width, s->gate + at);
@@ -10662,8 +10678,7 @@ static void flash__rope_task(void *ctx, int index)
     const flash__layer *w = s->m->layer + j->layer;
     int t, h, i, C = a->d_head, H = l->n_head, K = l->n_kv_head, blocks = s->blocks[j->layer];
     size_t bytes = flash__kv_block(s->desc.kv, C);
-    (void)index;
-    while ((t = flash__pick(j)) >= 0) {
+    while ((t = flash__pick(j, index)) >= 0) {
         const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
         float *q = s->q + (size_t)t*(size_t)(H*C);
         int p = s->pos + t;
@@ -10807,7 +10822,7 @@ static void flash__attention_task(void *ctx, int index)
     room.best = room.out + 64*group*C;  room.total = room.best + 64*group;
     room.whole_best = room.total + 64*group;
     room.whole_total = room.whole_best + 64*group;
-    while ((item = flash__pick(j)) >= 0) {
+    while ((item = flash__pick(j, index)) >= 0) {
         int kv = item/spans/tiles, tile = item/spans%tiles, first_block, last_block;
         /* rows of s->q and s->h: heads of one token, or one head of many tokens */
         size_t first = ((size_t)(kv*group) + (size_t)(64*tile)*(size_t)(one ? 1 : H))*(size_t)C,
@@ -10933,8 +10948,7 @@ static void flash__conv_task(void *ctx, int index)
     const float *w = s->m->layer[j->layer].conv;
     const float *before = s->conv[j->layer] + (size_t)(s->side*(n - 1))*(size_t)D;
     float *after = s->conv[j->layer] + (size_t)(!s->side*(n - 1))*(size_t)D;
-    (void)index;
-    while ((t = flash__pick(j)) >= 0) {
+    while ((t = flash__pick(j, index)) >= 0) {
         float *y = s->h + (size_t)t*(size_t)D;
         const float *c = s->q + ((size_t)t*3 + 1)*(size_t)D;
         for (d = 0; d < D; d++) y[d] = 0;
