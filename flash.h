@@ -3716,6 +3716,15 @@ static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes,
         }
 }
 
+/* While a share of some rows, n bytes from `at` on of `size`, is worked on: fetches the same share
+   of what follows them in the file, linear, as memory likes it, and not too near. */
+static FLASH__INLINE void flash__fetch(const uint8_t *rows, size_t size, size_t at, size_t n)
+{
+    const char *p = (const char *)rows + FLASH__MAX(size + 2048, (size_t)12288) + at;
+    size_t i;
+    for (i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
 /* How the int8 items of a type become unsigned: offset, and groups of four that 16 bits can hold;
    0: signed. */
 static int flash__type_offset(flash_type t, int *groups)
@@ -4102,16 +4111,6 @@ FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
     v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
     return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255)));
 }
-FLASH__I256 void flash__fetch_avx2(const uint8_t *p, size_t row, size_t at, size_t bytes)
-{
-    /* The same share of rows further on, in file order: far ahead into the second level, the next
-       eight rows into the first where they fit there. */
-    size_t i;
-    for (i = 0; i < 8*bytes; i += 64) {
-        _mm_prefetch((const char *)p + 98304 + 8*at + i, _MM_HINT_T1);
-        if (row <= 3072) _mm_prefetch((const char *)p + 8*row + 8*at + i, _MM_HINT_T0);
-    }
-}
 /* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
 {
@@ -4166,7 +4165,7 @@ FLASH__T256 static __m256 flash__rows8_q4_0_avx2(const uint8_t *w, size_t row, c
         __m256i x0 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q));
         __m256i x1 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q + 16));
         __m256i s[4], sum;
-        flash__fetch_avx2(w, row, 18*b, 18);
+        flash__fetch(w, 8*row, 8*(18*b), 8*18);
         FLASH__UNROLL for (i = 0; i < 4; i++) {
             __m256i v = flash__pair_avx2(p + 2 + (size_t)i*row, row);
             s[i] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(v, low), x0),
@@ -4191,7 +4190,7 @@ FLASH__T256 static __m256 flash__rows8_q8_0_avx2(const uint8_t *w, size_t row, c
     for (b = 0; b < n/32; b++, x++) {
         const uint8_t *p = w + 34*b;
         __m256i q = flash__load_avx2(x->q), s[8], first, second;
-        flash__fetch_avx2(w, row, 34*b, 34);
+        flash__fetch(w, 8*row, 8*(34*b), 8*34);
         FLASH__UNROLL for (i = 0; i < 8; i++) {
             __m256i v = flash__load_avx2(p + 2 + (size_t)i*row);
             s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_sign_epi8(v, v),
@@ -4217,7 +4216,7 @@ FLASH__T256 static __m256 flash__rows8_q4_k_avx2(const uint8_t *w, size_t row, c
         flash__scales_q4_k_avx2(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
-            if (!(k & 1)) flash__fetch_avx2(w, row, 144*b + 36*(size_t)(k/2), 36);
+            if (!(k & 1)) flash__fetch(w, 8*row, 8*(144*b + 36*(size_t)(k/2)), 8*36);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 __m256i v = flash__load_avx2(p + 16 + 32*(k/2) + (size_t)i*row);
                 v = _mm256_and_si256(k & 1 ? _mm256_srli_epi16(v, 4) : v, low);
@@ -4246,7 +4245,7 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
         for (k = 0; k < 8; k++) {
             const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
-            flash__fetch_avx2(w, row, 210*b + 26*(size_t)k, 27);
+            flash__fetch(w, 8*row, 8*(210*b + 26*(size_t)k), 8*27);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 __m256i l = flash__load_avx2(ql + (size_t)i*row),
                     h = flash__load_avx2(qh + (size_t)i*row);
@@ -4880,16 +4879,6 @@ FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
     v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
     return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(255)));
 }
-FLASH__I512 void flash__fetch_avx512(const uint8_t *p, size_t row, size_t at, size_t bytes)
-{
-    /* The same share of rows further on, in file order: far ahead into the second level, the next
-       16 rows into the first where they fit there. */
-    size_t i;
-    for (i = 0; i < 16*bytes; i += 64) {
-        _mm_prefetch((const char *)p + 98304 + 16*at + i, _MM_HINT_T1);
-        if (row <= 1536) _mm_prefetch((const char *)p + 16*row + 16*at + i, _MM_HINT_T0);
-    }
-}
 
 /* Scales and minima of the 8 blocks of a Q4_K block of 256. */
 FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 *d, __m512 *m)
@@ -4924,51 +4913,147 @@ FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 
     }
 }
 
-FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
-                                                    const flash__q8 *x, size_t n)
+/* Blocks of a row, `step` apart, the last of `have` again in place of those that are not there: 16
+   bytes of four, 32 bytes of the k-th and the fourth after it. */
+#define FLASH__AT(k) ((size_t)FLASH__MIN(k, have - 1)*step)
+FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step, int have)
 {
-    const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
-    __m512 acc = _mm512_setzero_ps();
-    size_t b;
-    int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 18*b;
-        __m512i x0 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)x->q));
-        __m512i x1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(x->q
-                + 16)));
-        __m512i s[4], sum;
-        flash__fetch_avx512(w, row, 18*b, 18);
-        FLASH__UNROLL for (i = 0; i < 4; i++) {
-            __m512i v = flash__quads_avx512(p + 2 + (size_t)i*row, row);
-            s[i] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(v, low), x0);
-            s[i] = _mm512_dpbusd_epi32(s[i], _mm512_and_si512(_mm512_srli_epi16(v, 4), low), x1);
-        }
-        sum = _mm512_add_epi32(flash__sum4_avx512(s[0], s[1], s[2], s[3]),
-                               _mm512_set1_epi32(x->start[2] >> 4));
-        acc = flash__step_avx512(acc, sum, flash__scales_avx512(p, row), x->d);
-    }
+    const uint8_t *p = (const uint8_t *)at;
+    __m512i v = _mm512_castsi128_si512(flash__load16_avx2(p));
+    v = _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(1)), 1);
+    v = _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(2)), 2);
+    return _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(3)), 3);
+}
+FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step, int k, int have)
+{
+    const uint8_t *p = (const uint8_t *)at;
+    __m512i v = _mm512_castsi256_si512(flash__load_avx2(p + FLASH__AT(k)));
+    return _mm512_inserti64x4(v, flash__load_avx2(p + FLASH__AT(k + 4)), 1);
+}
+/* f16 scales: lane R*block + row, of R = 2 or 4 rows */
+FLASH__I512 __m512 flash__block_scales_avx512(const uint8_t *p, size_t row, size_t step, int R,
+                                              int have)
+{
+    __m128i lo = _mm_setzero_si128(), hi = lo;
+#define FLASH__X(i) \
+    lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (size_t)((i)%R)*row + FLASH__AT((i)/R)), i); \
+    hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (size_t)((i)%R)*row \
+                          + FLASH__AT(((i) + 8)/R)), i);
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+#undef FLASH__X
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+}
+/* The same number of each block for all rows: lane R*block + row. */
+FLASH__I512 __m512i flash__block_words_avx512(const void *at, size_t step, int R, int have)
+{
+    const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+        twos = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const uint8_t *p = (const uint8_t *)at;
+#define FLASH__X(i) (int)flash__rd32(p + FLASH__AT(i))
+    __m128i lo = _mm_setr_epi32(FLASH__X(0), FLASH__X(1), FLASH__X(2), FLASH__X(3)), hi;
+    if (R == 4) return _mm512_permutexvar_epi32(fours, _mm512_castsi128_si512(lo));
+    hi = _mm_setr_epi32(FLASH__X(4), FLASH__X(5), FLASH__X(6), FLASH__X(7));
+#undef FLASH__X
+    return _mm512_permutexvar_epi32(twos, _mm512_castsi256_si512(_mm256_inserti128_si256(
+            _mm256_castsi128_si256(lo), hi, 1)));
+}
+#undef FLASH__AT
+
+/* acc of R rows, and what the blocks give, in their order. sum: lane R*block + row. */
+FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, const flash__q8 *x,
+                                            int R, int have)
+{
+    float out[16];
+    int k;
+    d = _mm512_mul_ps(d, _mm512_castsi512_ps(flash__block_words_avx512(&x->d, sizeof *x, R, have)));
+    _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d));
+    FLASH__UNROLL for (k = 0; k < have; k++)
+        acc = _mm_add_ps(acc, R == 4 ? _mm_loadu_ps(out + 4*k) : _mm_castsi128_ps(
+                _mm_loadl_epi64((const __m128i *)(const void *)(out + 2*k))));
     return acc;
 }
 
-FLASH__T512 static __m512 flash__rows16_q8_0_avx512(const uint8_t *w, size_t row,
-                                                    const flash__q8 *x, size_t n)
+/* So few rows at once that reading them is nearly linear: `have` of four blocks of four rows of
+   Q4_0, or of eight blocks of two rows of Q8_0. */
+FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t row,
+                                           const flash__q8 *x, int have)
 {
-    const __m512i flip = _mm512_set1_epi8(-128);
-    __m512 acc = _mm512_setzero_ps();
-    size_t b;
-    int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 34*b;
-        __m512i v[8], first, second;
-        flash__fetch_avx512(w, row, 34*b, 34);
-        FLASH__UNROLL for (i = 0; i < 8; i++)
-            v[i] = _mm512_xor_si512(flash__pairs_avx512(p + 2 + (size_t)(i + i/4*4)*row, row),
-                                    flip);
-        flash__dot16_avx512(v, flash__x32_avx512(x), &first, &second);
-        first = _mm512_add_epi32(_mm512_add_epi32(first, second), _mm512_set1_epi32(x->start[2]));
-        acc = flash__step_avx512(acc, first, flash__scales_avx512(p, row), x->d);
+    /* Of the 36 words of a row's blocks, the last 8 in a register of their own: what is not a
+       scale; and the scales of two rows at their places. */
+    static const int16_t items[32] = { 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 19,
+        20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 35, 36, 37, 38, 39 };
+    static const int16_t scales[32] = { 0, 32, 0, 32, 9, 41, 9, 41, 18, 50, 18, 50, 27, 59, 27,
+        59 };
+    const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512(),
+        where = _mm512_loadu_si512(items), which = _mm512_loadu_si512(scales);
+    const __m512i x0 = flash__blocks4_avx512(x->q, sizeof *x, have),
+        x1 = flash__blocks4_avx512(x->q + 16, sizeof *x, have);
+    const __mmask32 there = have < 4 ? (__mmask32)((1u << 9*have) - 1) : 0xffffffffu;
+    __m512i s[4], v[4], sum;
+    __m256i a, b;
+    int r;
+    FLASH__UNROLL for (r = 0; r < 4; r++) {
+        const uint8_t *p = w + (size_t)r*row;
+        __m512i q;
+        v[r] = have < 4 ? _mm512_maskz_loadu_epi16(there, p) : _mm512_loadu_si512(p);
+        q = _mm512_castsi128_si512(have < 4 ? _mm_setzero_si128() : flash__load16_avx2(p + 56));
+        q = _mm512_permutex2var_epi16(v[r], where, q);
+        s[r] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(q, low), x0);
+        s[r] = _mm512_dpbusd_epi32(s[r], _mm512_and_si512(_mm512_srli_epi16(q, 4), low), x1);
     }
-    return acc;
+    a = _mm512_castsi512_si256(_mm512_permutex2var_epi16(v[0], which, v[1]));
+    b = _mm512_castsi512_si256(_mm512_permutex2var_epi16(v[2], which, v[3]));
+    sum = _mm512_srai_epi32(flash__block_words_avx512(x->start + 2, sizeof *x, 4, have), 4);
+    sum = _mm512_add_epi32(flash__sum4_avx512(s[0], s[1], s[2], s[3]), sum);
+    a = _mm256_mask_blend_epi16(0xcccc, a, b);
+    return flash__add_blocks_avx512(acc, sum, _mm512_cvtph_ps(a), x, 4, have);
+}
+FLASH__I512 __m128 flash__two_q8_0_avx512(__m128 acc, const uint8_t *w, size_t row,
+                                          const flash__q8 *x, int have)
+{
+    const __m512i flip = _mm512_set1_epi8(-128), zero = _mm512_setzero_si512(),
+        turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    __m512i s[2][4], a, b, sum;
+    int r, k;
+    FLASH__UNROLL for (k = 0; k < 4; k++) {
+        __m512i v = flash__blocks2_avx512(x->q, sizeof *x, k, have);
+        FLASH__UNROLL for (r = 0; r < 2; r++)
+            s[r][k] = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(flash__blocks2_avx512(w + 2
+                                          + (size_t)r*row, 34, k, have), flip), v);
+    }
+    a = flash__sum4_avx512(s[0][0], s[0][1], s[0][2], s[0][3]);
+    b = flash__sum4_avx512(s[1][0], s[1][1], s[1][2], s[1][3]);
+    sum = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+    sum = _mm512_add_epi32(_mm512_permutexvar_epi32(turn, sum),
+                           flash__block_words_avx512(x->start + 2, sizeof *x, 2, have));
+    return flash__add_blocks_avx512(acc, sum, flash__block_scales_avx512(w, row, 34, 2, have), x, 2,
+                                    have);
+}
+
+/* Rows by fours or twos; how many that are. */
+FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t row, int rows,
+                                  const flash__q8 *x, size_t n, float *y)
+{
+    const int R = t == FLASH_TYPE_Q4_0 ? 4 : 2, some = 16/R, blocks = (int)(n/32);
+    const size_t step = t == FLASH_TYPE_Q4_0 ? 18 : 34;
+    int r, b;
+    for (r = 0; r + R <= rows; r += R, w += (size_t)R*row) {
+        __m128 acc = _mm_setzero_ps();
+        for (b = 0; b < blocks; b += some) {
+            const uint8_t *p = w + step*(size_t)b;
+            int have = FLASH__MIN(some, blocks - b);
+            flash__fetch(w, (size_t)R*row, (size_t)R*step*(size_t)b, 16*step);
+            if (t == FLASH_TYPE_Q4_0)
+                acc = have == 4 ? flash__four_q4_0_avx512(acc, p, row, x + b, 4)
+                    : flash__four_q4_0_avx512(acc, p, row, x + b, have);
+            else
+                acc = have == 8 ? flash__two_q8_0_avx512(acc, p, row, x + b, 8)
+                    : flash__two_q8_0_avx512(acc, p, row, x + b, have);
+        }
+        if (R == 4) _mm_storeu_ps(y + r, acc);
+        else _mm_storel_epi64((__m128i *)(void *)(y + r), _mm_castps_si128(acc));
+    }
+    return r;
 }
 
 FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row,
@@ -4984,7 +5069,7 @@ FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row
         flash__scales_q4_k_avx512(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m512i v[8], first, second;
-            if (!(k & 1)) flash__fetch_avx512(w, row, 144*b + 36*(size_t)(k/2), 36);
+            if (!(k & 1)) flash__fetch(w, 16*row, 16*(144*b + 36*(size_t)(k/2)), 16*36);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 v[i] = flash__pairs_avx512(p + 16 + 32*(k/2) + (size_t)(i + i/4*4)*row, row);
                 v[i] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(v[i], 4) : v[i], low);
@@ -5011,7 +5096,7 @@ FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row
         for (k = 0; k < 8; k++) {
             const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
             __m512i v[8], first, second;
-            flash__fetch_avx512(w, row, 210*b + 26*(size_t)k, 27);
+            flash__fetch(w, 16*row, 16*(210*b + 26*(size_t)k), 16*27);
             FLASH__UNROLL for (i = 0; i < 8; i++) {
                 size_t at = (size_t)(i + i/4*4)*row;
                 __m512i l = flash__pairs_avx512(ql + at, row),
@@ -5162,22 +5247,24 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
                                                    (const float *)x, n, y); return;
     case FLASH_TYPE_BF16: flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows,
                                                    (const float *)x, n, y); return;
-    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
+    case FLASH_TYPE_Q4_0:
+        r = flash__few_avx512(FLASH_TYPE_Q4_0, w, row_bytes, rows, q, n, y);
+        break;
+    case FLASH_TYPE_Q8_0:
+        r = flash__few_avx512(FLASH_TYPE_Q8_0, w, row_bytes, rows, q, n, y);
+        break;
+    case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K:
+        for (r = 0; r + 16 <= rows; r += 16) {
+            const uint8_t *p = w + (size_t)r*row_bytes;
+            _mm512_storeu_ps(y + r, t == FLASH_TYPE_Q4_K
+                             ? flash__rows16_q4_k_avx512(p, row_bytes, q, n)
+                             : flash__rows16_q6_k_avx512(p, row_bytes, q, n));
+        }
+        break;
     default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 16, flash__pack_avx512,
                                 flash__panel_on_avx512); return;
     }
-    for (r = 0; r + 16 <= rows; r += 16, w += 16*row_bytes) {
-        switch (t) {
-        case FLASH_TYPE_Q4_0: _mm512_storeu_ps(y + r, flash__rows16_q4_0_avx512(w, row_bytes, q,
-                n)); break;
-        case FLASH_TYPE_Q8_0: _mm512_storeu_ps(y + r, flash__rows16_q8_0_avx512(w, row_bytes, q,
-                n)); break;
-        case FLASH_TYPE_Q4_K: _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(w, row_bytes, q,
-                n)); break;
-        default: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(w, row_bytes, q, n));
-        }
-    }
-    flash__rows_scalar(t, w, row_bytes, rows - r, x, n, y + r);
+    flash__rows_scalar(t, w + (size_t)r*row_bytes, row_bytes, rows - r, x, n, y + r);
 }
 
 FLASH__T512 static void flash__quantize_avx512(const float *x, size_t n, flash__q8 *y)
@@ -10421,7 +10508,7 @@ static int flash__share(const flash__job *j, int i)
     return (int)((int64_t)j->items*i/j->tasks);
 }
 
-/* The next item of a job for a worker, or -1: of its own share while there are any, so that it reads
+/* The next item of a job for a worker, or -1: of its own share while there is one, so that it reads
    weights in a row, as memory likes it, then of the others'. */
 static int flash__pick(flash__job *j, int index)
 {
@@ -10562,6 +10649,12 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
     }
 }
 
+/* The last T rows of the chunk. */
+static float *flash__rows_of(const flash_session *s, int T)
+{
+    return s->x + (size_t)(s->run - T)*(size_t)s->m->arch.d_model;
+}
+
 static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T)
 {
     flash__job job;
@@ -10570,14 +10663,15 @@ static void flash__norm_rows(flash_session *s, const float *x, const float *w, i
     flash__run(s, &job, T, flash__norm_task);
 }
 
-/* x += y, or norm(y) if there is one */
+/* x += y, or norm(y) if there is one: the last T rows of the chunk */
 static void flash__residual(flash_session *s, float *y, const float *norm, int T)
 {
     size_t D = (size_t)s->m->arch.d_model, i;
+    float *x = flash__rows_of(s, T);
     int t;
     for (t = 0; norm && t < T; t++)
         s->m->k.rmsnorm(y + (size_t)t*D, norm, s->m->arch.norm_eps, D, y + (size_t)t*D);
-    for (i = 0; i < (size_t)T*D; i++) s->x[i] += y[i];
+    for (i = 0; i < (size_t)T*D; i++) x[i] += y[i];
 }
 
 /* --- keys and values -------------------------------------------------------- */
@@ -10668,7 +10762,7 @@ static void flash__turn(const flash_session *s, const flash_layer *l, const floa
     if (a->qk_norm) s->m->k.rmsnorm(x, s->m->ones, a->norm_eps, C, x);
 }
 
-/* norms and rotates queries and keys, stores keys and values */
+/* norms and rotates queries, of the last j->tokens, and keys, stores keys and values */
 static void flash__rope_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
@@ -10680,12 +10774,12 @@ static void flash__rope_task(void *ctx, int index)
     size_t bytes = flash__kv_block(s->desc.kv, C);
     while ((t = flash__pick(j, index)) >= 0) {
         const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
-        float *q = s->q + (size_t)t*(size_t)(H*C);
-        int p = s->pos + t;
-        for (h = 0; h < H; h++) flash__turn(s, l, w->q_norm, rope, q + h*C);
+        int p = s->pos + t, row = t - (s->run - j->tokens), heads = row < 0 ? 0 : H;
+        float *q = s->q + (size_t)FLASH__MAX(row, 0)*(size_t)(H*C);
+        for (h = 0; h < heads; h++) flash__turn(s, l, w->q_norm, rope, q + h*C);
         if (a->temperature_n_ctx && l->rope_base == 0) {
             float grow = 1 + 0.1f*(float)flash__log(1 + (p + 1)/a->temperature_n_ctx);
-            for (i = 0; i < H*C; i++) q[i] = q[i]*grow;
+            for (i = 0; i < heads*C; i++) q[i] = q[i]*grow;
         }
         for (h = 0; h < K; h++) {
             size_t from = ((size_t)t*(size_t)K + (size_t)h)*(size_t)C,
@@ -10804,8 +10898,9 @@ static void flash__attended(float *out, float total, int C)
     for (i = 0; i < C; i++) out[i] = out[i]/total;
 }
 
-/* h = softmax(q K^T scale) V. An item: one key/value head and 64 tokens; or, for one token, up to
-   64 of the head's queries and one of width spans, whose sums go to s->span. */
+/* h = softmax(q K^T scale) V of the chunk's last j->tokens. An item: one key/value head and 64
+   tokens; or, for one token, up to 64 of the head's queries and one of width spans, whose sums go to
+   s->span. */
 static void flash__attention_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
@@ -10829,7 +10924,7 @@ static void flash__attention_task(void *ctx, int index)
             ld = (size_t)(one ? C : H*C), row = (size_t)C*sizeof *s->q;
         flash__queries u;
         u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
-        u.first = s->pos + (one ? 0 : 64*tile);
+        u.first = s->pos + s->run - j->tokens + (one ? 0 : 64*tile);
         u.step = !one;
         u.layer = l;
         first_block = flash__sees(l, u.first)/64;
@@ -10897,24 +10992,30 @@ static size_t flash__work_bytes(const flash_model *m, size_t widest)
 
 /* --- layers ----------------------------------------------------------------- */
 
-/* x += attention(norm(x)) */
+/* x += attention(norm(x)): keys and values of the whole chunk, all else of its last T rows */
 static void flash__attention(flash_session *s, int il, int T)
 {
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + il;
     const flash__layer *w = s->m->layer + il;
-    int group = l->n_head/l->n_kv_head, one = T == 1,
-        spans = s->pos/64/FLASH__SPAN - flash__sees(l, s->pos)/64/FLASH__SPAN + 1;
+    int group = l->n_head/l->n_kv_head, one = T == 1, pos = s->pos + s->run - T, n = 0,
+        spans = pos/64/FLASH__SPAN - flash__sees(l, pos)/64/FLASH__SPAN + 1;
     flash__job job;
-    flash__norm_rows(s, s->x, w->attn_norm, T);
-    flash__product(&job, 0, &w->q, w->bq, s->q);
-    flash__product(&job, 1, &w->k, w->bk, s->kk);
-    flash__product(&job, 2, &w->v, w->bv, s->vv);
-    flash__matmul(s, &job, 3, s->h, T);
+    flash__norm_rows(s, s->x, w->attn_norm, s->run);
+    if (T == s->run) flash__product(&job, n++, &w->q, w->bq, s->q);
+    flash__product(&job, n++, &w->k, w->bk, s->kk);
+    flash__product(&job, n++, &w->v, w->bv, s->vv);
+    flash__matmul(s, &job, n, s->h, s->run);
+    if (T < s->run && T) {
+        flash__norm_rows(s, flash__rows_of(s, T), w->attn_norm, T);
+        flash__product(&job, 0, &w->q, w->bq, s->q);
+        flash__matmul(s, &job, 1, s->h, T);
+    }
     job.layer = il;
-    flash__rope_angles(s, il);
-    flash__run(s, &job, T, flash__rope_task);
     job.tokens = T;
+    flash__rope_angles(s, il);
+    flash__run(s, &job, s->run, flash__rope_task);
+    if (!T) return;
     job.width = one ? spans : 1;
     flash__run(s, &job, l->n_kv_head*(((one ? group : T) + 63)/64)*job.width,
                flash__attention_task);
@@ -10991,12 +11092,13 @@ static void flash__convolution(flash_session *s, int il, int T)
     flash__residual(s, s->q, NULL, T);
 }
 
-/* x += down(f(gate(norm(x)))*up(norm(x))) */
+/* x += down(f(gate(norm(x)))*up(norm(x))): the last T rows */
 static void flash__ffn(flash_session *s, int il, int T)
 {
     const flash__layer *w = s->m->layer + il;
     flash__job job;
-    flash__norm_rows(s, s->x, w->ffn_norm, T);
+    if (!T) return;
+    flash__norm_rows(s, flash__rows_of(s, T), w->ffn_norm, T);
     flash__product(&job, 0, &w->gate, w->bgate, s->gate);
     flash__product(&job, 1, &w->up, w->bup, s->up);
     flash__matmul(s, &job, 2, s->h, T);
@@ -11044,12 +11146,11 @@ static int flash__wanted(const flash_session *s)
 static int flash__head(flash_session *s, int deadline)
 {
     const flash_model *m = s->m;
-    size_t D = (size_t)m->arch.d_model;
     int n = flash__wanted(s), some = FLASH__HEAD_WEIGHTS/m->root.head.cols/64*64;
     flash__mat part = m->root.head;
     flash__job job;
     if (!n) return 1;
-    if (!s->head) flash__norm_rows(s, s->x + (size_t)(s->run - n)*D, m->root.out_norm, n);
+    if (!s->head) flash__norm_rows(s, flash__rows_of(s, n), m->root.out_norm, n);
     part.data += (size_t)s->head*part.row_bytes;
     part.rows -= s->head;
     if (deadline && n == 1) part.rows = FLASH__MIN(part.rows, FLASH__MAX(some, 64));
@@ -11071,13 +11172,15 @@ static void flash__chunk_end(flash_session *s)
     s->run = 0;
 }
 
+/* After the last attention only those rows count whose logits are asked for. */
 static void flash__layer_step(flash_session *s)
 {
-    int parts = flash__parts(s->m->arch.layer + s->layer);
-    if (parts & FLASH__HAS_KV) flash__attention(s, s->layer, s->run);
+    int parts = flash__parts(s->m->arch.layer + s->layer),
+        T = s->layer + 1 < s->m->arch.n_layer ? s->run : flash__wanted(s);
+    if (parts & FLASH__HAS_KV) flash__attention(s, s->layer, T);
     if (parts & FLASH__HAS_CONV) flash__convolution(s, s->layer, s->run);
     if (parts & FLASH__HAS_LINEAR) flash__linear(s, s->layer, s->run);
-    if (parts & FLASH__HAS_FFN) flash__ffn(s, s->layer, s->run);
+    if (parts & FLASH__HAS_FFN) flash__ffn(s, s->layer, T);
     s->layer++;
 }
 
@@ -12742,16 +12845,17 @@ static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
     }
 }
 
-/* The first of the largest of n; NaN counts as the least there is. Four chains, as comparing is
-   bound by the wait for the one before. */
+/* The first of the largest of n; NaN counts as the least there is. Sixteen chains, of which
+   compilers make vectors. */
 static size_t flash__first_best(const float *x, size_t n)
 {
-    float best[4] = { -3e38f, -3e38f, -3e38f, -3e38f };
+    float best[16];
     size_t i, j;
-    for (i = 0; i + 4 <= n; i += 4)
-        for (j = 0; j < 4; j++) best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+    for (j = 0; j < 16; j++) best[j] = -3e38f;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (j = 0; j < 16; j++) best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
     for (; i < n; i++) best[0] = x[i] > best[0] ? x[i] : best[0];
-    for (j = 1; j < 4; j++) best[0] = best[j] > best[0] ? best[j] : best[0];
+    for (j = 1; j < 16; j++) best[0] = best[j] > best[0] ? best[j] : best[0];
     for (i = 0; i + 1 < n; i++) if (x[i] == best[0]) return i;
     return x[i] == best[0] ? i : 0;
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Speed of build/flash next to llama.cpp's, as its npm package ships it, on the same files.
 #   PEER_DIR=folder sh tools/bench_peer.sh [options]      (or: make bench-peer ARGS='options')
-#   --shape flash-350m  --types Q4_0,Q8_0,Q4_K  -t 1,2  -p 512,2048  -n 64   what is measured
+#   --shape flash-350m  --types Q4_0,Q8_0,Q4_K  -t 1,2  -p 512,2048  -n 64   what is measured, with
+#                      attention in every layer
 #   --isa avx2|sse41   both sides with this instruction set at most: a copy of the package that
 #                      lacks the libraries for better ones; without it each takes its best
 #   -r 5               rounds: llama.cpp, flash, llama.cpp, flash ...; the medians are compared
@@ -83,9 +84,9 @@ echo "$shape, $gen tokens written, tok/s: medians of $rounds rounds, +- their sp
 printf '%-6s %3s %6s   %-36s   %s\n' type thr prompt 'prefill: llama.cpp, flash, ratio' \
     'decode: llama.cpp, flash, ratio'
 for type in $(words "$types"); do
-    model=$out/$shape-$type.gguf
-    [ -f "$model" ] || $RUN "$B/flash" make "$model" --shape "$shape" --type "$type" --seed 1 \
-        >/dev/null || fail "cannot make $model"
+    model=$out/$shape-full-$type.gguf
+    [ -f "$model" ] || $RUN "$B/flash" make "$model" --shape "$shape" --arch llama --attn full \
+        --type "$type" --seed 1 >/dev/null || fail "cannot make $model"
     for t in $(words "$threads"); do
         for p in $(words "$prompts"); do
             : >"$out/peer.jsonl"
