@@ -3401,7 +3401,8 @@ typedef struct flash__rates { float scale, b1, b2, a1, a2, keep, rate, c2, epsil
 typedef struct flash__kernels {
     flash_isa isa;
     int panel_rows;   /* <= FLASH__PANEL_ROWS_MAX */
-    int panel_tokens; /* a few that stay in the first-level cache while the panels pass */
+    int panels;       /* that `panel` takes at once where rows go on, one after the other */
+    int panel_tokens; /* a few that stay in the caches while the panels pass */
 #define FLASH__X(op, ret, args) ret (*op) args;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
@@ -4740,55 +4741,75 @@ static void flash__overlay_avx2(flash__kernels *k)
 #define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define FLASH__I512 FLASH__T512 static FLASH__INLINE
 
-/* 16 rows by NT tokens; carry: y holds the sums so far. */
-FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, int rows,
+/* 16*NV rows, of NV panels `next` bytes apart, by NT tokens; carry: y holds the sums so far. Two
+   panels share the loads of activations, which are the limit otherwise. */
+FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, size_t next, int rows,
                                     const flash__q8 *x, size_t blocks, float *y, size_t ldy,
-                                    int carry, const int NT, const int parts, const int minima)
+                                    int carry, const int NV, const int NT, const int parts,
+                                    const int minima)
 {
-    __m512 acc[8];
-    __mmask16 keep = (__mmask16)((1u << rows) - 1);
+    __m512 acc[2][8];
+    __mmask16 keep[2];
     size_t b;
-    int t, h, k;
-    FLASH__UNROLL for (t = 0; t < NT; t++)
-        acc[t] = carry ? _mm512_maskz_loadu_ps(keep, y + (size_t)t*ldy) : _mm512_setzero_ps();
+    int t, h, k, i;
+    keep[0] = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
+    keep[1] = (__mmask16)((1u << FLASH__MAX(rows - 16, 0)) - 1);
+    FLASH__UNROLL for (i = 0; i < NV; i++)
+        FLASH__UNROLL for (t = 0; t < NT; t++)
+            acc[i][t] = carry ? _mm512_maskz_loadu_ps(keep[i], y + (size_t)t*ldy + 16*i)
+                : _mm512_setzero_ps();
     for (b = 0; b < blocks; b++, panel += stride, x++) {
-        const float *scale = (const float *)(const void *)(panel + 512);
         FLASH__UNROLL for (h = 0; h < parts; h++) {
-            __m512i sum[8];
-            __m512 d = _mm512_loadu_ps(scale + 16*h);
+            __m512i sum[2][8];
             FLASH__UNROLL for (t = 0; t < NT; t++)
-                sum[t] = _mm512_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
+                FLASH__UNROLL for (i = 0; i < NV; i++)
+                    sum[i][t] = _mm512_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
             FLASH__UNROLL for (k = 0; k < 8/parts; k++) {
-                __m512i v = _mm512_loadu_si512(panel + 64*(k + h*4));
+                __m512i v[2];
+                FLASH__UNROLL for (i = 0; i < NV; i++)
+                    v[i] = _mm512_loadu_si512(panel + (size_t)i*next + 64*(k + h*4));
                 FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    __m512i u;
                     int32_t q;
                     memcpy(&q, x[(size_t)t*blocks].q + 4*(k + h*4), 4);
-                    sum[t] = _mm512_dpbusd_epi32(sum[t], v, _mm512_set1_epi32(q));
+                    u = _mm512_set1_epi32(q);
+                    FLASH__UNROLL for (i = 0; i < NV; i++)
+                        sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], v[i], u);
                 }
             }
-            FLASH__UNROLL for (t = 0; t < NT; t++) {
-                __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*blocks].d));
-                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t]), s));
-            }
-            if (minima) {
-                __m512 m = _mm512_loadu_ps(scale + 16*(parts + h));
+            FLASH__UNROLL for (i = 0; i < NV; i++) {
+                const float *scale = (const float *)(const void *)(panel + (size_t)i*next + 512);
+                __m512 d = _mm512_loadu_ps(scale + 16*h), m;
+                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*blocks].d));
+                    acc[i][t] = _mm512_add_ps(acc[i][t],
+                                              _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][t]), s));
+                }
+                if (!minima) continue;
+                m = _mm512_loadu_ps(scale + 16*(parts + h));
                 FLASH__UNROLL for (t = 0; t < NT; t++)
-                    acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(m,
-                                           _mm512_set1_ps(x[(size_t)t*blocks].ds[parts == 2 ? h
-                                                   : 2])));
+                    acc[i][t] = _mm512_add_ps(acc[i][t], _mm512_mul_ps(m, _mm512_set1_ps(
+                            x[(size_t)t*blocks].ds[parts == 2 ? h : 2])));
             }
         }
     }
-    FLASH__UNROLL for (t = 0; t < NT; t++) _mm512_mask_storeu_ps(y + (size_t)t*ldy, keep, acc[t]);
+    FLASH__UNROLL for (i = 0; i < NV; i++)
+        FLASH__UNROLL for (t = 0; t < NT; t++)
+            _mm512_mask_storeu_ps(y + (size_t)t*ldy + 16*i, keep[i], acc[i][t]);
 }
 
-#define FLASH__PANEL_AVX512(NT, parts, minima) \
+#define FLASH__PANEL_AVX512(NV, NT, parts, minima) \
     for (; tokens >= NT; tokens -= NT, x += NT*blocks, y += NT*ldy) \
-        flash__tile_avx512(panel, stride, rows, x, blocks, y, ldy, carry, NT, parts, minima);
+        flash__tile_avx512(panel, stride, stride*blocks, rows, x, blocks, y, ldy, carry, NV, NT, \
+                           parts, minima);
 #define FLASH__PANELS_AVX512(parts, minima) do { \
-    FLASH__PANEL_AVX512(8, parts, minima) FLASH__PANEL_AVX512(4, parts, minima) \
-    FLASH__PANEL_AVX512(1, parts, minima) \
-    } while (0)
+    if (rows > 16) { \
+        FLASH__PANEL_AVX512(2, 6, parts, minima) FLASH__PANEL_AVX512(2, 4, parts, minima) \
+        FLASH__PANEL_AVX512(2, 1, parts, minima) \
+    } else { \
+        FLASH__PANEL_AVX512(1, 8, parts, minima) FLASH__PANEL_AVX512(1, 4, parts, minima) \
+        FLASH__PANEL_AVX512(1, 1, parts, minima) \
+    } } while (0)
 
 FLASH__T512 static void flash__panel_on_avx512(flash_type t, const uint8_t *panel, int rows,
                                                const flash__q8 *x, int tokens, size_t n, float *y,
@@ -5510,6 +5531,8 @@ FLASH__T512 static uint64_t flash__read_avx512(const uint8_t *p, size_t n)
 static void flash__overlay_avx512(flash__kernels *k)
 {
     k->panel_rows = 16;
+    k->panels = 2;
+    k->panel_tokens = 48;
     k->pack = flash__pack_avx512;         k->panel = flash__panel_avx512;
     k->rows = flash__rows_avx512;         k->quantize = flash__quantize_avx512;
     k->glu_back = flash__glu_back_avx512; k->fade = flash__fade_avx512;
@@ -5644,6 +5667,7 @@ FLASH__TAMX static double flash__spin_amx(int rounds)
 static void flash__overlay_amx(flash__kernels *k)
 {
     k->panel_tokens = 16;
+    k->panels = 1;
     k->pack = flash__pack_amx;
     k->panel = flash__panel_amx;
     k->spin = flash__spin_amx;
@@ -7068,6 +7092,7 @@ static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
     memset(k, 0, sizeof *k);
     k->isa = want == FLASH_ISA_AUTO ? flash_isa_best() : want;
     k->panel_rows = 4;
+    k->panels = 1;
     k->panel_tokens = 8;
 #define FLASH__X(op, ret, args) k->op = flash__##op##_scalar;
     FLASH__KERNELS(FLASH__X)
@@ -10566,8 +10591,8 @@ static void flash__matmul_rows(const flash__job *j, int which, int from, int row
                     cols,
                     panels + (size_t)(r/R)*bytes);
         for (t = 0; t < j->tokens; t += some)
-            for (r = 0; r < rows; r += R)
-                k->panel(w->type, panels + (size_t)(r/R)*bytes, FLASH__MIN(R, rows - r),
+            for (r = 0; r < rows; r += R*k->panels)
+                k->panel(w->type, panels + (size_t)(r/R)*bytes, FLASH__MIN(R*k->panels, rows - r),
                          j->s->q8 + (size_t)t*(cols/32),
                          FLASH__MIN(some, j->tokens - t), cols, y + (size_t)t*ldy + r, ldy);
     }
@@ -10899,8 +10924,8 @@ static void flash__attended(float *out, float total, int C)
 }
 
 /* h = softmax(q K^T scale) V of the chunk's last j->tokens. An item: one key/value head and 64
-   tokens; or, for one token, up to 64 of the head's queries and one of width spans, whose sums go to
-   s->span. */
+   tokens; or, for one token, up to 64 of the head's queries and one of width spans, whose sums go
+   to s->span. */
 static void flash__attention_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;

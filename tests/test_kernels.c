@@ -67,8 +67,8 @@ static void check_quantised(flash_type t, size_t n)
     static flash__q8 q[TOKENS*N_MAX/32];
     size_t bytes = flash_row_bytes(t, n), stride = flash__panel_stride(t, kernels.panel_rows);
     uint8_t *w = (uint8_t *)malloc(bytes*32), *raw, *panel;
-    int mode, rows, tokens, i, bad_rows = 0, bad_panel = 0, bad_edge = 0;
-    size_t room = stride*(n/32);
+    int mode, rows, tokens, i, bad_rows = 0, bad_panel = 0, bad_edge = 0, R = kernels.panel_rows;
+    size_t room = stride*(n/32)*(size_t)kernels.panels;
     raw = (uint8_t *)malloc(room + 192);
     panel = raw + (64 - ((uintptr_t)raw & 63));
     for (mode = 0; mode < 3; mode++) {
@@ -84,9 +84,11 @@ static void check_quantised(flash_type t, size_t n)
             bad_rows += !all_same(y, z, (size_t)rows);
             bad_edge += !poisoned(y + rows, ROWS + GUARD - (size_t)rows);
         }
-        for (rows = 1; rows <= kernels.panel_rows; rows++) {
+        for (rows = 1; rows <= R*kernels.panels; rows++) {
             memset(panel, 0xff, room + 64);
-            kernels.pack(t, w, bytes, rows, n, panel);
+            for (i = 0; i < rows; i += R)
+                kernels.pack(t, w + (size_t)i*bytes, bytes, rows - i < R ? rows - i : R, n,
+                             panel + (size_t)(i/R)*stride*(n/32));
             bad_edge += panel[room] != 0xff || panel[room + 63] != 0xff;
             for (tokens = 1; tokens <= TOKENS; tokens++) {
                 size_t ldy = (size_t)rows + (size_t)(tokens & 1)*3;
