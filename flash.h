@@ -10688,15 +10688,26 @@ static void flash__norm_rows(flash_session *s, const float *x, const float *w, i
     flash__run(s, &job, T, flash__norm_task);
 }
 
-/* x += y, or norm(y) if there is one: the last T rows of the chunk */
+static void flash__residual_task(void *ctx, int index) /* x += y, or norm(y) if there is one */
+{
+    flash__job *j = (flash__job *)ctx;
+    size_t D = (size_t)j->s->m->arch.d_model, i;
+    int t;
+    while ((t = flash__pick(j, index)) >= 0) {
+        float *x = flash__rows_of(j->s, j->tokens) + (size_t)t*D, *y = j->y[0] + (size_t)t*D;
+        if (j->norm) j->s->m->k.rmsnorm(y, j->norm, j->s->m->arch.norm_eps, D, y);
+        for (i = 0; i < D; i++) x[i] += y[i];
+    }
+}
+
+/* The last T rows of the chunk. */
 static void flash__residual(flash_session *s, float *y, const float *norm, int T)
 {
-    size_t D = (size_t)s->m->arch.d_model, i;
-    float *x = flash__rows_of(s, T);
-    int t;
-    for (t = 0; norm && t < T; t++)
-        s->m->k.rmsnorm(y + (size_t)t*D, norm, s->m->arch.norm_eps, D, y + (size_t)t*D);
-    for (i = 0; i < (size_t)T*D; i++) x[i] += y[i];
+    flash__job job;
+    job.y[0] = y;
+    job.norm = norm;
+    job.tokens = T;
+    flash__run(s, &job, T, flash__residual_task);
 }
 
 /* --- keys and values -------------------------------------------------------- */

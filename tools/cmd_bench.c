@@ -32,7 +32,8 @@ typedef struct bench {
     const char *path, *name;     /* the file, and what the results call it              */
     const char *attention;       /* instead of the model's; NULL: none                  */
     int         gen, chunk, repeats, json;
-    double      layers, head;    /* weights of the matrices of all layers, of the head  */
+    double      layers, once;    /* weights of the layers' matrices; of those that a prompt
+                                    needs for its last token alone                      */
     double      bytes;           /* of both, read for each token                    [B] */
     uint64_t    file_bytes;
     int         rounds;          /* of flash_isa_spin, about 4 ms                       */
@@ -275,18 +276,33 @@ static void warm(const char *path)
         fclose(f);
 }
 
+/* Does the tensor's name go on like that? */
+static int name_has(const flash_tensor *t, size_t at, const char *text)
+{
+    size_t n = strlen(text);
+    return t->name_bytes >= at + n && !memcmp(t->name + at, text, n);
+}
+
 static void count_weights(bench *b, const flash_model *m)
 {
     const flash_gguf *g = flash_model_gguf(m);
-    const char *head = flash_model_arch(m)->tied ? "token_embd.weight" : "output.weight";
+    const flash_arch *a = flash_model_arch(m);
+    const char *head = a->tied ? "token_embd.weight" : "output.weight";
     flash_tensor t;
+    char last[32]; /* after its keys and values, the last layer works for the last token */
+    size_t n = (size_t)snprintf(last, sizeof last, "blk.%d.", a->n_layer - 1);
+    int attends = a->layer[a->n_layer - 1].n_kv_head > 0;
     b->file_bytes = flash_gguf_size(g);
     for (size_t i = 0; !flash_gguf_tensor(g, i, &t); i++) {
         int is_head = t.name_bytes == strlen(head) && !memcmp(t.name, head, t.name_bytes);
-        int in_layer = t.name_bytes > 4 && !memcmp(t.name, "blk.", 4);
-        if (t.n_dims != 2 || !(is_head || in_layer) || cli_skipped(flash_model_arch(m), &t))
+        int in_layer = name_has(&t, 0, "blk.");
+        int once = is_head;
+        if (t.n_dims != 2 || !(is_head || in_layer) || cli_skipped(a, &t))
             continue;
-        *(is_head ? &b->head : &b->layers) += (double)t.ne[0] * (double)t.ne[1];
+        if (name_has(&t, 0, last))
+            once = name_has(&t, n, "ffn_")
+                || (attends && (name_has(&t, n, "attn_q.") || name_has(&t, n, "attn_output.")));
+        *(once ? &b->once : &b->layers) += (double)t.ne[0] * (double)t.ne[1];
         b->bytes += (double)t.bytes;
     }
 }
@@ -452,7 +468,7 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
     for (int i = 1; i <= b->gen; i++)
         kv += (double)flash_arch_kv_bytes(a, c->prompt + i, 0, c->kv) / b->gen;
     double gb = d * (b->bytes + kv) * 1e-9;
-    double gop = p * 2e-9 * (b->layers + b->head / c->prompt);
+    double gop = p * 2e-9 * (b->layers + b->once / c->prompt);
     read_peak *= 1e-9;
     int8_peak *= 1e-9;
     if (b->json) {
@@ -486,8 +502,9 @@ static const char notes[] =
     "LISTs are separated by commas; every combination is measured. A prompt of PROMPT tokens is\n"
     "read, then GEN tokens are written one by one, greedily. After one run to warm up come\n"
     "REPEATS runs; the result is their median, the spread is (largest - least) / median.\n"
-    "  int8 operations, prefill   2 * (weights of all layers' matrices * PROMPT + those of the\n"
-    "                             head, needed once); attention is not counted\n"
+    "  int8 operations, prefill   2 * (weights of the layers' matrices * PROMPT + those of the\n"
+    "                             head and of the last layer's but for keys and values, needed\n"
+    "                             once); attention is not counted\n"
     "  bytes, decode              of all layers' matrices and the head, once for each token, and\n"
     "                             of the keys and values of the tokens so far\n"
     "Next to them are the machine's limits, measured between the runs on as many threads (the\n"
@@ -578,7 +595,7 @@ int cmd_bench(int argc, char **argv)
     if (!b.json)
         printf("%s, %s, %.1f M weights\n"
                "%-11s %3s %-4s %6s %5s %9s %7s  %7s of %7s %7s %9s %7s  %7s of %7s %7s %9s %9s\n",
-               b.name, cli_size(b.file_bytes, size), (b.layers + b.head) * 1e-6, "isa", "thr",
+               b.name, cli_size(b.file_bytes, size), (b.layers + b.once) * 1e-6, "isa", "thr",
                "kv", "prompt", "gen", "prefill", "spread", "GOP/s", "int8", "", "decode",
                "spread", "GB/s", "read", "", "memory", "load");
     for (int i = 0; i < n; i++) {
