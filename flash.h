@@ -1324,7 +1324,8 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
                                       const float *x, float *y, void *work, flash_isa isa);
 /* A processor's limits, for benchmarks. spin: `rounds` turns of int8 multiply-adds in registers;
    returns the operations done (2 a product), 0 if isa is not available. read: reads bytes (a
-   multiple of 256) with wide loads; returns a sum. */
+   multiple of 256) with wide loads; returns a sum. Each call first asks the processor what it can
+   do, which in a virtual machine takes some 20 us: ask for milliseconds of work. */
 FLASH_API double   flash_isa_spin(flash_isa isa, int rounds);
 FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 
@@ -2339,7 +2340,8 @@ static double flash__clock(const flash_host *host)
 /* One job at a time, done by the caller and whoever else turns up: workers enter a job by taking a
    number, the caller never waits for one that has not entered. So a machine with fewer processors
    than threads loses nothing, and the work is done with any subset of workers, even none. Idle
-   workers spin for some 50 microseconds, then sleep. */
+   workers, and the caller for workers that have entered, spin for some 50 microseconds, then
+   sleep. */
 
 typedef void (*flash__task)(void *ctx, int index);
 
@@ -2412,6 +2414,8 @@ static int flash__processors(void)
 #endif
 
 #ifdef FLASH__THREADS
+enum { FLASH__SPINS = 4000 };
+
 typedef struct flash__pool {
     flash__mutex lock;
     flash__cond  work, done;
@@ -2427,7 +2431,7 @@ static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
     flash__pool *p = (flash__pool *)arg;
     int seen = 0, spins;
     for (;;) {
-        for (spins = 0; spins < 4000 && flash__get(&p->turn) == seen
+        for (spins = 0; spins < FLASH__SPINS && flash__get(&p->turn) == seen
              && !flash__get(&p->stop); spins++) FLASH__PAUSE();
         flash__lock(&p->lock);
         while (p->turn == seen && !p->stop) {
@@ -2469,7 +2473,7 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     /* the work is done: tasks pick their share until none is left, so late ones need not start */
     p->tasks = 0;
     flash__unlock(&p->lock);
-    for (spins = 0; spins < 4000 && flash__get(&p->inside); spins++) FLASH__PAUSE();
+    for (spins = 0; spins < FLASH__SPINS && flash__get(&p->inside); spins++) FLASH__PAUSE();
     flash__lock(&p->lock);
     while (p->inside) flash__wait(&p->done, &p->lock);
     flash__unlock(&p->lock);
@@ -3685,8 +3689,7 @@ static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, si
 /* ===== >>k-sse41 ========================================================== */
 
 /* SSE4.1 with SSSE3: Intel Penryn (2008) and later, every AMD since Bulldozer. Four rows side by
-   side; the panel kernel as in >>k-avx2, where it is explained. Decoding goes through the scalar
-   kernels. */
+   side; the panel kernel as in >>k-avx2, where it is explained. */
 
 #ifdef FLASH__SSE41
 #define FLASH__T128 FLASH__TARGET("sse4.1")
@@ -3845,12 +3848,67 @@ static void flash__panel_sse41(flash_type t, const uint8_t *panel, int rows, con
     flash__panel_on_sse41(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
-                              const void *x, size_t n, float *y)
+/* Sums of four products' sums: a block of Q4_0, or of Q8_0, of one row with x. */
+FLASH__I128 __m128i flash__block_sse41(const flash_type t, const uint8_t *p, const flash__q8 *x)
 {
-    if (!flash__unpacker(t)) flash__rows_scalar(t, w, row_bytes, rows, x, n, y);
-    else flash__rows_packed(t, w, row_bytes, rows, (const flash__q8 *)x, n, y, 4,
-                            flash__pack_sse41, flash__panel_on_sse41);
+    const __m128i low = _mm_set1_epi8(15), ones = _mm_set1_epi16(1);
+    __m128i x0 = _mm_loadu_si128((const __m128i *)(const void *)x->q),
+        x1 = _mm_loadu_si128((const __m128i *)(const void *)(x->q + 16)),
+        v = _mm_loadu_si128((const __m128i *)(const void *)(p + 2)), u;
+    if (t == FLASH_TYPE_Q4_0) {
+        u = _mm_and_si128(_mm_srli_epi16(v, 4), low);
+        v = _mm_maddubs_epi16(_mm_and_si128(v, low), x0);
+        return _mm_madd_epi16(_mm_add_epi16(v, _mm_maddubs_epi16(u, x1)), ones);
+    }
+    u = _mm_loadu_si128((const __m128i *)(const void *)(p + 18));
+    v = _mm_madd_epi16(_mm_maddubs_epi16(_mm_abs_epi8(v), _mm_sign_epi8(x0, v)), ones);
+    u = _mm_madd_epi16(_mm_maddubs_epi16(_mm_abs_epi8(u), _mm_sign_epi8(x1, u)), ones);
+    return _mm_add_epi32(v, u);
+}
+
+/* Four rows. */
+FLASH__I128 __m128 flash__rows4_sse41(const flash_type t, const uint8_t *w, size_t row,
+                                      const flash__q8 *x, size_t n)
+{
+    const size_t step = t == FLASH_TYPE_Q4_0 ? 18 : 34;
+    __m128 acc = _mm_setzero_ps();
+    size_t b;
+    int r;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + step*b;
+        __m128i s[4], sum;
+        float d[4];
+        flash__fetch(w, 4*row, 4*step*b, 4*step);
+        FLASH__UNROLL for (r = 0; r < 4; r++) {
+            s[r] = flash__block_sse41(t, p + (size_t)r*row, x);
+            d[r] = flash__f16_f32(flash__rd16(p + (size_t)r*row));
+        }
+        sum = _mm_hadd_epi32(_mm_hadd_epi32(s[0], s[1]), _mm_hadd_epi32(s[2], s[3]));
+        if (t == FLASH_TYPE_Q4_0) sum = _mm_add_epi32(sum, _mm_set1_epi32(x->start[2] >> 4));
+        acc = _mm_add_ps(acc, _mm_mul_ps(_mm_cvtepi32_ps(sum),
+                                         _mm_mul_ps(_mm_loadu_ps(d), _mm_set1_ps(x->d))));
+    }
+    return acc;
+}
+
+FLASH__T128 static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t row_bytes,
+                                          int rows, const void *x, size_t n, float *y)
+{
+    const flash__q8 *q = (const flash__q8 *)x;
+    int r = 0;
+    if (t == FLASH_TYPE_Q4_0 || t == FLASH_TYPE_Q8_0)
+        for (; r + 4 <= rows; r += 4) {
+            const uint8_t *p = w + (size_t)r*row_bytes;
+            _mm_storeu_ps(y + r, t == FLASH_TYPE_Q4_0
+                          ? flash__rows4_sse41(FLASH_TYPE_Q4_0, p, row_bytes, q, n)
+                          : flash__rows4_sse41(FLASH_TYPE_Q8_0, p, row_bytes, q, n));
+        }
+    else if (flash__unpacker(t)) {
+        flash__rows_packed(t, w, row_bytes, rows, q, n, y, 4, flash__pack_sse41,
+                           flash__panel_on_sse41);
+        return;
+    }
+    flash__rows_scalar(t, w + (size_t)r*row_bytes, row_bytes, rows - r, x, n, y + r);
 }
 
 /* MT rows of c by 8 columns. */
@@ -4728,8 +4786,8 @@ static void flash__overlay_avx2(flash__kernels *k)
 /* AVX-512 with VNNI: Intel Ice Lake servers (2021), Rocket Lake, Sapphire Rapids; AMD Zen 4 (2022)
    and later. Sixteen lanes are sixteen rows, so a float step keeps the order of the scalar kernels
    for free. vpdpbusd multiplies unsigned by signed bytes: panels carry weights +128 and sums start
-   at -128 times the sum of the activations. rows: sixteen rows side by side; partial sums of whole
-   integers are added across lanes in a tree, any order. */
+   at -128 times the sum of the activations. rows: sixteen lanes are rows, or a few blocks of a few
+   rows; partial sums of whole integers are added across lanes in a tree, any order. */
 
 #ifdef FLASH__AVX512
 #if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns inside its own avx512fintrin.h */
@@ -4934,43 +4992,39 @@ FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 
     }
 }
 
-/* Blocks of a row, `step` apart, the last of `have` again in place of those that are not there: 16
-   bytes of four, 32 bytes of the k-th and the fourth after it. */
-#define FLASH__AT(k) ((size_t)FLASH__MIN(k, have - 1)*step)
-FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step, int have)
+/* Blocks of a row, `step` apart: 16 bytes of four; 32 bytes of one and the fourth after it. */
+FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
     __m512i v = _mm512_castsi128_si512(flash__load16_avx2(p));
-    v = _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(1)), 1);
-    v = _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(2)), 2);
-    return _mm512_inserti32x4(v, flash__load16_avx2(p + FLASH__AT(3)), 3);
+    v = _mm512_inserti32x4(v, flash__load16_avx2(p + step), 1);
+    v = _mm512_inserti32x4(v, flash__load16_avx2(p + 2*step), 2);
+    return _mm512_inserti32x4(v, flash__load16_avx2(p + 3*step), 3);
 }
-FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step, int k, int have)
+FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
-    __m512i v = _mm512_castsi256_si512(flash__load_avx2(p + FLASH__AT(k)));
-    return _mm512_inserti64x4(v, flash__load_avx2(p + FLASH__AT(k + 4)), 1);
+    __m512i v = _mm512_castsi256_si512(flash__load_avx2(p));
+    return _mm512_inserti64x4(v, flash__load_avx2(p + 4*step), 1);
 }
-/* f16 scales: lane R*block + row, of R = 2 or 4 rows */
-FLASH__I512 __m512 flash__block_scales_avx512(const uint8_t *p, size_t row, size_t step, int R,
-                                              int have)
+/* f16 scales of eight blocks of two rows: lane 2*block + row */
+FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t step)
 {
     __m128i lo = _mm_setzero_si128(), hi = lo;
 #define FLASH__X(i) \
-    lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (size_t)((i)%R)*row + FLASH__AT((i)/R)), i); \
-    hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (size_t)((i)%R)*row \
-                          + FLASH__AT(((i) + 8)/R)), i);
+    lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)%2*row + (i)/2*step), i); \
+    hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (i)%2*row + ((i)/2 + 4)*step), i);
     FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
 }
-/* The same number of each block for all rows: lane R*block + row. */
-FLASH__I512 __m512i flash__block_words_avx512(const void *at, size_t step, int R, int have)
+/* A number of each block's activations for all of R = 2 or 4 rows: lane R*block + row. */
+FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
 {
     const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
         twos = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     const uint8_t *p = (const uint8_t *)at;
-#define FLASH__X(i) (int)flash__rd32(p + FLASH__AT(i))
+#define FLASH__X(i) (int)flash__rd32(p + (i)*sizeof(flash__q8))
     __m128i lo = _mm_setr_epi32(FLASH__X(0), FLASH__X(1), FLASH__X(2), FLASH__X(3)), hi;
     if (R == 4) return _mm512_permutexvar_epi32(fours, _mm512_castsi128_si512(lo));
     hi = _mm_setr_epi32(FLASH__X(4), FLASH__X(5), FLASH__X(6), FLASH__X(7));
@@ -4978,26 +5032,25 @@ FLASH__I512 __m512i flash__block_words_avx512(const void *at, size_t step, int R
     return _mm512_permutexvar_epi32(twos, _mm512_castsi256_si512(_mm256_inserti128_si256(
             _mm256_castsi128_si256(lo), hi, 1)));
 }
-#undef FLASH__AT
 
-/* acc of R rows, and what the blocks give, in their order. sum: lane R*block + row. */
+/* acc of R rows, and what 16/R blocks give, in their order. sum: lane R*block + row. */
 FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, const flash__q8 *x,
-                                            int R, int have)
+                                            int R)
 {
     float out[16];
     int k;
-    d = _mm512_mul_ps(d, _mm512_castsi512_ps(flash__block_words_avx512(&x->d, sizeof *x, R, have)));
+    d = _mm512_mul_ps(d, _mm512_castsi512_ps(flash__block_words_avx512(&x->d, R)));
     _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d));
-    FLASH__UNROLL for (k = 0; k < have; k++)
+    FLASH__UNROLL for (k = 0; k < 16/R; k++)
         acc = _mm_add_ps(acc, R == 4 ? _mm_loadu_ps(out + 4*k) : _mm_castsi128_ps(
                 _mm_loadl_epi64((const __m128i *)(const void *)(out + 2*k))));
     return acc;
 }
 
-/* So few rows at once that reading them is nearly linear: `have` of four blocks of four rows of
-   Q4_0, or of eight blocks of two rows of Q8_0. */
+/* So few rows at once that reading them is nearly linear: four blocks of four rows of Q4_0, eight
+   blocks of two rows of Q8_0. */
 FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t row,
-                                           const flash__q8 *x, int have)
+                                           const flash__q8 *x)
 {
     /* Of the 36 words of a row's blocks, the last 8 in a register of their own: what is not a
        scale; and the scales of two rows at their places. */
@@ -5007,74 +5060,113 @@ FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t 
         59 };
     const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512(),
         where = _mm512_loadu_si512(items), which = _mm512_loadu_si512(scales);
-    const __m512i x0 = flash__blocks4_avx512(x->q, sizeof *x, have),
-        x1 = flash__blocks4_avx512(x->q + 16, sizeof *x, have);
-    const __mmask32 there = have < 4 ? (__mmask32)((1u << 9*have) - 1) : 0xffffffffu;
+    const __m512i x0 = flash__blocks4_avx512(x->q, sizeof *x),
+        x1 = flash__blocks4_avx512(x->q + 16, sizeof *x);
     __m512i s[4], v[4], sum;
     __m256i a, b;
     int r;
     FLASH__UNROLL for (r = 0; r < 4; r++) {
         const uint8_t *p = w + (size_t)r*row;
-        __m512i q;
-        v[r] = have < 4 ? _mm512_maskz_loadu_epi16(there, p) : _mm512_loadu_si512(p);
-        q = _mm512_castsi128_si512(have < 4 ? _mm_setzero_si128() : flash__load16_avx2(p + 56));
+        __m512i q = _mm512_castsi128_si512(flash__load16_avx2(p + 56));
+        v[r] = _mm512_loadu_si512(p);
         q = _mm512_permutex2var_epi16(v[r], where, q);
         s[r] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(q, low), x0);
         s[r] = _mm512_dpbusd_epi32(s[r], _mm512_and_si512(_mm512_srli_epi16(q, 4), low), x1);
     }
     a = _mm512_castsi512_si256(_mm512_permutex2var_epi16(v[0], which, v[1]));
     b = _mm512_castsi512_si256(_mm512_permutex2var_epi16(v[2], which, v[3]));
-    sum = _mm512_srai_epi32(flash__block_words_avx512(x->start + 2, sizeof *x, 4, have), 4);
+    sum = _mm512_srai_epi32(flash__block_words_avx512(x->start + 2, 4), 4);
     sum = _mm512_add_epi32(flash__sum4_avx512(s[0], s[1], s[2], s[3]), sum);
     a = _mm256_mask_blend_epi16(0xcccc, a, b);
-    return flash__add_blocks_avx512(acc, sum, _mm512_cvtph_ps(a), x, 4, have);
+    return flash__add_blocks_avx512(acc, sum, _mm512_cvtph_ps(a), x, 4);
 }
 FLASH__I512 __m128 flash__two_q8_0_avx512(__m128 acc, const uint8_t *w, size_t row,
-                                          const flash__q8 *x, int have)
+                                          const flash__q8 *x)
 {
     const __m512i flip = _mm512_set1_epi8(-128), zero = _mm512_setzero_si512(),
         turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     __m512i s[2][4], a, b, sum;
-    int r, k;
+    size_t r, k;
     FLASH__UNROLL for (k = 0; k < 4; k++) {
-        __m512i v = flash__blocks2_avx512(x->q, sizeof *x, k, have);
+        __m512i v = flash__blocks2_avx512(x[k].q, sizeof *x);
         FLASH__UNROLL for (r = 0; r < 2; r++)
-            s[r][k] = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(flash__blocks2_avx512(w + 2
-                                          + (size_t)r*row, 34, k, have), flip), v);
+            s[r][k] = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(flash__blocks2_avx512(
+                    w + r*row + 34*k + 2, 34), flip), v);
     }
     a = flash__sum4_avx512(s[0][0], s[0][1], s[0][2], s[0][3]);
     b = flash__sum4_avx512(s[1][0], s[1][1], s[1][2], s[1][3]);
     sum = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
     sum = _mm512_add_epi32(_mm512_permutexvar_epi32(turn, sum),
-                           flash__block_words_avx512(x->start + 2, sizeof *x, 2, have));
-    return flash__add_blocks_avx512(acc, sum, flash__block_scales_avx512(w, row, 34, 2, have), x, 2,
-                                    have);
+                           flash__block_words_avx512(x->start + 2, 2));
+    return flash__add_blocks_avx512(acc, sum, flash__scales2_avx512(w, row, 34), x, 2);
 }
 
-/* Rows by fours or twos; how many that are. */
+/* Wide rows by fours or twos; how many that are. n: a multiple of 256. */
 FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t row, int rows,
                                   const flash__q8 *x, size_t n, float *y)
 {
-    const int R = t == FLASH_TYPE_Q4_0 ? 4 : 2, some = 16/R, blocks = (int)(n/32);
+    const int R = t == FLASH_TYPE_Q4_0 ? 4 : 2;
     const size_t step = t == FLASH_TYPE_Q4_0 ? 18 : 34;
-    int r, b;
+    size_t b;
+    int r;
     for (r = 0; r + R <= rows; r += R, w += (size_t)R*row) {
         __m128 acc = _mm_setzero_ps();
-        for (b = 0; b < blocks; b += some) {
-            const uint8_t *p = w + step*(size_t)b;
-            int have = FLASH__MIN(some, blocks - b);
-            flash__fetch(w, (size_t)R*row, (size_t)R*step*(size_t)b, 16*step);
-            if (t == FLASH_TYPE_Q4_0)
-                acc = have == 4 ? flash__four_q4_0_avx512(acc, p, row, x + b, 4)
-                    : flash__four_q4_0_avx512(acc, p, row, x + b, have);
-            else
-                acc = have == 8 ? flash__two_q8_0_avx512(acc, p, row, x + b, 8)
-                    : flash__two_q8_0_avx512(acc, p, row, x + b, have);
+        for (b = 0; b < n/32; b += (size_t)(16/R)) {
+            flash__fetch(w, (size_t)R*row, (size_t)R*step*b, 16*step);
+            acc = t == FLASH_TYPE_Q4_0 ? flash__four_q4_0_avx512(acc, w + step*b, row, x + b)
+                : flash__two_q8_0_avx512(acc, w + step*b, row, x + b);
         }
         if (R == 4) _mm_storeu_ps(y + r, acc);
         else _mm_storel_epi64((__m128i *)(void *)(y + r), _mm_castps_si128(acc));
     }
     return r;
+}
+
+FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 18*b;
+        __m512i x0 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)x->q));
+        __m512i x1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(x->q
+                + 16)));
+        __m512i s[4], sum;
+        flash__fetch(w, 16*row, 16*(18*b), 16*18);
+        FLASH__UNROLL for (i = 0; i < 4; i++) {
+            __m512i v = flash__quads_avx512(p + 2 + (size_t)i*row, row);
+            s[i] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(v, low), x0);
+            s[i] = _mm512_dpbusd_epi32(s[i], _mm512_and_si512(_mm512_srli_epi16(v, 4), low), x1);
+        }
+        sum = _mm512_add_epi32(flash__sum4_avx512(s[0], s[1], s[2], s[3]),
+                               _mm512_set1_epi32(x->start[2] >> 4));
+        acc = flash__step_avx512(acc, sum, flash__scales_avx512(p, row), x->d);
+    }
+    return acc;
+}
+
+FLASH__T512 static __m512 flash__rows16_q8_0_avx512(const uint8_t *w, size_t row,
+                                                    const flash__q8 *x, size_t n)
+{
+    const __m512i flip = _mm512_set1_epi8(-128);
+    __m512 acc = _mm512_setzero_ps();
+    size_t b;
+    int i;
+    for (b = 0; b < n/32; b++, x++) {
+        const uint8_t *p = w + 34*b;
+        __m512i v[8], first, second;
+        flash__fetch(w, 16*row, 16*(34*b), 16*34);
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+            v[i] = _mm512_xor_si512(flash__pairs_avx512(p + 2 + (size_t)(i + i/4*4)*row, row),
+                                    flip);
+        flash__dot16_avx512(v, flash__x32_avx512(x), &first, &second);
+        first = _mm512_add_epi32(_mm512_add_epi32(first, second), _mm512_set1_epi32(x->start[2]));
+        acc = flash__step_avx512(acc, first, flash__scales_avx512(p, row), x->d);
+    }
+    return acc;
 }
 
 FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row,
@@ -5260,7 +5352,7 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
                                            int rows, const void *x, size_t n, float *y)
 {
     const flash__q8 *q = (const flash__q8 *)x;
-    int r;
+    int r = 0;
     switch (t) {
     case FLASH_TYPE_F32:  flash__rows_plain_avx512(FLASH_TYPE_F32, w, row_bytes, rows,
                                                    (const float *)x, n, y); return;
@@ -5268,22 +5360,25 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
                                                    (const float *)x, n, y); return;
     case FLASH_TYPE_BF16: flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows,
                                                    (const float *)x, n, y); return;
-    case FLASH_TYPE_Q4_0:
-        r = flash__few_avx512(FLASH_TYPE_Q4_0, w, row_bytes, rows, q, n, y);
-        break;
-    case FLASH_TYPE_Q8_0:
-        r = flash__few_avx512(FLASH_TYPE_Q8_0, w, row_bytes, rows, q, n, y);
-        break;
-    case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K:
-        for (r = 0; r + 16 <= rows; r += 16) {
-            const uint8_t *p = w + (size_t)r*row_bytes;
-            _mm512_storeu_ps(y + r, t == FLASH_TYPE_Q4_K
-                             ? flash__rows16_q4_k_avx512(p, row_bytes, q, n)
-                             : flash__rows16_q6_k_avx512(p, row_bytes, q, n));
-        }
-        break;
+    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
     default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 16, flash__pack_avx512,
                                 flash__panel_on_avx512); return;
+    }
+    if (n >= 1024 && n%256 == 0 && t == FLASH_TYPE_Q4_0)
+        r = flash__few_avx512(FLASH_TYPE_Q4_0, w, row_bytes, rows, q, n, y);
+    else if (n >= 1024 && n%256 == 0 && t == FLASH_TYPE_Q8_0)
+        r = flash__few_avx512(FLASH_TYPE_Q8_0, w, row_bytes, rows, q, n, y);
+    for (; r + 16 <= rows; r += 16) {
+        const uint8_t *p = w + (size_t)r*row_bytes;
+        switch (t) {
+        case FLASH_TYPE_Q4_0:
+            _mm512_storeu_ps(y + r, flash__rows16_q4_0_avx512(p, row_bytes, q, n)); break;
+        case FLASH_TYPE_Q8_0:
+            _mm512_storeu_ps(y + r, flash__rows16_q8_0_avx512(p, row_bytes, q, n)); break;
+        case FLASH_TYPE_Q4_K:
+            _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(p, row_bytes, q, n)); break;
+        default: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(p, row_bytes, q, n));
+        }
     }
     flash__rows_scalar(t, w + (size_t)r*row_bytes, row_bytes, rows - r, x, n, y + r);
 }
@@ -10674,8 +10769,8 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
     }
 }
 
-/* The last T rows of the chunk. */
-static float *flash__rows_of(const flash_session *s, int T)
+/* x of the chunk's last T tokens */
+static float *flash__last_rows(const flash_session *s, int T)
 {
     return s->x + (size_t)(s->run - T)*(size_t)s->m->arch.d_model;
 }
@@ -10688,19 +10783,19 @@ static void flash__norm_rows(flash_session *s, const float *x, const float *w, i
     flash__run(s, &job, T, flash__norm_task);
 }
 
-static void flash__residual_task(void *ctx, int index) /* x += y, or norm(y) if there is one */
+static void flash__residual_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
     size_t D = (size_t)j->s->m->arch.d_model, i;
     int t;
     while ((t = flash__pick(j, index)) >= 0) {
-        float *x = flash__rows_of(j->s, j->tokens) + (size_t)t*D, *y = j->y[0] + (size_t)t*D;
+        float *x = flash__last_rows(j->s, j->tokens) + (size_t)t*D, *y = j->y[0] + (size_t)t*D;
         if (j->norm) j->s->m->k.rmsnorm(y, j->norm, j->s->m->arch.norm_eps, D, y);
         for (i = 0; i < D; i++) x[i] += y[i];
     }
 }
 
-/* The last T rows of the chunk. */
+/* x, its last T rows, += y or norm(y) */
 static void flash__residual(flash_session *s, float *y, const float *norm, int T)
 {
     flash__job job;
@@ -11043,7 +11138,7 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__product(&job, n++, &w->v, w->bv, s->vv);
     flash__matmul(s, &job, n, s->h, s->run);
     if (T < s->run && T) {
-        flash__norm_rows(s, flash__rows_of(s, T), w->attn_norm, T);
+        flash__norm_rows(s, flash__last_rows(s, T), w->attn_norm, T);
         flash__product(&job, 0, &w->q, w->bq, s->q);
         flash__matmul(s, &job, 1, s->h, T);
     }
@@ -11134,7 +11229,7 @@ static void flash__ffn(flash_session *s, int il, int T)
     const flash__layer *w = s->m->layer + il;
     flash__job job;
     if (!T) return;
-    flash__norm_rows(s, flash__rows_of(s, T), w->ffn_norm, T);
+    flash__norm_rows(s, flash__last_rows(s, T), w->ffn_norm, T);
     flash__product(&job, 0, &w->gate, w->bgate, s->gate);
     flash__product(&job, 1, &w->up, w->bup, s->up);
     flash__matmul(s, &job, 2, s->h, T);
@@ -11186,7 +11281,7 @@ static int flash__head(flash_session *s, int deadline)
     flash__mat part = m->root.head;
     flash__job job;
     if (!n) return 1;
-    if (!s->head) flash__norm_rows(s, flash__rows_of(s, n), m->root.out_norm, n);
+    if (!s->head) flash__norm_rows(s, flash__last_rows(s, n), m->root.out_norm, n);
     part.data += (size_t)s->head*part.row_bytes;
     part.rows -= s->head;
     if (deadline && n == 1) part.rows = FLASH__MIN(part.rows, FLASH__MAX(some, 64));

@@ -333,8 +333,9 @@ int main(void)
         tried++;
         for (k = 0; k < FLASH__COUNT(types); k++) {
             size_t block = (size_t)flash_type_block(types[k]);
-            if (block == 256) for (n = 256; n <= 1024; n += 256) check_quantised(types[k], n);
-            else for (n = 32; n <= 1088; n += n < 128 ? 32 : 480) check_quantised(types[k], n);
+            if (block == 32)
+                for (n = 32; n <= 1088; n += n < 128 ? 32 : 480) check_quantised(types[k], n);
+            for (n = 256; n <= 1024; n += block == 32 ? 768 : 256) check_quantised(types[k], n);
         }
         for (n = 1; n <= 300; n += n < 40 ? 1 : 29) {
             check_plain(FLASH_TYPE_F32, n); check_plain(FLASH_TYPE_F16, n);

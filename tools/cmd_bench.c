@@ -202,7 +202,9 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
         l.isa = isa;
         l.read = read;
         l.pieces = 16 * threads; /* large: each begins with questions to the processor */
-        l.piece = b->buffer_bytes / (size_t)l.pieces & ~(size_t)4095;
+        if (read && b->buffer_bytes / HUGE_PAGE < (size_t)l.pieces)
+            l.pieces = (int)(b->buffer_bytes / HUGE_PAGE);
+        l.piece = b->buffer_bytes / (size_t)l.pieces / HUGE_PAGE * HUGE_PAGE;
         double begin = cli_seconds();
 #ifdef BENCH_ALONE
         limit_work(&l);
