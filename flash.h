@@ -27,12 +27,21 @@
 
 int main(int argc, char **argv)
 {
-    flash_model *model; flash_session *s; flash_piece piece; flash_error err;
+    flash_model *model;
+    flash_session *s;
+    flash_piece piece;
+    flash_error err;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     md.source.path = argc > 1 ? argv[1] : "model.gguf";
-    if (flash_model_load(&model, &md, &err)) { fprintf(stderr, "%s\n", err.text); return 1; }
-    if (flash_session_create(&s, model, &sd)) { fprintf(stderr, "out of memory\n"); return 1; }
+    if (flash_model_load(&model, &md, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    if (flash_session_create(&s, model, &sd)) {
+        fprintf(stderr, "out of memory\n");
+        return 1;
+    }
     flash_session_feed_text(s, argc > 2 ? argv[2] : "Once upon a time", 0);
     while (flash_session_next(s, NULL, &piece) == FLASH_OK)
         fwrite(piece.text, 1, piece.bytes, stdout);
@@ -180,6 +189,7 @@ extern "C" {
 #define FLASH_VERSION_PATCH 0
 #define FLASH_VERSION (FLASH_VERSION_MAJOR*10000 + FLASH_VERSION_MINOR*100 + FLASH_VERSION_PATCH)
 
+/* clang-format off */
 #ifndef FLASH_API
 #  if defined(FLASH_STATIC) && (defined(__GNUC__) || defined(__clang__))
 #    define FLASH_API static __attribute__((unused)) /* no warning for what you do not call */
@@ -189,14 +199,15 @@ extern "C" {
 #    define FLASH_API extern
 #  endif
 #endif
+/* clang-format on */
 
 enum {
-    FLASH_LAYERS_MAX  = 512,     /* layers of a model                                     */
-    FLASH_CONTEXT_MAX = 1 << 20, /* positions of a session                                */
-    FLASH_VOCAB_MAX   = 1 << 20, /* tokens of a vocabulary                                */
-    FLASH_DIM_MAX     = 1 << 20, /* d_model, d_ffn, heads times d_head                    */
-    FLASH_HEAD_MAX    = 512,     /* d_head                                                */
-    FLASH_THREADS_MAX = 64,      /* threads of a session                                  */
+    FLASH_LAYERS_MAX = 512,       /* layers of a model                                     */
+    FLASH_CONTEXT_MAX = 1 << 20,  /* positions of a session                                */
+    FLASH_VOCAB_MAX = 1 << 20,    /* tokens of a vocabulary                                */
+    FLASH_DIM_MAX = 1 << 20,      /* d_model, d_ffn, heads times d_head                    */
+    FLASH_HEAD_MAX = 512,         /* d_head                                                */
+    FLASH_THREADS_MAX = 64,       /* threads of a session                                  */
     FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text                            */
 };
 
@@ -231,7 +242,7 @@ typedef enum flash_status {
     FLASH_STATUS_LIST(FLASH__X)
 #undef FLASH__X
 #ifndef FLASH_OK /* drivers of on-chip flash define it, as 0 too */
-    FLASH_OK = FLASH_E_NONE,
+        FLASH_OK = FLASH_E_NONE,
 #endif
     FLASH_STATUS_FORCE_32BIT = 0x7fffffff
 } flash_status;
@@ -243,9 +254,9 @@ FLASH_API const char *flash_status_text(flash_status s);
 typedef struct flash_error {
     flash_status status;
     /* byte offset in the input, 0 if it has no place */
-    uint64_t     offset;
+    uint64_t offset;
     /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
-    char         text[240];
+    char text[240];
 } flash_error;
 
 /* ===== >>host ============================================================= */
@@ -256,23 +267,23 @@ typedef struct flash_allocator {
     /* align: a power of two, at most 64; NULL: no memory */
     void *(*acquire)(void *user, size_t bytes, size_t align);
     /* bytes as acquired, so an arena needs no headers */
-    void  (*release)(void *user, void *ptr, size_t bytes);
-    void   *user;
+    void (*release)(void *user, void *ptr, size_t bytes);
+    void *user;
 } flash_allocator;
 
 typedef struct flash_host {
     /* both functions or neither; thread-safe if models are shared */
     flash_allocator allocator;
     /* returns when all are done */
-    void   (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx);
+    void (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx);
     /* monotonic [s]; needed for deadlines only */
     double (*clock)(void *user);
     /* one line, no newline; level 0 info, 1 warning */
-    void   (*log)(void *user, int level, const char *text);
+    void (*log)(void *user, int level, const char *text);
     /* flash_session_progress after each layer of a step, from the thread that steps: it may cancel
        the session, but not otherwise touch it */
-    void   (*progress)(void *user, double done);
-    void    *user;
+    void (*progress)(void *user, double done);
+    void *user;
 } flash_host;
 
 /* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes
@@ -282,14 +293,14 @@ typedef struct flash_source {
     const char *path;
     /* [bytes]: not copied; must outlive the object made from it */
     const void *data;
-    size_t      bytes;
+    size_t bytes;
     /* copies n bytes from offset at; 0 ok, else failed */
-    int       (*read)(void *user, uint64_t at, void *dst, size_t n);
+    int (*read)(void *user, uint64_t at, void *dst, size_t n);
     /* of what read() reads [B]; read whole into memory on load */
-    uint64_t    size;
-    void       *user;
+    uint64_t size;
+    void *user;
     /* 1, for flash_gguf_open: the weights may be missing (a cut download); see flash_tensor.data */
-    int         headers;
+    int headers;
 } flash_source;
 
 /* ===== >>types ============================================================ */
@@ -317,18 +328,18 @@ typedef enum flash_type {
 #define FLASH__X(name, id, items, bytes) FLASH_TYPE_##name = id,
     FLASH_TYPE_LIST(FLASH__X)
 #undef FLASH__X
-    FLASH_TYPE_NONE = 0x7fffffff
+        FLASH_TYPE_NONE = 0x7fffffff
 } flash_type;
 
 /* "Q4_0"; "unknown" for anything else. Static. */
 FLASH_API const char *flash_type_name(flash_type t);
 /* The type of that name, in any case; FLASH_TYPE_NONE if there is none. */
-FLASH_API flash_type  flash_type_parse(const char *name);
+FLASH_API flash_type flash_type_parse(const char *name);
 /* Items per block: 1, 32 or 256; 0 for an unknown type. */
-FLASH_API int         flash_type_block(flash_type t);
+FLASH_API int flash_type_block(flash_type t);
 /* Bytes of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its block, or
    the size overflows. */
-FLASH_API size_t      flash_row_bytes(flash_type t, size_t n);
+FLASH_API size_t flash_row_bytes(flash_type t, size_t n);
 
 /* ===== >>api-gguf ========================================================= */
 
@@ -338,41 +349,52 @@ FLASH_API size_t      flash_row_bytes(flash_type t, size_t n);
 typedef struct flash_gguf flash_gguf; /* opaque, read-only: any number of threads */
 
 typedef enum flash_value_type {
-    FLASH_VALUE_U8, FLASH_VALUE_I8, FLASH_VALUE_U16, FLASH_VALUE_I16, FLASH_VALUE_U32,
-        FLASH_VALUE_I32, FLASH_VALUE_F32,
-    FLASH_VALUE_BOOL, FLASH_VALUE_STRING, FLASH_VALUE_ARRAY, FLASH_VALUE_U64, FLASH_VALUE_I64,
-        FLASH_VALUE_F64,
+    FLASH_VALUE_U8,
+    FLASH_VALUE_I8,
+    FLASH_VALUE_U16,
+    FLASH_VALUE_I16,
+    FLASH_VALUE_U32,
+    FLASH_VALUE_I32,
+    FLASH_VALUE_F32,
+    FLASH_VALUE_BOOL,
+    FLASH_VALUE_STRING,
+    FLASH_VALUE_ARRAY,
+    FLASH_VALUE_U64,
+    FLASH_VALUE_I64,
+    FLASH_VALUE_F64,
     FLASH_VALUE_COUNT
 } flash_value_type;
 
 /* One key and its value. Pointers lie in the file: valid while the object lives, not
    NUL-terminated. */
 typedef struct flash_value {
-    const char      *key;    size_t key_bytes;
+    const char *key;
+    size_t key_bytes;
     flash_value_type type;
     /* of an array's items; for others the same as type */
     flash_value_type item;
     /* items of an array; 1 for others */
-    uint64_t         count;
+    uint64_t count;
     /* little-endian, unaligned: the value, or an array's first item */
-    const uint8_t   *data;
+    const uint8_t *data;
     /* of data [B]; of a string: its text alone */
-    size_t           bytes;
+    size_t bytes;
 } flash_value;
 
 /* One tensor. Pointers lie in the file. Rows of ne[0] items are contiguous. */
 typedef struct flash_tensor {
-    const char    *name;  size_t name_bytes;
+    const char *name;
+    size_t name_bytes;
     /* as in the file */
-    uint32_t       type_id;
+    uint32_t type_id;
     /* FLASH_TYPE_NONE if the file's type is not one of ours */
-    flash_type     type;
-    int            n_dims;
+    flash_type type;
+    int n_dims;
     /* ne[0] is the row; unused ones are 1 */
-    uint64_t       ne[4];
-    uint64_t       bytes;
+    uint64_t ne[4];
+    uint64_t bytes;
     /* of the data in the file [B] */
-    uint64_t       offset;
+    uint64_t offset;
     /* [bytes]; NULL if the file ends before (only with source.headers) */
     const uint8_t *data;
 } flash_tensor;
@@ -381,11 +403,11 @@ typedef struct flash_tensor {
    untrusted bytes. No allocation is larger than the file (plus 64 kB). host may be NULL. */
 FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source,
                                        const flash_host *host, flash_error *err);
-FLASH_API void         flash_gguf_free(flash_gguf *g); /* NULL is fine */
-FLASH_API int          flash_gguf_version(const flash_gguf *g);
-FLASH_API uint64_t     flash_gguf_size(const flash_gguf *g);      /* of the file [B] */
-FLASH_API size_t       flash_gguf_keys(const flash_gguf *g);
-FLASH_API size_t       flash_gguf_tensors(const flash_gguf *g);
+FLASH_API void flash_gguf_free(flash_gguf *g); /* NULL is fine */
+FLASH_API int flash_gguf_version(const flash_gguf *g);
+FLASH_API uint64_t flash_gguf_size(const flash_gguf *g); /* of the file [B] */
+FLASH_API size_t flash_gguf_keys(const flash_gguf *g);
+FLASH_API size_t flash_gguf_tensors(const flash_gguf *g);
 /* The i-th key or tensor in file order. FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value *out);
 FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out);
@@ -394,50 +416,50 @@ FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, fla
 FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name,
                                               flash_tensor *out);
 /* Item i of a value as a number; 0 if it is no number or i is out of range. */
-FLASH_API double       flash_value_number(const flash_value *v, uint64_t i);
+FLASH_API double flash_value_number(const flash_value *v, uint64_t i);
 /* floats are cut; 0 if out of range */
-FLASH_API int64_t      flash_value_integer(const flash_value *v, uint64_t i);
+FLASH_API int64_t flash_value_integer(const flash_value *v, uint64_t i);
 /* Next string of an array of strings: *at starts at 0 and is moved on. NULL at the end. */
-FLASH_API const char  *flash_value_string(const flash_value *v, size_t *at, size_t *bytes);
+FLASH_API const char *flash_value_string(const flash_value *v, size_t *at, size_t *bytes);
 
 /* Writes a GGUF v3 file through a callback, in order: begin, keys, tensor infos, then each tensor's
    data. A plain struct in the caller's memory; all zero but for write and user. The first failure
    sticks. */
 typedef struct flash_gguf_writer {
-    int        (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
-    void        *user;
-    flash_status status;   /* of everything so far                        */
-    uint64_t     written;  /* [B]                                         */
-    uint64_t     offset;   /* of the next tensor, from the data start [B] */
-    uint64_t     filled;   /* data written so far, from the data start [B]*/
-    uint32_t     keys_left, tensors_left, tensors;
+    int (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
+    void *user;
+    flash_status status; /* of everything so far                        */
+    uint64_t written;    /* [B]                                         */
+    uint64_t offset;     /* of the next tensor, from the data start [B] */
+    uint64_t filled;     /* data written so far, from the data start [B]*/
+    uint32_t keys_left, tensors_left, tensors;
 } flash_gguf_writer;
 
 FLASH_API flash_status flash_gguf_write_begin(flash_gguf_writer *w, uint32_t n_keys,
                                               uint32_t n_tensors);
-FLASH_API flash_status flash_gguf_write_u32   (flash_gguf_writer *w, const char *key, uint32_t v);
-FLASH_API flash_status flash_gguf_write_f32   (flash_gguf_writer *w, const char *key, float v);
-FLASH_API flash_status flash_gguf_write_bool  (flash_gguf_writer *w, const char *key, int v);
+FLASH_API flash_status flash_gguf_write_u32(flash_gguf_writer *w, const char *key, uint32_t v);
+FLASH_API flash_status flash_gguf_write_f32(flash_gguf_writer *w, const char *key, float v);
+FLASH_API flash_status flash_gguf_write_bool(flash_gguf_writer *w, const char *key, int v);
 FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key,
                                                const char *text);
 /* item: U32, I32 or F32; data: [n] of the host's uint32_t, int32_t or float. */
-FLASH_API flash_status flash_gguf_write_array (flash_gguf_writer *w, const char *key,
-                                               flash_value_type item, const void *data, size_t n);
+FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *key,
+                                              flash_value_type item, const void *data, size_t n);
 /* text: [n] pointers; bytes: [n] lengths, or NULL where they are NUL-terminated. */
 FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key,
                                                 const char *const *text, const size_t *bytes,
-    size_t n);
+                                                size_t n);
 /* Copies a key as it is, whatever its type. */
-FLASH_API flash_status flash_gguf_write_value (flash_gguf_writer *w, const flash_value *v);
+FLASH_API flash_status flash_gguf_write_value(flash_gguf_writer *w, const flash_value *v);
 /* Announces a tensor of n_dims dimensions ne (row first). */
 FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name,
                                                flash_type type, int n_dims, const uint64_t *ne);
 /* Data of the tensors in the order announced, as stored in files, in pieces of any size; last: 1
    with the last piece of each tensor (padding follows). */
-FLASH_API flash_status flash_gguf_write_data  (flash_gguf_writer *w, const void *data,
-                                               size_t bytes, int last);
+FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *data, size_t bytes,
+                                             int last);
 /* FLASH_E_ARGUMENT if keys, tensors or data are missing. */
-FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
+FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w);
 
 /* ===== >>api-arch ========================================================= */
 
@@ -445,49 +467,53 @@ FLASH_API flash_status flash_gguf_write_end   (flash_gguf_writer *w);
 
 typedef enum flash_attention {
     FLASH_ATTENTION_FULL,
-    FLASH_ATTENTION_WINDOW,   /* the last `window` positions, itself included               */
-    FLASH_ATTENTION_SKIP,     /* none: the layer is its feed-forward part                   */
-    FLASH_ATTENTION_CONV,     /* a gated short convolution in its place (LFM2)              */
-    FLASH_ATTENTION_LINEAR,   /* one matrix in its place (DeciLM)                           */
-    FLASH_ATTENTION_CHUNK     /* back to the last multiple of `window` (Llama 4)            */
+    FLASH_ATTENTION_WINDOW, /* the last `window` positions, itself included               */
+    FLASH_ATTENTION_SKIP,   /* none: the layer is its feed-forward part                   */
+    FLASH_ATTENTION_CONV,   /* a gated short convolution in its place (LFM2)              */
+    FLASH_ATTENTION_LINEAR, /* one matrix in its place (DeciLM)                           */
+    FLASH_ATTENTION_CHUNK   /* back to the last multiple of `window` (Llama 4)            */
 } flash_attention;
 typedef enum flash_activation { FLASH_ACTIVATION_SILU, FLASH_ACTIVATION_GELU } flash_activation;
 /* rotates (2i,2i+1) or (i,i+C/2) */
 typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style;
-typedef enum flash_rope_scaling { FLASH_ROPE_PLAIN, FLASH_ROPE_LINEAR, FLASH_ROPE_LLAMA3,
-                                  FLASH_ROPE_YARN } flash_rope_scaling;
+typedef enum flash_rope_scaling {
+    FLASH_ROPE_PLAIN,
+    FLASH_ROPE_LINEAR,
+    FLASH_ROPE_LLAMA3,
+    FLASH_ROPE_YARN
+} flash_rope_scaling;
 
 typedef struct flash_layer {
-    uint8_t  attention;       /* flash_attention                                         */
-    uint8_t  rope_plain;      /* 1: the scaling of RoPE is not for this layer            */
-    uint16_t n_head;          /* H; 0 in a layer without keys and values                 */
-    uint16_t n_kv_head;       /* K; divides n_head                                       */
-    int32_t  d_ffn;           /* F; 0: no feed-forward part                              */
-    int32_t  window;          /* W of WINDOW and CHUNK                                   */
-    float    rope_base;       /* 0: no RoPE                                              */
+    uint8_t attention;  /* flash_attention                                         */
+    uint8_t rope_plain; /* 1: the scaling of RoPE is not for this layer            */
+    uint16_t n_head;    /* H; 0 in a layer without keys and values                 */
+    uint16_t n_kv_head; /* K; divides n_head                                       */
+    int32_t d_ffn;      /* F; 0: no feed-forward part                              */
+    int32_t window;     /* W of WINDOW and CHUNK                                   */
+    float rope_base;    /* 0: no RoPE                                              */
 } flash_layer;
 
 typedef struct flash_arch {
-    char   name[32];          /* as in general.architecture                              */
-    int    n_layer, d_model, d_head, n_vocab;
-    int    n_ctx;             /* trained for                                             */
-    int    tied;              /* the head shares the embedding's weights                 */
-    float  norm_eps;
-    int    rope_dims;         /* of each head, even, <= d_head                           */
-    int    rope_style;        /* flash_rope_style                                        */
-    int    rope_scaling;      /* flash_rope_scaling                                      */
+    char name[32]; /* as in general.architecture                              */
+    int n_layer, d_model, d_head, n_vocab;
+    int n_ctx; /* trained for                                             */
+    int tied;  /* the head shares the embedding's weights                 */
+    float norm_eps;
+    int rope_dims;    /* of each head, even, <= d_head                           */
+    int rope_style;   /* flash_rope_style                                        */
+    int rope_scaling; /* flash_rope_scaling                                      */
     /* base: of the first layer that has one; factor 1: none */
-    float  rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
-    float  rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
-    int    rope_n_ctx;        /* context before scaling                                  */
-    float  attention_scale;   /* of q.k, normally 1/sqrt(d_head)                         */
-    int    activation;        /* flash_activation of the gate                            */
-    int    conv_length;       /* positions a CONV layer sees, itself included; 0: none   */
-    int    qk_norm;           /* 1: queries and keys are normed after RoPE, no weights   */
-    float  embedding_scale;
-    float  logit_cap;         /* c: logits are c tanh(logits/c); 0: none                 */
+    float rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
+    float rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
+    int rope_n_ctx;        /* context before scaling                                  */
+    float attention_scale; /* of q.k, normally 1/sqrt(d_head)                         */
+    int activation;        /* flash_activation of the gate                            */
+    int conv_length;       /* positions a CONV layer sees, itself included; 0: none   */
+    int qk_norm;           /* 1: queries and keys are normed after RoPE, no weights   */
+    float embedding_scale;
+    float logit_cap; /* c: logits are c tanh(logits/c); 0: none                 */
     /* n: queries of layers without RoPE grow by 1 + 0.1 ln(1 + floor((p + 1)/n)); 0: none */
-    int    temperature_n_ctx;
+    int temperature_n_ctx;
     flash_layer layer[FLASH_LAYERS_MAX];
 } flash_arch;
 
@@ -507,7 +533,7 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
 
 /* ===== >>api-model ======================================================== */
 
-typedef struct flash_model   flash_model;   /* opaque, read-only after load */
+typedef struct flash_model flash_model;     /* opaque, read-only after load */
 typedef struct flash_session flash_session; /* opaque, one thread at a time */
 
 #define FLASH_ISA_LIST(X) \
@@ -527,7 +553,7 @@ typedef enum flash_isa {
 #define FLASH__X(name, text) FLASH_ISA_##name,
     FLASH_ISA_LIST(FLASH__X)
 #undef FLASH__X
-    FLASH_ISA_COUNT,
+        FLASH_ISA_COUNT,
     FLASH_ISA_FORCE_32BIT = 0x7fffffff
 } flash_isa;
 
@@ -535,70 +561,73 @@ typedef struct flash_model_desc {
     /* must be named */
     flash_source source;
     /* FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_isa    isa;
+    flash_isa isa;
     /* 1: tokenizer only; files without weights load; sessions are refused */
-    int          vocab_only;
+    int vocab_only;
     /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning */
-    int          any_pretokenizer;
+    int any_pretokenizer;
     /* another attention than the file's, for flash_attention_parse; NULL: the file's */
-    const char  *attention;
-    flash_host   host;
+    const char *attention;
+    flash_host host;
 } flash_model_desc;
 
 /* What flash_model_load acquires for this file [B]; 0 on failure. A source that must be read whole
    is read for this. */
-FLASH_API size_t       flash_model_memory(const flash_model_desc *desc, flash_error *err);
+FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *err);
 /* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
 FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
                                         flash_error *err);
 /* NULL is fine; sessions of m, and views over it, must be gone */
-FLASH_API void         flash_model_free(flash_model *m);
+FLASH_API void flash_model_free(flash_model *m);
 FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
 /* keys and tensors, owned by m; of a view (flash_prune_view): those of the model below it */
 FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m);
-FLASH_API flash_isa    flash_model_isa(const flash_model *m);
+FLASH_API flash_isa flash_model_isa(const flash_model *m);
 
 /* ===== >>api-text ========================================================= */
 
 /* read control tokens such as <|im_end|> in the text / show them */
-enum { FLASH_TEXT_SPECIAL = 1,
-       /* do not begin with BOS even if the model wants it */
-       FLASH_TEXT_NO_BOS  = 2,
-       /* not the beginning: no BOS, no space prefix / keep a leading space */
-       FLASH_TEXT_CONTINUE = 4 };
+enum {
+    FLASH_TEXT_SPECIAL = 1,
+    /* do not begin with BOS even if the model wants it */
+    FLASH_TEXT_NO_BOS = 2,
+    /* not the beginning: no BOS, no space prefix / keep a leading space */
+    FLASH_TEXT_CONTINUE = 4
+};
 
 /* Text to tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids: [cap]. *n is
    the number needed; FLASH_E_RANGE if it exceeds cap (ids then holds the first cap). flags 0: BOS
    and EOS as the model asks, control tokens are plain text. Words over 64 characters borrow memory
    from the model's allocator. Safe on untrusted text; n log n. */
 FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes,
-                                      unsigned flags,
-                                      int32_t *ids, size_t cap, size_t *n);
+                                      unsigned flags, int32_t *ids, size_t cap, size_t *n);
 /* Tokens to text. The inverse of flash_tokenize for any bytes the vocabulary can spell. text:
    [cap], not NUL-terminated; *bytes is the number needed. Control tokens are left out unless
    flagged. FLASH_E_ARGUMENT for ids out of range. */
 FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n,
-                                        unsigned flags,
-                                        char *text, size_t cap, size_t *bytes);
+                                        unsigned flags, char *text, size_t cap, size_t *bytes);
 /* As flash_detokenize, token by token, in whole characters: holds back an unfinished one, replaces
    bytes that can be none by U+FFFD. All zero at the start. */
-typedef struct flash_detokenizer { uint8_t held[4]; uint8_t n_held, begun; } flash_detokenizer;
+typedef struct flash_detokenizer {
+    uint8_t held[4];
+    uint8_t n_held, begun;
+} flash_detokenizer;
 /* text: [cap], cap >= flash_token_bytes_max(m); a token < 0 flushes what is held. */
 FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d,
-                                             int32_t token, unsigned flags,
-                                             char *text, size_t cap, size_t *bytes);
+                                             int32_t token, unsigned flags, char *text, size_t cap,
+                                             size_t *bytes);
 /* enough for any one call of flash_detokenize_next [B] */
-FLASH_API size_t  flash_token_bytes_max(const flash_model *m);
+FLASH_API size_t flash_token_bytes_max(const flash_model *m);
 /* A token's text as the vocabulary spells it (in the file, not NUL-terminated); NULL if out of
    range. */
 FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes);
 /* by that spelling; -1 if there is none */
 FLASH_API int32_t flash_token_find(const flash_model *m, const char *text);
-FLASH_API int32_t flash_token_bos(const flash_model *m);  /* -1 if there is none */
-FLASH_API int32_t flash_token_eos(const flash_model *m);  /* -1 if there is none */
+FLASH_API int32_t flash_token_bos(const flash_model *m); /* -1 if there is none */
+FLASH_API int32_t flash_token_eos(const flash_model *m); /* -1 if there is none */
 /* ends a text or a turn */
-FLASH_API int     flash_token_is_end(const flash_model *m, int32_t token);
-FLASH_API int     flash_token_is_control(const flash_model *m, int32_t token);
+FLASH_API int flash_token_is_end(const flash_model *m, int32_t token);
+FLASH_API int flash_token_is_control(const flash_model *m, int32_t token);
 
 /* ===== >>api-chat ========================================================= */
 
@@ -607,8 +636,12 @@ FLASH_API int     flash_token_is_control(const flash_model *m, int32_t token);
    where none is given, tools, the removal of earlier reasoning. */
 
 /* NONE: there is no turn */
-typedef enum flash_role { FLASH_ROLE_NONE, FLASH_ROLE_SYSTEM, FLASH_ROLE_USER,
-                          FLASH_ROLE_ASSISTANT } flash_role;
+typedef enum flash_role {
+    FLASH_ROLE_NONE,
+    FLASH_ROLE_SYSTEM,
+    FLASH_ROLE_USER,
+    FLASH_ROLE_ASSISTANT
+} flash_role;
 
 /* Plain data, so a caller may make one for a model of its own. NULL only in marks. */
 typedef struct flash_chat_format {
@@ -616,9 +649,9 @@ typedef struct flash_chat_format {
     /* parts of the template by which it is known; after a '!' one it must not have */
     const char *marks[3];
     /* 1: a user's turn after the system's continues it, without its own first part */
-    int         merge;
+    int merge;
     /* 1: white space around the text is taken off */
-    int         trim;
+    int trim;
     /* [system, user, assistant]: before and after the text. No BOS at the start: it is the
        tokenizer's */
     const char *turn[3][2];
@@ -642,14 +675,13 @@ FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m);
    with the assistant's role: what makes the model answer. out: [cap], not NUL-terminated; *n is the
    number needed; FLASH_E_RANGE if it exceeds cap. */
 FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role before,
-                                         flash_role role, const char *text, size_t bytes,
-                                         char *out, size_t cap, size_t *n);
+                                         flash_role role, const char *text, size_t bytes, char *out,
+                                         size_t cap, size_t *n);
 /* The same as tokens, with BOS at the beginning if the model asks for it. Control tokens are read
    in the format's own parts only: text cannot close its turn. ids, cap, n: as flash_tokenize. */
 FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_chat_format *f,
-                                           flash_role before, flash_role role,
-                                           const char *text, size_t bytes,
-                                           int32_t *ids, size_t cap, size_t *n);
+                                           flash_role before, flash_role role, const char *text,
+                                           size_t bytes, int32_t *ids, size_t cap, size_t *n);
 
 /* ===== >>api-grammar ====================================================== */
 
@@ -663,7 +695,7 @@ typedef struct flash_grammar flash_grammar; /* opaque, read-only: any number of 
 typedef struct flash_grammar_desc {
     /* [bytes] of UTF-8; not needed after creation. The text has to match the rule "root" */
     const char *text;
-    size_t      bytes;
+    size_t bytes;
     /* another grammar for the same model, which must outlive this one: its index of the vocabulary
        (about 20 bytes a token) is used; NULL: one of its own is made */
     const flash_grammar *share;
@@ -672,8 +704,8 @@ typedef struct flash_grammar_desc {
 } flash_grammar_desc;
 
 /* What flash_grammar_create acquires [B]; 0 on failure. */
-FLASH_API size_t       flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
-                                            flash_error *err);
+FLASH_API size_t flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
+                                      flash_error *err);
 /* m must outlive the grammar. FLASH_E_FORMAT for what is no grammar: err says line and column, also
    of rules that are missing, begin with themselves (left recursion) or never end.
    FLASH_E_TOO_LARGE: more than 32,767 steps (characters, choices, calls; repetitions are written
@@ -681,9 +713,9 @@ FLASH_API size_t       flash_grammar_memory(const flash_model *m, const flash_gr
    vocabulary. Safe on untrusted text. */
 FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_model *m,
                                             const flash_grammar_desc *desc, flash_error *err);
-FLASH_API void         flash_grammar_free(flash_grammar *g); /* NULL is fine */
+FLASH_API void flash_grammar_free(flash_grammar *g); /* NULL is fine */
 /* A grammar of JSON (RFC 8259) without lone surrogates. Static. */
-FLASH_API const char  *flash_grammar_json(void);
+FLASH_API const char *flash_grammar_json(void);
 /* A JSON Schema as a grammar. text: [cap], not NUL-terminated; *n is the number needed;
    FLASH_E_RANGE if it exceeds cap. Understood: type (also a list), properties (in their order;
    nothing but these), required, additionalProperties (without properties), items, minItems,
@@ -693,28 +725,31 @@ FLASH_API const char  *flash_grammar_json(void);
    no JSON or no schema; FLASH_E_TOO_LARGE over 64 KiB. Numbers get at most 16 digits before the
    point and 16 after it, white space is a blank, or a new line and up to 16 blanks. Safe on
    untrusted text. */
-FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
-                                                 char *text, size_t cap, size_t *n,
-                                                 flash_error *err);
+FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes, char *text,
+                                                 size_t cap, size_t *n, flash_error *err);
 
 /* ===== >>api-session ====================================================== */
 
-typedef struct flash_logit_bias { int32_t token; float bias; } flash_logit_bias;
+typedef struct flash_logit_bias {
+    int32_t token;
+    float bias;
+} flash_logit_bias;
 
 /* How the next token is chosen. All zero: the most probable one. Applied in this order. */
 typedef struct flash_sampler {
     /* added to logits first; the caller's, must outlive the session */
-    const flash_logit_bias *bias; int n_bias;
+    const flash_logit_bias *bias;
+    int n_bias;
     /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
     float repeat_penalty;
     /* subtracted: times the count; once */
     float frequency_penalty, presence_penalty;
     /* recent means so many tokens; 0: 64, -1: all */
-    int   penalty_last_n;
+    int penalty_last_n;
     /* 0: greedy (ties: the lowest id) */
     float temperature;
     /* keep the k best; 0: all */
-    int   top_k;
+    int top_k;
     /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
     float typical_p;
     /* keep the best mass p; 0 or 1: off */
@@ -724,9 +759,10 @@ typedef struct flash_sampler {
     /* 0: 1 */
     uint64_t seed;
     /* strings that end the text; the caller's, must outlive the session */
-    const char *const *stop; int n_stop;
+    const char *const *stop;
+    int n_stop;
     /* 1: end-of-text tokens are never chosen */
-    int   ignore_end;
+    int ignore_end;
     /* what the text must be, from the last token fed on; it leaves tokens out after bias and
        penalties, before anything is kept or drawn. Of this model; must outlive the session; NULL:
        anything. A token that flash_session_sample gave and that is then fed alone is text, too */
@@ -735,23 +771,23 @@ typedef struct flash_sampler {
 
 typedef struct flash_session_desc {
     /* positions; 0: what the model was trained for, at most 4096 */
-    int           n_ctx;
+    int n_ctx;
     /* prompt tokens worked on together; 0: 256 */
-    int           chunk;
+    int chunk;
     /* 0: 1. More stay with the process: a child of fork(2) makes such a session anew */
-    int           threads;
+    int threads;
     /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
-    flash_type    kv;
+    flash_type kv;
     /* 1: logits of every token of a chunk; step returns after each chunk */
-    int           all_logits;
+    int all_logits;
     flash_sampler sampler;
     /* all zero: the model's */
-    flash_host    host;
+    flash_host host;
 } flash_session_desc;
 
 typedef struct flash_budget {
     /* prompt tokens to work on in this call, 0: no limit */
-    int    tokens;
+    int tokens;
     /* return soon after the host's clock passes this [s], 0: none. Prompts are then worked on by
        fewer tokens at once, so that a layer of them takes a quarter of a millisecond, if one can:
        the bits are the same, long prompts take a little longer */
@@ -760,19 +796,19 @@ typedef struct flash_budget {
 
 typedef struct flash_piece {
     /* -1 where only held text is let go */
-    int32_t     token;
+    int32_t token;
     /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call */
     const char *text;
     /* may be 0: held back until it is sure */
-    size_t      bytes;
+    size_t bytes;
 } flash_piece;
 
 /* What flash_session_create acquires [B]; 0 if desc is invalid. */
-FLASH_API size_t       flash_session_memory(const flash_model *m, const flash_session_desc *desc);
+FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_desc *desc);
 /* m must outlive the session. desc is copied. */
 FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
                                             const flash_session_desc *desc);
-FLASH_API void         flash_session_free(flash_session *s); /* NULL is fine */
+FLASH_API void flash_session_free(flash_session *s); /* NULL is fine */
 /* Queues tokens. FLASH_E_RANGE if the context has no room for all (then none is queued),
    FLASH_E_ARGUMENT for ids outside the vocabulary. */
 FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, size_t n);
@@ -791,20 +827,20 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
                                           flash_piece *piece);
 /* Samples from the current logits without queueing; -1 if there are none, or the grammar allows no
    token. Advances the random numbers. */
-FLASH_API int32_t      flash_session_sample(flash_session *s);
+FLASH_API int32_t flash_session_sample(flash_session *s);
 /* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the
    first step and while tokens are queued (as after flash_session_next). */
 FLASH_API const float *flash_session_logits(const flash_session *s);
 /* With all_logits: [n,V] of the chunk just worked on, whose first token is at position *first. NULL
    if there is none. */
 FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n);
-FLASH_API int          flash_session_position(const flash_session *s); /* tokens worked on */
+FLASH_API int flash_session_position(const flash_session *s); /* tokens worked on */
 /* tokens queued, not yet worked on */
-FLASH_API int          flash_session_pending(const flash_session *s);
+FLASH_API int flash_session_pending(const flash_session *s);
 /* [0,1] of what was queued since the queue was last empty, layers of a chunk under way included; 1
    where nothing is */
-FLASH_API double       flash_session_progress(const flash_session *s);
-FLASH_API int          flash_session_capacity(const flash_session *s); /* n_ctx */
+FLASH_API double flash_session_progress(const flash_session *s);
+FLASH_API int flash_session_capacity(const flash_session *s); /* n_ctx */
 /* [position + pending] tokens so far; owned by s. */
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
 /* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
@@ -814,10 +850,10 @@ FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
    flash_session_restore), one with a convolution only to 0. Logits are gone until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
 /* As created: position 0, random numbers from the seed. */
-FLASH_API void         flash_session_reset(flash_session *s);
+FLASH_API void flash_session_reset(flash_session *s);
 /* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers, or
    before the head. */
-FLASH_API void         flash_session_cancel(flash_session *s);
+FLASH_API void flash_session_cancel(flash_session *s);
 /* Replaces the sampler; random numbers start anew from its seed, and so does what the grammar is
    asked of. No stop string may be longer than the longest at creation, and a grammar there may only
    be if there was one. */
@@ -835,7 +871,7 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
    Either may go first. NULL on failure: FLASH_E_MEMORY. */
 FLASH_API flash_status flash_session_fork(flash_session **out, const flash_session *s);
 /* Bytes that flash_session_save would write now [B]. */
-FLASH_API uint64_t     flash_session_save_bytes(const flash_session *s);
+FLASH_API uint64_t flash_session_save_bytes(const flash_session *s);
 /* All that a fork would have, through a callback (0: ok; any other: FLASH_E_IO). Not in it: sampler
    and desc. Any machine, number of threads and instruction set can go on from it. Allocates
    nothing. */
@@ -859,49 +895,49 @@ FLASH_API flash_status flash_session_restore(flash_session *s, const flash_sourc
 
 /* One shape at work. */
 typedef struct flash_workload {
-    const flash_arch *arch;     /* the caller's                                              */
-    flash_type weights, kv;     /* of all matrices; of keys and values                       */
-    int        threads, chunk;  /* 0: 1 and 256, as in flash_session_desc                    */
-    int        prompt;          /* tokens read at once: prefill                              */
-    int        position;        /* of a token written: decode                                */
+    const flash_arch *arch; /* the caller's                                              */
+    flash_type weights, kv; /* of all matrices; of keys and values                       */
+    int threads, chunk;     /* 0: 1 and 256, as in flash_session_desc                    */
+    int prompt;             /* tokens read at once: prefill                              */
+    int position;           /* of a token written: decode                                */
 } flash_workload;
 
 /* What one workload took. 0: not measured. */
 typedef struct flash_timing {
-    double prefill;             /* of the prompt [s], to the first token after it            */
-    double decode;              /* of one token [s]                                          */
+    double prefill; /* of the prompt [s], to the first token after it            */
+    double decode;  /* of one token [s]                                          */
 } flash_timing;
 
 enum { FLASH_LATENCY_POINTS_MAX = 2048, FLASH_LATENCY_REPEATS_MAX = 64 };
 
 typedef struct flash_measure_desc {
     /* after the warm-up; 0: 5, at most FLASH_LATENCY_REPEATS_MAX */
-    int        repeats;
+    int repeats;
     /* written in each of them, all at the position; 0: 8, at most 4096 */
-    int        tokens;
+    int tokens;
     /* of the machine; FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_isa  isa;
+    flash_isa isa;
     /* its clock is the one that measures (NULL: the system's) */
     flash_host host;
 } flash_measure_desc;
 
 typedef struct flash_measurement {
-    int          n;                                /* repeats                            */
-    flash_timing each[FLASH_LATENCY_REPEATS_MAX];  /* [n], as they came; decode: the mean
-                                                      of the tokens                      */
+    int n;                                        /* repeats                            */
+    flash_timing each[FLASH_LATENCY_REPEATS_MAX]; /* [n], as they came; decode: the mean
+                                                     of the tokens                      */
     flash_timing median;
-    flash_timing spread;                           /* (largest - least)/median           */
+    flash_timing spread; /* (largest - least)/median           */
 } flash_measurement;
 
 /* Operations (2 a product) of n tokens after `from` others: matrices, scores and values, and the
    head once; 0 if the shape is out of range. */
-FLASH_API double       flash_arch_flops(const flash_arch *a, int from, int n);
+FLASH_API double flash_arch_flops(const flash_arch *a, int from, int n);
 /* Bytes that flash_latency_measure acquires: the weights, and a session. desc may be NULL, here and
    below. 0, and why in err, if a size, type, length or number of threads is out of range, the
    architecture is unknown or has no such layers, the shape fits no blocks of the weight type, or
    the type is only read (MXFP4). */
-FLASH_API size_t       flash_latency_memory(const flash_workload *work,
-                                            const flash_measure_desc *desc, flash_error *err);
+FLASH_API size_t flash_latency_memory(const flash_workload *work, const flash_measure_desc *desc,
+                                      flash_error *err);
 /* Times the runtime itself on made-up weights of the true sizes: repeats of the prompt (prompt 0:
    none), then of single tokens at the position, after a warm-up of one chunk. Takes as long as
    that. FLASH_E_ARGUMENT as for flash_latency_memory, before anything is
@@ -910,7 +946,9 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
                                              const flash_measure_desc *desc, flash_error *err);
 
 /* A time [s] and the interval that nine of ten measurements fall into. */
-typedef struct flash_interval { double mean, lo, hi; } flash_interval;
+typedef struct flash_interval {
+    double mean, lo, hi;
+} flash_interval;
 
 typedef struct flash_latency flash_latency; /* opaque, read-only: any number of threads */
 
@@ -921,17 +959,16 @@ typedef struct flash_latency flash_latency; /* opaque, read-only: any number of 
    8 n (n + 16) bytes for each of the two, and takes 24 n (n + 16) more while it works, which is
    n^3 operations a step. host may be NULL. */
 FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
-                                         const flash_timing *time, size_t n,
-                                         const flash_host *host, flash_error *err);
-FLASH_API void         flash_latency_free(flash_latency *l); /* NULL is fine */
+                                         const flash_timing *time, size_t n, const flash_host *host,
+                                         flash_error *err);
+FLASH_API void flash_latency_free(flash_latency *l); /* NULL is fine */
 /* Mean relative errors of measurements predicted each from all others, with the constants and
    length scales of the whole (which flatters a little: to quote figures, fit anew without them).
    0: not measured. */
-FLASH_API void         flash_latency_errors(const flash_latency *l, double *prefill,
-                                            double *decode);
+FLASH_API void flash_latency_errors(const flash_latency *l, double *prefill, double *decode);
 /* The model as text: lines of ASCII, the same bits on every machine. text: [cap], may be NULL with
    cap 0; returns the bytes it takes, which were all written if that is at most cap. */
-FLASH_API size_t       flash_latency_save(const flash_latency *l, char *text, size_t cap);
+FLASH_API size_t flash_latency_save(const flash_latency *l, char *text, size_t cap);
 /* Back from text: [bytes]; lines that begin with # are the caller's. FLASH_E_FORMAT for what is no
    such text, has more behind it than white space, or has numbers that no fit could have made,
    FLASH_E_TRUNCATED if it ends early; predictions have the same bits as before. The time is that of
@@ -953,65 +990,65 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
    starts nothing by itself. All objectives are minimised. */
 
 enum {
-    FLASH_SEARCH_PARAMS_MAX      = 64,
-    FLASH_SEARCH_OBJECTIVES_MAX  = 4,
+    FLASH_SEARCH_PARAMS_MAX = 64,
+    FLASH_SEARCH_OBJECTIVES_MAX = 4,
     FLASH_SEARCH_CONSTRAINTS_MAX = 4,
-    FLASH_SEARCH_VALUES_MAX      = FLASH_SEARCH_OBJECTIVES_MAX + FLASH_SEARCH_CONSTRAINTS_MAX,
-    FLASH_SEARCH_TRIALS_MAX      = 1 << 20, /* FLASH_SEARCH_MODEL_TRIALS_MAX with EHVI     */
+    FLASH_SEARCH_VALUES_MAX = FLASH_SEARCH_OBJECTIVES_MAX + FLASH_SEARCH_CONSTRAINTS_MAX,
+    FLASH_SEARCH_TRIALS_MAX = 1 << 20, /* FLASH_SEARCH_MODEL_TRIALS_MAX with EHVI     */
     FLASH_SEARCH_MODEL_TRIALS_MAX = 4096
 };
 
 typedef enum flash_param_kind {
-    FLASH_PARAM_INTEGER,    /* lo, lo + step, ... up to hi                                   */
-    FLASH_PARAM_ORDINAL,    /* one of value[n_value], in their order                         */
-    FLASH_PARAM_CATEGORY,   /* one of 0 .. n_value - 1, which have no order                  */
-    FLASH_PARAM_REAL,       /* [lo, hi]                                                      */
-    FLASH_PARAM_LOG         /* the same on a logarithmic scale, lo > 0                       */
+    FLASH_PARAM_INTEGER,  /* lo, lo + step, ... up to hi                                   */
+    FLASH_PARAM_ORDINAL,  /* one of value[n_value], in their order                         */
+    FLASH_PARAM_CATEGORY, /* one of 0 .. n_value - 1, which have no order                  */
+    FLASH_PARAM_REAL,     /* [lo, hi]                                                      */
+    FLASH_PARAM_LOG       /* the same on a logarithmic scale, lo > 0                       */
 } flash_param_kind;
 
 typedef struct flash_param {
-    const char      *name;      /* unique                                                    */
+    const char *name; /* unique                                                    */
     flash_param_kind kind;
-    double           lo, hi;
-    double           step;      /* of integers; 0: 1                                         */
-    const double    *value;     /* [n_value], ascending: of ordinals                         */
-    int              n_value;
+    double lo, hi;
+    double step;         /* of integers; 0: 1                                         */
+    const double *value; /* [n_value], ascending: of ordinals                         */
+    int n_value;
     /* name of an earlier parameter: this one counts only where that one is >= active_from, and is
        its own least value elsewhere; NULL: always */
-    const char      *active_if;
-    double           active_from;
+    const char *active_if;
+    double active_from;
 } flash_param;
 
 typedef enum flash_search_method {
-    FLASH_SEARCH_EHVI,      /* Gaussian processes, expected hypervolume improvement          */
-    FLASH_SEARCH_NSGA2,     /* Deb et al. 2002; for thousands of cheap trials                */
-    FLASH_SEARCH_RANDOM     /* scrambled Sobol' points                                       */
+    FLASH_SEARCH_EHVI,  /* Gaussian processes, expected hypervolume improvement          */
+    FLASH_SEARCH_NSGA2, /* Deb et al. 2002; for thousands of cheap trials                */
+    FLASH_SEARCH_RANDOM /* scrambled Sobol' points                                       */
 } flash_search_method;
 
 typedef struct flash_search_desc {
-    const flash_param *param;   /* [n_param], with all it points to the caller's, who keeps it   */
-    int    n_param;
-    int    n_objective;         /* 0: 2                                                          */
-    int    n_constraint;        /* values told after the objectives; a trial is good where <= 0  */
+    const flash_param *param; /* [n_param], with all it points to the caller's, who keeps it   */
+    int n_param;
+    int n_objective;  /* 0: 2                                                          */
+    int n_constraint; /* values told after the objectives; a trial is good where <= 0  */
     /* objectives that need no trial: values of x, finite, always the same; NULL: told */
     double (*known[FLASH_SEARCH_OBJECTIVES_MAX])(void *user, const double *x);
     /* 0: x, [n_param], must not be tried; NULL: all may */
-    int    (*feasible)(void *user, const double *x);
+    int (*feasible)(void *user, const double *x);
     /* changes x so that it is feasible, if it can; optional, saves rejected draws */
-    void   (*repair)(void *user, double *x);
+    void (*repair)(void *user, double *x);
     /* takes a line of the journal, [bytes] with its newline, to storage before it returns; not 0:
        it could not, and the call that led to it fails and changes nothing; NULL: no journal */
-    int    (*journal)(void *user, const char *line, size_t bytes);
-    void  *user;
+    int (*journal)(void *user, const char *line, size_t bytes);
+    void *user;
     /* [n_objective] the worst values of interest; NULL: a tenth of its range beyond the front */
     const double *reference;
     flash_search_method method;
     uint64_t seed;
-    int    max_trials;          /* of any kind, in all; 0: 200                                   */
-    int    initial;             /* Sobol' points first; 0: 2 n_param, at least 5 and at most a
-                                   fifth of max_trials                                           */
-    int    population;          /* of NSGA-II; 0: 100                                            */
-    int    noisy;               /* 1: the same trial again would give other values               */
+    int max_trials; /* of any kind, in all; 0: 200                                   */
+    int initial;    /* Sobol' points first; 0: 2 n_param, at least 5 and at most a
+                       fifth of max_trials                                           */
+    int population; /* of NSGA-II; 0: 100                                            */
+    int noisy;      /* 1: the same trial again would give other values               */
     /* if noisy, their standard deviations, [n_objective + n_constraint]; 0 where it is not known;
        NULL: none is, all are found from the trials, which takes many */
     const double *noise;
@@ -1019,25 +1056,25 @@ typedef struct flash_search_desc {
 } flash_search_desc;
 
 typedef enum flash_trial_state {
-    FLASH_TRIAL_PENDING,        /* asked                                                     */
-    FLASH_TRIAL_DONE,           /* told                                                      */
-    FLASH_TRIAL_FAILED,         /* no values; not tried again                                */
-    FLASH_TRIAL_ABANDONED       /* stopped early; y: the best it might have become, or 0     */
+    FLASH_TRIAL_PENDING,  /* asked                                                     */
+    FLASH_TRIAL_DONE,     /* told                                                      */
+    FLASH_TRIAL_FAILED,   /* no values; not tried again                                */
+    FLASH_TRIAL_ABANDONED /* stopped early; y: the best it might have become, or 0     */
 } flash_trial_state;
 
 typedef struct flash_trial {
-    int    id;                                  /* from 1, in the order of asking            */
+    int id; /* from 1, in the order of asking            */
     flash_trial_state state;
-    double x[FLASH_SEARCH_PARAMS_MAX];          /* [n_param]                                 */
-    double y[FLASH_SEARCH_VALUES_MAX];          /* objectives, then constraints; known ones
-                                                   already while it is pending               */
+    double x[FLASH_SEARCH_PARAMS_MAX]; /* [n_param]                                 */
+    double y[FLASH_SEARCH_VALUES_MAX]; /* objectives, then constraints; known ones
+                                          already while it is pending               */
 } flash_trial;
 
 /* Where a search stands. */
 typedef struct flash_search_summary {
-    int    trials, pending, done, failed, abandoned, front;
+    int trials, pending, done, failed, abandoned, front;
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
-    double hypervolume;         /* that the front dominates, up to the reference             */
+    double hypervolume; /* that the front dominates, up to the reference             */
     /* reasons to stop, to be judged by the caller: growth of the hypervolume by the last 20 trials
        that were told, and growth expected of the last one that was asked for, both as a share of
        it; below 0: not known yet */
@@ -1047,10 +1084,10 @@ typedef struct flash_search_summary {
 typedef struct flash_search flash_search; /* opaque; one thread at a time */
 
 /* Bytes that flash_search_create acquires; 0, and why in err, if desc is not valid. */
-FLASH_API size_t       flash_search_memory(const flash_search_desc *desc, flash_error *err);
+FLASH_API size_t flash_search_memory(const flash_search_desc *desc, flash_error *err);
 FLASH_API flash_status flash_search_create(flash_search **out, const flash_search_desc *desc,
                                            flash_error *err);
-FLASH_API void         flash_search_free(flash_search *s); /* NULL is fine */
+FLASH_API void flash_search_free(flash_search *s); /* NULL is fine */
 /* The next trial to run; any number may be pending. The same seed, trials and values give the same
    bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible point
    that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their
@@ -1075,14 +1112,14 @@ FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const 
                                         flash_error *err);
 /* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
    holds the best values it may still reach (known ones are ignored). */
-FLASH_API int          flash_search_hopeless(const flash_search *s, int id, const double *best);
+FLASH_API int flash_search_hopeless(const flash_search *s, int id, const double *best);
 /* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
 /* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
    cap 0; returns how many there are. If noisy, with EHVI and 4 trials told or more, by the model's
    means, which takes as long as asking; constraints are as they were told. */
-FLASH_API int          flash_search_front(flash_search *s, int *ids, int cap);
-FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summary *out);
+FLASH_API int flash_search_front(flash_search *s, int *ids, int cap);
+FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out);
 /* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
    nothing. FLASH_E_TRUNCATED if the last line is torn: what is before it was done, err->offset [B]
    is where to cut and go on. FLASH_E_FORMAT, with its number, for a line that is damaged or of
@@ -1090,8 +1127,8 @@ FLASH_API void         flash_search_summarize(flash_search *s, flash_search_summ
 FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, size_t bytes,
                                            flash_error *err);
 /* Hypervolume between n points y, [n,m], and the reference [m], m in [2, 4]. work: [n*m]. */
-FLASH_API double       flash_hypervolume(const double *y, size_t n, int m,
-                                         const double *reference, uint32_t *work);
+FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const double *reference,
+                                   uint32_t *work);
 
 /* ===== >>api-train ======================================================== */
 
@@ -1108,34 +1145,34 @@ typedef struct flash_trainer_desc {
     const flash_model *init;
     /* where init is NULL: random weights of this shape (deviation 0.02, less for what is added to
        the residual stream; 0 in a scale or factor: 1, in rope_dims: d_head, in norm_eps: 1e-5) */
-    const flash_arch  *arch;
+    const flash_arch *arch;
     /* 1, with arch flash: norms of queries and keys */
-    int      qk_norm;
+    int qk_norm;
     /* whose probabilities are learned; must outlive the trainer; its vocabulary's size is ours */
     const flash_model *teacher;
     /* sequences worked on together; 0: 1 */
-    int      batch;
+    int batch;
     /* tokens of each; 0: what the model was trained for, at most 256 */
-    int      n_ctx;
+    int n_ctx;
     /* batches of a step; 0: 1 */
-    int      accumulate;
+    int accumulate;
     /* 0: 1 */
-    int      threads;
+    int threads;
     /* both 0: 1 and 0 with a teacher, 0 and 1 without */
-    float    kl_weight, ce_weight;
+    float kl_weight, ce_weight;
     /* both models' logits are divided by it for the KL divergence, which counts times its square;
        0: 1 */
-    float    temperature;
+    float temperature;
     /* after the warm-up, 0: 1e-3; then half a cosine down to its share at the last step (0: 0.1,
        below 0: 0). steps 0: no end, no decline */
-    float    lr, final_lr;
-    int      warmup, steps;
+    float lr, final_lr;
+    int warmup, steps;
     /* 0: 0.9, 0.95, 1e-8 */
-    float    beta1, beta2, epsilon;
+    float beta1, beta2, epsilon;
     /* of matrices; 0: none */
-    float    weight_decay;
+    float weight_decay;
     /* of the gradient's norm; 0: 1, below 0: none */
-    float    clip;
+    float clip;
     /* of random weights; 0: 1 */
     uint64_t seed;
     /* FLASH_E_UNSUPPORTED if this processor lacks it */
@@ -1146,20 +1183,20 @@ typedef struct flash_trainer_desc {
 
 typedef struct flash_trainer_report {
     /* means of all tokens, in nats: what is minimised; of the next tokens; from the teacher */
-    double   loss, ce, kl;
-    double   grad_norm;     /* before it was clipped                              */
-    double   lr;            /* of this step                                       */
-    uint64_t step, tokens;  /* done, this one included                            */
+    double loss, ce, kl;
+    double grad_norm;      /* before it was clipped                              */
+    double lr;             /* of this step                                       */
+    uint64_t step, tokens; /* done, this one included                            */
 } flash_trainer_report;
 
 /* What flash_trainer_create acquires [B], in one block; 0, and why in err, if desc is invalid. */
-FLASH_API size_t       flash_trainer_memory(const flash_trainer_desc *desc, flash_error *err);
+FLASH_API size_t flash_trainer_memory(const flash_trainer_desc *desc, flash_error *err);
 /* desc is copied. FLASH_E_UNSUPPORTED for layers it cannot train, with the name of what is in the
    way (biases, convolutions, other norms); weights of attention in layers that skip it are left
    out. FLASH_E_ARGUMENT if the teacher has another vocabulary. */
 FLASH_API flash_status flash_trainer_create(flash_trainer **out, const flash_trainer_desc *desc,
                                             flash_error *err);
-FLASH_API void         flash_trainer_free(flash_trainer *t); /* NULL is fine */
+FLASH_API void flash_trainer_free(flash_trainer *t); /* NULL is fine */
 /* One step of learning. tokens: [accumulate*batch,n_ctx+1], each sequence and the token after it.
    report may be NULL. FLASH_E_ARGUMENT for ids outside the vocabulary. FLASH_E_RANGE if loss or
    gradient are not finite: weights, moments and step are then as before. Allocates nothing. */
@@ -1170,17 +1207,17 @@ FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *t
                                               flash_trainer_report *report);
 /* The architecture, of init or as completed; owned by t. */
 FLASH_API const flash_arch *flash_trainer_arch(const flash_trainer *t);
-FLASH_API uint64_t     flash_trainer_steps(const flash_trainer *t); /* those before a load count */
+FLASH_API uint64_t flash_trainer_steps(const flash_trainer *t); /* those before a load count */
 
 /* Weights as they are now, named as in GGUF files. Pointers are t's and valid while it lives. */
 typedef struct flash_trainer_tensor {
-    const char  *name;       /* NUL-terminated                                  */
-    int          n_dims;     /* 1: a vector of cols                             */
-    int          rows, cols;
-    const float *data;       /* [rows,cols]                                     */
+    const char *name; /* NUL-terminated                                  */
+    int n_dims;       /* 1: a vector of cols                             */
+    int rows, cols;
+    const float *data; /* [rows,cols]                                     */
 } flash_trainer_tensor;
 
-FLASH_API size_t       flash_trainer_tensors(const flash_trainer *t);
+FLASH_API size_t flash_trainer_tensors(const flash_trainer *t);
 /* FLASH_E_ARGUMENT if there is no i-th one. */
 FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
                                              flash_trainer_tensor *out);
@@ -1208,27 +1245,27 @@ typedef struct flash_prune_desc {
        lists, one for each layer of the model (NULL where that layer does not stay or has none),
        their sizes hold for all layers that have such parts; channels are the same everywhere. With
        a size and no list the first ones stay */
-    int               n_layer;
-    const int        *layer;
-    int               d_model;
-    const int        *channel;
-    int               d_ffn;
+    int n_layer;
+    const int *layer;
+    int d_model;
+    const int *channel;
+    int d_ffn;
     const int *const *ffn;
-    int               n_kv_head;
+    int n_kv_head;
     const int *const *kv_head;
     /* another attention of the layers that stay, for flash_attention_parse; NULL: as it is. Not for
        files */
-    const char       *attention;
+    const char *attention;
     /* share of the sum of squares that the channels that stay had at each norm, two of each layer
        of the model (before attention, before the FFN) and the last one: norms of fewer channels are
        scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
-    const float      *share;
+    const float *share;
     /* of matrices; 0: as they are, or, with retype 1, F32, which is 0. Where rows do not fit a
        type's blocks, Q8_0 or F16 */
-    flash_type        type;
-    int               retype;
+    flash_type type;
+    int retype;
     /* allocator alone */
-    flash_host        host;
+    flash_host host;
 } flash_prune_desc;
 
 /* What the result will be. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes that do not
@@ -1245,7 +1282,7 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          void *user, flash_error *err);
 /* What flash_prune_view acquires [B], of which it keeps all but room for a few rows; 0 on
    failure. */
-FLASH_API size_t       flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err);
+FLASH_API size_t flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err);
 /* The model that this file would load as, without the file: the same bits come out. It shares the
    vocabulary, and points into the weights of desc->model, which must outlive it: where neighbours
    stay as they are (layers, the first units, heads or channels, in whole blocks of the type)
@@ -1263,22 +1300,26 @@ FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_des
 
 typedef struct flash_calibration flash_calibration;
 
-typedef enum flash_part { FLASH_PART_UNIT, FLASH_PART_KV_HEAD, FLASH_PART_CHANNEL,
-                          FLASH_PART_ATTENTION, FLASH_PART_LAYER } flash_part;
+typedef enum flash_part {
+    FLASH_PART_UNIT,
+    FLASH_PART_KV_HEAD,
+    FLASH_PART_CHANNEL,
+    FLASH_PART_ATTENTION,
+    FLASH_PART_LAYER
+} flash_part;
 
 /* Of nothing yet, for models of that shape, which is copied. FLASH_E_UNSUPPORTED for layers that
    cannot be trained. host: allocator alone; may be NULL. */
 FLASH_API flash_status flash_calibration_create(flash_calibration **out, const flash_arch *a,
                                                 const flash_host *host, flash_error *err);
-FLASH_API void         flash_calibration_free(flash_calibration *c); /* NULL is fine */
+FLASH_API void flash_calibration_free(flash_calibration *c); /* NULL is fine */
 /* Adds n sequences, [n,n_ctx+1] of t, which was made of the model and has not learned since.
    FLASH_E_ARGUMENT for another shape or ids outside the vocabulary; FLASH_E_RANGE if the
    activations are not finite: c is then as before but for a part of the sequences. */
 FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer *t,
                                              const int32_t *tokens, size_t n);
 /* How many parts there are: of a layer, or (CHANNEL, ATTENTION, LAYER) of the model; 0: none. */
-FLASH_API int          flash_calibration_count(const flash_calibration *c, flash_part part,
-                                               int layer);
+FLASH_API int flash_calibration_count(const flash_calibration *c, flash_part part, int layer);
 /* What they matter, [count]; more is more. energy 1: root mean squares of activations in place of
    s, as MobileLLM-Flash has them (arxiv 2603.15954). */
 FLASH_API flash_status flash_calibration_scores(const flash_calibration *c, flash_part part,
@@ -1293,7 +1334,7 @@ FLASH_API flash_status flash_calibration_share(const flash_calibration *c, const
                                                int n, float *share);
 /* All it knows, [*n]: to be kept and put back as it was into another of the same shape. Owned by
    c. */
-FLASH_API double      *flash_calibration_numbers(flash_calibration *c, size_t *n);
+FLASH_API double *flash_calibration_numbers(flash_calibration *c, size_t *n);
 /* Kullback-Leibler divergence [nat a token] of the model without attention in layers where skip[l],
    [n_layer], is not 0, from the model: mean over n sequences, [n,n_ctx+1]; nothing is learned. For
    n_ctx 2 and more. */
@@ -1304,11 +1345,11 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
 
 /* Best set usable here: compiled in, in the processor, and enabled by the operating system (Linux
    is asked to let the process use AMX tiles where there are any). */
-FLASH_API flash_isa   flash_isa_best(void);
+FLASH_API flash_isa flash_isa_best(void);
 /* "scalar", ...; "unknown". Static. */
 FLASH_API const char *flash_isa_name(flash_isa isa);
 /* FLASH_ISA_COUNT if there is none of that name. */
-FLASH_API flash_isa   flash_isa_parse(const char *name);
+FLASH_API flash_isa flash_isa_parse(const char *name);
 /* A row of n weights as f32. src: [flash_row_bytes(t, n)] as in files, any alignment.
    FLASH_E_ARGUMENT if n does not fit. */
 FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n);
@@ -1319,14 +1360,14 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
 /* y[r] = row r of w times x, with activations quantised to int8 where w is quantised: the product
    sessions use. w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)] bytes, any
    alignment. */
-FLASH_API size_t       flash_dot_work(size_t n);
+FLASH_API size_t flash_dot_work(size_t n);
 FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
                                       const float *x, float *y, void *work, flash_isa isa);
 /* A processor's limits, for benchmarks. spin: `rounds` turns of int8 multiply-adds in registers;
    returns the operations done (2 a product), 0 if isa is not available. read: reads bytes (a
    multiple of 256) with wide loads; returns a sum. Each call first asks the processor what it can
    do, which in a virtual machine takes some 20 us: ask for milliseconds of work. */
-FLASH_API double   flash_isa_spin(flash_isa isa, int rounds);
+FLASH_API double flash_isa_spin(flash_isa isa, int rounds);
 FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 
 #ifdef __cplusplus
@@ -1342,6 +1383,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 
 /* The only place where the user's macros are read; sections below test FLASH__ names alone. */
 
+/* clang-format off */
 #if defined(__INTELLISENSE__) || defined(__JETBRAINS_IDE__)
 #  define FLASH_IMPLEMENTATION /* so that editors show the implementation in colour */
 #endif
@@ -1527,6 +1569,7 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes);
 #    include <wasm_simd128.h>
 #  endif
 #endif
+/* clang-format on */
 
 #ifdef __cplusplus
 extern "C" {
@@ -1542,7 +1585,7 @@ FLASH_API const char *flash_status_text(flash_status s)
 {
     switch ((int)s) {
 #define FLASH__X(name, value, text) case value: return text;
-    FLASH_STATUS_LIST(FLASH__X)
+        FLASH_STATUS_LIST(FLASH__X)
 #undef FLASH__X
     default: return "unknown status";
     }
@@ -1550,24 +1593,40 @@ FLASH_API const char *flash_status_text(flash_status s)
 
 static int flash__mul(size_t *out, size_t a, size_t b)
 {
-    if (b && a > SIZE_MAX/b) return 0;
-    *out = a*b;
+    if (b && a > SIZE_MAX / b) return 0;
+    *out = a * b;
     return 1;
 }
 
-static double flash__bits_f64(uint64_t u) { double d; memcpy(&d, &u, 8); return d; }
-static uint64_t flash__f64_bits(double d) { uint64_t u; memcpy(&u, &d, 8); return u; }
+static double flash__bits_f64(uint64_t u)
+{
+    double d;
+    memcpy(&d, &u, 8);
+    return d;
+}
+static uint64_t flash__f64_bits(double d)
+{
+    uint64_t u;
+    memcpy(&u, &d, 8);
+    return u;
+}
 
 /* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so
    the same plan function says how much an object takes and carves it. used is SIZE_MAX after an
    overflow. */
-typedef struct flash__arena { uint8_t *base; size_t used; } flash__arena;
+typedef struct flash__arena {
+    uint8_t *base;
+    size_t used;
+} flash__arena;
 
 static void *flash__take(flash__arena *a, size_t count, size_t item)
 {
     size_t bytes, at = a->used;
     if (at == SIZE_MAX || !flash__mul(&bytes, count, item) || bytes > SIZE_MAX - 127
-        || at > SIZE_MAX - 64 - bytes) { a->used = SIZE_MAX; return NULL; }
+        || at > SIZE_MAX - 64 - bytes) {
+        a->used = SIZE_MAX;
+        return NULL;
+    }
     a->used = at + ((bytes + 63) & ~(size_t)63);
     return a->base ? a->base + at : NULL;
 }
@@ -1589,7 +1648,10 @@ static void flash__release(const flash_allocator *a, void *ptr, size_t bytes)
 {
     uint8_t *raw;
     if (!ptr) return;
-    if (a->acquire) { a->release(a->user, ptr, bytes); return; }
+    if (a->acquire) {
+        a->release(a->user, ptr, bytes);
+        return;
+    }
     memcpy(&raw, (uint8_t *)ptr - sizeof raw, sizeof raw);
     FLASH_FREE(raw);
 }
@@ -1611,18 +1673,28 @@ static char *flash__format(char *p, char *end, const char *format, va_list args)
         const char *s;
         uint64_t u;
         int n = 24;
-        if (*format != '%') { p = flash__put(p, end, format, 1); continue; }
+        if (*format != '%') {
+            p = flash__put(p, end, format, 1);
+            continue;
+        }
         switch (*++format) {
-        case 's': s = va_arg(args, const char *); p = flash__put(p, end, s, strlen(s)); break;
-        case 't': s = va_arg(args, const char *); p = flash__put(p, end, s, va_arg(args, size_t));
-        break;
+        case 's':
+            s = va_arg(args, const char *);
+            p = flash__put(p, end, s, strlen(s));
+            break;
+        case 't':
+            s = va_arg(args, const char *);
+            p = flash__put(p, end, s, va_arg(args, size_t));
+            break;
         default: /* 'i', 'u' */
             if (*format == 'i') {
                 int v = va_arg(args, int);
                 if (v < 0) p = flash__put(p, end, "-", 1);
                 u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-            } else u = va_arg(args, uint64_t);
-            do digits[--n] = (char)('0' + u % 10); while ((u /= 10) != 0);
+            } else
+                u = va_arg(args, uint64_t);
+            do digits[--n] = (char)('0' + u % 10);
+            while ((u /= 10) != 0);
             p = flash__put(p, end, digits + n, (size_t)(24 - n));
         }
     }
@@ -1645,16 +1717,20 @@ static flash_status flash__fail(flash_error *err, flash_status status, uint64_t 
 }
 
 /* Heap sort: in place, no recursion, n log n on any input. less(ctx, a, b): a comes before b. */
-static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a,
-                                                           uint32_t b), const void *ctx)
+static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a, uint32_t b),
+                        const void *ctx)
 {
-    size_t root = n/2, child, end = n;
+    size_t root = n / 2, child, end = n;
     while (end > 1) {
         uint32_t v;
         size_t hole;
-        if (root) v = a[--root];
-        else { v = a[--end]; a[end] = a[0]; }
-        for (hole = root; (child = 2*hole + 1) < end; hole = child) {
+        if (root)
+            v = a[--root];
+        else {
+            v = a[--end];
+            a[end] = a[0];
+        }
+        for (hole = root; (child = 2 * hole + 1) < end; hole = child) {
             if (child + 1 < end && less(ctx, a[child], a[child + 1])) child++;
             if (!less(ctx, v, a[child])) break;
             a[hole] = a[child];
@@ -1667,8 +1743,8 @@ static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint
 static uint64_t flash__random(uint64_t *state)
 {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30)*0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27)*0x94d049bb133111ebu;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
 }
 
@@ -1688,18 +1764,19 @@ static FLASH__INLINE void flash__exps(const double *x, double *y, const int lane
     for (c = 0; c < lanes; c++) {
         v[c] = x[c] > -700 ? x[c] : -700; /* NaN too */
         v[c] = v[c] < 700 ? v[c] : 700;
-        u[c] = flash__f64_bits(v[c]*1.4426950408889634 + 6755399441055744.0);
+        u[c] = flash__f64_bits(v[c] * 1.4426950408889634 + 6755399441055744.0);
         n[c] = flash__bits_f64(u[c]) - 6755399441055744.0; /* 1.5 2^52 rounds to integers */
-        r[c] = v[c] - n[c]*6.93147180369123816490e-01;
-        r[c] = r[c] - n[c]*1.90821492927058770002e-10;
-        r2[c] = r[c]*r[c];
-        p[c] = ((1/87178291200.0*r2[c] + 1/479001600.0)*r2[c] + 1/3628800.0)*r2[c] + 1/40320.0;
-        q[c] = ((1/1307674368000.0*r2[c] + 1/6227020800.0)*r2[c] + 1/39916800.0)*r2[c]
-            + 1/362880.0;
-        p[c] = (((p[c]*r2[c] + 1/720.0)*r2[c] + 1/24.0)*r2[c] + 0.5)*r2[c] + 1;
-        q[c] = (((q[c]*r2[c] + 1/5040.0)*r2[c] + 1/120.0)*r2[c] + 1/6.0)*r2[c] + 1;
-        p[c] = p[c] + q[c]*r[c];
-        y[c] = x[c] > -700 ? p[c]*flash__bits_f64((u[c] + 1023) << 52) : 0;
+        r[c] = v[c] - n[c] * 6.93147180369123816490e-01;
+        r[c] = r[c] - n[c] * 1.90821492927058770002e-10;
+        r2[c] = r[c] * r[c];
+        p[c] = ((1 / 87178291200.0 * r2[c] + 1 / 479001600.0) * r2[c] + 1 / 3628800.0) * r2[c]
+            + 1 / 40320.0;
+        q[c] = ((1 / 1307674368000.0 * r2[c] + 1 / 6227020800.0) * r2[c] + 1 / 39916800.0) * r2[c]
+            + 1 / 362880.0;
+        p[c] = (((p[c] * r2[c] + 1 / 720.0) * r2[c] + 1 / 24.0) * r2[c] + 0.5) * r2[c] + 1;
+        q[c] = (((q[c] * r2[c] + 1 / 5040.0) * r2[c] + 1 / 120.0) * r2[c] + 1 / 6.0) * r2[c] + 1;
+        p[c] = p[c] + q[c] * r[c];
+        y[c] = x[c] > -700 ? p[c] * flash__bits_f64((u[c] + 1023) << 52) : 0;
     }
 }
 static double flash__exp(double x)
@@ -1712,30 +1789,34 @@ static double flash__exp(double x)
 /* Natural logarithm of a normal x > 0: 2 artanh((m-1)/(m+1)) of the mantissa. */
 static double flash__log(double x)
 {
-    static const double c[12] = { 1/23.0, 1/21.0, 1/19.0, 1/17.0, 1/15.0, 1/13.0, 1/11.0, 1/9.0,
-                                  1/7.0, 1/5.0, 1/3.0, 1 };
+    static const double c[12] = {1 / 23.0, 1 / 21.0, 1 / 19.0, 1 / 17.0, 1 / 15.0, 1 / 13.0,
+                                 1 / 11.0, 1 / 9.0,  1 / 7.0,  1 / 5.0,  1 / 3.0,  1};
     uint64_t u = flash__f64_bits(x);
     double e = (double)((int)(u >> 52 & 2047) - 1023), m, t, t2, s = 0;
     int i;
     m = flash__bits_f64((u & 0xfffffffffffffu) | 0x3ff0000000000000u);
-    if (m > 1.4142135623730951) { m *= 0.5; e += 1; }
-    t = (m - 1)/(m + 1);
-    t2 = t*t;
-    for (i = 0; i < 12; i++) s = s*t2 + c[i];
-    return 2*t*s + e*0.69314718055994530942;
+    if (m > 1.4142135623730951) {
+        m *= 0.5;
+        e += 1;
+    }
+    t = (m - 1) / (m + 1);
+    t2 = t * t;
+    for (i = 0; i < 12; i++) s = s * t2 + c[i];
+    return 2 * t * s + e * 0.69314718055994530942;
 }
 
 #ifdef FLASH__NORMAL
 static int flash__finite(double v) { return v > -1e300 && v < 1e300; }
 static double flash__uniform(uint64_t *state)
 {
-    return (double)(flash__random(state) >> 11)*1.1102230246251565e-16; /* 2^-53 */
+    return (double)(flash__random(state) >> 11) * 1.1102230246251565e-16; /* 2^-53 */
 }
 static double flash__normal(uint64_t *state) /* Marsaglia's polar method */
 {
     for (;;) {
-        double a = 2*flash__uniform(state) - 1, b = 2*flash__uniform(state) - 1, r = a*a + b*b;
-        if (r > 0 && r < 1) return a*sqrt(-2*flash__log(r)/r);
+        double a = 2 * flash__uniform(state) - 1, b = 2 * flash__uniform(state) - 1,
+               r = a * a + b * b;
+        if (r > 0 && r < 1) return a * sqrt(-2 * flash__log(r) / r);
     }
 }
 #endif
@@ -1754,15 +1835,15 @@ enum { FLASH__GP_INPUTS = 64, FLASH__GP_THETA = FLASH__GP_INPUTS + 2, FLASH__LBF
 
 static double flash__dot64(const double *a, const double *b, size_t n)
 {
-    double s[4] = { 0, 0, 0, 0 };
+    double s[4] = {0, 0, 0, 0};
     size_t i;
     for (i = 0; i + 4 <= n; i += 4) {
-        s[0] += a[i]*b[i];
-        s[1] += a[i + 1]*b[i + 1];
-        s[2] += a[i + 2]*b[i + 2];
-        s[3] += a[i + 3]*b[i + 3];
+        s[0] += a[i] * b[i];
+        s[1] += a[i + 1] * b[i + 1];
+        s[2] += a[i + 2] * b[i + 2];
+        s[3] += a[i + 3] * b[i + 3];
     }
-    for (; i < n; i++) s[i & 3] += a[i]*b[i];
+    for (; i < n; i++) s[i & 3] += a[i] * b[i];
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
@@ -1772,8 +1853,8 @@ static int flash__cholesky(double *a, size_t n)
 {
     size_t i, j;
     for (i = 0; i < n; i++) {
-        double *row = a + i*n, s;
-        for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j*n, j))/a[j*n + j];
+        double *row = a + i * n, s;
+        for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j * n, j)) / a[j * n + j];
         s = row[i] - flash__dot64(row, row, i);
         if (!(s > 0)) return 0; /* NaN too */
         row[i] = sqrt(s);
@@ -1785,14 +1866,14 @@ static int flash__cholesky(double *a, size_t n)
 static void flash__solve_lower(const double *L, double *x, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) x[i] = (x[i] - flash__dot64(L + i*n, x, i))/L[i*n + i];
+    for (i = 0; i < n; i++) x[i] = (x[i] - flash__dot64(L + i * n, x, i)) / L[i * n + i];
 }
 static void flash__solve_upper(const double *L, double *x, size_t n)
 {
     size_t i, k;
     for (i = n; i-- > 0;) {
-        x[i] /= L[i*n + i];
-        for (k = 0; k < i; k++) x[k] -= L[i*n + k]*x[i];
+        x[i] /= L[i * n + i];
+        for (k = 0; k < i; k++) x[k] -= L[i * n + k] * x[i];
     }
 }
 
@@ -1801,13 +1882,15 @@ static void flash__inverse(const double *L, double *rows, double *out, size_t n)
 {
     size_t i, j;
     for (i = 0; i < n; i++) {
-        double *x = rows + i*n;
-        x[i] = 1/L[i*n + i];
-        for (j = i + 1; j < n; j++) x[j] = -flash__dot64(L + j*n + i, x + i, j - i)/L[j*n + j];
+        double *x = rows + i * n;
+        x[i] = 1 / L[i * n + i];
+        for (j = i + 1; j < n; j++)
+            x[j] = -flash__dot64(L + j * n + i, x + i, j - i) / L[j * n + j];
     }
     for (i = 0; i < n; i++)
         for (j = 0; j <= i; j++)
-            out[i*n + j] = out[j*n + i] = flash__dot64(rows + i*n + i, rows + j*n + i, n - i);
+            out[i * n + j] = out[j * n + i] = flash__dot64(rows + i * n + i, rows + j * n + i,
+                                                           n - i);
 }
 
 /* f(x) and its gradient g [n]. */
@@ -1829,19 +1912,19 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
             d[i] = (x[i] <= lo[i] && g[i] > 0) || (x[i] >= hi[i] && g[i] < 0) ? 0 : -g[i];
         if (!(flash__dot64(d, d, m) > 1e-14)) break;
         for (k = 1; k <= used; k++) {
-            int p = (pairs - k)%FLASH__LBFGS;
-            a[p] = rho[p]*flash__dot64(s[p], d, m);
-            for (i = 0; i < n; i++) d[i] -= a[p]*y[p][i];
+            int p = (pairs - k) % FLASH__LBFGS;
+            a[p] = rho[p] * flash__dot64(s[p], d, m);
+            for (i = 0; i < n; i++) d[i] -= a[p] * y[p][i];
         }
         if (used) {
-            int p = (pairs - 1)%FLASH__LBFGS;
-            scale = 1/(rho[p]*flash__dot64(y[p], y[p], m));
+            int p = (pairs - 1) % FLASH__LBFGS;
+            scale = 1 / (rho[p] * flash__dot64(y[p], y[p], m));
             for (i = 0; i < n; i++) d[i] *= scale;
         }
         for (k = used; k >= 1; k--) {
-            int p = (pairs - k)%FLASH__LBFGS;
-            v = rho[p]*flash__dot64(y[p], d, m);
-            for (i = 0; i < n; i++) d[i] += (a[p] - v)*s[p][i];
+            int p = (pairs - k) % FLASH__LBFGS;
+            v = rho[p] * flash__dot64(y[p], d, m);
+            for (i = 0; i < n; i++) d[i] += (a[p] - v) * s[p][i];
         }
         if (!(flash__dot64(d, g, m) < 0)) { /* not downhill any more: begin anew */
             if (!pairs) break;
@@ -1849,17 +1932,17 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
             continue;
         }
         for (i = 0, v = 0; i < n; i++) v = FLASH__MAX(v, d[i] < 0 ? -d[i] : d[i]);
-        step = v > 2 ? 2/v : used ? 1 : FLASH__MIN(1, 0.5/v);
+        step = v > 2 ? 2 / v : used ? 1 : FLASH__MIN(1, 0.5 / v);
         for (halvings = 0; halvings < 30; halvings++, step *= 0.5) {
             double better, moved = 0;
             for (i = 0; i < n; i++) {
-                next[i] = FLASH__MIN(FLASH__MAX(x[i] + step*d[i], lo[i]), hi[i]);
-                moved += g[i]*(next[i] - x[i]);
+                next[i] = FLASH__MIN(FLASH__MAX(x[i] + step * d[i], lo[i]), hi[i]);
+                moved += g[i] * (next[i] - x[i]);
             }
             better = f(ctx, next, g_next);
-            if (better <= value + 1e-4*moved && better <= value) {
-                int p = pairs%FLASH__LBFGS, done = value - better <= 1e-10*(1 + fabs(value));
-                for (v = 0, i = 0; i < n; i++) v += (next[i] - x[i])*(g_next[i] - g[i]);
+            if (better <= value + 1e-4 * moved && better <= value) {
+                int p = pairs % FLASH__LBFGS, done = value - better <= 1e-10 * (1 + fabs(value));
+                for (v = 0, i = 0; i < n; i++) v += (next[i] - x[i]) * (g_next[i] - g[i]);
                 for (i = 0; i < n; i++) {
                     if (v > 1e-12) {
                         s[p][i] = next[i] - x[i];
@@ -1868,7 +1951,10 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
                     x[i] = next[i];
                     g[i] = g_next[i];
                 }
-                if (v > 1e-12) { rho[p] = 1/v; pairs++; }
+                if (v > 1e-12) {
+                    rho[p] = 1 / v;
+                    pairs++;
+                }
                 value = better;
                 if (done) return value;
                 break;
@@ -1887,13 +1973,13 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
 typedef struct flash__gp {
     size_t n;
     int d, categories, priors;
-    double *x, *y;           /* [n,d], [n]                                                  */
+    double *x, *y;              /* [n,d], [n]                                                  */
     double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work                 */
-    double *alpha, *k;       /* [n] A^-1 y; [n] work                                        */
+    double *alpha, *k;          /* [n] A^-1 y; [n] work                                        */
     double theta[FLASH__GP_THETA];
     double noise, noise_spread; /* log of its variance: mean and variance expected of that  */
-    double nugget;           /* what the diagonal of A has more than K                      */
-    double lml;              /* log marginal likelihood at theta                            */
+    double nugget;              /* what the diagonal of A has more than K                      */
+    double lml;                 /* log marginal likelihood at theta                            */
 } flash__gp;
 
 /* Carves a process of n points; predict: 1 for what prediction needs alone. */
@@ -1905,7 +1991,7 @@ static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int pr
     g->n = n;
     g->d = d;
     g->categories = categories;
-    g->x = (double *)flash__take(a, n, (size_t)d*sizeof *g->x);
+    g->x = (double *)flash__take(a, n, (size_t)d * sizeof *g->x);
     g->y = (double *)flash__take(a, n, sizeof *g->y);
     g->L = (double *)flash__take(a, square, sizeof *g->L);
     g->alpha = (double *)flash__take(a, n, sizeof *g->alpha);
@@ -1916,33 +2002,33 @@ static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int pr
 
 /* D of input j: squared difference; of categories, which are whole numbers, the lesser of that and
    1, in a form without a branch, which would be mispredicted half the time. */
-static double flash__gp_plain(double a, double b) { return (a - b)*(a - b); }
+static double flash__gp_plain(double a, double b) { return (a - b) * (a - b); }
 static double flash__gp_category(double a, double b)
 {
-    double v = (a - b)*(a - b);
-    return 0.5*(v + 1 - fabs(v - 1));
+    double v = (a - b) * (a - b);
+    return 0.5 * (v + 1 - fabs(v - 1));
 }
 
 /* sum_j w_j D_j, in four chains. */
 static double flash__gp_distance(const flash__gp *g, const double *w, const double *a,
                                  const double *b)
 {
-    double s[4] = { 0, 0, 0, 0 };
+    double s[4] = {0, 0, 0, 0};
     int j, plain = g->d - g->categories;
     for (j = 0; j + 4 <= plain; j += 4) {
-        s[0] += w[j]*flash__gp_plain(a[j], b[j]);
-        s[1] += w[j + 1]*flash__gp_plain(a[j + 1], b[j + 1]);
-        s[2] += w[j + 2]*flash__gp_plain(a[j + 2], b[j + 2]);
-        s[3] += w[j + 3]*flash__gp_plain(a[j + 3], b[j + 3]);
+        s[0] += w[j] * flash__gp_plain(a[j], b[j]);
+        s[1] += w[j + 1] * flash__gp_plain(a[j + 1], b[j + 1]);
+        s[2] += w[j + 2] * flash__gp_plain(a[j + 2], b[j + 2]);
+        s[3] += w[j + 3] * flash__gp_plain(a[j + 3], b[j + 3]);
     }
-    for (; j < plain; j++) s[0] += w[j]*flash__gp_plain(a[j], b[j]);
+    for (; j < plain; j++) s[0] += w[j] * flash__gp_plain(a[j], b[j]);
     for (; j + 4 <= g->d; j += 4) {
-        s[0] += w[j]*flash__gp_category(a[j], b[j]);
-        s[1] += w[j + 1]*flash__gp_category(a[j + 1], b[j + 1]);
-        s[2] += w[j + 2]*flash__gp_category(a[j + 2], b[j + 2]);
-        s[3] += w[j + 3]*flash__gp_category(a[j + 3], b[j + 3]);
+        s[0] += w[j] * flash__gp_category(a[j], b[j]);
+        s[1] += w[j + 1] * flash__gp_category(a[j + 1], b[j + 1]);
+        s[2] += w[j + 2] * flash__gp_category(a[j + 2], b[j + 2]);
+        s[3] += w[j + 3] * flash__gp_category(a[j + 3], b[j + 3]);
     }
-    for (; j < g->d; j++) s[1] += w[j]*flash__gp_category(a[j], b[j]);
+    for (; j < g->d; j++) s[1] += w[j] * flash__gp_category(a[j], b[j]);
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
@@ -1955,11 +2041,11 @@ static void flash__gp_kernels(double sf2, size_t n, double *k, double *slope)
     int c, lanes;
     for (i = 0; i < n; i += 4) {
         lanes = n - i < 4 ? (int)(n - i) : 4;
-        for (c = 0; c < 4; c++) q[c] = c < lanes ? -sqrt(5*k[i + (size_t)c]) : 0;
+        for (c = 0; c < 4; c++) q[c] = c < lanes ? -sqrt(5 * k[i + (size_t)c]) : 0;
         flash__exps(q, e, 4);
         for (c = 0; c < lanes; c++) {
-            if (slope) slope[i + (size_t)c] = -5.0/6*(1 - q[c])*(sf2*e[c]);
-            k[i + (size_t)c] = (1 - q[c] + q[c]*q[c]/3)*(sf2*e[c]);
+            if (slope) slope[i + (size_t)c] = -5.0 / 6 * (1 - q[c]) * (sf2 * e[c]);
+            k[i + (size_t)c] = (1 - q[c] + q[c] * q[c] / 3) * (sf2 * e[c]);
         }
     }
 }
@@ -1967,7 +2053,7 @@ static void flash__gp_kernels(double sf2, size_t n, double *k, double *slope)
 static double flash__gp_weights(const flash__gp *g, double *w)
 {
     int j;
-    for (j = 0; j < g->d; j++) w[j] = flash__exp(-2*g->theta[j]);
+    for (j = 0; j < g->d; j++) w[j] = flash__exp(-2 * g->theta[j]);
     return flash__exp(g->theta[g->d]);
 }
 
@@ -1976,26 +2062,26 @@ static double flash__gp_weights(const flash__gp *g, double *w)
 static int flash__gp_factor(flash__gp *g)
 {
     double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), jitter = 0,
-        noise = flash__exp(g->theta[g->d + 1]), logs = 0;
+                                noise = flash__exp(g->theta[g->d + 1]), logs = 0;
     size_t n = g->n, i, j;
     for (;;) {
         for (i = 0; i < n; i++) {
-            double *row = g->L + i*n;
+            double *row = g->L + i * n;
             for (j = 0; j < i; j++)
-                row[j] = flash__gp_distance(g, w, g->x + i*(size_t)g->d, g->x + j*(size_t)g->d);
+                row[j] = flash__gp_distance(g, w, g->x + i * (size_t)g->d, g->x + j * (size_t)g->d);
             flash__gp_kernels(sf2, i, row, g->k);
-            for (j = 0; j < i; j++) g->L[j*n + i] = g->k[j];
+            for (j = 0; j < i; j++) g->L[j * n + i] = g->k[j];
             row[i] = sf2 + noise + jitter;
         }
         if (flash__cholesky(g->L, n)) break;
-        jitter = jitter > 0 ? 10*jitter : 1e-8*(sf2 + noise);
-        if (!(jitter <= 1e-3*(sf2 + noise))) return 0;
+        jitter = jitter > 0 ? 10 * jitter : 1e-8 * (sf2 + noise);
+        if (!(jitter <= 1e-3 * (sf2 + noise))) return 0;
     }
     g->nugget = noise + jitter;
-    memcpy(g->alpha, g->y, n*sizeof *g->alpha);
+    memcpy(g->alpha, g->y, n * sizeof *g->alpha);
     flash__solve_lower(g->L, g->alpha, n);
-    g->lml = -0.5*flash__dot64(g->alpha, g->alpha, n) - 0.9189385332046727*(double)n;
-    for (i = 0; i < n; i++) logs += flash__log(g->L[i*n + i]);
+    g->lml = -0.5 * flash__dot64(g->alpha, g->alpha, n) - 0.9189385332046727 * (double)n;
+    for (i = 0; i < n; i++) logs += flash__log(g->L[i * n + i]);
     g->lml -= logs;
     flash__solve_upper(g->L, g->alpha, n);
     return 1;
@@ -2011,20 +2097,20 @@ static void flash__gp_gradient(flash__gp *g, double *grad)
     flash__inverse(g->L, g->rows, g->inverse, n);
     for (t = 0; t < d; t++) grad[t] = 0;
     for (i = 0; i < n; i++) {
-        const double *a = g->x + i*d;
+        const double *a = g->x + i * d;
         for (j = 0; j < i; j++) {
-            const double *b = g->x + j*d;
-            v = (g->alpha[i]*g->alpha[j] - g->inverse[i*n + j])*g->L[j*n + i];
-            for (t = 0; t < plain; t++) grad[t] += v*flash__gp_plain(a[t], b[t]);
-            for (; t < d; t++) grad[t] += v*flash__gp_category(a[t], b[t]);
+            const double *b = g->x + j * d;
+            v = (g->alpha[i] * g->alpha[j] - g->inverse[i * n + j]) * g->L[j * n + i];
+            for (t = 0; t < plain; t++) grad[t] += v * flash__gp_plain(a[t], b[t]);
+            for (; t < d; t++) grad[t] += v * flash__gp_category(a[t], b[t]);
         }
-        trace += g->inverse[i*n + i];
+        trace += g->inverse[i * n + i];
     }
-    for (t = 0; t < d; t++) grad[t] *= -2*w[t];
+    for (t = 0; t < d; t++) grad[t] *= -2 * w[t];
     squares = flash__dot64(g->alpha, g->alpha, n);
-    grad[d] = 0.5*(flash__dot64(g->alpha, g->y, n) - g->nugget*squares - (double)n
-                   + g->nugget*trace);
-    grad[d + 1] = 0.5*noise*(squares - trace);
+    grad[d] = 0.5
+        * (flash__dot64(g->alpha, g->y, n) - g->nugget * squares - (double)n + g->nugget * trace);
+    grad[d + 1] = 0.5 * noise * (squares - trace);
 }
 
 /* What flash__minimise lowers: -lml, and with priors -log of their density in theta: length scales
@@ -2035,17 +2121,21 @@ static double flash__gp_cost(void *ctx, const double *theta, double *grad)
     flash__gp *g = (flash__gp *)ctx;
     double cost, v;
     int t, d = g->d;
-    memcpy(g->theta, theta, (size_t)(d + 2)*sizeof *theta);
+    memcpy(g->theta, theta, (size_t)(d + 2) * sizeof *theta);
     for (t = 0; t < d + 2; t++) grad[t] = 0;
     if (!flash__gp_factor(g)) return 1e300;
     flash__gp_gradient(g, grad);
     cost = -g->lml;
     for (t = 0; t < d + 2; t++) {
-        double middle = t < d ? 1.4142135623730951 + 0.5*flash__log(d) : t == d ? 0 : g->noise,
-            variance = t < d ? 3 : t == d ? 4 : g->noise_spread;
+        double middle = t < d ? 1.4142135623730951 + 0.5 * flash__log(d)
+            : t == d          ? 0
+                              : g->noise,
+               variance = t < d ? 3
+            : t == d            ? 4
+                                : g->noise_spread;
         v = theta[t] - middle;
-        grad[t] = -grad[t] + (g->priors ? v/variance : 0);
-        cost += g->priors ? 0.5*v*v/variance : 0;
+        grad[t] = -grad[t] + (g->priors ? v / variance : 0);
+        cost += g->priors ? 0.5 * v * v / variance : 0;
     }
     return cost;
 }
@@ -2062,11 +2152,15 @@ static int flash__gp_fit(flash__gp *g, int starts, int turns)
     uint64_t state = 1;
     int t, start, d = g->d;
     for (i = all; i > 1; i--) {
-        j = (size_t)(flash__random(&state) >> 33)%i;
-        v = g->y[i - 1]; g->y[i - 1] = g->y[j]; g->y[j] = v;
+        j = (size_t)(flash__random(&state) >> 33) % i;
+        v = g->y[i - 1];
+        g->y[i - 1] = g->y[j];
+        g->y[j] = v;
         for (k = 0; k < (size_t)d; k++) {
-            double *a = g->x + (i - 1)*(size_t)d + k, *b = g->x + j*(size_t)d + k;
-            v = *a; *a = *b; *b = v;
+            double *a = g->x + (i - 1) * (size_t)d + k, *b = g->x + j * (size_t)d + k;
+            v = *a;
+            *a = *b;
+            *b = v;
         }
     }
     g->n = FLASH__MIN(all, 200);
@@ -2075,17 +2169,20 @@ static int flash__gp_fit(flash__gp *g, int starts, int turns)
         hi[t] = 8;
     }
     for (start = 0; start < starts; start++) { /* which way is best shows early */
-        for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5*flash__log(d) : start == 1 ? -1 : 3;
+        for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5 * flash__log(d) : start == 1 ? -1 : 3;
         theta[d] = start == 2 ? -1 : 0;
         theta[d + 1] = g->noise - 1;
-        cost = flash__minimise(flash__gp_cost, g, theta, lo, hi, d + 2, turns/3);
-        if (cost < least) { least = cost; memcpy(best, theta, sizeof best); }
+        cost = flash__minimise(flash__gp_cost, g, theta, lo, hi, d + 2, turns / 3);
+        if (cost < least) {
+            least = cost;
+            memcpy(best, theta, sizeof best);
+        }
     }
     if (least >= 1e300) return 0;
     flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns);
     if (all > g->n) {
         g->n = all;
-        flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns/4);
+        flash__minimise(flash__gp_cost, g, best, lo, hi, d + 2, turns / 4);
     }
     memcpy(g->theta, best, sizeof best);
     return flash__gp_factor(g);
@@ -2110,15 +2207,28 @@ static uint64_t flash__rd64(const uint8_t *p)
 }
 static void flash__wr32(uint8_t *p, uint32_t v)
 {
-    p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); p[2] = (uint8_t)(v >> 16);
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+    p[2] = (uint8_t)(v >> 16);
     p[3] = (uint8_t)(v >> 24);
 }
 static void flash__wr64(uint8_t *p, uint64_t v)
 {
-    flash__wr32(p, (uint32_t)v); flash__wr32(p + 4, (uint32_t)(v >> 32));
+    flash__wr32(p, (uint32_t)v);
+    flash__wr32(p + 4, (uint32_t)(v >> 32));
 }
-static float flash__bits_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-static uint32_t flash__f32_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static float flash__bits_f32(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+static uint32_t flash__f32_bits(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return u;
+}
 static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
 
 static void flash__note(const flash_host *h, int level, const char *format, ...)
@@ -2135,7 +2245,7 @@ static void flash__note(const flash_host *h, int level, const char *format, ...)
 /* A checksum. One word more: no change of a single word leaves the sum as it was. */
 static uint64_t flash__sum_word(uint64_t sum, uint64_t word)
 {
-    sum = (sum ^ word)*0x9e3779b97f4a7c15u;
+    sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
     return sum ^ sum >> 29;
 }
 
@@ -2163,7 +2273,10 @@ static size_t flash__pow2(size_t n)
 static int flash__lower(int c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
 static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case */
 {
-    while (*a && flash__lower((unsigned char)*a) == flash__lower((unsigned char)*b)) { a++; b++; }
+    while (*a && flash__lower((unsigned char)*a) == flash__lower((unsigned char)*b)) {
+        a++;
+        b++;
+    }
     return !*a && !*b;
 }
 
@@ -2172,7 +2285,11 @@ static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case
 /* A whole file as bytes: the caller's own, mapped, or read into acquired memory. */
 
 enum { FLASH__FILE_CALLER, FLASH__FILE_MAPPED, FLASH__FILE_ACQUIRED };
-typedef struct flash__file { const uint8_t *data; size_t size; int how; } flash__file;
+typedef struct flash__file {
+    const uint8_t *data;
+    size_t size;
+    int how;
+} flash__file;
 
 static void flash__file_close(flash__file *f, const flash_host *host)
 {
@@ -2180,24 +2297,27 @@ static void flash__file_close(flash__file *f, const flash_host *host)
     memcpy(&p, &f->data, sizeof p);
     if (f->how == FLASH__FILE_ACQUIRED) flash__release(&host->allocator, p, f->size);
 #if defined(FLASH__FILE_MMAP)
-    else if (f->how == FLASH__FILE_MAPPED) munmap(p, f->size);
+    else if (f->how == FLASH__FILE_MAPPED)
+        munmap(p, f->size);
 #elif defined(FLASH__FILE_WIN32)
-    else if (f->how == FLASH__FILE_MAPPED) UnmapViewOfFile(p);
+    else if (f->how == FLASH__FILE_MAPPED)
+        UnmapViewOfFile(p);
 #endif
     memset(f, 0, sizeof *f);
 }
 
 static flash_status flash__file_acquire(flash__file *f, uint64_t size, const flash_host *host,
-                                        flash_error *err,
-                                        uint8_t **buffer)
+                                        flash_error *err, uint8_t **buffer)
 {
     if (!size) return flash__fail(err, FLASH_E_TRUNCATED, 0, "the file is empty");
     if (size > SIZE_MAX)
-        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "file of %u bytes: more than this machine "
-                                            "can address", size);
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0,
+                           "file of %u bytes: more than this machine "
+                           "can address",
+                           size);
     *buffer = (uint8_t *)flash__acquire(&host->allocator, (size_t)size);
-    if (!*buffer) return flash__fail(err, FLASH_E_MEMORY, 0,
-                                     "no memory to read a file of %u bytes", size);
+    if (!*buffer)
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory to read a file of %u bytes", size);
     f->data = *buffer;
     f->size = (size_t)size;
     f->how = FLASH__FILE_ACQUIRED;
@@ -2212,17 +2332,18 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     void *p;
     int fd = open(path, O_RDONLY);
     (void)host;
-    if (fd < 0) return flash__fail(err, FLASH_E_IO, 0,
-                                   "%s: cannot be opened: check path and permission", path);
+    if (fd < 0)
+        return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission",
+                           path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         close(fd);
         return flash__fail(err, FLASH_E_IO, 0, "%s: not a file", path);
     }
-    if (st.st_size <= 0 || (uint64_t)st.st_size > SIZE_MAX/2) {
+    if (st.st_size <= 0 || (uint64_t)st.st_size > SIZE_MAX / 2) {
         close(fd);
-        return flash__fail(err, st.st_size > 0 ? FLASH_E_TOO_LARGE : FLASH_E_TRUNCATED, 0,
-                           st.st_size > 0 ? "%s: too large for this machine"
-                               : "%s: the file is empty", path);
+        return flash__fail(
+            err, st.st_size > 0 ? FLASH_E_TOO_LARGE : FLASH_E_TRUNCATED, 0,
+            st.st_size > 0 ? "%s: too large for this machine" : "%s: the file is empty", path);
     }
     p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
@@ -2244,7 +2365,8 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     if (file == INVALID_HANDLE_VALUE)
         return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission",
                            path);
-    if (!GetFileSizeEx(file, &size) || size.QuadPart <= 0 || (uint64_t)size.QuadPart > SIZE_MAX/2) {
+    if (!GetFileSizeEx(file, &size) || size.QuadPart <= 0
+        || (uint64_t)size.QuadPart > SIZE_MAX / 2) {
         CloseHandle(file);
         return flash__fail(err, FLASH_E_TRUNCATED, 0, "%s: empty, or too large for this machine",
                            path);
@@ -2266,8 +2388,9 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
     uint8_t *buffer = NULL;
     flash_status s = FLASH_E_NONE;
     long size = -1;
-    if (!in) return flash__fail(err, FLASH_E_IO, 0,
-                                "%s: cannot be opened: check path and permission", path);
+    if (!in)
+        return flash__fail(err, FLASH_E_IO, 0, "%s: cannot be opened: check path and permission",
+                           path);
     if (!fseek(in, 0, SEEK_END)) size = ftell(in);
     if (size < 0 || fseek(in, 0, SEEK_SET))
         s = flash__fail(err, FLASH_E_IO, 0, "%s: cannot be read", path);
@@ -2283,7 +2406,8 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
 static flash_status flash__file_path(flash__file *f, const char *path, const flash_host *host,
                                      flash_error *err)
 {
-    (void)f; (void)host;
+    (void)f;
+    (void)host;
     return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                        "%s: built with FLASH_NO_STDIO: give data or read", path);
 }
@@ -2322,13 +2446,13 @@ static double flash__clock(const flash_host *host)
         LARGE_INTEGER t, f;
         QueryPerformanceCounter(&t);
         QueryPerformanceFrequency(&f);
-        return (double)t.QuadPart/(double)f.QuadPart;
+        return (double)t.QuadPart / (double)f.QuadPart;
     }
 #elif defined(CLOCK_MONOTONIC)
     {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (double)t.tv_sec + 1e-9*(double)t.tv_nsec;
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
     }
 #else
     return 0;
@@ -2346,33 +2470,39 @@ static double flash__clock(const flash_host *host)
 typedef void (*flash__task)(void *ctx, int index);
 
 #if defined(FLASH__ATOMIC_GNU)
-static int  flash__add(volatile int *p, int n) { return __atomic_fetch_add(p, n,
-        __ATOMIC_ACQ_REL); }
-static int  flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static int flash__add(volatile int *p, int n) { return __atomic_fetch_add(p, n, __ATOMIC_ACQ_REL); }
+static int flash__get(volatile int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 #elif defined(FLASH__ATOMIC_MSVC)
-static int  flash__add(volatile int *p,
-                       int n) { return (int)_InterlockedExchangeAdd((volatile long *)p, n); }
+static int flash__add(volatile int *p, int n)
+{
+    return (int)_InterlockedExchangeAdd((volatile long *)p, n);
+}
 #else
-static int  flash__add(volatile int *p, int n) { int v = *p; *p = v + n; return v; }
+static int flash__add(volatile int *p, int n)
+{
+    int v = *p;
+    *p = v + n;
+    return v;
+}
 #endif
 #ifndef FLASH__ATOMIC_GNU
-static int  flash__get(volatile int *p) { return flash__add(p, 0); }
+static int flash__get(volatile int *p) { return flash__add(p, 0); }
 #endif
 
 #if defined(FLASH__THREADS_POSIX)
-typedef pthread_t       flash__thread;
+typedef pthread_t flash__thread;
 typedef pthread_mutex_t flash__mutex;
-typedef pthread_cond_t  flash__cond;
+typedef pthread_cond_t flash__cond;
 static void flash__mutex_make(flash__mutex *m) { pthread_mutex_init(m, NULL); }
-static void flash__mutex_end(flash__mutex *m)  { pthread_mutex_destroy(m); }
-static void flash__lock(flash__mutex *m)       { pthread_mutex_lock(m); }
-static void flash__unlock(flash__mutex *m)     { pthread_mutex_unlock(m); }
-static void flash__cond_make(flash__cond *c)   { pthread_cond_init(c, NULL); }
-static void flash__cond_end(flash__cond *c)    { pthread_cond_destroy(c); }
+static void flash__mutex_end(flash__mutex *m) { pthread_mutex_destroy(m); }
+static void flash__lock(flash__mutex *m) { pthread_mutex_lock(m); }
+static void flash__unlock(flash__mutex *m) { pthread_mutex_unlock(m); }
+static void flash__cond_make(flash__cond *c) { pthread_cond_init(c, NULL); }
+static void flash__cond_end(flash__cond *c) { pthread_cond_destroy(c); }
 static void flash__wait(flash__cond *c, flash__mutex *m) { pthread_cond_wait(c, m); }
-static void flash__wake(flash__cond *c)        { pthread_cond_broadcast(c); }
+static void flash__wake(flash__cond *c) { pthread_cond_broadcast(c); }
 #define FLASH__THREAD_RESULT void *
-static int  flash__thread_start(flash__thread *t, void *(*run)(void *), void *arg)
+static int flash__thread_start(flash__thread *t, void *(*run)(void *), void *arg)
 {
     return !pthread_create(t, NULL, run, arg);
 }
@@ -2386,25 +2516,30 @@ static int flash__processors(void)
     return (int)FLASH_THREADS_MAX;
 }
 #elif defined(FLASH__THREADS_WIN32)
-typedef HANDLE             flash__thread;
-typedef SRWLOCK            flash__mutex;
+typedef HANDLE flash__thread;
+typedef SRWLOCK flash__mutex;
 typedef CONDITION_VARIABLE flash__cond;
 static void flash__mutex_make(flash__mutex *m) { InitializeSRWLock(m); }
-static void flash__mutex_end(flash__mutex *m)  { (void)m; }
-static void flash__lock(flash__mutex *m)       { AcquireSRWLockExclusive(m); }
-static void flash__unlock(flash__mutex *m)     { ReleaseSRWLockExclusive(m); }
-static void flash__cond_make(flash__cond *c)   { InitializeConditionVariable(c); }
-static void flash__cond_end(flash__cond *c)    { (void)c; }
-static void flash__wait(flash__cond *c, flash__mutex *m) { SleepConditionVariableSRW(c, m,
-        INFINITE, 0); }
-static void flash__wake(flash__cond *c)        { WakeAllConditionVariable(c); }
+static void flash__mutex_end(flash__mutex *m) { (void)m; }
+static void flash__lock(flash__mutex *m) { AcquireSRWLockExclusive(m); }
+static void flash__unlock(flash__mutex *m) { ReleaseSRWLockExclusive(m); }
+static void flash__cond_make(flash__cond *c) { InitializeConditionVariable(c); }
+static void flash__cond_end(flash__cond *c) { (void)c; }
+static void flash__wait(flash__cond *c, flash__mutex *m)
+{
+    SleepConditionVariableSRW(c, m, INFINITE, 0);
+}
+static void flash__wake(flash__cond *c) { WakeAllConditionVariable(c); }
 #define FLASH__THREAD_RESULT DWORD WINAPI
-static int  flash__thread_start(flash__thread *t, DWORD (WINAPI *run)(void *), void *arg)
+static int flash__thread_start(flash__thread *t, DWORD(WINAPI *run)(void *), void *arg)
 {
     return (*t = CreateThread(NULL, 0, run, arg, 0, NULL)) != NULL;
 }
-static void flash__thread_join(flash__thread t) { WaitForSingleObject(t,
-                                                                      INFINITE); CloseHandle(t); }
+static void flash__thread_join(flash__thread t)
+{
+    WaitForSingleObject(t, INFINITE);
+    CloseHandle(t);
+}
 static int flash__processors(void)
 {
     SYSTEM_INFO info;
@@ -2418,11 +2553,11 @@ enum { FLASH__SPINS = 4000 };
 
 typedef struct flash__pool {
     flash__mutex lock;
-    flash__cond  work, done;
-    flash__task  task;
-    void        *ctx;
-    volatile int turn, stop, inside;      /* turn: counts jobs                              */
-    int          next, tasks, asleep, n;
+    flash__cond work, done;
+    flash__task task;
+    void *ctx;
+    volatile int turn, stop, inside; /* turn: counts jobs                              */
+    int next, tasks, asleep, n;
     flash__thread thread[FLASH_THREADS_MAX];
 } flash__pool;
 
@@ -2431,8 +2566,9 @@ static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
     flash__pool *p = (flash__pool *)arg;
     int seen = 0, spins;
     for (;;) {
-        for (spins = 0; spins < FLASH__SPINS && flash__get(&p->turn) == seen
-             && !flash__get(&p->stop); spins++) FLASH__PAUSE();
+        for (spins = 0;
+             spins < FLASH__SPINS && flash__get(&p->turn) == seen && !flash__get(&p->stop); spins++)
+            FLASH__PAUSE();
         flash__lock(&p->lock);
         while (p->turn == seen && !p->stop) {
             p->asleep++;
@@ -2503,10 +2639,20 @@ static void flash__pool_end(flash__pool *p)
     flash__mutex_end(&p->lock);
 }
 #else
-typedef struct flash__pool { int n; } flash__pool;
-static void flash__pool_run(flash__pool *p, int tasks, flash__task task,
-                            void *ctx) { (void)p; (void)tasks; task(ctx, 0); }
-static void flash__pool_start(flash__pool *p, int n) { (void)n; p->n = 0; }
+typedef struct flash__pool {
+    int n;
+} flash__pool;
+static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *ctx)
+{
+    (void)p;
+    (void)tasks;
+    task(ctx, 0);
+}
+static void flash__pool_start(flash__pool *p, int n)
+{
+    (void)n;
+    p->n = 0;
+}
 static void flash__pool_end(flash__pool *p) { (void)p; }
 #endif
 
@@ -2523,13 +2669,14 @@ static uint64_t flash__xcr0(void) { return _xgetbv(0); }
 #else
 static void flash__cpuid(int leaf, int sub, int r[4])
 {
-    __asm__ volatile ("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf),
-                      "c"(sub));
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(sub));
 }
 static uint64_t flash__xcr0(void)
 {
     uint32_t lo, hi;
-    __asm__ volatile (".byte 0x0f, 0x01, 0xd0" : "=a"(lo), "=d"(hi) : "c"(0)); /* xgetbv */
+    __asm__ volatile(".byte 0x0f, 0x01, 0xd0" : "=a"(lo), "=d"(hi) : "c"(0)); /* xgetbv */
     return (uint64_t)hi << 32 | lo;
 }
 #endif
@@ -2540,7 +2687,7 @@ static int flash__amx_granted(void)
 {
 #ifdef FLASH__AMX
     long r = 158;
-    __asm__ volatile ("syscall" : "+a"(r) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    __asm__ volatile("syscall" : "+a"(r) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
     return r == 0;
 #else
     return 0;
@@ -2576,7 +2723,8 @@ static unsigned flash__isa_sets(void)
 #endif
     /* ZMM saved, F DQ BW VL, VNNI */
     if ((saved & 0xe6) != 0xe6 || !(ebx7 >> 16 & 1) || !(ebx7 >> 17 & 1) || !(ebx7 >> 30 & 1)
-        || !(ebx7 >> 31 & 1) || !(ecx7 >> 11 & 1)) return sets;
+        || !(ebx7 >> 31 & 1) || !(ecx7 >> 11 & 1))
+        return sets;
     sets |= 1u << FLASH_ISA_AVX512;
     /* tiles saved, AMX-TILE, AMX-INT8 */
     if ((saved >> 17 & 3) == 3 && edx7 >> 24 & 1 && edx7 >> 25 & 1 && flash__amx_granted())
@@ -2612,15 +2760,15 @@ static unsigned flash__isa_sets(void)
     dot = IsProcessorFeaturePresent(43) != 0; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
     i8 = IsProcessorFeaturePresent(66) != 0;  /* PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE */
 #else
-#  ifdef __ARM_FEATURE_DOTPROD
+#ifdef __ARM_FEATURE_DOTPROD
     dot = 1;
-#  endif
-#  ifdef __ARM_FEATURE_MATMUL_INT8
-    i8 = 1;
-#  endif
 #endif
-    return 1u << FLASH_ISA_SCALAR | 1u << FLASH_ISA_NEON
-        | (unsigned)dot << FLASH_ISA_NEON_DOTPROD | (unsigned)(dot && i8) << FLASH_ISA_NEON_I8MM;
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    i8 = 1;
+#endif
+#endif
+    return 1u << FLASH_ISA_SCALAR | 1u << FLASH_ISA_NEON | (unsigned)dot << FLASH_ISA_NEON_DOTPROD
+        | (unsigned)(dot && i8) << FLASH_ISA_NEON_I8MM;
 }
 #endif
 
@@ -2657,13 +2805,13 @@ FLASH_API flash_isa flash_isa_parse(const char *name)
 FLASH_API const char *flash_build_info(void)
 {
 #if defined(FLASH__X86)
-#  define FLASH__SETS "scalar sse41 avx2 avxvnni avx512 amx"
+#define FLASH__SETS "scalar sse41 avx2 avxvnni avx512 amx"
 #elif defined(FLASH__NEON)
-#  define FLASH__SETS "scalar neon neon-dotprod neon-i8mm"
+#define FLASH__SETS "scalar neon neon-dotprod neon-i8mm"
 #elif defined(FLASH__WASM)
-#  define FLASH__SETS "scalar wasm"
+#define FLASH__SETS "scalar wasm"
 #else
-#  define FLASH__SETS "scalar"
+#define FLASH__SETS "scalar"
 #endif
 #if defined(FLASH__FILE_MMAP) || defined(FLASH__FILE_WIN32)
     return "flash.h 0.1.0, " FLASH__SETS ", mapped files";
@@ -2684,7 +2832,8 @@ static float flash__f16_f32(uint32_t h)
     uint32_t sign = (h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff;
     if (e == 31) return flash__bits_f32(sign | 0x7f800000 | m << 13);
     if (e) return flash__bits_f32(sign | (e + 112) << 23 | m << 13);
-    return flash__bits_f32(sign | flash__f32_bits((float)m*5.9604644775390625e-8f)); /* m * 2^-24 */
+    return flash__bits_f32(sign
+                           | flash__f32_bits((float)m * 5.9604644775390625e-8f)); /* m * 2^-24 */
 }
 
 /* Nearest, ties to even; NaN stays NaN. */
@@ -2693,10 +2842,10 @@ static uint16_t flash__f32_f16(float f)
     uint32_t u = flash__f32_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff, r;
     if (a >= 0x7f800000)
         return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000 ? 0x200 | (a >> 13 & 0x3ff) : 0));
-    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00);        /* rounds past 65504 */
+    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* rounds past 65504 */
     /* below 2^-14: subnormal, by a float add */
     if (a < 0x38800000) {
-        float x = flash__bits_f32(a) + 0.5f;                      /* 0.5 has an ulp of 2^-24 */
+        float x = flash__bits_f32(a) + 0.5f; /* 0.5 has an ulp of 2^-24 */
         return (uint16_t)(sign | (flash__f32_bits(x) - 0x3f000000));
     }
     r = a - 0x38000000;
@@ -2719,35 +2868,40 @@ static float flash__expf(float x)
     float n, r, p;
     x = x < 88.0f ? x : 88.0f; /* in this form NaN becomes 88, as the SIMD minimum has it */
     x = x > -87.3f ? x : -87.3f;
-    n = flash__round(x*1.44269504088896341f);
-    r = x - n*0.693359375f;
-    r = r - n*-2.12194440e-4f;
-    p = 1.9875691500e-4f*r + 1.3981999507e-3f;
-    p = p*r + 8.3334519073e-3f;
-    p = p*r + 4.1665795894e-2f;
-    p = p*r + 1.6666665459e-1f;
-    p = p*r + 5.0000001201e-1f;
-    p = p*(r*r) + r;
+    n = flash__round(x * 1.44269504088896341f);
+    r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r;
     p = p + 1.0f;
-    return p*flash__bits_f32((uint32_t)((int32_t)n + 127) << 23);
+    return p * flash__bits_f32((uint32_t)((int32_t)n + 127) << 23);
 }
 
 /* cos and sin for |x| < 2^20: Cody-Waite reduction by pi/2 in three parts, Taylor sums. */
 static void flash__cos_sin(double x, double *c, double *s)
 {
-    double n = floor(x*0.63661977236758134308 + 0.5), r, r2, a = 1, b = 1;
+    double n = floor(x * 0.63661977236758134308 + 0.5), r, r2, a = 1, b = 1;
     int i;
-    r = x - n*1.57079632673412561417e+00;
-    r = r - n*6.07710050630396597660e-11;
-    r = r - n*2.02226624879595063154e-21;
-    r2 = r*r;
-    for (i = 18; i > 0; i -= 2) { a = 1 - a*r2/(i*(i - 1)); b = 1 - b*r2/(i*(i + 1)); }
+    r = x - n * 1.57079632673412561417e+00;
+    r = r - n * 6.07710050630396597660e-11;
+    r = r - n * 2.02226624879595063154e-21;
+    r2 = r * r;
+    for (i = 18; i > 0; i -= 2) {
+        a = 1 - a * r2 / (i * (i - 1));
+        b = 1 - b * r2 / (i * (i + 1));
+    }
     b *= r;
     switch ((int)((int64_t)n & 3)) {
+        /* clang-format off */
     case 0:  *c =  a; *s =  b; break;
     case 1:  *c = -b; *s =  a; break;
     case 2:  *c = -a; *s = -b; break;
     default: *c =  b; *s = -a;
+        /* clang-format on */
     }
 }
 
@@ -2760,7 +2914,10 @@ static void flash__cos_sin(double x, double *c, double *s)
    items, not 16, that far apart; Q5 high bits are one 32-bit mask, item order; Q3_K scales are 6
    bits spread over 12 bytes. */
 
-typedef struct flash__type_fact { const char *name; int id, items, bytes; } flash__type_fact;
+typedef struct flash__type_fact {
+    const char *name;
+    int id, items, bytes;
+} flash__type_fact;
 
 static const flash__type_fact flash__types[] = {
 #define FLASH__X(name, id, items, bytes) { #name, id, items, bytes },
@@ -2770,15 +2927,13 @@ static const flash__type_fact flash__types[] = {
 /* Types that files may hold and we cannot compute with: known by size, so that the container can be
    checked. */
 static const flash__type_fact flash__other_types[] = {
-    { "Q8_1", 9, 32, 36 }, { "Q8_K", 15, 256, 292 }, { "IQ2_XXS", 16, 256, 66 },
-        { "IQ2_XS", 17, 256, 74 },
-    { "IQ3_XXS", 18, 256, 98 }, { "IQ1_S", 19, 256, 50 }, { "IQ3_S", 21, 256, 110 },
-        { "IQ2_S", 22, 256, 82 },
-    { "I8", 24, 1, 1 }, { "I16", 25, 1, 2 }, { "I32", 26, 1, 4 }, { "I64", 27, 1, 8 },
-        { "F64", 28, 1, 8 },
-    { "IQ1_M", 29, 256, 56 }, { "TQ1_0", 34, 256, 54 }, { "TQ2_0", 35, 256, 66 },
-        { "NVFP4", 40, 64, 36 },
-    { "Q1_0", 41, 128, 18 }, { "Q2_0", 42, 64, 18 },
+    {"Q8_1", 9, 32, 36},     {"Q8_K", 15, 256, 292},   {"IQ2_XXS", 16, 256, 66},
+    {"IQ2_XS", 17, 256, 74}, {"IQ3_XXS", 18, 256, 98}, {"IQ1_S", 19, 256, 50},
+    {"IQ3_S", 21, 256, 110}, {"IQ2_S", 22, 256, 82},   {"I8", 24, 1, 1},
+    {"I16", 25, 1, 2},       {"I32", 26, 1, 4},        {"I64", 27, 1, 8},
+    {"F64", 28, 1, 8},       {"IQ1_M", 29, 256, 56},   {"TQ1_0", 34, 256, 54},
+    {"TQ2_0", 35, 256, 66},  {"NVFP4", 40, 64, 36},    {"Q1_0", 41, 128, 18},
+    {"Q2_0", 42, 64, 18},
 };
 
 static const flash__type_fact *flash__type_of(uint32_t id)
@@ -2813,19 +2968,22 @@ FLASH_API size_t flash_row_bytes(flash_type t, size_t n)
 {
     const flash__type_fact *f = flash__type_of((uint32_t)t);
     size_t bytes;
-    if (!f || n % (size_t)f->items || !flash__mul(&bytes, n/(size_t)f->items, (size_t)f->bytes))
+    if (!f || n % (size_t)f->items || !flash__mul(&bytes, n / (size_t)f->items, (size_t)f->bytes))
         return 0;
     return bytes;
 }
 
 /* 32 weights: item i is d[i/16]*q[i] + m[i/16]. */
-typedef struct flash__group { int8_t q[32]; float d[2], m[2]; } flash__group;
+typedef struct flash__group {
+    int8_t q[32];
+    float d[2], m[2];
+} flash__group;
 
 /* 32 activations: item i is d*q[i]. One cache line. */
 typedef struct flash__q8 {
-    float   d, ds[3];       /* scale; scale times the sum of q: first half, second half, both */
-    int32_t start[3], pad;  /* -128 times those sums                                          */
-    int8_t  q[32];
+    float d, ds[3];        /* scale; scale times the sum of q: first half, second half, both */
+    int32_t start[3], pad; /* -128 times those sums                                          */
+    int8_t q[32];
 } flash__q8;
 FLASH__STATIC_ASSERT(sizeof(flash__q8) == 64, q8_is_a_cache_line);
 
@@ -2838,13 +2996,13 @@ static void flash__group_scale(flash__group *g, float d, float m)
    subtraction, so that no byte borrows, and taken away after it. */
 static void flash__nibbles(int8_t *q, const uint8_t *p, int minus)
 {
-    const uint64_t ones = 0x0101010101010101u, low = 15*ones, high = 128*ones;
+    const uint64_t ones = 0x0101010101010101u, low = 15 * ones, high = 128 * ones;
     uint64_t v, a, b;
     int i;
     for (i = 0; i < 16; i += 8) {
         memcpy(&v, p + i, 8);
-        a = ((v & low) + (high - (uint64_t)minus*ones)) ^ high;
-        b = ((v >> 4 & low) + (high - (uint64_t)minus*ones)) ^ high;
+        a = ((v & low) + (high - (uint64_t)minus * ones)) ^ high;
+        b = ((v >> 4 & low) + (high - (uint64_t)minus * ones)) ^ high;
         memcpy(q + i, &a, 8);
         memcpy(q + i + 16, &b, 8);
     }
@@ -2852,14 +3010,14 @@ static void flash__nibbles(int8_t *q, const uint8_t *p, int minus)
 
 static void flash__unpack_q4_0(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*18;
+    const uint8_t *b = row + i * 18;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
     flash__nibbles(g->q, b + 2, 8);
 }
 
 static void flash__unpack_q4_1(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*20;
+    const uint8_t *b = row + i * 20;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), flash__f16_f32(flash__rd16(b + 2)));
     flash__nibbles(g->q, b + 4, 0);
 }
@@ -2867,12 +3025,12 @@ static void flash__unpack_q4_1(const uint8_t *row, size_t i, flash__group *g)
 static void flash__fifth_bits(int8_t *q, uint32_t high, int minus)
 {
     int i;
-    for (i = 0; i < 32; i++) q[i] = (int8_t)(q[i] + (int)(high >> i & 1)*16 - minus);
+    for (i = 0; i < 32; i++) q[i] = (int8_t)(q[i] + (int)(high >> i & 1) * 16 - minus);
 }
 
 static void flash__unpack_q5_0(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*22;
+    const uint8_t *b = row + i * 22;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
     flash__nibbles(g->q, b + 6, 0);
     flash__fifth_bits(g->q, flash__rd32(b + 2), 16);
@@ -2880,7 +3038,7 @@ static void flash__unpack_q5_0(const uint8_t *row, size_t i, flash__group *g)
 
 static void flash__unpack_q5_1(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*24;
+    const uint8_t *b = row + i * 24;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), flash__f16_f32(flash__rd16(b + 2)));
     flash__nibbles(g->q, b + 8, 0);
     flash__fifth_bits(g->q, flash__rd32(b + 4), 0);
@@ -2888,7 +3046,7 @@ static void flash__unpack_q5_1(const uint8_t *row, size_t i, flash__group *g)
 
 static void flash__unpack_q8_0(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*34;
+    const uint8_t *b = row + i * 34;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
     memcpy(g->q, b + 2, 32);
 }
@@ -2897,29 +3055,31 @@ static void flash__unpack_q8_0(const uint8_t *row, size_t i, flash__group *g)
    per 16. */
 static void flash__unpack_q2_k(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*84, *sc = b + i%8*2, *q = b + 16 + i%8/4*32;
+    const uint8_t *b = row + i / 8 * 84, *sc = b + i % 8 * 2, *q = b + 16 + i % 8 / 4 * 32;
     float d = flash__f16_f32(flash__rd16(b + 80)), dmin = flash__f16_f32(flash__rd16(b + 82));
-    int shift = (int)(i%4)*2, j;
+    int shift = (int)(i % 4) * 2, j;
     for (j = 0; j < 32; j++) g->q[j] = (int8_t)(q[j] >> shift & 3);
-    for (j = 0; j < 2; j++)
-        { g->d[j] = d*(float)(sc[j] & 15); g->m[j] = -(dmin*(float)(sc[j] >> 4)); }
+    for (j = 0; j < 2; j++) {
+        g->d[j] = d * (float)(sc[j] & 15);
+        g->m[j] = -(dmin * (float)(sc[j] >> 4));
+    }
 }
 
 /* i-th of 16: 4 low bits, 2 high bits, biased by 32 */
 static int flash__q3_k_scale(const uint8_t *s, size_t i)
 {
-    int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, high = s[8 + i%4] >> (i/4*2) & 3;
+    int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, high = s[8 + i % 4] >> (i / 4 * 2) & 3;
     return (low | high << 4) - 32;
 }
 
 static void flash__unpack_q3_k(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*110, *q = b + 32 + i%8/4*32;
+    const uint8_t *b = row + i / 8 * 110, *q = b + 32 + i % 8 / 4 * 32;
     float d = flash__f16_f32(flash__rd16(b + 108));
-    int shift = (int)(i%4)*2, j;
-    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 3) - (b[j] >> i%8 & 1 ? 0 : 4));
+    int shift = (int)(i % 4) * 2, j;
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 3) - (b[j] >> i % 8 & 1 ? 0 : 4));
     for (j = 0; j < 2; j++) {
-        g->d[j] = d*(float)flash__q3_k_scale(b + 96, i%8*2 + (size_t)j);
+        g->d[j] = d * (float)flash__q3_k_scale(b + 96, i % 8 * 2 + (size_t)j);
         g->m[j] = 0;
     }
 }
@@ -2930,45 +3090,51 @@ static void flash__k_scales(flash__group *g, const uint8_t *b, size_t i)
     float d = flash__f16_f32(flash__rd16(b)), dmin = flash__f16_f32(flash__rd16(b + 2));
     const uint8_t *s = b + 4;
     int sc, mn;
-    if (i < 4) { sc = s[i] & 63; mn = s[i + 4] & 63; }
-    else { sc = (s[i + 4] & 15) | s[i - 4] >> 6 << 4; mn = s[i + 4] >> 4 | s[i] >> 6 << 4; }
-    flash__group_scale(g, d*(float)sc, -(dmin*(float)mn));
+    if (i < 4) {
+        sc = s[i] & 63;
+        mn = s[i + 4] & 63;
+    } else {
+        sc = (s[i + 4] & 15) | s[i - 4] >> 6 << 4;
+        mn = s[i + 4] >> 4 | s[i] >> 6 << 4;
+    }
+    flash__group_scale(g, d * (float)sc, -(dmin * (float)mn));
 }
 
 static void flash__unpack_q4_k(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*144, *q = b + 16 + i%8/2*32;
-    int shift = (int)(i & 1)*4, j;
-    flash__k_scales(g, b, i%8);
+    const uint8_t *b = row + i / 8 * 144, *q = b + 16 + i % 8 / 2 * 32;
+    int shift = (int)(i & 1) * 4, j;
+    flash__k_scales(g, b, i % 8);
     for (j = 0; j < 32; j++) g->q[j] = (int8_t)(q[j] >> shift & 15);
 }
 
 static void flash__unpack_q5_k(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*176, *q = b + 48 + i%8/2*32, *high = b + 16;
-    int shift = (int)(i & 1)*4, j;
-    flash__k_scales(g, b, i%8);
-    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 15) | (high[j] >> i%8 & 1) << 4);
+    const uint8_t *b = row + i / 8 * 176, *q = b + 48 + i % 8 / 2 * 32, *high = b + 16;
+    int shift = (int)(i & 1) * 4, j;
+    flash__k_scales(g, b, i % 8);
+    for (j = 0; j < 32; j++) g->q[j] = (int8_t)((q[j] >> shift & 15) | (high[j] >> i % 8 & 1) << 4);
 }
 
 static void flash__unpack_q6_k(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*210, *low = b + i%8/4*64 + (i & 1)*32, *high = b + 128 + i%8/4*32;
+    const uint8_t *b = row + i / 8 * 210, *low = b + i % 8 / 4 * 64 + (i & 1) * 32,
+                  *high = b + 128 + i % 8 / 4 * 32;
     float d = flash__f16_f32(flash__rd16(b + 208));
-    int shift = (int)(i%4/2)*4, high_shift = (int)(i%4)*2, j;
+    int shift = (int)(i % 4 / 2) * 4, high_shift = (int)(i % 4) * 2, j;
     for (j = 0; j < 32; j++)
         g->q[j] = (int8_t)(((low[j] >> shift & 15) | (high[j] >> high_shift & 3) << 4) - 32);
     for (j = 0; j < 2; j++) {
-        uint8_t s = b[192 + i%8*2 + (size_t)j];
-        g->d[j] = d*(float)(s < 128 ? (int)s : (int)s - 256);
+        uint8_t s = b[192 + i % 8 * 2 + (size_t)j];
+        g->d[j] = d * (float)(s < 128 ? (int)s : (int)s - 256);
         g->m[j] = 0;
     }
 }
 
-static const int8_t flash__iq4_values[16] =
-    { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t flash__iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                             1,    13,   25,  38,  53,  69,  89,  113};
 static const int8_t flash__mxfp4_values[16] = /* twice the value of the 4-bit float E2M1 */
-    { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+    {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 static void flash__lookup(flash__group *g, const uint8_t *p, const int8_t *values)
 {
@@ -2979,23 +3145,23 @@ static void flash__lookup(flash__group *g, const uint8_t *p, const int8_t *value
 
 static void flash__unpack_iq4_nl(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*18;
+    const uint8_t *b = row + i * 18;
     flash__group_scale(g, flash__f16_f32(flash__rd16(b)), 0);
     flash__lookup(g, b + 2, flash__iq4_values);
 }
 
 static void flash__unpack_iq4_xs(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i/8*136;
-    size_t k = i%8;
-    int low = b[4 + k/2] >> (k & 1)*4 & 15, high = (int)(flash__rd16(b + 2) >> 2*k & 3);
-    flash__group_scale(g, flash__f16_f32(flash__rd16(b))*(float)((low | high << 4) - 32), 0);
-    flash__lookup(g, b + 8 + k*16, flash__iq4_values);
+    const uint8_t *b = row + i / 8 * 136;
+    size_t k = i % 8;
+    int low = b[4 + k / 2] >> (k & 1) * 4 & 15, high = (int)(flash__rd16(b + 2) >> 2 * k & 3);
+    flash__group_scale(g, flash__f16_f32(flash__rd16(b)) * (float)((low | high << 4) - 32), 0);
+    flash__lookup(g, b + 8 + k * 16, flash__iq4_values);
 }
 
 static void flash__unpack_mxfp4(const uint8_t *row, size_t i, flash__group *g)
 {
-    const uint8_t *b = row + i*17;
+    const uint8_t *b = row + i * 17;
     uint32_t e = b[0]; /* 2^(e-127), halved because the values are doubled */
     flash__group_scale(g, flash__bits_f32(e < 2 ? 0x00200000u << e : (e - 1) << 23), 0);
     flash__lookup(g, b + 1, flash__mxfp4_values);
@@ -3009,8 +3175,7 @@ static int flash__type_halves(flash_type t)
 static int flash__type_minima(flash_type t)
 {
     return t == FLASH_TYPE_Q4_1 || t == FLASH_TYPE_Q5_1 || t == FLASH_TYPE_Q2_K
-        || t == FLASH_TYPE_Q4_K
-        || t == FLASH_TYPE_Q5_K;
+        || t == FLASH_TYPE_Q4_K || t == FLASH_TYPE_Q5_K;
 }
 
 typedef void (*flash__unpack_fn)(const uint8_t *row, size_t i, flash__group *g);
@@ -3018,29 +3183,29 @@ typedef void (*flash__unpack_fn)(const uint8_t *row, size_t i, flash__group *g);
 static flash__unpack_fn flash__unpacker(flash_type t)
 {
     switch (t) {
-    case FLASH_TYPE_Q4_0:   return flash__unpack_q4_0;
-    case FLASH_TYPE_Q4_1:   return flash__unpack_q4_1;
-    case FLASH_TYPE_Q5_0:   return flash__unpack_q5_0;
-    case FLASH_TYPE_Q5_1:   return flash__unpack_q5_1;
-    case FLASH_TYPE_Q8_0:   return flash__unpack_q8_0;
-    case FLASH_TYPE_Q2_K:   return flash__unpack_q2_k;
-    case FLASH_TYPE_Q3_K:   return flash__unpack_q3_k;
-    case FLASH_TYPE_Q4_K:   return flash__unpack_q4_k;
-    case FLASH_TYPE_Q5_K:   return flash__unpack_q5_k;
-    case FLASH_TYPE_Q6_K:   return flash__unpack_q6_k;
+    case FLASH_TYPE_Q4_0: return flash__unpack_q4_0;
+    case FLASH_TYPE_Q4_1: return flash__unpack_q4_1;
+    case FLASH_TYPE_Q5_0: return flash__unpack_q5_0;
+    case FLASH_TYPE_Q5_1: return flash__unpack_q5_1;
+    case FLASH_TYPE_Q8_0: return flash__unpack_q8_0;
+    case FLASH_TYPE_Q2_K: return flash__unpack_q2_k;
+    case FLASH_TYPE_Q3_K: return flash__unpack_q3_k;
+    case FLASH_TYPE_Q4_K: return flash__unpack_q4_k;
+    case FLASH_TYPE_Q5_K: return flash__unpack_q5_k;
+    case FLASH_TYPE_Q6_K: return flash__unpack_q6_k;
     case FLASH_TYPE_IQ4_NL: return flash__unpack_iq4_nl;
     case FLASH_TYPE_IQ4_XS: return flash__unpack_iq4_xs;
-    case FLASH_TYPE_MXFP4:  return flash__unpack_mxfp4;
-    default:                return NULL; /* F32, F16, BF16 */
+    case FLASH_TYPE_MXFP4: return flash__unpack_mxfp4;
+    default: return NULL; /* F32, F16, BF16 */
     }
 }
 
 /* One float of an F32, F16 or BF16 row. */
 static float flash__plain(flash_type t, const uint8_t *row, size_t i)
 {
-    if (t == FLASH_TYPE_F32) return flash__rdf32(row + 4*i);
-    return t == FLASH_TYPE_F16 ? flash__f16_f32(flash__rd16(row + 2*i))
-        : flash__bf16_f32(flash__rd16(row + 2*i));
+    if (t == FLASH_TYPE_F32) return flash__rdf32(row + 4 * i);
+    return t == FLASH_TYPE_F16 ? flash__f16_f32(flash__rd16(row + 2 * i))
+                               : flash__bf16_f32(flash__rd16(row + 2 * i));
 }
 
 FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n)
@@ -3051,24 +3216,31 @@ FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *ds
     size_t i, j;
     if ((!src || !dst) && n) return FLASH_E_ARGUMENT;
     if (n && !flash_row_bytes(t, n)) return FLASH_E_ARGUMENT;
-    if (!unpack) for (i = 0; i < n; i++) dst[i] = flash__plain(t, row, i);
-    else for (i = 0; i < n/32; i++) {
-        unpack(row, i, &g);
-        for (j = 0; j < 32; j++) {
-            float v = g.d[j/16]*(float)g.q[j];
-            dst[32*i + j] = flash__type_minima(t) ? v + g.m[j/16] : v;
+    if (!unpack)
+        for (i = 0; i < n; i++) dst[i] = flash__plain(t, row, i);
+    else
+        for (i = 0; i < n / 32; i++) {
+            unpack(row, i, &g);
+            for (j = 0; j < 32; j++) {
+                float v = g.d[j / 16] * (float)g.q[j];
+                dst[32 * i + j] = flash__type_minima(t) ? v + g.m[j / 16] : v;
+            }
         }
-    }
     return FLASH_E_NONE;
 }
 
 static void flash__q8_sums(flash__q8 *y, float amax, int first, int second)
 {
     int i, sum[3];
-    sum[0] = first; sum[1] = second; sum[2] = first + second;
-    y->d = amax/127.0f;
+    sum[0] = first;
+    sum[1] = second;
+    sum[2] = first + second;
+    y->d = amax / 127.0f;
     y->pad = 0;
-    for (i = 0; i < 3; i++) { y->ds[i] = y->d*(float)sum[i]; y->start[i] = -128*sum[i]; }
+    for (i = 0; i < 3; i++) {
+        y->ds[i] = y->d * (float)sum[i];
+        y->start[i] = -128 * sum[i];
+    }
 }
 
 /* Activations: scale amax/127, items rounded to nearest even. The same for every weight type. */
@@ -3076,21 +3248,21 @@ static void flash__quantize_scalar(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x += 32, y++) {
+    for (b = 0; b < n / 32; b++, x += 32, y++) {
         float amax = 0, inverse;
-        int sum[2] = { 0, 0 };
+        int sum[2] = {0, 0};
         for (i = 0; i < 32; i++) {
             float a = x[i] < 0 ? -x[i] : x[i];
             amax = a > amax ? a : amax; /* NaN never wins */
         }
         if (!(amax <= 3e38f)) amax = 3e38f; /* infinities: a finite scale, items clipped below */
-        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
+        inverse = amax > 1e-30f ? 127.0f / amax : 0.0f;
         for (i = 0; i < 32; i++) {
-            float v = x[i]*inverse;
+            float v = x[i] * inverse;
             v = v < 127.0f ? v : 127.0f;
             v = v > -127.0f ? v : -127.0f;
             y->q[i] = (int8_t)flash__round(v);
-            sum[i/16] += y->q[i];
+            sum[i / 16] += y->q[i];
         }
         flash__q8_sums(y, amax, sum[0], sum[1]);
     }
@@ -3111,7 +3283,11 @@ static uint16_t flash__f32_bf16(float f) /* nearest, ties to even; NaN stays NaN
     if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 64);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-static void flash__wr16(uint8_t *p, uint32_t v) { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
+static void flash__wr16(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
 static void flash__wr_scale(uint8_t *p, float d) { flash__wr16(p, flash__f32_f16(d)); }
 
 /* NaN becomes lo. */
@@ -3123,7 +3299,10 @@ static float flash__clip(float v, float lo, float hi)
 
 /* The levels of a type: whole numbers lo to hi, or the 16 values of a codebook. step: between the
    scales tried, relative. */
-typedef struct flash__levels { float lo, hi, step; const int8_t *values; } flash__levels;
+typedef struct flash__levels {
+    float lo, hi, step;
+    const int8_t *values;
+} flash__levels;
 
 /* Index from the lowest level of the one nearest to v. */
 static int flash__nearest(const flash__levels *l, float v)
@@ -3131,7 +3310,7 @@ static int flash__nearest(const flash__levels *l, float v)
     int i = 0, half;
     if (!l->values) return (int)(flash__round(flash__clip(v, l->lo, l->hi)) - l->lo);
     for (half = 8; half; half >>= 1) /* without branches: they would be random */
-        i += (v + v >= (float)(l->values[i + half - 1] + l->values[i + half]))*half;
+        i += (v + v >= (float)(l->values[i + half - 1] + l->values[i + half])) * half;
     return i;
 }
 
@@ -3145,32 +3324,35 @@ static float flash__fit(const flash__levels *l, const float *x, const float *w, 
         least = i && least < x[i] ? least : x[i];
         most = i && most > x[i] ? most : x[i];
         sw += w[i];
-        sx += w[i]*x[i];
+        sx += w[i] * x[i];
     }
-    if (m) *m = least = least < 0 ? least : 0;
-    else most = most < -least ? least : most; /* of either sign */
+    if (m)
+        *m = least = least < 0 ? least : 0;
+    else
+        most = most < -least ? least : most; /* of either sign */
     if (m ? !(most - least > 1e-15f) : most < 1e-15f && most > -1e-15f) return 0;
     for (k = -9; k <= 9; k++) {
         float from = m ? *m : 0, inverse, sl = 0, sll = 0, slx = 0, det, error = 0;
         float try_d, try_m = 0;
-        inverse = m ? l->hi*(1 + (float)k*l->step)/(most - from)
-                : l->lo*(1 + (float)k*l->step)/most;
+        inverse = m ? l->hi * (1 + (float)k * l->step) / (most - from)
+                    : l->lo * (1 + (float)k * l->step) / most;
         for (i = 0; i < n; i++) {
-            float v = (x[i] - from)*inverse;
+            float v = (x[i] - from) * inverse;
             level[i] = l->values ? (float)l->values[flash__nearest(l, v)]
-                     : flash__round(flash__clip(v, l->lo, l->hi));
-            sl += w[i]*level[i];
-            sll += w[i]*level[i]*level[i];
-            slx += w[i]*level[i]*x[i];
+                                 : flash__round(flash__clip(v, l->lo, l->hi));
+            sl += w[i] * level[i];
+            sll += w[i] * level[i] * level[i];
+            slx += w[i] * level[i] * x[i];
         }
         if (!(sll > 0)) continue;
-        det = sw*sll - sl*sl;
-        if (m && det > 1e-6f*sw*sll) try_m = (sll*sx - sl*slx)/det; /* else all on one level */
+        det = sw * sll - sl * sl;
+        if (m && det > 1e-6f * sw * sll)
+            try_m = (sll * sx - sl * slx) / det; /* else all on one level */
         if (try_m > 0) try_m = 0;
-        try_d = try_m < 0 ? (sw*slx - sx*sl)/det : slx/sll;
+        try_d = try_m < 0 ? (sw * slx - sx * sl) / det : slx / sll;
         for (i = 0; i < n; i++) {
-            float e = try_d*level[i] + try_m - x[i];
-            error += w[i]*e*e;
+            float e = try_d * level[i] + try_m - x[i];
+            error += w[i] * e * e;
         }
         if (!(error < best)) continue;
         best = error;
@@ -3188,11 +3370,12 @@ static void flash__fit_scales(uint8_t *p, const float *d, int n, float edge, int
     int i;
     for (i = 0; i < n; i++)
         if ((d[i] < 0 ? -d[i] : d[i]) > (most < 0 ? -most : most)) most = d[i];
-    flash__wr_scale(p, most/(is_signed ? -edge : edge));
+    flash__wr_scale(p, most / (is_signed ? -edge : edge));
     unit = flash__f16_f32(flash__rd16(p));
     for (i = 0; i < n; i++)
-        q[i] = unit == 0 ? 0 : (int)flash__round(flash__clip(d[i]/unit, is_signed ? -edge : 0,
-                                                             is_signed ? edge - 1 : edge));
+        q[i] = unit == 0 ? 0
+                         : (int)flash__round(flash__clip(d[i] / unit, is_signed ? -edge : 0,
+                                                         is_signed ? edge - 1 : edge));
 }
 
 /* ORs bits of 32 levels into 32 bytes. */
@@ -3215,24 +3398,31 @@ static void flash__put_levels(flash_type t, uint8_t *b, int g, const uint8_t *q)
     int i;
     for (i = 0; i < 32; i++) high |= (uint32_t)(q[i] >> 4 & 1) << i;
     switch (t) {
-    case FLASH_TYPE_Q4_0: case FLASH_TYPE_IQ4_NL: flash__pack_nibbles(b + 2, q); break;
-    case FLASH_TYPE_Q4_1:   flash__pack_nibbles(b + 4, q); break;
-    case FLASH_TYPE_Q5_0:   flash__pack_nibbles(b + 6, q); flash__wr32(b + 2, high); break;
-    case FLASH_TYPE_Q5_1:   flash__pack_nibbles(b + 8, q); flash__wr32(b + 4, high); break;
-    case FLASH_TYPE_IQ4_XS: flash__pack_nibbles(b + 8 + g*16, q); break;
-    case FLASH_TYPE_Q2_K:   flash__pack(b + 16 + g/4*32, q, 0, 3, g%4*2); break;
+    case FLASH_TYPE_Q4_0:
+    case FLASH_TYPE_IQ4_NL: flash__pack_nibbles(b + 2, q); break;
+    case FLASH_TYPE_Q4_1: flash__pack_nibbles(b + 4, q); break;
+    case FLASH_TYPE_Q5_0:
+        flash__pack_nibbles(b + 6, q);
+        flash__wr32(b + 2, high);
+        break;
+    case FLASH_TYPE_Q5_1:
+        flash__pack_nibbles(b + 8, q);
+        flash__wr32(b + 4, high);
+        break;
+    case FLASH_TYPE_IQ4_XS: flash__pack_nibbles(b + 8 + g * 16, q); break;
+    case FLASH_TYPE_Q2_K: flash__pack(b + 16 + g / 4 * 32, q, 0, 3, g % 4 * 2); break;
     case FLASH_TYPE_Q3_K:
-        flash__pack(b + 32 + g/4*32, q, 0, 3, g%4*2);
+        flash__pack(b + 32 + g / 4 * 32, q, 0, 3, g % 4 * 2);
         flash__pack(b, q, 2, 1, g);
         break;
-    case FLASH_TYPE_Q4_K:   flash__pack(b + 16 + g/2*32, q, 0, 15, g%2*4); break;
+    case FLASH_TYPE_Q4_K: flash__pack(b + 16 + g / 2 * 32, q, 0, 15, g % 2 * 4); break;
     case FLASH_TYPE_Q5_K:
-        flash__pack(b + 48 + g/2*32, q, 0, 15, g%2*4);
+        flash__pack(b + 48 + g / 2 * 32, q, 0, 15, g % 2 * 4);
         flash__pack(b + 16, q, 4, 1, g);
         break;
     default: /* Q6_K */
-        flash__pack(b + g/4*64 + g%2*32, q, 0, 15, g%4/2*4);
-        flash__pack(b + 128 + g/4*32, q, 4, 3, g%4*2);
+        flash__pack(b + g / 4 * 64 + g % 2 * 32, q, 0, 15, g % 4 / 2 * 4);
+        flash__pack(b + 128 + g / 4 * 32, q, 4, 3, g % 4 * 2);
     }
 }
 
@@ -3248,18 +3438,21 @@ static void flash__quantize_32(flash_type t, const float *x, uint8_t *b)
         most = x[i] > most ? x[i] : most;
         if ((x[i] < 0 ? -x[i] : x[i]) > (edge < 0 ? -edge : edge)) edge = x[i];
     }
-    if (t == FLASH_TYPE_Q8_0) d = (edge < 0 ? -edge : edge)/127;
-    else d = minimum ? (most - least)/(float)top : edge/-(float)(top/2 + 1);
-    inverse = d != 0 ? 1/d : 0;
+    if (t == FLASH_TYPE_Q8_0)
+        d = (edge < 0 ? -edge : edge) / 127;
+    else
+        d = minimum ? (most - least) / (float)top : edge / -(float)(top / 2 + 1);
+    inverse = d != 0 ? 1 / d : 0;
     flash__wr_scale(b, d);
     if (minimum) flash__wr_scale(b + 2, least);
     for (i = 0; i < 32; i++) {
-        float v = (minimum ? x[i] - least : x[i])*inverse;
+        float v = (minimum ? x[i] - least : x[i]) * inverse;
         if (t == FLASH_TYPE_Q8_0) {
             v = flash__clip(v, -127, 127);
             b[2 + i] = (uint8_t)(int8_t)((double)v + (v < 0 ? -0.5 : 0.5));
-        } else q[i] = (uint8_t)flash__clip(v + (minimum ? 0.5f : (float)(top/2) + 1.5f), 0,
-                                           (float)top);
+        } else
+            q[i] = (uint8_t)flash__clip(v + (minimum ? 0.5f : (float)(top / 2) + 1.5f), 0,
+                                        (float)top);
     }
     if (t != FLASH_TYPE_Q8_0) flash__put_levels(t, b, 0, q);
 }
@@ -3267,8 +3460,12 @@ static void flash__quantize_32(flash_type t, const float *x, uint8_t *b)
 /* One block of the types that search: group scales, block scales, levels. */
 static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
 {
-    int bits = t == FLASH_TYPE_Q2_K ? 2 : t == FLASH_TYPE_Q3_K ? 3 : t == FLASH_TYPE_Q5_K ? 5
-             : t == FLASH_TYPE_Q6_K ? 6 : 4, minima = flash__type_minima(t);
+    int bits = t == FLASH_TYPE_Q2_K ? 2
+        : t == FLASH_TYPE_Q3_K      ? 3
+        : t == FLASH_TYPE_Q5_K      ? 5
+        : t == FLASH_TYPE_Q6_K      ? 6
+                                    : 4,
+        minima = flash__type_minima(t);
     int n = t == FLASH_TYPE_IQ4_NL ? 32 : 256, per = flash__type_halves(t) ? 16 : 32, i, j;
     int q[16], qm[16];
     float d[16], m[16], w[32];
@@ -3276,15 +3473,19 @@ static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
     flash__group g;
     l.lo = minima ? 0 : -(float)(1 << (bits - 1));
     l.hi = l.lo + (float)((1 << bits) - 1);
-    l.step = 0.2f/(float)(1 << (minima ? bits : bits - 1));
+    l.step = 0.2f / (float)(1 << (minima ? bits : bits - 1));
     l.values = NULL;
-    if (t == FLASH_TYPE_IQ4_NL || t == FLASH_TYPE_IQ4_XS)
-        { l.values = flash__iq4_values; l.lo = -127; l.hi = 113; l.step = 0.012f; }
-    for (i = 0; i < n/per; i++) {
-        const float *y = x + i*per;
+    if (t == FLASH_TYPE_IQ4_NL || t == FLASH_TYPE_IQ4_XS) {
+        l.values = flash__iq4_values;
+        l.lo = -127;
+        l.hi = 113;
+        l.step = 0.012f;
+    }
+    for (i = 0; i < n / per; i++) {
+        const float *y = x + i * per;
         float mean = 0;
-        for (j = 0; j < per; j++) mean += y[j]*y[j];
-        mean = sqrtf(mean/(float)per);
+        for (j = 0; j < per; j++) mean += y[j] * y[j];
+        mean = sqrtf(mean / (float)per);
         for (j = 0; j < per; j++) w[j] = mean + (y[j] < 0 ? -y[j] : y[j]);
         d[i] = flash__fit(&l, y, w, per, minima ? m + i : NULL);
         m[i] = minima ? -m[i] : 0;
@@ -3294,8 +3495,8 @@ static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
     case FLASH_TYPE_IQ4_XS:
         flash__fit_scales(b, d, 8, 32, 1, q);
         for (i = 0; i < 8; i++) {
-            b[4 + i/2] = (uint8_t)(b[4 + i/2] | ((q[i] + 32) & 15) << i%2*4);
-            b[2 + i/4] = (uint8_t)(b[2 + i/4] | (q[i] + 32) >> 4 << i%4*2);
+            b[4 + i / 2] = (uint8_t)(b[4 + i / 2] | ((q[i] + 32) & 15) << i % 2 * 4);
+            b[2 + i / 4] = (uint8_t)(b[2 + i / 4] | (q[i] + 32) >> 4 << i % 4 * 2);
         }
         break;
     case FLASH_TYPE_Q2_K:
@@ -3306,8 +3507,8 @@ static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
     case FLASH_TYPE_Q3_K:
         flash__fit_scales(b + 108, d, 16, 32, 1, q);
         for (i = 0; i < 16; i++) {
-            b[96 + i%8] = (uint8_t)(b[96 + i%8] | ((q[i] + 32) & 15) << i/8*4);
-            b[104 + i%4] = (uint8_t)(b[104 + i%4] | (q[i] + 32) >> 4 << i/4*2);
+            b[96 + i % 8] = (uint8_t)(b[96 + i % 8] | ((q[i] + 32) & 15) << i / 8 * 4);
+            b[104 + i % 4] = (uint8_t)(b[104 + i % 4] | (q[i] + 32) >> 4 << i / 4 * 2);
         }
         break;
     case FLASH_TYPE_Q6_K:
@@ -3323,12 +3524,13 @@ static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
             b[12 + i] = (uint8_t)((q[i + 4] & 15) | (qm[i + 4] & 15) << 4);
         }
     }
-    for (i = 0; i < n/32; i++) {
+    for (i = 0; i < n / 32; i++) {
         uint8_t level[32];
         flash__unpacker(t)(b, (size_t)i, &g);
         for (j = 0; j < 32; j++) {
-            float unit = g.d[j/16];
-            level[j] = (uint8_t)flash__nearest(&l, unit != 0 ? (x[32*i + j] - g.m[j/16])/unit : 0);
+            float unit = g.d[j / 16];
+            level[j] = (uint8_t)flash__nearest(
+                &l, unit != 0 ? (x[32 * i + j] - g.m[j / 16]) / unit : 0);
         }
         flash__put_levels(t, b, i, level);
     }
@@ -3342,11 +3544,11 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
         return FLASH_E_ARGUMENT;
     if (!n) return FLASH_OK;
     if (t == FLASH_TYPE_F32)
-        for (i = 0; i < n; i++) flash__wr32(p + 4*i, flash__f32_bits(src[i]));
+        for (i = 0; i < n; i++) flash__wr32(p + 4 * i, flash__f32_bits(src[i]));
     else if (t == FLASH_TYPE_F16)
-        for (i = 0; i < n; i++) flash__wr16(p + 2*i, flash__f32_f16(src[i]));
+        for (i = 0; i < n; i++) flash__wr16(p + 2 * i, flash__f32_f16(src[i]));
     else if (t == FLASH_TYPE_BF16)
-        for (i = 0; i < n; i++) flash__wr16(p + 2*i, flash__f32_bf16(src[i]));
+        for (i = 0; i < n; i++) flash__wr16(p + 2 * i, flash__f32_bf16(src[i]));
     else {
         items = (size_t)flash_type_block(t);
         memset(p, 0, bytes);
@@ -3354,8 +3556,10 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
             float x[256];
             for (j = 0; j < items; j++)
                 x[j] = src[i + j] == src[i + j] ? flash__clip(src[i + j], -65504, 65504) : 0;
-            if (items == 256 || t == FLASH_TYPE_IQ4_NL) flash__quantize_k(t, x, p);
-            else flash__quantize_32(t, x, p);
+            if (items == 256 || t == FLASH_TYPE_IQ4_NL)
+                flash__quantize_k(t, x, p);
+            else
+                flash__quantize_32(t, x, p);
         }
     }
     return FLASH_OK;
@@ -3400,7 +3604,9 @@ enum { FLASH__PANEL_ROWS_MAX = 32 };
 
 /* Of a step of AdamW: what gradients are times; of the moments; what weights are kept of; what is
    taken from them; of the second moment, before its root. */
-typedef struct flash__rates { float scale, b1, b2, a1, a2, keep, rate, c2, epsilon; } flash__rates;
+typedef struct flash__rates {
+    float scale, b1, b2, a1, a2, keep, rate, c2, epsilon;
+} flash__rates;
 
 typedef struct flash__kernels {
     flash_isa isa;
@@ -3417,7 +3623,7 @@ typedef struct flash__kernels {
 static size_t flash__panel_stride(flash_type t, int rows)
 {
     int parts = flash__type_halves(t) ? 2 : 1;
-    return (size_t)rows*(32 + 4*(size_t)parts*(flash__type_minima(t) ? 2 : 1));
+    return (size_t)rows * (32 + 4 * (size_t)parts * (flash__type_minima(t) ? 2 : 1));
 }
 
 /* ===== >>k-scalar ========================================================= */
@@ -3431,15 +3637,16 @@ static size_t flash__panel_stride(flash_type t, int rows)
 static float flash__tree16(float *lane)
 {
     int s, j;
-    for (s = 8; s; s >>= 1) for (j = 0; j < s; j++) lane[j] = lane[j] + lane[j + s];
+    for (s = 8; s; s >>= 1)
+        for (j = 0; j < s; j++) lane[j] = lane[j] + lane[j + s];
     return lane[0];
 }
 
 static float flash__dot_f32_scalar(const float *a, const float *b, size_t n)
 {
-    float lane[16] = { 0 };
+    float lane[16] = {0};
     size_t i;
-    for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + a[i]*b[i];
+    for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + a[i] * b[i];
     return flash__tree16(lane);
 }
 
@@ -3453,17 +3660,17 @@ static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, 
     size_t i;
     if (!unpack) {
         const float *f = (const float *)x;
-        float lane[16] = { 0 };
-        for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i)*f[i];
+        float lane[16] = {0};
+        for (i = 0; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i) * f[i];
         return flash__tree16(lane);
     }
-    for (i = 0; i < n/32; i++) {
+    for (i = 0; i < n / 32; i++) {
         unpack(row, i, &g);
         for (h = 0; h < parts; h++) {
             int sum = 0;
-            for (j = 32/parts*h; j < 32/parts*(h + 1); j++) sum += g.q[j]*q[i].q[j];
-            acc = acc + (float)sum*(g.d[h]*q[i].d);
-            if (minima) acc = acc + g.m[h]*q[i].ds[parts == 2 ? h : 2];
+            for (j = 32 / parts * h; j < 32 / parts * (h + 1); j++) sum += g.q[j] * q[i].q[j];
+            acc = acc + (float)sum * (g.d[h] * q[i].d);
+            if (minima) acc = acc + g.m[h] * q[i].ds[parts == 2 ? h : 2];
         }
     }
     return acc;
@@ -3475,65 +3682,65 @@ static void flash__rows_scalar(flash_type t, const uint8_t *w, size_t row_bytes,
                                const void *x, size_t n, float *y)
 {
     int r;
-    for (r = 0; r < rows; r++) y[r] = flash__dot_scalar(t, w + (size_t)r*row_bytes, x, n);
+    for (r = 0; r < rows; r++) y[r] = flash__dot_scalar(t, w + (size_t)r * row_bytes, x, n);
 }
 
 /* Unpacks rows into a panel of R rows: [b][8 groups of 4 items][R][4] bytes with offset added (-1:
    as they are), then scales [parts][R], minima [parts][R]. Missing rows become zeros. */
 static void flash__pack_rows(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
-                             uint8_t *panel, int R,
-                             int offset)
+                             uint8_t *panel, int R, int offset)
 {
     flash__unpack_fn unpack = flash__unpacker(t);
     int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, h;
     size_t stride = flash__panel_stride(t, R), i;
-    uint64_t more = (uint64_t)(128 - offset)*0x0101010101010101u, v;
+    uint64_t more = (uint64_t)(128 - offset) * 0x0101010101010101u, v;
     for (r = 0; r < R; r++) {
-        uint8_t *p = panel + 4*r;
-        for (i = 0; i < n/32; i++, p += stride) {
-            float *scale = (float *)(void *)(p + 32*R);
+        uint8_t *p = panel + 4 * r;
+        for (i = 0; i < n / 32; i++, p += stride) {
+            float *scale = (float *)(void *)(p + 32 * R);
             flash__group g;
-            if (r < rows) unpack(w + (size_t)r*row_bytes, i, &g);
-            else memset(&g, 0, sizeof g);
+            if (r < rows)
+                unpack(w + (size_t)r * row_bytes, i, &g);
+            else
+                memset(&g, 0, sizeof g);
             /* eight bytes at once: q + 128 never carries, minus 128 - offset never borrows */
             for (k = 0; k < 4; k++) {
-                memcpy(&v, g.q + 8*k, 8);
+                memcpy(&v, g.q + 8 * k, 8);
                 if (offset >= 0) v = (v ^ 0x8080808080808080u) - more;
-                memcpy(p + 8*R*k, &v, 4);
-                memcpy(p + 8*R*k + 4*R, (uint8_t *)&v + 4, 4);
+                memcpy(p + 8 * R * k, &v, 4);
+                memcpy(p + 8 * R * k + 4 * R, (uint8_t *)&v + 4, 4);
             }
             for (h = 0; h < parts; h++) {
-                scale[R*h] = g.d[h];
-                if (minima) scale[R*(parts + h)] = g.m[h];
+                scale[R * h] = g.d[h];
+                if (minima) scale[R * (parts + h)] = g.m[h];
             }
         }
     }
 }
 
-static void flash__pack_scalar(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
-                               size_t n, uint8_t *panel)
+static void flash__pack_scalar(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
+                               uint8_t *panel)
 {
     flash__pack_rows(t, w, row_bytes, rows, n, panel, 4, -1);
 }
 
 static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
-                                int tokens, size_t n,
-                                float *y, size_t ldy)
+                                int tokens, size_t n, float *y, size_t ldy)
 {
     int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, h, token;
     size_t stride = flash__panel_stride(t, 4), i;
-    for (token = 0; token < tokens; token++, x += n/32, y += ldy)
+    for (token = 0; token < tokens; token++, x += n / 32, y += ldy)
         for (r = 0; r < rows; r++) {
             float acc = 0;
-            for (i = 0; i < n/32; i++) {
-                const int8_t *q = (const int8_t *)(panel + i*stride) + 4*r;
-                const float *scale = (const float *)(const void *)(panel + i*stride + 128) + r;
+            for (i = 0; i < n / 32; i++) {
+                const int8_t *q = (const int8_t *)(panel + i * stride) + 4 * r;
+                const float *scale = (const float *)(const void *)(panel + i * stride + 128) + r;
                 for (h = 0; h < parts; h++) {
                     int sum = 0;
-                    for (k = 32/parts*h; k < 32/parts*(h + 1); k++)
-                        sum += q[k/4*16 + k%4]*x[i].q[k];
-                    acc = acc + (float)sum*(scale[4*h]*x[i].d);
-                    if (minima) acc = acc + scale[4*(parts + h)]*x[i].ds[parts == 2 ? h : 2];
+                    for (k = 32 / parts * h; k < 32 / parts * (h + 1); k++)
+                        sum += q[k / 4 * 16 + k % 4] * x[i].q[k];
+                    acc = acc + (float)sum * (scale[4 * h] * x[i].d);
+                    if (minima) acc = acc + scale[4 * (parts + h)] * x[i].ds[parts == 2 ? h : 2];
                 }
             }
             y[r] = acc;
@@ -3548,8 +3755,9 @@ static void flash__sgemm_scalar(const float *a, size_t lda, size_t ka, const flo
     int i, j, k;
     for (i = 0; i < M; i++, a += lda, c += ldc) {
         for (j = 0; j < N; j++) c[j] = 0;
-        for (k = 0; k < K; k++) for (j = 0; j < N; j++)
-            c[j] = c[j] + a[(size_t)k*ka]*b[(size_t)k*ldb + (size_t)j];
+        for (k = 0; k < K; k++)
+            for (j = 0; j < N; j++)
+                c[j] = c[j] + a[(size_t)k * ka] * b[(size_t)k * ldb + (size_t)j];
     }
 }
 
@@ -3557,9 +3765,12 @@ static void flash__sgemm_scalar(const float *a, size_t lda, size_t ka, const flo
    Returns the maximum; *total: the sum (lane i%16 takes item i). */
 static float flash__softmax_scalar(float *x, float scale, int from, int to, float *total)
 {
-    float lane[16] = { 0 }, most = -3.4e38f;
+    float lane[16] = {0}, most = -3.4e38f;
     int i;
-    for (i = from; i < to; i++) { x[i] = x[i]*scale; most = x[i] > most ? x[i] : most; }
+    for (i = from; i < to; i++) {
+        x[i] = x[i] * scale;
+        most = x[i] > most ? x[i] : most;
+    }
     for (i = 0; i < 64; i++) {
         x[i] = i >= from && i < to ? flash__expf(x[i] - most) : 0;
         lane[i & 15] = lane[i & 15] + x[i];
@@ -3573,21 +3784,26 @@ static double flash__spin_scalar(int rounds)
 {
     uint32_t a = 1, b = 2, c = 3, d = 4;
     int i;
-    for (i = 0; i < rounds; i++) { a = a*b + 1; b = b*c + 1; c = c*d + 1; d = d*a + 1; }
-    return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0*rounds;
+    for (i = 0; i < rounds; i++) {
+        a = a * b + 1;
+        b = b * c + 1;
+        c = c * d + 1;
+        d = d * a + 1;
+    }
+    return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0 * rounds;
 }
 /* y[i] = d[i]*q[i], or d[0]*q[i] if not each has its own */
 static void flash__widen8_scalar(const int8_t *q, const float *d, int each, size_t n, float *y)
 {
     size_t i;
-    for (i = 0; i < n; i++) y[i] = d[each ? i : 0]*(float)q[i];
+    for (i = 0; i < n; i++) y[i] = d[each ? i : 0] * (float)q[i];
 }
 
 /* y = y*keep + x*add */
 static void flash__blend_scalar(float *y, float keep, const float *x, float add, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) y[i] = y[i]*keep + x[i]*add;
+    for (i = 0; i < n; i++) y[i] = y[i] * keep + x[i] * add;
 }
 
 /* Reads n bytes; their sum keeps the compiler honest. */
@@ -3595,7 +3811,10 @@ static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
 {
     uint64_t sum = 0, v;
     size_t i;
-    for (i = 0; i + 8 <= n; i += 8) { memcpy(&v, p + i, 8); sum += v; }
+    for (i = 0; i + 8 <= n; i += 8) {
+        memcpy(&v, p + i, 8);
+        sum += v;
+    }
     return sum;
 }
 
@@ -3608,9 +3827,9 @@ static void flash__widen_scalar(const uint16_t *h, size_t n, float *y)
 /* y = x / sqrt(mean(x^2) + eps) * w (Zhang and Sennrich 2019, arxiv 1910.07467). y may be x. */
 static void flash__rmsnorm_scalar(const float *x, const float *w, float eps, size_t n, float *y)
 {
-    float r = 1.0f/sqrtf(flash__dot_f32_scalar(x, x, n)/(float)n + eps);
+    float r = 1.0f / sqrtf(flash__dot_f32_scalar(x, x, n) / (float)n + eps);
     size_t i;
-    for (i = 0; i < n; i++) y[i] = x[i]*r*w[i];
+    for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
 /* Rotates the first dims items of one head in place (Su et al. 2021, arxiv 2104.09864). cos_sin:
@@ -3618,15 +3837,16 @@ static void flash__rmsnorm_scalar(const float *x, const float *w, float eps, siz
 static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int style)
 {
     int i, a, b;
-    for (i = 0; i < dims/2; i++) {
-        float c = cos_sin[2*i], sine = cos_sin[2*i + 1], minus = -sine, u, v;
-        a = style == FLASH_ROPE_PAIRS ? 2*i : i;
-        b = style == FLASH_ROPE_PAIRS ? 2*i + 1 : i + dims/2;
-        u = x[a]; v = x[b];
+    for (i = 0; i < dims / 2; i++) {
+        float c = cos_sin[2 * i], sine = cos_sin[2 * i + 1], minus = -sine, u, v;
+        a = style == FLASH_ROPE_PAIRS ? 2 * i : i;
+        b = style == FLASH_ROPE_PAIRS ? 2 * i + 1 : i + dims / 2;
+        u = x[a];
+        v = x[b];
         /* + and minus, not -: gcc 12 makes vfmaddsub of a pair of + and -, contraction off or
            not */
-        x[a] = u*c + v*minus;
-        x[b] = u*sine + v*c;
+        x[a] = u * c + v * minus;
+        x[b] = u * sine + v * c;
     }
 }
 
@@ -3640,8 +3860,8 @@ static void flash__glu_scalar(int gelu, const float *gate, const float *up, size
 {
     size_t i;
     for (i = 0; i < n; i++) {
-        float g = gate[i], u = gelu ? g*(FLASH__GELU_1 + FLASH__GELU_3*(g*g)) : g;
-        y[i] = g/(1.0f + flash__expf(-u))*up[i];
+        float g = gate[i], u = gelu ? g * (FLASH__GELU_1 + FLASH__GELU_3 * (g * g)) : g;
+        y[i] = g / (1.0f + flash__expf(-u)) * up[i];
     }
 }
 
@@ -3650,9 +3870,9 @@ static void flash__glu_back_scalar(float *gate, float *up, const float *dy, size
 {
     size_t i;
     for (i = 0; i < n; i++) {
-        float g = gate[i], s = 1.0f/(1.0f + flash__expf(-g));
-        gate[i] = dy[i]*up[i]*(s*(1.0f + g*(1.0f - s)));
-        up[i] = dy[i]*(g*s);
+        float g = gate[i], s = 1.0f / (1.0f + flash__expf(-g));
+        gate[i] = dy[i] * up[i] * (s * (1.0f + g * (1.0f - s)));
+        up[i] = dy[i] * (g * s);
     }
 }
 
@@ -3663,14 +3883,17 @@ static void flash__turn_scalar(const float *x, size_t ldx, int rows, int cols, f
     for (c0 = 0; c0 < cols; c0 += 16) /* a line of memory of x at once */
         for (r = 0; r < rows; r++)
             for (c = c0; c < FLASH__MIN(c0 + 16, cols); c++)
-                y[(size_t)c*ldy + (size_t)r] = x[(size_t)r*ldx + (size_t)c];
+                y[(size_t)c * ldy + (size_t)r] = x[(size_t)r * ldx + (size_t)c];
 }
 
 /* p = p f; dp = p (dp - d) scale: 64 weights of attention and their gradients. */
 static void flash__fade_scalar(float *p, float *dp, float f, float d, float scale)
 {
     int i;
-    for (i = 0; i < 64; i++) { p[i] = p[i]*f; dp[i] = p[i]*(dp[i] - d)*scale; }
+    for (i = 0; i < 64; i++) {
+        p[i] = p[i] * f;
+        dp[i] = p[i] * (dp[i] - d) * scale;
+    }
 }
 
 /* One step of AdamW (Loshchilov and Hutter 2019, arxiv 1711.05101). */
@@ -3679,10 +3902,10 @@ static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, si
 {
     size_t i;
     for (i = 0; i < n; i++) {
-        float x = g[i]*r->scale;
-        m[i] = m[i]*r->b1 + x*r->a1;
-        v[i] = v[i]*r->b2 + x*x*r->a2;
-        w[i] = w[i]*r->keep - m[i]/(sqrtf(v[i]*r->c2) + r->epsilon)*r->rate;
+        float x = g[i] * r->scale;
+        m[i] = m[i] * r->b1 + x * r->a1;
+        v[i] = v[i] * r->b2 + x * x * r->a2;
+        w[i] = w[i] * r->keep - m[i] / (sqrtf(v[i] * r->c2) + r->epsilon) * r->rate;
     }
 }
 
@@ -3708,15 +3931,16 @@ static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes,
                                const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
                                flash__panel_fn panel)
 {
-    uint8_t room[FLASH__SEGMENT/32*16*48 + 64], *p = room + ((64 - ((uintptr_t)room & 63)) & 63);
+    uint8_t room[FLASH__SEGMENT / 32 * 16 * 48 + 64],
+        *p = room + ((64 - ((uintptr_t)room & 63)) & 63);
     size_t i, items;
     int r;
     for (r = 0; r < rows; r += R)
         for (i = 0; i < n; i += items) {
             int some = FLASH__MIN(R, rows - r);
             items = FLASH__MIN(n - i, (size_t)FLASH__SEGMENT);
-            pack(t, w + (size_t)r*row_bytes + flash_row_bytes(t, i), row_bytes, some, items, p);
-            panel(t, p, some, x + i/32, 1, items, y + r, 0, i > 0);
+            pack(t, w + (size_t)r * row_bytes + flash_row_bytes(t, i), row_bytes, some, items, p);
+            panel(t, p, some, x + i / 32, 1, items, y + r, 0, i > 0);
         }
 }
 
@@ -3737,9 +3961,12 @@ static int flash__type_offset(flash_type t, int *groups)
     switch (t) {
     case FLASH_TYPE_Q4_0: return 8;
     case FLASH_TYPE_Q3_K: return 4;
-    case FLASH_TYPE_Q4_1: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q2_K: return 0;
+    case FLASH_TYPE_Q4_1:
+    case FLASH_TYPE_Q4_K:
+    case FLASH_TYPE_Q2_K: return 0;
     case FLASH_TYPE_Q5_0: *groups = 4; return 16;
-    case FLASH_TYPE_Q5_1: case FLASH_TYPE_Q5_K: *groups = 4; return 0;
+    case FLASH_TYPE_Q5_1:
+    case FLASH_TYPE_Q5_K: *groups = 4; return 0;
     case FLASH_TYPE_Q6_K: *groups = 2; return 32;
     default: *groups = 0; return -1;
     }
@@ -3754,65 +3981,75 @@ static void flash__pack_sse41(flash_type t, const uint8_t *w, size_t row_bytes, 
 
 /* 4 rows by NT tokens. */
 FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows,
-                                   const flash__q8 *x, size_t blocks, float *y,
-                                   size_t ldy, int carry, const int NT, const int parts,
-                                   const int minima, const int groups, const int shift)
+                                   const flash__q8 *x, size_t blocks, float *y, size_t ldy,
+                                   int carry, const int NT, const int parts, const int minima,
+                                   const int groups, const int shift)
 {
-    const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
+    const int step = groups ? FLASH__MIN(groups, 8 / parts) : 1;
     const __m128i ones = _mm_set1_epi16(1);
     __m128 acc[4];
-    float out[4] = { 0 };
+    float out[4] = {0};
     size_t b;
     int t, h, k, g;
-    FLASH__UNROLL for (t = 0; t < NT; t++) {
-        if (carry) memcpy(out, y + (size_t)t*ldy, (size_t)rows*sizeof *out);
+    FLASH__UNROLL for (t = 0; t < NT; t++)
+    {
+        if (carry) memcpy(out, y + (size_t)t * ldy, (size_t)rows * sizeof *out);
         acc[t] = _mm_loadu_ps(out);
     }
     for (b = 0; b < blocks; b++, panel += stride, x++) {
         const float *scale = (const float *)(const void *)(panel + 128);
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
             __m128i sum[4], part[4];
-            __m128 d = _mm_loadu_ps(scale + 4*h);
-            FLASH__UNROLL for (t = 0; t < NT; t++) {
-                sum[t] = _mm_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
+            __m128 d = _mm_loadu_ps(scale + 4 * h);
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+            {
+                sum[t] = _mm_set1_epi32(x[(size_t)t * blocks].start[parts == 2 ? h : 2]);
                 sum[t] = shift ? _mm_srai_epi32(sum[t], shift) : _mm_setzero_si128();
             }
-            FLASH__UNROLL for (k = 0; k < 8/parts; k += step) {
-                FLASH__UNROLL for (g = 0; g < step; g++) {
-                    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(panel
-                            + 16*(k + g + h*4)));
+            FLASH__UNROLL for (k = 0; k < 8 / parts; k += step)
+            {
+                FLASH__UNROLL for (g = 0; g < step; g++)
+                {
+                    __m128i v = _mm_loadu_si128(
+                        (const __m128i *)(const void *)(panel + 16 * (k + g + h * 4)));
                     __m128i u = groups ? v : _mm_sign_epi8(v, v);
-                    FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    FLASH__UNROLL for (t = 0; t < NT; t++)
+                    {
                         __m128i q, p;
                         int32_t four;
-                        memcpy(&four, x[(size_t)t*blocks].q + 4*(k + g + h*4), 4);
+                        memcpy(&four, x[(size_t)t * blocks].q + 4 * (k + g + h * 4), 4);
                         q = _mm_set1_epi32(four);
                         p = _mm_maddubs_epi16(u, groups ? q : _mm_sign_epi8(q, v));
                         part[t] = g ? _mm_add_epi16(part[t], p) : p;
                         FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
                     }
                 }
-                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                {
                     sum[t] = _mm_add_epi32(sum[t], _mm_madd_epi16(part[t], ones));
                     FLASH__OPAQUE(sum[t]);
                 }
             }
-            FLASH__UNROLL for (t = 0; t < NT; t++) {
-                __m128 s = _mm_mul_ps(d, _mm_set1_ps(x[(size_t)t*blocks].d));
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+            {
+                __m128 s = _mm_mul_ps(d, _mm_set1_ps(x[(size_t)t * blocks].d));
                 acc[t] = _mm_add_ps(acc[t], _mm_mul_ps(_mm_cvtepi32_ps(sum[t]), s));
             }
             if (minima) {
-                __m128 m = _mm_loadu_ps(scale + 4*(parts + h));
-                FLASH__UNROLL for (t = 0; t < NT; t++) {
-                    float ds = x[(size_t)t*blocks].ds[parts == 2 ? h : 2];
+                __m128 m = _mm_loadu_ps(scale + 4 * (parts + h));
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                {
+                    float ds = x[(size_t)t * blocks].ds[parts == 2 ? h : 2];
                     acc[t] = _mm_add_ps(acc[t], _mm_mul_ps(m, _mm_set1_ps(ds)));
                 }
             }
         }
     }
-    FLASH__UNROLL for (t = 0; t < NT; t++) {
+    FLASH__UNROLL for (t = 0; t < NT; t++)
+    {
         _mm_storeu_ps(out, acc[t]);
-        memcpy(y + (size_t)t*ldy, out, (size_t)rows*sizeof *out);
+        memcpy(y + (size_t)t * ldy, out, (size_t)rows * sizeof *out);
     }
 }
 
@@ -3826,15 +4063,17 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
     } while (0)
 
 FLASH__T128 static void flash__panel_on_sse41(flash_type t, const uint8_t *panel, int rows,
-                                              const flash__q8 *x, int tokens,
-                                              size_t n, float *y, size_t ldy, int carry)
+                                              const flash__q8 *x, int tokens, size_t n, float *y,
+                                              size_t ldy, int carry)
 {
-    size_t stride = flash__panel_stride(t, 4), blocks = n/32;
+    size_t stride = flash__panel_stride(t, 4), blocks = n / 32;
     switch (t) {
     case FLASH_TYPE_Q4_0: FLASH__PANEL_SSE41(1, 0, 8, 4); break;
-    case FLASH_TYPE_Q4_1: case FLASH_TYPE_Q4_K: FLASH__PANEL_SSE41(1, 1, 8, 0); break;
+    case FLASH_TYPE_Q4_1:
+    case FLASH_TYPE_Q4_K: FLASH__PANEL_SSE41(1, 1, 8, 0); break;
     case FLASH_TYPE_Q5_0: FLASH__PANEL_SSE41(1, 0, 4, 3); break;
-    case FLASH_TYPE_Q5_1: case FLASH_TYPE_Q5_K: FLASH__PANEL_SSE41(1, 1, 4, 0); break;
+    case FLASH_TYPE_Q5_1:
+    case FLASH_TYPE_Q5_K: FLASH__PANEL_SSE41(1, 1, 4, 0); break;
     case FLASH_TYPE_Q2_K: FLASH__PANEL_SSE41(2, 1, 4, 0); break;
     case FLASH_TYPE_Q3_K: FLASH__PANEL_SSE41(2, 0, 4, 5); break;
     case FLASH_TYPE_Q6_K: FLASH__PANEL_SSE41(2, 0, 2, 2); break;
@@ -3853,8 +4092,8 @@ FLASH__I128 __m128i flash__block_sse41(const flash_type t, const uint8_t *p, con
 {
     const __m128i low = _mm_set1_epi8(15), ones = _mm_set1_epi16(1);
     __m128i x0 = _mm_loadu_si128((const __m128i *)(const void *)x->q),
-        x1 = _mm_loadu_si128((const __m128i *)(const void *)(x->q + 16)),
-        v = _mm_loadu_si128((const __m128i *)(const void *)(p + 2)), u;
+            x1 = _mm_loadu_si128((const __m128i *)(const void *)(x->q + 16)),
+            v = _mm_loadu_si128((const __m128i *)(const void *)(p + 2)), u;
     if (t == FLASH_TYPE_Q4_0) {
         u = _mm_and_si128(_mm_srli_epi16(v, 4), low);
         v = _mm_maddubs_epi16(_mm_and_si128(v, low), x0);
@@ -3874,19 +4113,20 @@ FLASH__I128 __m128 flash__rows4_sse41(const flash_type t, const uint8_t *w, size
     __m128 acc = _mm_setzero_ps();
     size_t b;
     int r;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + step*b;
+    for (b = 0; b < n / 32; b++, x++) {
+        const uint8_t *p = w + step * b;
         __m128i s[4], sum;
         float d[4];
-        flash__fetch(w, 4*row, 4*step*b, 4*step);
-        FLASH__UNROLL for (r = 0; r < 4; r++) {
-            s[r] = flash__block_sse41(t, p + (size_t)r*row, x);
-            d[r] = flash__f16_f32(flash__rd16(p + (size_t)r*row));
+        flash__fetch(w, 4 * row, 4 * step * b, 4 * step);
+        FLASH__UNROLL for (r = 0; r < 4; r++)
+        {
+            s[r] = flash__block_sse41(t, p + (size_t)r * row, x);
+            d[r] = flash__f16_f32(flash__rd16(p + (size_t)r * row));
         }
         sum = _mm_hadd_epi32(_mm_hadd_epi32(s[0], s[1]), _mm_hadd_epi32(s[2], s[3]));
         if (t == FLASH_TYPE_Q4_0) sum = _mm_add_epi32(sum, _mm_set1_epi32(x->start[2] >> 4));
-        acc = _mm_add_ps(acc, _mm_mul_ps(_mm_cvtepi32_ps(sum),
-                                         _mm_mul_ps(_mm_loadu_ps(d), _mm_set1_ps(x->d))));
+        acc = _mm_add_ps(
+            acc, _mm_mul_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(_mm_loadu_ps(d), _mm_set1_ps(x->d))));
     }
     return acc;
 }
@@ -3898,17 +4138,18 @@ FLASH__T128 static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t
     int r = 0;
     if (t == FLASH_TYPE_Q4_0 || t == FLASH_TYPE_Q8_0)
         for (; r + 4 <= rows; r += 4) {
-            const uint8_t *p = w + (size_t)r*row_bytes;
-            _mm_storeu_ps(y + r, t == FLASH_TYPE_Q4_0
-                          ? flash__rows4_sse41(FLASH_TYPE_Q4_0, p, row_bytes, q, n)
-                          : flash__rows4_sse41(FLASH_TYPE_Q8_0, p, row_bytes, q, n));
+            const uint8_t *p = w + (size_t)r * row_bytes;
+            _mm_storeu_ps(y + r,
+                          t == FLASH_TYPE_Q4_0
+                              ? flash__rows4_sse41(FLASH_TYPE_Q4_0, p, row_bytes, q, n)
+                              : flash__rows4_sse41(FLASH_TYPE_Q8_0, p, row_bytes, q, n));
         }
     else if (flash__unpacker(t)) {
         flash__rows_packed(t, w, row_bytes, rows, q, n, y, 4, flash__pack_sse41,
                            flash__panel_on_sse41);
         return;
     }
-    flash__rows_scalar(t, w + (size_t)r*row_bytes, row_bytes, rows - r, x, n, y + r);
+    flash__rows_scalar(t, w + (size_t)r * row_bytes, row_bytes, rows - r, x, n, y + r);
 }
 
 /* MT rows of c by 8 columns. */
@@ -3920,15 +4161,17 @@ FLASH__I128 void flash__sgemm_tile_sse41(const float *a, size_t lda, size_t ka, 
     FLASH__UNROLL for (i = 0; i < MT; i++) acc[i][0] = acc[i][1] = _mm_setzero_ps();
     for (k = 0; k < K; k++, a += ka, b += ldb) {
         __m128 b0 = _mm_loadu_ps(b), b1 = _mm_loadu_ps(b + 4);
-        FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m128 v = _mm_set1_ps(a[(size_t)i*lda]);
+        FLASH__UNROLL for (i = 0; i < MT; i++)
+        {
+            __m128 v = _mm_set1_ps(a[(size_t)i * lda]);
             acc[i][0] = _mm_add_ps(acc[i][0], _mm_mul_ps(v, b0));
             acc[i][1] = _mm_add_ps(acc[i][1], _mm_mul_ps(v, b1));
         }
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++) {
-        _mm_storeu_ps(c + (size_t)i*ldc, acc[i][0]);
-        _mm_storeu_ps(c + (size_t)i*ldc + 4, acc[i][1]);
+    FLASH__UNROLL for (i = 0; i < MT; i++)
+    {
+        _mm_storeu_ps(c + (size_t)i * ldc, acc[i][0]);
+        _mm_storeu_ps(c + (size_t)i * ldc + 4, acc[i][1]);
     }
 }
 
@@ -3938,11 +4181,11 @@ FLASH__T128 static void flash__sgemm_sse41(const float *a, size_t lda, size_t ka
     int i, j;
     for (j = 0; j + 8 <= N; j += 8) {
         for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                    c + (size_t)i*ldc + j, ldc, K, 4);
+            flash__sgemm_tile_sse41(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                    c + (size_t)i * ldc + j, ldc, K, 4);
         for (; i < M; i++)
-            flash__sgemm_tile_sse41(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                    c + (size_t)i*ldc + j, ldc, K, 1);
+            flash__sgemm_tile_sse41(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                    c + (size_t)i * ldc + j, ldc, K, 1);
     }
     if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K);
 }
@@ -3955,22 +4198,22 @@ FLASH__T128 static void flash__turn_sse41(const float *x, size_t ldx, int rows, 
         end = FLASH__MIN(c0 + 64, whole);
         for (r = 0; r + 4 <= rows; r += 4)
             for (c = c0; c < end; c += 4) {
-                const float *p = x + (size_t)r*ldx + (size_t)c;
-                float *q = y + (size_t)c*ldy + (size_t)r;
+                const float *p = x + (size_t)r * ldx + (size_t)c;
+                float *q = y + (size_t)c * ldy + (size_t)r;
                 __m128 v0 = _mm_loadu_ps(p), v1 = _mm_loadu_ps(p + ldx);
-                __m128 v2 = _mm_loadu_ps(p + 2*ldx), v3 = _mm_loadu_ps(p + 3*ldx);
+                __m128 v2 = _mm_loadu_ps(p + 2 * ldx), v3 = _mm_loadu_ps(p + 3 * ldx);
                 __m128 lo = _mm_unpacklo_ps(v0, v1), hi = _mm_unpackhi_ps(v0, v1);
                 v0 = _mm_unpacklo_ps(v2, v3);
                 v1 = _mm_unpackhi_ps(v2, v3);
                 _mm_storeu_ps(q, _mm_movelh_ps(lo, v0));
                 _mm_storeu_ps(q + ldy, _mm_movehl_ps(v0, lo));
-                _mm_storeu_ps(q + 2*ldy, _mm_movelh_ps(hi, v1));
-                _mm_storeu_ps(q + 3*ldy, _mm_movehl_ps(v1, hi));
+                _mm_storeu_ps(q + 2 * ldy, _mm_movelh_ps(hi, v1));
+                _mm_storeu_ps(q + 3 * ldy, _mm_movehl_ps(v1, hi));
             }
-        flash__turn_scalar(x + (size_t)r*ldx + (size_t)c0, ldx, rows - r, end - c0,
-                           y + (size_t)c0*ldy + (size_t)r, ldy);
+        flash__turn_scalar(x + (size_t)r * ldx + (size_t)c0, ldx, rows - r, end - c0,
+                           y + (size_t)c0 * ldy + (size_t)r, ldy);
     }
-    flash__turn_scalar(x + whole, ldx, rows, cols - whole, y + (size_t)whole*ldy, ldy);
+    flash__turn_scalar(x + whole, ldx, rows, cols - whole, y + (size_t)whole * ldy, ldy);
 }
 
 FLASH__T128 static double flash__spin_sse41(int rounds)
@@ -3979,13 +4222,14 @@ FLASH__T128 static double flash__spin_sse41(int rounds)
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm_set1_epi16((short)i);
     for (r = 0; r < rounds; r++) {
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
             FLASH__OPAQUE(x); /* or the product would be taken out of the loop */
             a[i] = _mm_add_epi16(a[i], _mm_maddubs_epi16(x, w));
         }
     }
     for (i = 1; i < 8; i++) a[0] = _mm_add_epi16(a[0], a[i]);
-    return _mm_cvtsi128_si32(a[0]) == 12345 ? 0 : 8.0*32*rounds;
+    return _mm_cvtsi128_si32(a[0]) == 12345 ? 0 : 8.0 * 32 * rounds;
 }
 
 static void flash__overlay_sse41(flash__kernels *k)
@@ -4013,69 +4257,80 @@ static void flash__overlay_sse41(flash__kernels *k)
 #define FLASH__I256 FLASH__T256 static FLASH__INLINE
 
 /* 8 rows by NT tokens. shift: what makes -offset*sum of -128*sum, 0 for offset 0. */
-FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
-                                  const flash__q8 *x, size_t blocks, float *y,
-                                  size_t ldy, int carry, const int NT, const int parts,
-                                  const int minima, const int groups, const int shift,
-                                  const int vnni)
+FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows, const flash__q8 *x,
+                                  size_t blocks, float *y, size_t ldy, int carry, const int NT,
+                                  const int parts, const int minima, const int groups,
+                                  const int shift, const int vnni)
 {
-    const int step = groups ? FLASH__MIN(groups, 8/parts) : 1;
+    const int step = groups ? FLASH__MIN(groups, 8 / parts) : 1;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc[4];
-    float out[8] = { 0 };
+    float out[8] = {0};
     size_t b;
     int t, h, k, g;
-    FLASH__UNROLL for (t = 0; t < NT; t++) {
-        if (carry) memcpy(out, y + (size_t)t*ldy, (size_t)rows*sizeof *out);
+    FLASH__UNROLL for (t = 0; t < NT; t++)
+    {
+        if (carry) memcpy(out, y + (size_t)t * ldy, (size_t)rows * sizeof *out);
         acc[t] = _mm256_loadu_ps(out);
     }
     for (b = 0; b < blocks; b++, panel += stride, x++) {
         const float *scale = (const float *)(const void *)(panel + 256);
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
             __m256i sum[4], part[4];
-            __m256 d = _mm256_loadu_ps(scale + 8*h);
+            __m256 d = _mm256_loadu_ps(scale + 8 * h);
             FLASH__UNROLL for (t = 0; t < NT; t++)
-                sum[t] = _mm256_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
-            FLASH__UNROLL for (t = 0; t < NT; t++)
-                sum[t] = shift ? _mm256_srai_epi32(sum[t], shift) : _mm256_setzero_si256();
-            FLASH__UNROLL for (k = 0; k < 8/parts; k += step) {
-                FLASH__UNROLL for (g = 0; g < step; g++) {
-                    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(panel
-                            + 32*(k + g + h*4)));
+                sum[t] = _mm256_set1_epi32(x[(size_t)t * blocks].start[parts == 2 ? h : 2]);
+            FLASH__UNROLL for (t = 0; t < NT; t++) sum[t] = shift ? _mm256_srai_epi32(sum[t], shift)
+                                                                  : _mm256_setzero_si256();
+            FLASH__UNROLL for (k = 0; k < 8 / parts; k += step)
+            {
+                FLASH__UNROLL for (g = 0; g < step; g++)
+                {
+                    __m256i v = _mm256_loadu_si256(
+                        (const __m256i *)(const void *)(panel + 32 * (k + g + h * 4)));
                     __m256i u = groups ? v : _mm256_sign_epi8(v, v);
-                    FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    FLASH__UNROLL for (t = 0; t < NT; t++)
+                    {
                         __m256i q, p;
                         int32_t four;
-                        memcpy(&four, x[(size_t)t*blocks].q + 4*(k + g + h*4), 4);
+                        memcpy(&four, x[(size_t)t * blocks].q + 4 * (k + g + h * 4), 4);
                         q = _mm256_set1_epi32(four);
                         if (!groups) q = _mm256_sign_epi8(q, v);
-                        if (vnni) { FLASH__DPBUSD(sum[t], u, q); continue; }
+                        if (vnni) {
+                            FLASH__DPBUSD(sum[t], u, q);
+                            continue;
+                        }
                         p = _mm256_maddubs_epi16(u, q);
                         part[t] = g ? _mm256_add_epi16(part[t], p) : p;
                         FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
                     }
                 }
-                if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++) {
-                    sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(part[t], ones));
-                    FLASH__OPAQUE(sum[t]);
-                }
+                if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++)
+                    {
+                        sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(part[t], ones));
+                        FLASH__OPAQUE(sum[t]);
+                    }
             }
-            FLASH__UNROLL for (t = 0; t < NT; t++) {
-                __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(x[(size_t)t*blocks].d));
+            FLASH__UNROLL for (t = 0; t < NT; t++)
+            {
+                __m256 s = _mm256_mul_ps(d, _mm256_set1_ps(x[(size_t)t * blocks].d));
                 acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_cvtepi32_ps(sum[t]), s));
             }
             if (minima) {
-                __m256 m = _mm256_loadu_ps(scale + 8*(parts + h));
-                FLASH__UNROLL for (t = 0; t < NT; t++) {
-                    float ds = x[(size_t)t*blocks].ds[parts == 2 ? h : 2];
+                __m256 m = _mm256_loadu_ps(scale + 8 * (parts + h));
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                {
+                    float ds = x[(size_t)t * blocks].ds[parts == 2 ? h : 2];
                     acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(m, _mm256_set1_ps(ds)));
                 }
             }
         }
     }
-    FLASH__UNROLL for (t = 0; t < NT; t++) {
+    FLASH__UNROLL for (t = 0; t < NT; t++)
+    {
         _mm256_storeu_ps(out, acc[t]);
-        memcpy(y + (size_t)t*ldy, out, (size_t)rows*sizeof *out);
+        memcpy(y + (size_t)t * ldy, out, (size_t)rows * sizeof *out);
     }
 }
 
@@ -4089,15 +4344,17 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
     } while (0)
 
 FLASH__I256 void flash__panels_avx2(flash_type t, const uint8_t *panel, int rows,
-                                    const flash__q8 *x, int tokens, size_t n,
-                                    float *y, size_t ldy, int carry, const int vnni)
+                                    const flash__q8 *x, int tokens, size_t n, float *y, size_t ldy,
+                                    int carry, const int vnni)
 {
-    size_t stride = flash__panel_stride(t, 8), blocks = n/32;
+    size_t stride = flash__panel_stride(t, 8), blocks = n / 32;
     switch (t) {
     case FLASH_TYPE_Q4_0: FLASH__PANEL_AVX2(1, 0, 8, 4); break;
-    case FLASH_TYPE_Q4_1: case FLASH_TYPE_Q4_K: FLASH__PANEL_AVX2(1, 1, 8, 0); break;
+    case FLASH_TYPE_Q4_1:
+    case FLASH_TYPE_Q4_K: FLASH__PANEL_AVX2(1, 1, 8, 0); break;
     case FLASH_TYPE_Q5_0: FLASH__PANEL_AVX2(1, 0, 4, 3); break;
-    case FLASH_TYPE_Q5_1: case FLASH_TYPE_Q5_K: FLASH__PANEL_AVX2(1, 1, 4, 0); break;
+    case FLASH_TYPE_Q5_1:
+    case FLASH_TYPE_Q5_K: FLASH__PANEL_AVX2(1, 1, 4, 0); break;
     case FLASH_TYPE_Q2_K: FLASH__PANEL_AVX2(2, 1, 4, 0); break;
     case FLASH_TYPE_Q3_K: FLASH__PANEL_AVX2(2, 0, 4, 5); break;
     case FLASH_TYPE_Q6_K: FLASH__PANEL_AVX2(2, 0, 2, 2); break;
@@ -4106,8 +4363,8 @@ FLASH__I256 void flash__panels_avx2(flash_type t, const uint8_t *panel, int rows
 }
 
 FLASH__T256 static void flash__panel_on_avx2(flash_type t, const uint8_t *panel, int rows,
-                                             const flash__q8 *x, int tokens, size_t n,
-                                             float *y, size_t ldy, int carry)
+                                             const flash__q8 *x, int tokens, size_t n, float *y,
+                                             size_t ldy, int carry)
 {
     flash__panels_avx2(t, panel, rows, x, tokens, n, y, ldy, carry, 0);
 }
@@ -4131,9 +4388,11 @@ FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
 {
     __m128i v = _mm_setzero_si128();
 #define FLASH__X(i) v = _mm_insert_epi16(v, (short)flash__rd16(p + (i)*row), i);
-    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(0)
+    FLASH__X(1)
+    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-    return _mm256_cvtph_ps(v);
+        return _mm256_cvtph_ps(v);
 }
 FLASH__I256 __m128i flash__load16_avx2(const void *p)
 {
@@ -4146,7 +4405,7 @@ FLASH__I256 __m256i flash__load_avx2(const void *p)
 FLASH__I256 __m256i flash__pair_avx2(const uint8_t *p, size_t row) /* 16 bytes of rows r, r+4 */
 {
     __m256i v = _mm256_castsi128_si256(flash__load16_avx2(p));
-    return _mm256_inserti128_si256(v, flash__load16_avx2(p + 4*row), 1);
+    return _mm256_inserti128_si256(v, flash__load16_avx2(p + 4 * row), 1);
 }
 FLASH__I256 __m256i flash__sum4_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
 {
@@ -4154,27 +4413,28 @@ FLASH__I256 __m256i flash__sum4_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
 }
 FLASH__I256 __m256 flash__step_avx2(__m256 acc, __m256i sum, __m256 d, float dx)
 {
-    return _mm256_add_ps(acc, _mm256_mul_ps(_mm256_cvtepi32_ps(sum),
-                                            _mm256_mul_ps(d, _mm256_set1_ps(dx))));
+    return _mm256_add_ps(
+        acc, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d, _mm256_set1_ps(dx))));
 }
 /* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I256 __m256i flash__words_avx2(const uint8_t *p, size_t row)
 {
-    return _mm256_i32gather_epi32((const int *)(const void *)p,
-                                  _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                                                     _mm256_set1_epi32((int)row)), 1);
+    return _mm256_i32gather_epi32(
+        (const int *)(const void *)p,
+        _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)row)),
+        1);
 }
 /* Byte k%4 of each, as an integer. */
 FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
 {
-    v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
+    v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k % 4 * 8));
     return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255)));
 }
 /* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
 {
-    __m256i a = flash__sum4_avx2(s[0], s[1], s[2], s[3]), b = flash__sum4_avx2(s[4], s[5], s[6],
-            s[7]);
+    __m256i a = flash__sum4_avx2(s[0], s[1], s[2], s[3]),
+            b = flash__sum4_avx2(s[4], s[5], s[6], s[7]);
     *first = _mm256_permute2x128_si256(a, b, 0x20);
     *second = _mm256_permute2x128_si256(a, b, 0x31);
 }
@@ -4183,10 +4443,10 @@ FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *s
 FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d, __m256 *m)
 {
     const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
-        high = _mm256_set1_epi32(0x30303030);
+                  high = _mm256_set1_epi32(0x30303030);
     __m256 scale = flash__scales_avx2(p, row), least = flash__scales_avx2(p + 2, row);
     __m256i a = flash__words_avx2(p + 4, row), b = flash__words_avx2(p + 8, row),
-        c = flash__words_avx2(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+            c = flash__words_avx2(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
     int k;
     s[0] = _mm256_and_si256(a, six);
     t[0] = _mm256_and_si256(b, six);
@@ -4194,9 +4454,10 @@ FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d
                            _mm256_and_si256(_mm256_srli_epi32(a, 2), high));
     t[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(c, 4), four),
                            _mm256_and_si256(_mm256_srli_epi32(b, 2), high));
-    FLASH__UNROLL for (k = 0; k < 8; k++) {
-        d[k] = _mm256_mul_ps(scale, flash__byte_avx2(s[k/4], k));
-        m[k] = _mm256_xor_ps(_mm256_mul_ps(least, flash__byte_avx2(t[k/4], k)),
+    FLASH__UNROLL for (k = 0; k < 8; k++)
+    {
+        d[k] = _mm256_mul_ps(scale, flash__byte_avx2(s[k / 4], k));
+        m[k] = _mm256_xor_ps(_mm256_mul_ps(least, flash__byte_avx2(t[k / 4], k)),
                              _mm256_set1_ps(-0.0f));
     }
 }
@@ -4205,9 +4466,10 @@ FLASH__I256 void flash__scales_q6_k_avx2(const uint8_t *p, size_t row, __m256 *d
 {
     __m256 scale = flash__scales_avx2(p + 208, row);
     int k;
-    FLASH__UNROLL for (k = 0; k < 16; k++) {
-        __m256i v = _mm256_sll_epi32(flash__words_avx2(p + 192 + k/4*4, row),
-                                     _mm_cvtsi32_si128(24 - k%4*8));
+    FLASH__UNROLL for (k = 0; k < 16; k++)
+    {
+        __m256i v = _mm256_sll_epi32(flash__words_avx2(p + 192 + k / 4 * 4, row),
+                                     _mm_cvtsi32_si128(24 - k % 4 * 8));
         d[k] = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_srai_epi32(v, 24)));
     }
 }
@@ -4219,17 +4481,18 @@ FLASH__T256 static __m256 flash__rows8_q4_0_avx2(const uint8_t *w, size_t row, c
     __m256 acc = _mm256_setzero_ps();
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 18*b;
+    for (b = 0; b < n / 32; b++, x++) {
+        const uint8_t *p = w + 18 * b;
         __m256i x0 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q));
         __m256i x1 = _mm256_broadcastsi128_si256(flash__load16_avx2(x->q + 16));
         __m256i s[4], sum;
-        flash__fetch(w, 8*row, 8*(18*b), 8*18);
-        FLASH__UNROLL for (i = 0; i < 4; i++) {
-            __m256i v = flash__pair_avx2(p + 2 + (size_t)i*row, row);
-            s[i] = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(v, low), x0),
-                                    _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4),
-                                            low), x1));
+        flash__fetch(w, 8 * row, 8 * (18 * b), 8 * 18);
+        FLASH__UNROLL for (i = 0; i < 4; i++)
+        {
+            __m256i v = flash__pair_avx2(p + 2 + (size_t)i * row, row);
+            s[i] = _mm256_add_epi16(
+                _mm256_maddubs_epi16(_mm256_and_si256(v, low), x0),
+                _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4), low), x1));
             s[i] = _mm256_madd_epi16(s[i], ones);
         }
         sum = _mm256_add_epi32(flash__sum4_avx2(s[0], s[1], s[2], s[3]),
@@ -4246,14 +4509,15 @@ FLASH__T256 static __m256 flash__rows8_q8_0_avx2(const uint8_t *w, size_t row, c
     __m256 acc = _mm256_setzero_ps();
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 34*b;
+    for (b = 0; b < n / 32; b++, x++) {
+        const uint8_t *p = w + 34 * b;
         __m256i q = flash__load_avx2(x->q), s[8], first, second;
-        flash__fetch(w, 8*row, 8*(34*b), 8*34);
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
-            __m256i v = flash__load_avx2(p + 2 + (size_t)i*row);
-            s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_sign_epi8(v, v),
-                                                          _mm256_sign_epi8(q, v)), ones);
+        flash__fetch(w, 8 * row, 8 * (34 * b), 8 * 34);
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
+            __m256i v = flash__load_avx2(p + 2 + (size_t)i * row);
+            s[i] = _mm256_madd_epi16(
+                _mm256_maddubs_epi16(_mm256_sign_epi8(v, v), _mm256_sign_epi8(q, v)), ones);
         }
         flash__halves_avx2(s, &first, &second);
         acc = flash__step_avx2(acc, _mm256_add_epi32(first, second), flash__scales_avx2(p, row),
@@ -4269,15 +4533,16 @@ FLASH__T256 static __m256 flash__rows8_q4_k_avx2(const uint8_t *w, size_t row, c
     __m256 acc = _mm256_setzero_ps();
     size_t b;
     int i, k;
-    for (b = 0; b < n/256; b++, x += 8) {
-        const uint8_t *p = w + 144*b;
+    for (b = 0; b < n / 256; b++, x += 8) {
+        const uint8_t *p = w + 144 * b;
         __m256 d[8], m[8];
         flash__scales_q4_k_avx2(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
-            if (!(k & 1)) flash__fetch(w, 8*row, 8*(144*b + 36*(size_t)(k/2)), 8*36);
-            FLASH__UNROLL for (i = 0; i < 8; i++) {
-                __m256i v = flash__load_avx2(p + 16 + 32*(k/2) + (size_t)i*row);
+            if (!(k & 1)) flash__fetch(w, 8 * row, 8 * (144 * b + 36 * (size_t)(k / 2)), 8 * 36);
+            FLASH__UNROLL for (i = 0; i < 8; i++)
+            {
+                __m256i v = flash__load_avx2(p + 16 + 32 * (k / 2) + (size_t)i * row);
                 v = _mm256_and_si256(k & 1 ? _mm256_srli_epi16(v, 4) : v, low);
                 s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(v, q), ones);
             }
@@ -4293,23 +4558,24 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
                                                  size_t n)
 {
     const __m256i low = _mm256_set1_epi8(15), two = _mm256_set1_epi8(3),
-        ones = _mm256_set1_epi16(1);
+                  ones = _mm256_set1_epi16(1);
     __m256 acc = _mm256_setzero_ps();
     size_t b;
     int i, k;
-    for (b = 0; b < n/256; b++, x += 8) {
-        const uint8_t *p = w + 210*b;
+    for (b = 0; b < n / 256; b++, x += 8) {
+        const uint8_t *p = w + 210 * b;
         __m256 d[16];
         flash__scales_q6_k_avx2(p, row, d);
         for (k = 0; k < 8; k++) {
-            const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
+            const uint8_t *ql = p + k / 4 * 64 + (k & 1) * 32, *qh = p + 128 + k / 4 * 32;
             __m256i q = flash__load_avx2(x[k].q), s[8], first, second;
-            flash__fetch(w, 8*row, 8*(210*b + 26*(size_t)k), 8*27);
-            FLASH__UNROLL for (i = 0; i < 8; i++) {
-                __m256i l = flash__load_avx2(ql + (size_t)i*row),
-                    h = flash__load_avx2(qh + (size_t)i*row);
+            flash__fetch(w, 8 * row, 8 * (210 * b + 26 * (size_t)k), 8 * 27);
+            FLASH__UNROLL for (i = 0; i < 8; i++)
+            {
+                __m256i l = flash__load_avx2(ql + (size_t)i * row),
+                        h = flash__load_avx2(qh + (size_t)i * row);
                 if (k & 2) l = _mm256_srli_epi16(l, 4);
-                h = _mm256_and_si256(_mm256_srl_epi16(h, _mm_cvtsi32_si128(k%4*2)), two);
+                h = _mm256_and_si256(_mm256_srl_epi16(h, _mm_cvtsi32_si128(k % 4 * 2)), two);
                 l = _mm256_or_si256(_mm256_and_si256(l, low), _mm256_slli_epi16(h, 4));
                 s[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(l, q), ones);
             }
@@ -4317,7 +4583,7 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
             for (i = 0; i < 2; i++) {
                 __m256i sum = _mm256_add_epi32(i ? second : first,
                                                _mm256_set1_epi32(x[k].start[i] >> 2));
-                acc = flash__step_avx2(acc, sum, d[2*k + i], x[k].d);
+                acc = flash__step_avx2(acc, sum, d[2 * k + i], x[k].d);
             }
         }
     }
@@ -4330,22 +4596,22 @@ FLASH__I256 __m256i flash__items_avx2(const flash_type t, const uint8_t *w, size
 {
     const __m256i low = _mm256_set1_epi8(15);
     const __m128i four = _mm_cvtsi32_si128(4);
-    size_t k = b%8, half = 16*(size_t)h;
+    size_t k = b % 8, half = 16 * (size_t)h;
     __m256i v, high;
-    w += (size_t)i*row;
-    if (t == FLASH_TYPE_Q8_0) return flash__pair_avx2(w + 34*b + 2 + half, row);
+    w += (size_t)i * row;
+    if (t == FLASH_TYPE_Q8_0) return flash__pair_avx2(w + 34 * b + 2 + half, row);
     if (t == FLASH_TYPE_Q4_0) {
-        v = flash__pair_avx2(w + 18*b + 2, row);
+        v = flash__pair_avx2(w + 18 * b + 2, row);
         return _mm256_and_si256(h ? _mm256_srl_epi16(v, four) : v, low);
     }
     if (t == FLASH_TYPE_Q4_K) {
-        v = flash__pair_avx2(w + 144*(b/8) + 16 + 32*(k/2) + half, row);
+        v = flash__pair_avx2(w + 144 * (b / 8) + 16 + 32 * (k / 2) + half, row);
         return _mm256_and_si256(k & 1 ? _mm256_srl_epi16(v, four) : v, low);
     }
-    w += 210*(b/8) + half;
-    v = flash__pair_avx2(w + k/4*64 + (k & 1)*32, row);
-    high = flash__pair_avx2(w + 128 + k/4*32, row);
-    high = _mm256_and_si256(_mm256_srl_epi16(high, _mm_cvtsi32_si128((int)k%4*2)),
+    w += 210 * (b / 8) + half;
+    v = flash__pair_avx2(w + k / 4 * 64 + (k & 1) * 32, row);
+    high = flash__pair_avx2(w + 128 + k / 4 * 32, row);
+    high = _mm256_and_si256(_mm256_srl_epi16(high, _mm_cvtsi32_si128((int)k % 4 * 2)),
                             _mm256_set1_epi8(3));
     v = _mm256_and_si256(k & 2 ? _mm256_srl_epi16(v, four) : v, low);
     return _mm256_or_si256(v, _mm256_slli_epi16(high, 4));
@@ -4358,30 +4624,35 @@ FLASH__I256 void flash__pack8_avx2(const flash_type t, const uint8_t *w, size_t 
     size_t b, stride = flash__panel_stride(t, 8);
     __m256 d[16], m[8];
     int h, i;
-    for (b = 0; b < n/32; b++, panel += stride) {
+    for (b = 0; b < n / 32; b++, panel += stride) {
         float *scale = (float *)(void *)(panel + 256);
-        size_t k = b%8;
-        FLASH__UNROLL for (h = 0; h < 2; h++) {
+        size_t k = b % 8;
+        FLASH__UNROLL for (h = 0; h < 2; h++)
+        {
             __m256i v[4], u[4];
             FLASH__UNROLL for (i = 0; i < 4; i++) v[i] = flash__items_avx2(t, w, row, b, h, i);
-            u[0] = _mm256_unpacklo_epi32(v[0], v[1]); u[1] = _mm256_unpackhi_epi32(v[0], v[1]);
-            u[2] = _mm256_unpacklo_epi32(v[2], v[3]); u[3] = _mm256_unpackhi_epi32(v[2], v[3]);
-            v[0] = _mm256_unpacklo_epi64(u[0], u[2]); v[1] = _mm256_unpackhi_epi64(u[0], u[2]);
-            v[2] = _mm256_unpacklo_epi64(u[1], u[3]); v[3] = _mm256_unpackhi_epi64(u[1], u[3]);
+            u[0] = _mm256_unpacklo_epi32(v[0], v[1]);
+            u[1] = _mm256_unpackhi_epi32(v[0], v[1]);
+            u[2] = _mm256_unpacklo_epi32(v[2], v[3]);
+            u[3] = _mm256_unpackhi_epi32(v[2], v[3]);
+            v[0] = _mm256_unpacklo_epi64(u[0], u[2]);
+            v[1] = _mm256_unpackhi_epi64(u[0], u[2]);
+            v[2] = _mm256_unpacklo_epi64(u[1], u[3]);
+            v[3] = _mm256_unpackhi_epi64(u[1], u[3]);
             FLASH__UNROLL for (i = 0; i < 4; i++)
-                _mm256_storeu_si256((__m256i *)(void *)(panel + 128*h + 32*i), v[i]);
+                _mm256_storeu_si256((__m256i *)(void *)(panel + 128 * h + 32 * i), v[i]);
         }
-        if (t == FLASH_TYPE_Q4_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 18*b, row));
-        if (t == FLASH_TYPE_Q8_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 34*b, row));
+        if (t == FLASH_TYPE_Q4_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 18 * b, row));
+        if (t == FLASH_TYPE_Q8_0) _mm256_storeu_ps(scale, flash__scales_avx2(w + 34 * b, row));
         if (t == FLASH_TYPE_Q4_K) {
-            if (k == 0) flash__scales_q4_k_avx2(w + 144*(b/8), row, d, m);
+            if (k == 0) flash__scales_q4_k_avx2(w + 144 * (b / 8), row, d, m);
             _mm256_storeu_ps(scale, d[k]);
             _mm256_storeu_ps(scale + 8, m[k]);
         }
         if (t == FLASH_TYPE_Q6_K) {
-            if (k == 0) flash__scales_q6_k_avx2(w + 210*(b/8), row, d);
-            _mm256_storeu_ps(scale, d[2*k]);
-            _mm256_storeu_ps(scale + 8, d[2*k + 1]);
+            if (k == 0) flash__scales_q6_k_avx2(w + 210 * (b / 8), row, d);
+            _mm256_storeu_ps(scale, d[2 * k]);
+            _mm256_storeu_ps(scale + 8, d[2 * k + 1]);
         }
     }
 }
@@ -4410,9 +4681,10 @@ FLASH__I256 float flash__tree_avx2(__m256 lo, __m256 hi)
 FLASH__I256 __m256 flash__plain_avx2(const flash_type t, const uint8_t *row, size_t i)
 {
     __m128i h;
-    if (t == FLASH_TYPE_F32) return _mm256_loadu_ps((const float *)(const void *)(row + 4*i));
-    h = _mm_loadu_si128((const __m128i *)(const void *)(row + 2*i));
-    return t == FLASH_TYPE_F16 ? _mm256_cvtph_ps(h)
+    if (t == FLASH_TYPE_F32) return _mm256_loadu_ps((const float *)(const void *)(row + 4 * i));
+    h = _mm_loadu_si128((const __m128i *)(const void *)(row + 2 * i));
+    return t == FLASH_TYPE_F16
+        ? _mm256_cvtph_ps(h)
         : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
@@ -4425,43 +4697,57 @@ FLASH__I256 void flash__rows_plain_avx2(const flash_type t, const uint8_t *w, si
         float lane[16];
         size_t i, whole = n & ~(size_t)15;
         for (i = 0; i < whole; i += 16) {
-            lo = _mm256_add_ps(lo, _mm256_mul_ps(flash__plain_avx2(t, w, i),
-                                                 _mm256_loadu_ps(x + i)));
-            hi = _mm256_add_ps(hi, _mm256_mul_ps(flash__plain_avx2(t, w, i + 8),
-                                                 _mm256_loadu_ps(x + i + 8)));
+            lo = _mm256_add_ps(lo,
+                               _mm256_mul_ps(flash__plain_avx2(t, w, i), _mm256_loadu_ps(x + i)));
+            hi = _mm256_add_ps(
+                hi, _mm256_mul_ps(flash__plain_avx2(t, w, i + 8), _mm256_loadu_ps(x + i + 8)));
         }
-        if (i == n) { y[r] = flash__tree_avx2(lo, hi); continue; }
+        if (i == n) {
+            y[r] = flash__tree_avx2(lo, hi);
+            continue;
+        }
         _mm256_storeu_ps(lane, lo);
         _mm256_storeu_ps(lane + 8, hi);
-        for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, w, i)*x[i];
+        for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, w, i) * x[i];
         y[r] = flash__tree16(lane);
     }
 }
 
-FLASH__T256 static void flash__rows_avx2(flash_type t, const uint8_t *w, size_t row_bytes,
-                                         int rows, const void *x, size_t n, float *y)
+FLASH__T256 static void flash__rows_avx2(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
+                                         const void *x, size_t n, float *y)
 {
     const flash__q8 *q = (const flash__q8 *)x;
     int r;
     switch (t) {
-    case FLASH_TYPE_F32:  flash__rows_plain_avx2(FLASH_TYPE_F32, w, row_bytes, rows,
-                                                 (const float *)x, n, y); return;
-    case FLASH_TYPE_F16:  flash__rows_plain_avx2(FLASH_TYPE_F16, w, row_bytes, rows,
-                                                 (const float *)x, n, y); return;
-    case FLASH_TYPE_BF16: flash__rows_plain_avx2(FLASH_TYPE_BF16, w, row_bytes, rows,
-                                                 (const float *)x, n, y); return;
-    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
-    default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 8, flash__pack_avx2,
-                                flash__panel_on_avx2); return;
+    case FLASH_TYPE_F32:
+        flash__rows_plain_avx2(FLASH_TYPE_F32, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_F16:
+        flash__rows_plain_avx2(FLASH_TYPE_F16, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_BF16:
+        flash__rows_plain_avx2(FLASH_TYPE_BF16, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_Q4_0:
+    case FLASH_TYPE_Q8_0:
+    case FLASH_TYPE_Q4_K:
+    case FLASH_TYPE_Q6_K: break;
+    default:
+        flash__rows_packed(t, w, row_bytes, rows, q, n, y, 8, flash__pack_avx2,
+                           flash__panel_on_avx2);
+        return;
     }
-    for (r = 0; r + 8 <= rows; r += 8, w += 8*row_bytes) {
+    for (r = 0; r + 8 <= rows; r += 8, w += 8 * row_bytes) {
         switch (t) {
-        case FLASH_TYPE_Q4_0: _mm256_storeu_ps(y + r, flash__rows8_q4_0_avx2(w, row_bytes, q, n));
-        break;
-        case FLASH_TYPE_Q8_0: _mm256_storeu_ps(y + r, flash__rows8_q8_0_avx2(w, row_bytes, q, n));
-        break;
-        case FLASH_TYPE_Q4_K: _mm256_storeu_ps(y + r, flash__rows8_q4_k_avx2(w, row_bytes, q, n));
-        break;
+        case FLASH_TYPE_Q4_0:
+            _mm256_storeu_ps(y + r, flash__rows8_q4_0_avx2(w, row_bytes, q, n));
+            break;
+        case FLASH_TYPE_Q8_0:
+            _mm256_storeu_ps(y + r, flash__rows8_q8_0_avx2(w, row_bytes, q, n));
+            break;
+        case FLASH_TYPE_Q4_K:
+            _mm256_storeu_ps(y + r, flash__rows8_q4_k_avx2(w, row_bytes, q, n));
+            break;
         default: _mm256_storeu_ps(y + r, flash__rows8_q6_k_avx2(w, row_bytes, q, n));
         }
     }
@@ -4478,30 +4764,30 @@ FLASH__I256 float flash__max_avx2(__m256 v)
 FLASH__T256 static void flash__quantize_avx2(const float *x, size_t n, flash__q8 *y)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(127.0f),
-        least = _mm256_set1_ps(-127.0f);
+                 least = _mm256_set1_ps(-127.0f);
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x += 32, y++) {
+    for (b = 0; b < n / 32; b++, x += 32, y++) {
         __m256 v[4], m = _mm256_setzero_ps();
         __m256i q[4], s;
         __m128i a[2];
         int sum[2];
         float amax, inverse;
-        FLASH__UNROLL for (i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8*i);
+        FLASH__UNROLL for (i = 0; i < 4; i++)
+        {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
             m = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), m);
         }
         amax = flash__max_avx2(m);
         if (!(amax <= 3e38f)) amax = 3e38f;
-        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
-        FLASH__UNROLL for (i = 0; i < 4; i++)
-            q[i] = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(_mm256_mul_ps(v[i],
-                    _mm256_set1_ps(inverse)), most), least));
+        inverse = amax > 1e-30f ? 127.0f / amax : 0.0f;
+        FLASH__UNROLL for (i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_max_ps(
+            _mm256_min_ps(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)), most), least));
         s = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         s = _mm256_permutevar8x32_epi32(s, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         _mm256_storeu_si256((__m256i *)(void *)y->q, s);
         for (i = 0; i < 2; i++) {
-            s = _mm256_add_epi32(q[2*i], q[2*i + 1]);
+            s = _mm256_add_epi32(q[2 * i], q[2 * i + 1]);
             a[i] = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
             a[i] = _mm_hadd_epi32(a[i], a[i]);
             sum[i] = _mm_cvtsi128_si32(_mm_hadd_epi32(a[i], a[i]));
@@ -4529,8 +4815,8 @@ FLASH__I256 __m256 flash__exp_avx2(__m256 x)
     p = _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(p, _mm256_mul_ps(r, r)), r),
                       _mm256_set1_ps(1.0f));
     return _mm256_mul_ps(p,
-            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n),
-                                                                   _mm256_set1_epi32(127)), 23)));
+                         _mm256_castsi256_ps(_mm256_slli_epi32(
+                             _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)));
 }
 
 FLASH__T256 static void flash__glu_avx2(int gelu, const float *gate, const float *up, size_t n,
@@ -4583,11 +4869,11 @@ FLASH__T256 static void flash__adamw_avx2(float *w, float *m, float *v, const fl
     for (i = 0; i + 8 <= n; i += 8) {
         __m256 x = _mm256_mul_ps(_mm256_loadu_ps(g + i), _mm256_set1_ps(r->scale)), a, b, c;
         a = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(m + i), _mm256_set1_ps(r->b1)),
-                       _mm256_mul_ps(x, _mm256_set1_ps(r->a1)));
+                          _mm256_mul_ps(x, _mm256_set1_ps(r->a1)));
         b = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(v + i), _mm256_set1_ps(r->b2)),
-                       _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(r->a2)));
+                          _mm256_mul_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(r->a2)));
         c = _mm256_add_ps(_mm256_sqrt_ps(_mm256_mul_ps(b, _mm256_set1_ps(r->c2))),
-                       _mm256_set1_ps(r->epsilon));
+                          _mm256_set1_ps(r->epsilon));
         c = _mm256_mul_ps(_mm256_div_ps(a, c), _mm256_set1_ps(r->rate));
         _mm256_storeu_ps(m + i, a);
         _mm256_storeu_ps(v + i, b);
@@ -4606,18 +4892,17 @@ FLASH__T256 static float flash__softmax_avx2(float *x, float scale, int from, in
     int i;
     lanes[0] = lanes[1] = _mm256_setzero_ps();
     for (i = 0; i < 8; i++) {
-        __m256i at = _mm256_add_epi32(item, _mm256_set1_epi32(8*i));
-        in[i] = _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from),
-                at),
-                                                        _mm256_cmpgt_epi32(_mm256_set1_epi32(to),
-                                                                at)));
-        v[i] = _mm256_mul_ps(_mm256_loadu_ps(x + 8*i), _mm256_set1_ps(scale));
+        __m256i at = _mm256_add_epi32(item, _mm256_set1_epi32(8 * i));
+        in[i] = _mm256_castsi256_ps(
+            _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from), at),
+                                _mm256_cmpgt_epi32(_mm256_set1_epi32(to), at)));
+        v[i] = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(scale));
         most = _mm256_max_ps(_mm256_blendv_ps(low, v[i], in[i]), most);
     }
     best = flash__max_avx2(most);
     for (i = 0; i < 8; i++) {
         v[i] = _mm256_and_ps(in[i], flash__exp_avx2(_mm256_sub_ps(v[i], _mm256_set1_ps(best))));
-        _mm256_storeu_ps(x + 8*i, v[i]);
+        _mm256_storeu_ps(x + 8 * i, v[i]);
         lanes[i & 1] = _mm256_add_ps(lanes[i & 1], v[i]);
     }
     *total = flash__tree_avx2(lanes[0], lanes[1]);
@@ -4630,12 +4915,12 @@ FLASH__T256 static void flash__rmsnorm_avx2(const float *x, const float *w, floa
     float sum, r;
     size_t i;
     flash__rows_plain_avx2(FLASH_TYPE_F32, (const uint8_t *)(const void *)x, 0, 1, x, n, &sum);
-    r = 1.0f/sqrtf(sum/(float)n + eps);
+    r = 1.0f / sqrtf(sum / (float)n + eps);
     for (i = 0; i + 8 <= n; i += 8)
         _mm256_storeu_ps(y + i,
                          _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(r)),
                                        _mm256_loadu_ps(w + i)));
-    for (; i < n; i++) y[i] = x[i]*r*w[i];
+    for (; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
 /* MT rows of c by 8*NV columns. */
@@ -4645,19 +4930,19 @@ FLASH__I256 void flash__sgemm_tile_avx2(const float *a, size_t lda, size_t ka, c
 {
     __m256 acc[4][2], v[2];
     int i, j, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NV; j++) acc[i][j] = _mm256_setzero_ps();
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NV; j++)
+        acc[i][j] = _mm256_setzero_ps();
     for (k = 0; k < K; k++, a += ka, b += ldb) {
-        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm256_loadu_ps(b + 8*j);
-        FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m256 x = _mm256_set1_ps(a[(size_t)i*lda]);
+        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm256_loadu_ps(b + 8 * j);
+        FLASH__UNROLL for (i = 0; i < MT; i++)
+        {
+            __m256 x = _mm256_set1_ps(a[(size_t)i * lda]);
             FLASH__UNROLL for (j = 0; j < NV; j++)
                 acc[i][j] = _mm256_add_ps(acc[i][j], _mm256_mul_ps(x, v[j]));
         }
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NV; j++)
-            _mm256_storeu_ps(c + (size_t)i*ldc + 8*j, acc[i][j]);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NV; j++)
+        _mm256_storeu_ps(c + (size_t)i * ldc + 8 * j, acc[i][j]);
 }
 
 FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, size_t ka, const float *b,
@@ -4666,19 +4951,19 @@ FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, size_t ka,
     int i, j;
     for (j = 0; j + 16 <= N; j += 16) {
         for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                   c + (size_t)i*ldc + j, ldc, K, 4, 2);
+            flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i * ldc + j, ldc, K, 4, 2);
         for (; i < M; i++)
-            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                   c + (size_t)i*ldc + j, ldc, K, 1, 2);
+            flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i * ldc + j, ldc, K, 1, 2);
     }
     if (j + 8 <= N) { /* heads of 8 would be left to the scalar loop else */
         for (i = 0; i + 4 <= M; i += 4)
-            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                   c + (size_t)i*ldc + j, ldc, K, 4, 1);
+            flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i * ldc + j, ldc, K, 4, 1);
         for (; i < M; i++)
-            flash__sgemm_tile_avx2(a + (size_t)i*lda, lda, ka, b + j, ldb,
-                                   c + (size_t)i*ldc + j, ldc, K, 1, 1);
+            flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
+                                   c + (size_t)i * ldc + j, ldc, K, 1, 1);
         j += 8;
     }
     if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K);
@@ -4702,8 +4987,7 @@ FLASH__T256 static void flash__blend_avx2(float *y, float keep, const float *x, 
     for (i = 0; i + 8 <= n; i += 8)
         _mm256_storeu_ps(y + i,
                          _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(y + i), _mm256_set1_ps(keep)),
-                                       _mm256_mul_ps(_mm256_loadu_ps(x + i),
-                                                     _mm256_set1_ps(add))));
+                                       _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(add))));
     flash__blend_scalar(y + i, keep, x + i, add, n - i);
 }
 
@@ -4713,13 +4997,14 @@ FLASH__T256 static double flash__spin_avx2(int rounds)
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm256_set1_epi16((short)i);
     for (r = 0; r < rounds; r++) {
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
             FLASH__OPAQUE(x); /* or the product would be taken out of the loop */
             a[i] = _mm256_add_epi16(a[i], _mm256_maddubs_epi16(x, w));
         }
     }
     for (i = 1; i < 8; i++) a[0] = _mm256_add_epi16(a[0], a[i]);
-    return _mm256_extract_epi32(a[0], 0) == 12345 ? 0 : 8.0*64*rounds;
+    return _mm256_extract_epi32(a[0], 0) == 12345 ? 0 : 8.0 * 64 * rounds;
 }
 
 FLASH__T256 static double flash__spin_avxvnni(int rounds)
@@ -4727,11 +5012,9 @@ FLASH__T256 static double flash__spin_avxvnni(int rounds)
     __m256i a[8], x = _mm256_set1_epi8((char)(rounds & 15)), w = _mm256_set1_epi8(3);
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm256_set1_epi32(i);
-    for (r = 0; r < rounds; r++) {
-        FLASH__UNROLL for (i = 0; i < 8; i++) FLASH__DPBUSD(a[i], x, w);
-    }
+    for (r = 0; r < rounds; r++) FLASH__UNROLL for (i = 0; i < 8; i++) FLASH__DPBUSD(a[i], x, w);
     for (i = 1; i < 8; i++) a[0] = _mm256_add_epi32(a[0], a[i]);
-    return _mm_cvtsi128_si32(_mm256_castsi256_si128(a[0])) == 12345 ? 0 : 8.0*64*rounds;
+    return _mm_cvtsi128_si32(_mm256_castsi256_si128(a[0])) == 12345 ? 0 : 8.0 * 64 * rounds;
 }
 
 FLASH__T256 static uint64_t flash__read_avx2(const uint8_t *p, size_t n)
@@ -4742,10 +5025,10 @@ FLASH__T256 static uint64_t flash__read_avx2(const uint8_t *p, size_t n)
     for (i = 0; i + 128 <= n; i += 128) {
         _mm_prefetch((const char *)p + i + 4096, _MM_HINT_T0);
         _mm_prefetch((const char *)p + i + 4160, _MM_HINT_T0);
-        a = _mm256_add_epi64(a, _mm256_add_epi64(flash__load_avx2(p + i),
-                                                 flash__load_avx2(p + i + 32)));
-        b = _mm256_add_epi64(b, _mm256_add_epi64(flash__load_avx2(p + i + 64),
-                                                 flash__load_avx2(p + i + 96)));
+        a = _mm256_add_epi64(
+            a, _mm256_add_epi64(flash__load_avx2(p + i), flash__load_avx2(p + i + 32)));
+        b = _mm256_add_epi64(
+            b, _mm256_add_epi64(flash__load_avx2(p + i + 64), flash__load_avx2(p + i + 96)));
     }
     _mm256_storeu_si256((__m256i *)(void *)out, _mm256_add_epi64(a, b));
     return out[0] + out[1] + out[2] + out[3];
@@ -4763,14 +5046,21 @@ FLASH__T256 static void flash__widen_avx2(const uint16_t *h, size_t n, float *y)
 static void flash__overlay_avx2(flash__kernels *k)
 {
     k->panel_rows = 8;
-    k->pack = flash__pack_avx2;         k->panel = flash__panel_avx2;
-    k->rows = flash__rows_avx2;         k->quantize = flash__quantize_avx2;
-    k->glu_back = flash__glu_back_avx2; k->fade = flash__fade_avx2;
+    k->pack = flash__pack_avx2;
+    k->panel = flash__panel_avx2;
+    k->rows = flash__rows_avx2;
+    k->quantize = flash__quantize_avx2;
+    k->glu_back = flash__glu_back_avx2;
+    k->fade = flash__fade_avx2;
     k->adamw = flash__adamw_avx2;
-    k->glu = flash__glu_avx2; k->softmax = flash__softmax_avx2;
-    k->rmsnorm = flash__rmsnorm_avx2;   k->sgemm = flash__sgemm_avx2;
-    k->spin = flash__spin_avx2;         k->read = flash__read_avx2;
-    k->widen = flash__widen_avx2;       k->blend = flash__blend_avx2;
+    k->glu = flash__glu_avx2;
+    k->softmax = flash__softmax_avx2;
+    k->rmsnorm = flash__rmsnorm_avx2;
+    k->sgemm = flash__sgemm_avx2;
+    k->spin = flash__spin_avx2;
+    k->read = flash__read_avx2;
+    k->widen = flash__widen_avx2;
+    k->blend = flash__blend_avx2;
     k->widen8 = flash__widen8_avx2;
     if (k->isa == FLASH_ISA_AVXVNNI) {
         k->panel = flash__panel_avxvnni;
@@ -4791,10 +5081,10 @@ static void flash__overlay_avx2(flash__kernels *k)
 
 #ifdef FLASH__AVX512
 #if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns inside its own avx512fintrin.h */
-#  pragma GCC diagnostic push
-#  pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#  pragma GCC diagnostic ignored "-Wuninitialized"
-#  pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 #endif
 #define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define FLASH__I512 FLASH__T512 static FLASH__INLINE
@@ -4812,48 +5102,50 @@ FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, size_t 
     int t, h, k, i;
     keep[0] = (__mmask16)(rows < 16 ? (1u << rows) - 1 : 0xffff);
     keep[1] = (__mmask16)((1u << FLASH__MAX(rows - 16, 0)) - 1);
-    FLASH__UNROLL for (i = 0; i < NV; i++)
-        FLASH__UNROLL for (t = 0; t < NT; t++)
-            acc[i][t] = carry ? _mm512_maskz_loadu_ps(keep[i], y + (size_t)t*ldy + 16*i)
-                : _mm512_setzero_ps();
+    FLASH__UNROLL for (i = 0; i < NV; i++) FLASH__UNROLL for (t = 0; t < NT; t++) acc[i][t] = carry
+        ? _mm512_maskz_loadu_ps(keep[i], y + (size_t)t * ldy + 16 * i)
+        : _mm512_setzero_ps();
     for (b = 0; b < blocks; b++, panel += stride, x++) {
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
             __m512i sum[2][8];
-            FLASH__UNROLL for (t = 0; t < NT; t++)
-                FLASH__UNROLL for (i = 0; i < NV; i++)
-                    sum[i][t] = _mm512_set1_epi32(x[(size_t)t*blocks].start[parts == 2 ? h : 2]);
-            FLASH__UNROLL for (k = 0; k < 8/parts; k++) {
+            FLASH__UNROLL for (t = 0; t < NT; t++) FLASH__UNROLL for (i = 0; i < NV; i++)
+                sum[i][t] = _mm512_set1_epi32(x[(size_t)t * blocks].start[parts == 2 ? h : 2]);
+            FLASH__UNROLL for (k = 0; k < 8 / parts; k++)
+            {
                 __m512i v[2];
                 FLASH__UNROLL for (i = 0; i < NV; i++)
-                    v[i] = _mm512_loadu_si512(panel + (size_t)i*next + 64*(k + h*4));
-                FLASH__UNROLL for (t = 0; t < NT; t++) {
+                    v[i] = _mm512_loadu_si512(panel + (size_t)i * next + 64 * (k + h * 4));
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                {
                     __m512i u;
                     int32_t q;
-                    memcpy(&q, x[(size_t)t*blocks].q + 4*(k + h*4), 4);
+                    memcpy(&q, x[(size_t)t * blocks].q + 4 * (k + h * 4), 4);
                     u = _mm512_set1_epi32(q);
                     FLASH__UNROLL for (i = 0; i < NV; i++)
                         sum[i][t] = _mm512_dpbusd_epi32(sum[i][t], v[i], u);
                 }
             }
-            FLASH__UNROLL for (i = 0; i < NV; i++) {
-                const float *scale = (const float *)(const void *)(panel + (size_t)i*next + 512);
-                __m512 d = _mm512_loadu_ps(scale + 16*h), m;
-                FLASH__UNROLL for (t = 0; t < NT; t++) {
-                    __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t*blocks].d));
+            FLASH__UNROLL for (i = 0; i < NV; i++)
+            {
+                const float *scale = (const float *)(const void *)(panel + (size_t)i * next + 512);
+                __m512 d = _mm512_loadu_ps(scale + 16 * h), m;
+                FLASH__UNROLL for (t = 0; t < NT; t++)
+                {
+                    __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(x[(size_t)t * blocks].d));
                     acc[i][t] = _mm512_add_ps(acc[i][t],
                                               _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][t]), s));
                 }
                 if (!minima) continue;
-                m = _mm512_loadu_ps(scale + 16*(parts + h));
-                FLASH__UNROLL for (t = 0; t < NT; t++)
-                    acc[i][t] = _mm512_add_ps(acc[i][t], _mm512_mul_ps(m, _mm512_set1_ps(
-                            x[(size_t)t*blocks].ds[parts == 2 ? h : 2])));
+                m = _mm512_loadu_ps(scale + 16 * (parts + h));
+                FLASH__UNROLL for (t = 0; t < NT; t++) acc[i][t] = _mm512_add_ps(
+                    acc[i][t],
+                    _mm512_mul_ps(m, _mm512_set1_ps(x[(size_t)t * blocks].ds[parts == 2 ? h : 2])));
             }
         }
     }
-    FLASH__UNROLL for (i = 0; i < NV; i++)
-        FLASH__UNROLL for (t = 0; t < NT; t++)
-            _mm512_mask_storeu_ps(y + (size_t)t*ldy + 16*i, keep[i], acc[i][t]);
+    FLASH__UNROLL for (i = 0; i < NV; i++) FLASH__UNROLL for (t = 0; t < NT; t++)
+        _mm512_mask_storeu_ps(y + (size_t)t * ldy + 16 * i, keep[i], acc[i][t]);
 }
 
 #define FLASH__PANEL_AVX512(NV, NT, parts, minima) \
@@ -4873,12 +5165,16 @@ FLASH__T512 static void flash__panel_on_avx512(flash_type t, const uint8_t *pane
                                                const flash__q8 *x, int tokens, size_t n, float *y,
                                                size_t ldy, int carry)
 {
-    size_t stride = flash__panel_stride(t, 16), blocks = n/32;
-    if (!flash__type_minima(t)) {
-        if (flash__type_halves(t)) FLASH__PANELS_AVX512(2, 0);
-        else FLASH__PANELS_AVX512(1, 0);
-    } else if (flash__type_halves(t)) FLASH__PANELS_AVX512(2, 1);
-    else FLASH__PANELS_AVX512(1, 1);
+    size_t stride = flash__panel_stride(t, 16), blocks = n / 32;
+    if (!flash__type_minima(t))
+        if (flash__type_halves(t))
+            FLASH__PANELS_AVX512(2, 0);
+        else
+            FLASH__PANELS_AVX512(1, 0);
+    else if (flash__type_halves(t))
+        FLASH__PANELS_AVX512(2, 1);
+    else
+        FLASH__PANELS_AVX512(1, 1);
 }
 
 static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
@@ -4894,23 +5190,26 @@ FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
 #define FLASH__X(i) \
     lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)*row), i); \
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + ((i) + 8)*row), i);
-    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(0)
+    FLASH__X(1)
+    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
 }
 
 /* 16 bytes of rows r, r+4, r+8, r+12; and 32 bytes of rows r, r+4. */
 FLASH__I512 __m512i flash__quads_avx512(const uint8_t *p, size_t row)
 {
     __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 4*row)), 1);
-    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 8*row)), 2);
-    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 12*row)), 3);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 4 * row)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 8 * row)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 12 * row)), 3);
 }
 FLASH__I512 __m512i flash__pairs_avx512(const uint8_t *p, size_t row)
 {
     __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
-    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)(p + 4*row)), 1);
+    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)(p + 4 * row)),
+                              1);
 }
 
 /* In each 128-bit lane: the sums of a, b, c, d there. */
@@ -4925,22 +5224,20 @@ FLASH__I512 __m512i flash__sum4_avx512(__m512i a, __m512i b, __m512i c, __m512i 
 FLASH__I512 void flash__dot16_avx512(const __m512i *w, __m512i x, __m512i *first, __m512i *second)
 {
     const __m512i zero = _mm512_setzero_si512();
-    __m512i a = flash__sum4_avx512(_mm512_dpbusd_epi32(zero, w[0], x),
-                                   _mm512_dpbusd_epi32(zero, w[1], x),
-                                   _mm512_dpbusd_epi32(zero, w[2], x),
-                                       _mm512_dpbusd_epi32(zero, w[3], x));
-    __m512i b = flash__sum4_avx512(_mm512_dpbusd_epi32(zero, w[4], x),
-                                   _mm512_dpbusd_epi32(zero, w[5], x),
-                                   _mm512_dpbusd_epi32(zero, w[6], x),
-                                       _mm512_dpbusd_epi32(zero, w[7], x));
+    __m512i a = flash__sum4_avx512(
+        _mm512_dpbusd_epi32(zero, w[0], x), _mm512_dpbusd_epi32(zero, w[1], x),
+        _mm512_dpbusd_epi32(zero, w[2], x), _mm512_dpbusd_epi32(zero, w[3], x));
+    __m512i b = flash__sum4_avx512(
+        _mm512_dpbusd_epi32(zero, w[4], x), _mm512_dpbusd_epi32(zero, w[5], x),
+        _mm512_dpbusd_epi32(zero, w[6], x), _mm512_dpbusd_epi32(zero, w[7], x));
     *first = _mm512_shuffle_i32x4(a, b, 0x88);
     *second = _mm512_shuffle_i32x4(a, b, 0xdd);
 }
 
 FLASH__I512 __m512 flash__step_avx512(__m512 acc, __m512i sum, __m512 d, float dx)
 {
-    return _mm512_add_ps(acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum),
-                                            _mm512_mul_ps(d, _mm512_set1_ps(dx))));
+    return _mm512_add_ps(
+        acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, _mm512_set1_ps(dx))));
 }
 FLASH__I512 __m512i flash__x32_avx512(const flash__q8 *x)
 {
@@ -4949,13 +5246,15 @@ FLASH__I512 __m512i flash__x32_avx512(const flash__q8 *x)
 /* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I512 __m512i flash__words_avx512(const uint8_t *p, size_t row)
 {
-    return _mm512_i32gather_epi32(_mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8,
-            9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)row)), (const void *)p, 1);
+    return _mm512_i32gather_epi32(
+        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                           _mm512_set1_epi32((int)row)),
+        (const void *)p, 1);
 }
 /* Byte k%4 of each, as an integer. */
 FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
 {
-    v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(k%4*8));
+    v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(k % 4 * 8));
     return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(255)));
 }
 
@@ -4963,10 +5262,10 @@ FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
 FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 *d, __m512 *m)
 {
     const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
-        high = _mm512_set1_epi32(0x30303030);
+                  high = _mm512_set1_epi32(0x30303030);
     __m512 scale = flash__scales_avx512(p, row), least = flash__scales_avx512(p + 2, row);
     __m512i a = flash__words_avx512(p + 4, row), b = flash__words_avx512(p + 8, row),
-        c = flash__words_avx512(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+            c = flash__words_avx512(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
     int k;
     s[0] = _mm512_and_si512(a, six);
     t[0] = _mm512_and_si512(b, six);
@@ -4974,9 +5273,10 @@ FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 
                            _mm512_and_si512(_mm512_srli_epi32(a, 2), high));
     t[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(c, 4), four),
                            _mm512_and_si512(_mm512_srli_epi32(b, 2), high));
-    FLASH__UNROLL for (k = 0; k < 8; k++) {
-        d[k] = _mm512_mul_ps(scale, flash__byte_avx512(s[k/4], k));
-        m[k] = _mm512_xor_ps(_mm512_mul_ps(least, flash__byte_avx512(t[k/4], k)),
+    FLASH__UNROLL for (k = 0; k < 8; k++)
+    {
+        d[k] = _mm512_mul_ps(scale, flash__byte_avx512(s[k / 4], k));
+        m[k] = _mm512_xor_ps(_mm512_mul_ps(least, flash__byte_avx512(t[k / 4], k)),
                              _mm512_set1_ps(-0.0f));
     }
 }
@@ -4985,9 +5285,10 @@ FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 
 {
     __m512 scale = flash__scales_avx512(p + 208, row);
     int k;
-    FLASH__UNROLL for (k = 0; k < 16; k++) {
-        __m512i v = _mm512_sll_epi32(flash__words_avx512(p + 192 + k/4*4, row),
-                                     _mm_cvtsi32_si128(24 - k%4*8));
+    FLASH__UNROLL for (k = 0; k < 16; k++)
+    {
+        __m512i v = _mm512_sll_epi32(flash__words_avx512(p + 192 + k / 4 * 4, row),
+                                     _mm_cvtsi32_si128(24 - k % 4 * 8));
         d[k] = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24)));
     }
 }
@@ -4998,14 +5299,14 @@ FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step)
     const uint8_t *p = (const uint8_t *)at;
     __m512i v = _mm512_castsi128_si512(flash__load16_avx2(p));
     v = _mm512_inserti32x4(v, flash__load16_avx2(p + step), 1);
-    v = _mm512_inserti32x4(v, flash__load16_avx2(p + 2*step), 2);
-    return _mm512_inserti32x4(v, flash__load16_avx2(p + 3*step), 3);
+    v = _mm512_inserti32x4(v, flash__load16_avx2(p + 2 * step), 2);
+    return _mm512_inserti32x4(v, flash__load16_avx2(p + 3 * step), 3);
 }
 FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
     __m512i v = _mm512_castsi256_si512(flash__load_avx2(p));
-    return _mm512_inserti64x4(v, flash__load_avx2(p + 4*step), 1);
+    return _mm512_inserti64x4(v, flash__load_avx2(p + 4 * step), 1);
 }
 /* f16 scales of eight blocks of two rows: lane 2*block + row */
 FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t step)
@@ -5014,23 +5315,25 @@ FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t st
 #define FLASH__X(i) \
     lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)%2*row + (i)/2*step), i); \
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (i)%2*row + ((i)/2 + 4)*step), i);
-    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(0)
+    FLASH__X(1)
+    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
 }
 /* A number of each block's activations for all of R = 2 or 4 rows: lane R*block + row. */
 FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
 {
     const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-        twos = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+                  twos = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     const uint8_t *p = (const uint8_t *)at;
 #define FLASH__X(i) (int)flash__rd32(p + (i)*sizeof(flash__q8))
     __m128i lo = _mm_setr_epi32(FLASH__X(0), FLASH__X(1), FLASH__X(2), FLASH__X(3)), hi;
     if (R == 4) return _mm512_permutexvar_epi32(fours, _mm512_castsi128_si512(lo));
     hi = _mm_setr_epi32(FLASH__X(4), FLASH__X(5), FLASH__X(6), FLASH__X(7));
 #undef FLASH__X
-    return _mm512_permutexvar_epi32(twos, _mm512_castsi256_si512(_mm256_inserti128_si256(
-            _mm256_castsi128_si256(lo), hi, 1)));
+    return _mm512_permutexvar_epi32(
+        twos, _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1)));
 }
 
 /* acc of R rows, and what 16/R blocks give, in their order. sum: lane R*block + row. */
@@ -5041,9 +5344,10 @@ FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, c
     int k;
     d = _mm512_mul_ps(d, _mm512_castsi512_ps(flash__block_words_avx512(&x->d, R)));
     _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d));
-    FLASH__UNROLL for (k = 0; k < 16/R; k++)
-        acc = _mm_add_ps(acc, R == 4 ? _mm_loadu_ps(out + 4*k) : _mm_castsi128_ps(
-                _mm_loadl_epi64((const __m128i *)(const void *)(out + 2*k))));
+    FLASH__UNROLL for (k = 0; k < 16 / R; k++) acc = _mm_add_ps(
+        acc,
+        R == 4 ? _mm_loadu_ps(out + 4 * k)
+               : _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(const void *)(out + 2 * k))));
     return acc;
 }
 
@@ -5054,19 +5358,20 @@ FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t 
 {
     /* Of the 36 words of a row's blocks, the last 8 in a register of their own: what is not a
        scale; and the scales of two rows at their places. */
-    static const int16_t items[32] = { 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 19,
-        20, 21, 22, 23, 24, 25, 26, 32, 33, 34, 35, 36, 37, 38, 39 };
-    static const int16_t scales[32] = { 0, 32, 0, 32, 9, 41, 9, 41, 18, 50, 18, 50, 27, 59, 27,
-        59 };
+    static const int16_t items[32] = {1,  2,  3,  4,  5,  6,  7,  8,  10, 11, 12,
+                                      13, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24,
+                                      25, 26, 32, 33, 34, 35, 36, 37, 38, 39};
+    static const int16_t scales[32] = {0, 32, 0, 32, 9, 41, 9, 41, 18, 50, 18, 50, 27, 59, 27, 59};
     const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512(),
-        where = _mm512_loadu_si512(items), which = _mm512_loadu_si512(scales);
+                  where = _mm512_loadu_si512(items), which = _mm512_loadu_si512(scales);
     const __m512i x0 = flash__blocks4_avx512(x->q, sizeof *x),
-        x1 = flash__blocks4_avx512(x->q + 16, sizeof *x);
+                  x1 = flash__blocks4_avx512(x->q + 16, sizeof *x);
     __m512i s[4], v[4], sum;
     __m256i a, b;
     int r;
-    FLASH__UNROLL for (r = 0; r < 4; r++) {
-        const uint8_t *p = w + (size_t)r*row;
+    FLASH__UNROLL for (r = 0; r < 4; r++)
+    {
+        const uint8_t *p = w + (size_t)r * row;
         __m512i q = _mm512_castsi128_si512(flash__load16_avx2(p + 56));
         v[r] = _mm512_loadu_si512(p);
         q = _mm512_permutex2var_epi16(v[r], where, q);
@@ -5084,14 +5389,14 @@ FLASH__I512 __m128 flash__two_q8_0_avx512(__m128 acc, const uint8_t *w, size_t r
                                           const flash__q8 *x)
 {
     const __m512i flip = _mm512_set1_epi8(-128), zero = _mm512_setzero_si512(),
-        turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+                  turn = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
     __m512i s[2][4], a, b, sum;
     size_t r, k;
-    FLASH__UNROLL for (k = 0; k < 4; k++) {
+    FLASH__UNROLL for (k = 0; k < 4; k++)
+    {
         __m512i v = flash__blocks2_avx512(x[k].q, sizeof *x);
-        FLASH__UNROLL for (r = 0; r < 2; r++)
-            s[r][k] = _mm512_dpbusd_epi32(zero, _mm512_xor_si512(flash__blocks2_avx512(
-                    w + r*row + 34*k + 2, 34), flip), v);
+        FLASH__UNROLL for (r = 0; r < 2; r++) s[r][k] = _mm512_dpbusd_epi32(
+            zero, _mm512_xor_si512(flash__blocks2_avx512(w + r * row + 34 * k + 2, 34), flip), v);
     }
     a = flash__sum4_avx512(s[0][0], s[0][1], s[0][2], s[0][3]);
     b = flash__sum4_avx512(s[1][0], s[1][1], s[1][2], s[1][3]);
@@ -5109,15 +5414,17 @@ FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t r
     const size_t step = t == FLASH_TYPE_Q4_0 ? 18 : 34;
     size_t b;
     int r;
-    for (r = 0; r + R <= rows; r += R, w += (size_t)R*row) {
+    for (r = 0; r + R <= rows; r += R, w += (size_t)R * row) {
         __m128 acc = _mm_setzero_ps();
-        for (b = 0; b < n/32; b += (size_t)(16/R)) {
-            flash__fetch(w, (size_t)R*row, (size_t)R*step*b, 16*step);
-            acc = t == FLASH_TYPE_Q4_0 ? flash__four_q4_0_avx512(acc, w + step*b, row, x + b)
-                : flash__two_q8_0_avx512(acc, w + step*b, row, x + b);
+        for (b = 0; b < n / 32; b += (size_t)(16 / R)) {
+            flash__fetch(w, (size_t)R * row, (size_t)R * step * b, 16 * step);
+            acc = t == FLASH_TYPE_Q4_0 ? flash__four_q4_0_avx512(acc, w + step * b, row, x + b)
+                                       : flash__two_q8_0_avx512(acc, w + step * b, row, x + b);
         }
-        if (R == 4) _mm_storeu_ps(y + r, acc);
-        else _mm_storel_epi64((__m128i *)(void *)(y + r), _mm_castps_si128(acc));
+        if (R == 4)
+            _mm_storeu_ps(y + r, acc);
+        else
+            _mm_storel_epi64((__m128i *)(void *)(y + r), _mm_castps_si128(acc));
     }
     return r;
 }
@@ -5129,15 +5436,16 @@ FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row
     __m512 acc = _mm512_setzero_ps();
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 18*b;
+    for (b = 0; b < n / 32; b++, x++) {
+        const uint8_t *p = w + 18 * b;
         __m512i x0 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)x->q));
-        __m512i x1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(x->q
-                + 16)));
+        __m512i x1 = _mm512_broadcast_i32x4(
+            _mm_loadu_si128((const __m128i *)(const void *)(x->q + 16)));
         __m512i s[4], sum;
-        flash__fetch(w, 16*row, 16*(18*b), 16*18);
-        FLASH__UNROLL for (i = 0; i < 4; i++) {
-            __m512i v = flash__quads_avx512(p + 2 + (size_t)i*row, row);
+        flash__fetch(w, 16 * row, 16 * (18 * b), 16 * 18);
+        FLASH__UNROLL for (i = 0; i < 4; i++)
+        {
+            __m512i v = flash__quads_avx512(p + 2 + (size_t)i * row, row);
             s[i] = _mm512_dpbusd_epi32(zero, _mm512_and_si512(v, low), x0);
             s[i] = _mm512_dpbusd_epi32(s[i], _mm512_and_si512(_mm512_srli_epi16(v, 4), low), x1);
         }
@@ -5155,13 +5463,12 @@ FLASH__T512 static __m512 flash__rows16_q8_0_avx512(const uint8_t *w, size_t row
     __m512 acc = _mm512_setzero_ps();
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x++) {
-        const uint8_t *p = w + 34*b;
+    for (b = 0; b < n / 32; b++, x++) {
+        const uint8_t *p = w + 34 * b;
         __m512i v[8], first, second;
-        flash__fetch(w, 16*row, 16*(34*b), 16*34);
-        FLASH__UNROLL for (i = 0; i < 8; i++)
-            v[i] = _mm512_xor_si512(flash__pairs_avx512(p + 2 + (size_t)(i + i/4*4)*row, row),
-                                    flip);
+        flash__fetch(w, 16 * row, 16 * (34 * b), 16 * 34);
+        FLASH__UNROLL for (i = 0; i < 8; i++) v[i] = _mm512_xor_si512(
+            flash__pairs_avx512(p + 2 + (size_t)(i + i / 4 * 4) * row, row), flip);
         flash__dot16_avx512(v, flash__x32_avx512(x), &first, &second);
         first = _mm512_add_epi32(_mm512_add_epi32(first, second), _mm512_set1_epi32(x->start[2]));
         acc = flash__step_avx512(acc, first, flash__scales_avx512(p, row), x->d);
@@ -5176,15 +5483,17 @@ FLASH__T512 static __m512 flash__rows16_q4_k_avx512(const uint8_t *w, size_t row
     __m512 acc = _mm512_setzero_ps();
     size_t b;
     int i, k;
-    for (b = 0; b < n/256; b++, x += 8) {
-        const uint8_t *p = w + 144*b;
+    for (b = 0; b < n / 256; b++, x += 8) {
+        const uint8_t *p = w + 144 * b;
         __m512 d[8], m[8];
         flash__scales_q4_k_avx512(p, row, d, m);
         for (k = 0; k < 8; k++) {
             __m512i v[8], first, second;
-            if (!(k & 1)) flash__fetch(w, 16*row, 16*(144*b + 36*(size_t)(k/2)), 16*36);
-            FLASH__UNROLL for (i = 0; i < 8; i++) {
-                v[i] = flash__pairs_avx512(p + 16 + 32*(k/2) + (size_t)(i + i/4*4)*row, row);
+            if (!(k & 1)) flash__fetch(w, 16 * row, 16 * (144 * b + 36 * (size_t)(k / 2)), 16 * 36);
+            FLASH__UNROLL for (i = 0; i < 8; i++)
+            {
+                v[i] = flash__pairs_avx512(p + 16 + 32 * (k / 2) + (size_t)(i + i / 4 * 4) * row,
+                                           row);
                 v[i] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(v[i], 4) : v[i], low);
             }
             flash__dot16_avx512(v, flash__x32_avx512(x + k), &first, &second);
@@ -5202,27 +5511,28 @@ FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row
     __m512 acc = _mm512_setzero_ps();
     size_t b;
     int i, k;
-    for (b = 0; b < n/256; b++, x += 8) {
-        const uint8_t *p = w + 210*b;
+    for (b = 0; b < n / 256; b++, x += 8) {
+        const uint8_t *p = w + 210 * b;
         __m512 d[16];
         flash__scales_q6_k_avx512(p, row, d);
         for (k = 0; k < 8; k++) {
-            const uint8_t *ql = p + k/4*64 + (k & 1)*32, *qh = p + 128 + k/4*32;
+            const uint8_t *ql = p + k / 4 * 64 + (k & 1) * 32, *qh = p + 128 + k / 4 * 32;
             __m512i v[8], first, second;
-            flash__fetch(w, 16*row, 16*(210*b + 26*(size_t)k), 16*27);
-            FLASH__UNROLL for (i = 0; i < 8; i++) {
-                size_t at = (size_t)(i + i/4*4)*row;
+            flash__fetch(w, 16 * row, 16 * (210 * b + 26 * (size_t)k), 16 * 27);
+            FLASH__UNROLL for (i = 0; i < 8; i++)
+            {
+                size_t at = (size_t)(i + i / 4 * 4) * row;
                 __m512i l = flash__pairs_avx512(ql + at, row),
-                    h = flash__pairs_avx512(qh + at, row);
+                        h = flash__pairs_avx512(qh + at, row);
                 if (k & 2) l = _mm512_srli_epi16(l, 4);
-                h = _mm512_and_si512(_mm512_srl_epi16(h, _mm_cvtsi32_si128(k%4*2)), two);
+                h = _mm512_and_si512(_mm512_srl_epi16(h, _mm_cvtsi32_si128(k % 4 * 2)), two);
                 v[i] = _mm512_or_si512(_mm512_and_si512(l, low), _mm512_slli_epi16(h, 4));
             }
             flash__dot16_avx512(v, flash__x32_avx512(x + k), &first, &second);
             for (i = 0; i < 2; i++) {
                 __m512i sum = _mm512_add_epi32(i ? second : first,
                                                _mm512_set1_epi32(x[k].start[i] >> 2));
-                acc = flash__step_avx512(acc, sum, d[2*k + i], x[k].d);
+                acc = flash__step_avx512(acc, sum, d[2 * k + i], x[k].d);
             }
         }
     }
@@ -5235,26 +5545,26 @@ FLASH__I512 __m512i flash__items_avx512(const flash_type t, const uint8_t *w, si
 {
     const __m512i low = _mm512_set1_epi8(15);
     const __m128i four = _mm_cvtsi32_si128(4);
-    size_t k = b%8, half = 16*(size_t)h;
+    size_t k = b % 8, half = 16 * (size_t)h;
     __m512i v, high;
-    w += (size_t)i*row;
+    w += (size_t)i * row;
     if (t == FLASH_TYPE_Q8_0)
-        return _mm512_xor_si512(flash__quads_avx512(w + 34*b + 2 + half, row),
+        return _mm512_xor_si512(flash__quads_avx512(w + 34 * b + 2 + half, row),
                                 _mm512_set1_epi8(-128));
     if (t == FLASH_TYPE_Q4_0) {
-        v = flash__quads_avx512(w + 18*b + 2, row);
+        v = flash__quads_avx512(w + 18 * b + 2, row);
         v = _mm512_and_si512(h ? _mm512_srl_epi16(v, four) : v, low);
         return _mm512_add_epi8(v, _mm512_set1_epi8(120));
     }
     if (t == FLASH_TYPE_Q4_K) {
-        v = flash__quads_avx512(w + 144*(b/8) + 16 + 32*(k/2) + half, row);
+        v = flash__quads_avx512(w + 144 * (b / 8) + 16 + 32 * (k / 2) + half, row);
         v = _mm512_and_si512(k & 1 ? _mm512_srl_epi16(v, four) : v, low);
         return _mm512_or_si512(v, _mm512_set1_epi8(-128));
     }
-    w += 210*(b/8) + half;
-    v = flash__quads_avx512(w + k/4*64 + (k & 1)*32, row);
-    high = flash__quads_avx512(w + 128 + k/4*32, row);
-    high = _mm512_and_si512(_mm512_srl_epi16(high, _mm_cvtsi32_si128((int)k%4*2)),
+    w += 210 * (b / 8) + half;
+    v = flash__quads_avx512(w + k / 4 * 64 + (k & 1) * 32, row);
+    high = flash__quads_avx512(w + 128 + k / 4 * 32, row);
+    high = _mm512_and_si512(_mm512_srl_epi16(high, _mm_cvtsi32_si128((int)k % 4 * 2)),
                             _mm512_set1_epi8(3));
     v = _mm512_and_si512(k & 2 ? _mm512_srl_epi16(v, four) : v, low);
     return _mm512_add_epi8(_mm512_or_si512(v, _mm512_slli_epi16(high, 4)), _mm512_set1_epi8(96));
@@ -5267,30 +5577,35 @@ FLASH__I512 void flash__pack16_avx512(const flash_type t, const uint8_t *w, size
     size_t b, stride = flash__panel_stride(t, 16);
     __m512 d[16], m[8];
     int h, i;
-    for (b = 0; b < n/32; b++, panel += stride) {
+    for (b = 0; b < n / 32; b++, panel += stride) {
         float *scale = (float *)(void *)(panel + 512);
-        size_t k = b%8;
-        FLASH__UNROLL for (h = 0; h < 2; h++) {
+        size_t k = b % 8;
+        FLASH__UNROLL for (h = 0; h < 2; h++)
+        {
             __m512i v[4], u[4];
             FLASH__UNROLL for (i = 0; i < 4; i++) v[i] = flash__items_avx512(t, w, row, b, h, i);
-            u[0] = _mm512_unpacklo_epi32(v[0], v[1]); u[1] = _mm512_unpackhi_epi32(v[0], v[1]);
-            u[2] = _mm512_unpacklo_epi32(v[2], v[3]); u[3] = _mm512_unpackhi_epi32(v[2], v[3]);
-            v[0] = _mm512_unpacklo_epi64(u[0], u[2]); v[1] = _mm512_unpackhi_epi64(u[0], u[2]);
-            v[2] = _mm512_unpacklo_epi64(u[1], u[3]); v[3] = _mm512_unpackhi_epi64(u[1], u[3]);
+            u[0] = _mm512_unpacklo_epi32(v[0], v[1]);
+            u[1] = _mm512_unpackhi_epi32(v[0], v[1]);
+            u[2] = _mm512_unpacklo_epi32(v[2], v[3]);
+            u[3] = _mm512_unpackhi_epi32(v[2], v[3]);
+            v[0] = _mm512_unpacklo_epi64(u[0], u[2]);
+            v[1] = _mm512_unpackhi_epi64(u[0], u[2]);
+            v[2] = _mm512_unpacklo_epi64(u[1], u[3]);
+            v[3] = _mm512_unpackhi_epi64(u[1], u[3]);
             FLASH__UNROLL for (i = 0; i < 4; i++)
-                _mm512_storeu_si512(panel + 256*h + 64*i, v[i]);
+                _mm512_storeu_si512(panel + 256 * h + 64 * i, v[i]);
         }
-        if (t == FLASH_TYPE_Q4_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 18*b, row));
-        if (t == FLASH_TYPE_Q8_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 34*b, row));
+        if (t == FLASH_TYPE_Q4_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 18 * b, row));
+        if (t == FLASH_TYPE_Q8_0) _mm512_storeu_ps(scale, flash__scales_avx512(w + 34 * b, row));
         if (t == FLASH_TYPE_Q4_K) {
-            if (k == 0) flash__scales_q4_k_avx512(w + 144*(b/8), row, d, m);
+            if (k == 0) flash__scales_q4_k_avx512(w + 144 * (b / 8), row, d, m);
             _mm512_storeu_ps(scale, d[k]);
             _mm512_storeu_ps(scale + 16, m[k]);
         }
         if (t == FLASH_TYPE_Q6_K) {
-            if (k == 0) flash__scales_q6_k_avx512(w + 210*(b/8), row, d);
-            _mm512_storeu_ps(scale, d[2*k]);
-            _mm512_storeu_ps(scale + 16, d[2*k + 1]);
+            if (k == 0) flash__scales_q6_k_avx512(w + 210 * (b / 8), row, d);
+            _mm512_storeu_ps(scale, d[2 * k]);
+            _mm512_storeu_ps(scale + 16, d[2 * k + 1]);
         }
     }
 }
@@ -5320,9 +5635,10 @@ FLASH__I512 float flash__tree_avx512(__m512 v)
 FLASH__I512 __m512 flash__plain_avx512(flash_type t, const uint8_t *row, size_t i, __mmask16 m)
 {
     __m256i h;
-    if (t == FLASH_TYPE_F32) return _mm512_maskz_loadu_ps(m, row + 4*i);
-    h = _mm256_maskz_loadu_epi16(m, row + 2*i);
-    return t == FLASH_TYPE_F16 ? _mm512_cvtph_ps(h)
+    if (t == FLASH_TYPE_F32) return _mm512_maskz_loadu_ps(m, row + 4 * i);
+    h = _mm256_maskz_loadu_epi16(m, row + 2 * i);
+    return t == FLASH_TYPE_F16
+        ? _mm512_cvtph_ps(h)
         : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
@@ -5330,7 +5646,7 @@ FLASH__I512 void flash__rows_plain_avx512(const flash_type t, const uint8_t *w, 
                                           int rows, const float *x, size_t n, float *y)
 {
     int r, k;
-    for (r = 0; r < rows; r += 4, w += 4*row) {
+    for (r = 0; r < rows; r += 4, w += 4 * row) {
         __m512 acc[4];
         size_t i;
         int R = FLASH__MIN(rows - r, 4);
@@ -5339,10 +5655,9 @@ FLASH__I512 void flash__rows_plain_avx512(const flash_type t, const uint8_t *w, 
             __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
             __m512 v = _mm512_maskz_loadu_ps(m, x + i);
             /* missing lanes add zero: x and w are zero there */
-            FLASH__UNROLL for (k = 0; k < 4; k++)
-                acc[k] = _mm512_mask_add_ps(acc[k], m, acc[k],
-                                            _mm512_mul_ps(flash__plain_avx512(t,
-                        w + (size_t)(k < R ? k : 0)*row, i, m), v));
+            FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = _mm512_mask_add_ps(
+                acc[k], m, acc[k],
+                _mm512_mul_ps(flash__plain_avx512(t, w + (size_t)(k < R ? k : 0) * row, i, m), v));
         }
         for (k = 0; k < R; k++) y[r + k] = flash__tree_avx512(acc[k]);
     }
@@ -5354,47 +5669,57 @@ FLASH__T512 static void flash__rows_avx512(flash_type t, const uint8_t *w, size_
     const flash__q8 *q = (const flash__q8 *)x;
     int r = 0;
     switch (t) {
-    case FLASH_TYPE_F32:  flash__rows_plain_avx512(FLASH_TYPE_F32, w, row_bytes, rows,
-                                                   (const float *)x, n, y); return;
-    case FLASH_TYPE_F16:  flash__rows_plain_avx512(FLASH_TYPE_F16, w, row_bytes, rows,
-                                                   (const float *)x, n, y); return;
-    case FLASH_TYPE_BF16: flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows,
-                                                   (const float *)x, n, y); return;
-    case FLASH_TYPE_Q4_0: case FLASH_TYPE_Q8_0: case FLASH_TYPE_Q4_K: case FLASH_TYPE_Q6_K: break;
-    default: flash__rows_packed(t, w, row_bytes, rows, q, n, y, 16, flash__pack_avx512,
-                                flash__panel_on_avx512); return;
+    case FLASH_TYPE_F32:
+        flash__rows_plain_avx512(FLASH_TYPE_F32, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_F16:
+        flash__rows_plain_avx512(FLASH_TYPE_F16, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_BF16:
+        flash__rows_plain_avx512(FLASH_TYPE_BF16, w, row_bytes, rows, (const float *)x, n, y);
+        return;
+    case FLASH_TYPE_Q4_0:
+    case FLASH_TYPE_Q8_0:
+    case FLASH_TYPE_Q4_K:
+    case FLASH_TYPE_Q6_K: break;
+    default:
+        flash__rows_packed(t, w, row_bytes, rows, q, n, y, 16, flash__pack_avx512,
+                           flash__panel_on_avx512);
+        return;
     }
-    if (n >= 1024 && n%256 == 0 && t == FLASH_TYPE_Q4_0)
+    if (n >= 1024 && n % 256 == 0 && t == FLASH_TYPE_Q4_0)
         r = flash__few_avx512(FLASH_TYPE_Q4_0, w, row_bytes, rows, q, n, y);
-    else if (n >= 1024 && n%256 == 0 && t == FLASH_TYPE_Q8_0)
+    else if (n >= 1024 && n % 256 == 0 && t == FLASH_TYPE_Q8_0)
         r = flash__few_avx512(FLASH_TYPE_Q8_0, w, row_bytes, rows, q, n, y);
     for (; r + 16 <= rows; r += 16) {
-        const uint8_t *p = w + (size_t)r*row_bytes;
+        const uint8_t *p = w + (size_t)r * row_bytes;
         switch (t) {
         case FLASH_TYPE_Q4_0:
-            _mm512_storeu_ps(y + r, flash__rows16_q4_0_avx512(p, row_bytes, q, n)); break;
+            _mm512_storeu_ps(y + r, flash__rows16_q4_0_avx512(p, row_bytes, q, n));
+            break;
         case FLASH_TYPE_Q8_0:
-            _mm512_storeu_ps(y + r, flash__rows16_q8_0_avx512(p, row_bytes, q, n)); break;
+            _mm512_storeu_ps(y + r, flash__rows16_q8_0_avx512(p, row_bytes, q, n));
+            break;
         case FLASH_TYPE_Q4_K:
-            _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(p, row_bytes, q, n)); break;
+            _mm512_storeu_ps(y + r, flash__rows16_q4_k_avx512(p, row_bytes, q, n));
+            break;
         default: _mm512_storeu_ps(y + r, flash__rows16_q6_k_avx512(p, row_bytes, q, n));
         }
     }
-    flash__rows_scalar(t, w + (size_t)r*row_bytes, row_bytes, rows - r, x, n, y + r);
+    flash__rows_scalar(t, w + (size_t)r * row_bytes, row_bytes, rows - r, x, n, y + r);
 }
 
 FLASH__T512 static void flash__quantize_avx512(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
-    for (b = 0; b < n/32; b++, x += 32, y++) {
+    for (b = 0; b < n / 32; b++, x += 32, y++) {
         __m512 v0 = _mm512_loadu_ps(x), v1 = _mm512_loadu_ps(x + 16), inverse;
-        float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(_mm512_abs_ps(v0),
-                                                                      _mm512_setzero_ps()),
-                                                        _mm512_max_ps(_mm512_abs_ps(v1),
-                                                                      _mm512_setzero_ps())));
+        float amax = _mm512_reduce_max_ps(
+            _mm512_max_ps(_mm512_max_ps(_mm512_abs_ps(v0), _mm512_setzero_ps()),
+                          _mm512_max_ps(_mm512_abs_ps(v1), _mm512_setzero_ps())));
         __m128i q0, q1;
-                if (!(amax <= 3e38f)) amax = 3e38f;
-        inverse = _mm512_set1_ps(amax > 1e-30f ? 127.0f/amax : 0.0f);
+        if (!(amax <= 3e38f)) amax = 3e38f;
+        inverse = _mm512_set1_ps(amax > 1e-30f ? 127.0f / amax : 0.0f);
         v0 = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(v0, inverse), _mm512_set1_ps(127.0f)),
                            _mm512_set1_ps(-127.0f));
         v1 = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(v1, inverse), _mm512_set1_ps(127.0f)),
@@ -5428,8 +5753,8 @@ FLASH__I512 __m512 flash__exp_avx512(__m512 x)
     p = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r),
                       _mm512_set1_ps(1.0f));
     return _mm512_mul_ps(p,
-            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n),
-                                                                   _mm512_set1_epi32(127)), 23)));
+                         _mm512_castsi512_ps(_mm512_slli_epi32(
+                             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23)));
 }
 
 FLASH__T512 static void flash__glu_avx512(int gelu, const float *gate, const float *up, size_t n,
@@ -5443,9 +5768,8 @@ FLASH__T512 static void flash__glu_avx512(int gelu, const float *gate, const flo
         __m512 e = g;
         if (gelu) e = _mm512_mul_ps(g, _mm512_add_ps(c1, _mm512_mul_ps(c3, _mm512_mul_ps(g, g))));
         e = flash__exp_avx512(_mm512_xor_ps(e, _mm512_set1_ps(-0.0f)));
-        _mm512_mask_storeu_ps(y + i, m,
-                              _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f),
-                e)), u));
+        _mm512_mask_storeu_ps(
+            y + i, m, _mm512_mul_ps(_mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), e)), u));
     }
 }
 
@@ -5477,17 +5801,17 @@ FLASH__T512 static void flash__fade_avx512(float *p, float *dp, float f, float d
 }
 
 FLASH__T512 static void flash__adamw_avx512(float *w, float *m, float *v, const float *g, size_t n,
-                                          const flash__rates *r)
+                                            const flash__rates *r)
 {
     size_t i;
     for (i = 0; i + 16 <= n; i += 16) {
         __m512 x = _mm512_mul_ps(_mm512_loadu_ps(g + i), _mm512_set1_ps(r->scale)), a, b, c;
         a = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(m + i), _mm512_set1_ps(r->b1)),
-                       _mm512_mul_ps(x, _mm512_set1_ps(r->a1)));
+                          _mm512_mul_ps(x, _mm512_set1_ps(r->a1)));
         b = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(v + i), _mm512_set1_ps(r->b2)),
-                       _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(r->a2)));
+                          _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(r->a2)));
         c = _mm512_add_ps(_mm512_sqrt_ps(_mm512_mul_ps(b, _mm512_set1_ps(r->c2))),
-                       _mm512_set1_ps(r->epsilon));
+                          _mm512_set1_ps(r->epsilon));
         c = _mm512_mul_ps(_mm512_div_ps(a, c), _mm512_set1_ps(r->rate));
         _mm512_storeu_ps(m + i, a);
         _mm512_storeu_ps(v + i, b);
@@ -5502,20 +5826,22 @@ FLASH__T512 static float flash__softmax_avx512(float *x, float scale, int from, 
 {
     __m512 v[4], lanes = _mm512_setzero_ps(), most = _mm512_set1_ps(-3.4e38f);
     __mmask16 m[4];
-    uint64_t mask = (to < 64 ? ((uint64_t)1 << to) - 1 : ~(uint64_t)0) & ~(((uint64_t)1 << from)
-            - 1);
+    uint64_t mask = (to < 64 ? ((uint64_t)1 << to) - 1 : ~(uint64_t)0)
+        & ~(((uint64_t)1 << from) - 1);
     float best;
     int i;
-    FLASH__UNROLL for (i = 0; i < 4; i++) {
-        m[i] = (__mmask16)(mask >> 16*i);
-        v[i] = _mm512_mul_ps(_mm512_loadu_ps(x + 16*i), _mm512_set1_ps(scale));
+    FLASH__UNROLL for (i = 0; i < 4; i++)
+    {
+        m[i] = (__mmask16)(mask >> 16 * i);
+        v[i] = _mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), _mm512_set1_ps(scale));
         most = _mm512_mask_max_ps(most, m[i], v[i], most);
     }
     best = _mm512_reduce_max_ps(most);
-    FLASH__UNROLL for (i = 0; i < 4; i++) {
+    FLASH__UNROLL for (i = 0; i < 4; i++)
+    {
         v[i] = _mm512_maskz_mov_ps(m[i],
                                    flash__exp_avx512(_mm512_sub_ps(v[i], _mm512_set1_ps(best))));
-        _mm512_storeu_ps(x + 16*i, v[i]);
+        _mm512_storeu_ps(x + 16 * i, v[i]);
         lanes = _mm512_add_ps(lanes, v[i]);
     }
     *total = flash__tree_avx512(lanes);
@@ -5532,7 +5858,7 @@ FLASH__T512 static void flash__rmsnorm_avx512(const float *x, const float *w, fl
                                          x + i);
         acc = _mm512_add_ps(acc, _mm512_mul_ps(v, v));
     }
-    r = _mm512_set1_ps(1.0f/sqrtf(flash__tree_avx512(acc)/(float)n + eps));
+    r = _mm512_set1_ps(1.0f / sqrtf(flash__tree_avx512(acc) / (float)n + eps));
     for (i = 0; i < n; i += 16) {
         __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
         _mm512_mask_storeu_ps(y + i, m,
@@ -5548,19 +5874,19 @@ FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, size_t ka,
 {
     __m512 acc[4][4], v[4];
     int i, j, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NV; j++) acc[i][j] = _mm512_setzero_ps();
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NV; j++)
+        acc[i][j] = _mm512_setzero_ps();
     for (k = 0; k < K; k++, a += ka, b += ldb) {
-        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm512_maskz_loadu_ps(m[j], b + 16*j);
-        FLASH__UNROLL for (i = 0; i < MT; i++) {
-            __m512 x = _mm512_set1_ps(a[(size_t)i*lda]);
+        FLASH__UNROLL for (j = 0; j < NV; j++) v[j] = _mm512_maskz_loadu_ps(m[j], b + 16 * j);
+        FLASH__UNROLL for (i = 0; i < MT; i++)
+        {
+            __m512 x = _mm512_set1_ps(a[(size_t)i * lda]);
             FLASH__UNROLL for (j = 0; j < NV; j++)
                 acc[i][j] = _mm512_add_ps(acc[i][j], _mm512_mul_ps(x, v[j]));
         }
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NV; j++)
-            _mm512_mask_storeu_ps(c + (size_t)i*ldc + 16*j, m[j], acc[i][j]);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NV; j++)
+        _mm512_mask_storeu_ps(c + (size_t)i * ldc + 16 * j, m[j], acc[i][j]);
 }
 
 /* All rows of up to 16*NV columns. */
@@ -5571,13 +5897,13 @@ FLASH__I512 void flash__sgemm_strip_avx512(const float *a, size_t lda, size_t ka
     uint64_t mask = N < 64 ? ((uint64_t)1 << N) - 1 : ~(uint64_t)0;
     __mmask16 m[4];
     int i;
-    for (i = 0; i < 4; i++) m[i] = (__mmask16)(mask >> 16*i);
+    for (i = 0; i < 4; i++) m[i] = (__mmask16)(mask >> 16 * i);
     for (i = 0; i + 4 <= M; i += 4)
-        flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, ka, b, ldb, c + (size_t)i*ldc, ldc, K, m,
-                                 4, NV);
+        flash__sgemm_tile_avx512(a + (size_t)i * lda, lda, ka, b, ldb, c + (size_t)i * ldc, ldc, K,
+                                 m, 4, NV);
     for (; i < M; i++)
-        flash__sgemm_tile_avx512(a + (size_t)i*lda, lda, ka, b, ldb, c + (size_t)i*ldc, ldc, K, m,
-                                 1, NV);
+        flash__sgemm_tile_avx512(a + (size_t)i * lda, lda, ka, b, ldb, c + (size_t)i * ldc, ldc, K,
+                                 m, 1, NV);
 }
 
 FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, size_t ka, const float *b,
@@ -5597,11 +5923,10 @@ FLASH__T512 static double flash__spin_avx512(int rounds)
     __m512i a[8], x = _mm512_set1_epi8((char)(rounds & 15)), w = _mm512_set1_epi8(3);
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm512_set1_epi32(i);
-    for (r = 0; r < rounds; r++) {
+    for (r = 0; r < rounds; r++)
         FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = _mm512_dpbusd_epi32(a[i], x, w);
-    }
     for (i = 1; i < 8; i++) a[0] = _mm512_add_epi32(a[0], a[i]);
-    return _mm_cvtsi128_si32(_mm512_castsi512_si128(a[0])) == 12345 ? 0 : 8.0*128*rounds;
+    return _mm_cvtsi128_si32(_mm512_castsi512_si128(a[0])) == 12345 ? 0 : 8.0 * 128 * rounds;
 }
 
 FLASH__T512 static uint64_t flash__read_avx512(const uint8_t *p, size_t n)
@@ -5628,13 +5953,19 @@ static void flash__overlay_avx512(flash__kernels *k)
     k->panel_rows = 16;
     k->panels = 2;
     k->panel_tokens = 48;
-    k->pack = flash__pack_avx512;         k->panel = flash__panel_avx512;
-    k->rows = flash__rows_avx512;         k->quantize = flash__quantize_avx512;
-    k->glu_back = flash__glu_back_avx512; k->fade = flash__fade_avx512;
+    k->pack = flash__pack_avx512;
+    k->panel = flash__panel_avx512;
+    k->rows = flash__rows_avx512;
+    k->quantize = flash__quantize_avx512;
+    k->glu_back = flash__glu_back_avx512;
+    k->fade = flash__fade_avx512;
     k->adamw = flash__adamw_avx512;
-    k->glu = flash__glu_avx512; k->softmax = flash__softmax_avx512;
-    k->rmsnorm = flash__rmsnorm_avx512;   k->sgemm = flash__sgemm_avx512;
-    k->spin = flash__spin_avx512;         k->read = flash__read_avx512;
+    k->glu = flash__glu_avx512;
+    k->softmax = flash__softmax_avx512;
+    k->rmsnorm = flash__rmsnorm_avx512;
+    k->sgemm = flash__sgemm_avx512;
+    k->spin = flash__spin_avx512;
+    k->read = flash__read_avx512;
 }
 #endif
 
@@ -5659,18 +5990,22 @@ FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t r
 {
     size_t b, i, stride = flash__panel_stride(t, 16);
     flash__pack_avx512(t, w, row_bytes, rows, n, panel);
-    for (b = 0; b < n/32; b++, panel += stride)
+    for (b = 0; b < n / 32; b++, panel += stride)
         for (i = 0; i < 512; i += 64)
-            _mm512_storeu_si512(panel + i, _mm512_xor_si512(_mm512_loadu_si512(panel + i),
-                                                            _mm512_set1_epi8(-128)));
+            _mm512_storeu_si512(
+                panel + i, _mm512_xor_si512(_mm512_loadu_si512(panel + i), _mm512_set1_epi8(-128)));
 }
 
 /* Tiles: 0 sums [tokens,16] of int32; 1 and 2 activations [tokens,32] and weights [8,16,4]; 3 and 4
    the same of half a block. */
 FLASH__TAMX static void flash__tiles_amx(int tokens)
 {
-    uint8_t config[64] = { 1 }, *rows = config + 48; /* palette 1; bytes of a row are 16 bits */
-    config[16] = 64; config[18] = 32; config[20] = 64; config[22] = 16; config[24] = 64;
+    uint8_t config[64] = {1}, *rows = config + 48; /* palette 1; bytes of a row are 16 bits */
+    config[16] = 64;
+    config[18] = 32;
+    config[20] = 64;
+    config[22] = 16;
+    config[24] = 64;
     rows[0] = rows[1] = rows[3] = (uint8_t)tokens;
     rows[2] = 8;
     rows[4] = 4;
@@ -5679,84 +6014,103 @@ FLASH__TAMX static void flash__tiles_amx(int tokens)
 
 /* 16 rows by up to 16 tokens. */
 FLASH__TAMX static FLASH__INLINE void flash__tile_amx(const uint8_t *panel, size_t stride, int rows,
-                                                      const flash__q8 *x, int tokens,
-                                                      size_t blocks, float *y, size_t ldy,
-                                                      const int parts, const int minima)
+                                                      const flash__q8 *x, int tokens, size_t blocks,
+                                                      float *y, size_t ldy, const int parts,
+                                                      const int minima)
 {
     __m512 acc[16];
     __m512i sum[16];
     __mmask16 keep = (__mmask16)((1u << rows) - 1);
     const flash__q8 *at[16];
-    size_t b, row = blocks*sizeof *x;
+    size_t b, row = blocks * sizeof *x;
     int t, h;
-    FLASH__UNROLL for (t = 0; t < 16; t++) {
-        at[t] = x + (size_t)FLASH__MIN(t, tokens - 1)*blocks;
+    FLASH__UNROLL for (t = 0; t < 16; t++)
+    {
+        at[t] = x + (size_t)FLASH__MIN(t, tokens - 1) * blocks;
         acc[t] = _mm512_setzero_ps();
         sum[t] = _mm512_setzero_si512(); /* beyond the tokens it stays so */
     }
     for (b = 0; b < blocks; b++, panel += stride) {
         const float *scale = (const float *)(const void *)(panel + 512);
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
-            __m512 d = _mm512_loadu_ps(scale + 16*h);
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
+            __m512 d = _mm512_loadu_ps(scale + 16 * h);
             _tile_zero(0);
             if (parts == 1) {
                 _tile_loadd(1, x[b].q, row);
                 _tile_loadd(2, panel, 64);
                 _tile_dpbssd(0, 1, 2);
             } else {
-                _tile_loadd(3, x[b].q + 16*h, row);
-                _tile_loadd(4, panel + 256*h, 64);
+                _tile_loadd(3, x[b].q + 16 * h, row);
+                _tile_loadd(4, panel + 256 * h, 64);
                 _tile_dpbssd(0, 3, 4);
             }
             _tile_stored(0, sum, 64);
-            FLASH__UNROLL for (t = 0; t < 16; t++) {
+            FLASH__UNROLL for (t = 0; t < 16; t++)
+            {
                 __m512 s = _mm512_mul_ps(d, _mm512_set1_ps(at[t][b].d));
                 acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t]), s));
             }
             if (minima) {
-                __m512 m = _mm512_loadu_ps(scale + 16*(parts + h));
-                FLASH__UNROLL for (t = 0; t < 16; t++) {
+                __m512 m = _mm512_loadu_ps(scale + 16 * (parts + h));
+                FLASH__UNROLL for (t = 0; t < 16; t++)
+                {
                     float ds = at[t][b].ds[parts == 2 ? h : 2];
                     acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(m, _mm512_set1_ps(ds)));
                 }
             }
         }
     }
-    FLASH__UNROLL for (t = 0; t < 16; t++)
-        if (t < tokens) _mm512_mask_storeu_ps(y + (size_t)t*ldy, keep, acc[t]);
+    FLASH__UNROLL for (t = 0; t < 16; t++) if (t < tokens)
+        _mm512_mask_storeu_ps(y + (size_t)t * ldy, keep, acc[t]);
 }
 
 FLASH__TAMX static void flash__panel_amx(flash_type t, const uint8_t *panel, int rows,
                                          const flash__q8 *x, int tokens, size_t n, float *y,
                                          size_t ldy)
 {
-    size_t stride = flash__panel_stride(t, 16), blocks = n/32;
+    size_t stride = flash__panel_stride(t, 16), blocks = n / 32;
     int halves = flash__type_halves(t), minima = flash__type_minima(t), set = 0, T;
-    for (; tokens > 0; tokens -= T, x += (size_t)T*blocks, y += (size_t)T*ldy) {
+    for (; tokens > 0; tokens -= T, x += (size_t)T * blocks, y += (size_t)T * ldy) {
         T = FLASH__MIN(tokens, 16);
         if (T != set) flash__tiles_amx(set = T);
-        if (!minima && !halves) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 0);
-        else if (!minima) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 0);
-        else if (!halves) flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 1);
-        else flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 1);
+        if (!minima && !halves)
+            flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 0);
+        else if (!minima)
+            flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 0);
+        else if (!halves)
+            flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 1, 1);
+        else
+            flash__tile_amx(panel, stride, rows, x, T, blocks, y, ldy, 2, 1);
     }
     _tile_release();
 }
 
 FLASH__TAMX static double flash__spin_amx(int rounds)
 {
-    uint8_t config[64] = { 1 };
+    uint8_t config[64] = {1};
     int32_t out[256];
     int i, r;
-    for (i = 0; i < 6; i++) { config[16 + 2*i] = 64; config[48 + i] = 16; }
+    for (i = 0; i < 6; i++) {
+        config[16 + 2 * i] = 64;
+        config[48 + i] = 16;
+    }
     FLASH__TILES(config);
-    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); _tile_zero(4); _tile_zero(5);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
     for (r = 0; r < rounds; r++) {
-        _tile_dpbssd(0, 4, 5); _tile_dpbssd(1, 4, 5); _tile_dpbssd(2, 4, 5); _tile_dpbssd(3, 4, 5);
+        _tile_dpbssd(0, 4, 5);
+        _tile_dpbssd(1, 4, 5);
+        _tile_dpbssd(2, 4, 5);
+        _tile_dpbssd(3, 4, 5);
     }
     _tile_stored(0, out, 64);
     _tile_release();
-    return out[0] == 12345 ? 0 : 4.0*2*16*16*64*rounds;
+    return out[0] == 12345 ? 0 : 4.0 * 2 * 16 * 16 * 64 * rounds;
 }
 
 static void flash__overlay_amx(flash__kernels *k)
@@ -5774,7 +6128,7 @@ static void flash__overlay_amx(flash__kernels *k)
 #undef FLASH__T512
 #undef FLASH__I512
 #if defined(__GNUC__) && !defined(__clang__)
-#  pragma GCC diagnostic pop
+#pragma GCC diagnostic pop
 #endif
 #endif
 
@@ -5793,11 +6147,11 @@ static void flash__overlay_amx(flash__kernels *k)
 #ifdef FLASH__NEON
 #define FLASH__INEON static FLASH__INLINE
 #if defined(__GNUC__) || defined(__clang__)
-#  define FLASH__HIDE(p)  __asm__("" : "+r"(p))
-#  define FLASH__HIDEV(v) __asm__ volatile("" : "+w"(v))
+#define FLASH__HIDE(p)  __asm__("" : "+r"(p))
+#define FLASH__HIDEV(v) __asm__ volatile("" : "+w"(v))
 #else
-#  define FLASH__HIDE(p)  ((void)0)
-#  define FLASH__HIDEV(v) ((void)0)
+#define FLASH__HIDE(p)  ((void)0)
+#define FLASH__HIDEV(v) ((void)0)
 #endif
 
 /* Calls tile(..., parts, minima) with constants. */
@@ -5817,16 +6171,19 @@ FLASH__INEON void flash__pack_groups_neon(flash_type t, const uint8_t *w, size_t
     int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, h;
     size_t stride = flash__panel_stride(t, R), i;
     for (r = 0; r < R; r++) {
-        uint8_t *p = panel + G*r;
-        float *scale = (float *)(void *)(panel + 32*R) + r;
-        for (i = 0; i < n/32; i++, p += stride, scale += stride/4) {
+        uint8_t *p = panel + G * r;
+        float *scale = (float *)(void *)(panel + 32 * R) + r;
+        for (i = 0; i < n / 32; i++, p += stride, scale += stride / 4) {
             flash__group g;
-            if (r < rows) unpack(w + (size_t)r*row_bytes, i, &g);
-            else memset(&g, 0, sizeof g);
-            FLASH__UNROLL for (k = 0; k < 32/G; k++) memcpy(p + G*R*k, g.q + G*k, (size_t)G);
+            if (r < rows)
+                unpack(w + (size_t)r * row_bytes, i, &g);
+            else
+                memset(&g, 0, sizeof g);
+            FLASH__UNROLL for (k = 0; k < 32 / G; k++)
+                memcpy(p + G * R * k, g.q + G * k, (size_t)G);
             for (h = 0; h < parts; h++) {
-                scale[R*h] = g.d[h];
-                if (minima) scale[R*(parts + h)] = g.m[h];
+                scale[R * h] = g.d[h];
+                if (minima) scale[R * (parts + h)] = g.m[h];
             }
         }
     }
@@ -5843,8 +6200,8 @@ FLASH__INEON float32x4_t flash__floats_neon(int32x4_t sum)
     return vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(12582912.0f));
 }
 #define FLASH__X 0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000
-static const int32_t flash__start_neon[32] =
-    { FLASH__X, FLASH__X, FLASH__X, FLASH__X, FLASH__X, FLASH__X, FLASH__X, FLASH__X };
+static const int32_t flash__start_neon[32] = {FLASH__X, FLASH__X, FLASH__X, FLASH__X,
+                                              FLASH__X, FLASH__X, FLASH__X, FLASH__X};
 #undef FLASH__X
 
 /* acc + sum*(d*dx): the one step every quantised product is made of. */
@@ -5869,10 +6226,13 @@ FLASH__INEON int32x4_t flash__dots_neon(const int8x16_t *q, int8x16_t x0, int8x1
 {
     int32x4_t s[4], u[4];
     int r;
-    FLASH__UNROLL for (r = 0; r < 4; r++) {
-        s[r] = vpaddlq_s16(flash__mul16_neon(q[2*r], x0));
-        if (second) u[r] = vpaddlq_s16(flash__mul16_neon(q[2*r + 1], x1));
-        else s[r] = vpadalq_s16(s[r], flash__mul16_neon(q[2*r + 1], x1));
+    FLASH__UNROLL for (r = 0; r < 4; r++)
+    {
+        s[r] = vpaddlq_s16(flash__mul16_neon(q[2 * r], x0));
+        if (second)
+            u[r] = vpaddlq_s16(flash__mul16_neon(q[2 * r + 1], x1));
+        else
+            s[r] = vpadalq_s16(s[r], flash__mul16_neon(q[2 * r + 1], x1));
     }
     if (second) *second = flash__sum4_neon(u);
     return flash__sum4_neon(s);
@@ -5883,7 +6243,7 @@ FLASH__INEON void flash__tokens_neon(const flash__q8 **at, const flash__q8 *x, i
                                      size_t blocks)
 {
     int i;
-    for (i = 0; i < 4; i++) at[i] = x + (size_t)FLASH__MIN(i, tokens - 1)*blocks;
+    for (i = 0; i < 4; i++) at[i] = x + (size_t)FLASH__MIN(i, tokens - 1) * blocks;
 }
 /* acc[token][row/4] into y. */
 FLASH__INEON void flash__store_neon(float32x4_t acc[4][2], int rows, int tokens, float *y,
@@ -5892,8 +6252,11 @@ FLASH__INEON void flash__store_neon(float32x4_t acc[4][2], int rows, int tokens,
     float tile[4][8];
     int t;
     FLASH__UNROLL for (t = 0; t < 4; t++) /* constant indices keep acc in registers */
-        { vst1q_f32(tile[t], acc[t][0]); vst1q_f32(tile[t] + 4, acc[t][1]); }
-    for (t = 0; t < 4 && t < tokens; t++, y += ldy) memcpy(y, tile[t], (size_t)rows*sizeof *y);
+    {
+        vst1q_f32(tile[t], acc[t][0]);
+        vst1q_f32(tile[t] + 4, acc[t][1]);
+    }
+    for (t = 0; t < 4 && t < tokens; t++, y += ldy) memcpy(y, tile[t], (size_t)rows * sizeof *y);
 }
 
 /* 8 rows by up to 4 tokens. */
@@ -5907,22 +6270,26 @@ FLASH__INEON void flash__tile_neon(const uint8_t *panel, size_t stride, int rows
     int t, g, i, h;
     flash__tokens_neon(at, x, tokens, blocks);
     FLASH__UNROLL for (t = 0; t < 4; t++) acc[t][0] = acc[t][1] = vdupq_n_f32(0);
-    for (b = 0; b < blocks; b++, panel += stride)
-        FLASH__UNROLL for (g = 0; g < 2; g++) {
-            const float *scale = (const float *)(const void *)(panel + 256) + 4*g;
+    for (b = 0; b < blocks; b++, panel += stride) FLASH__UNROLL for (g = 0; g < 2; g++)
+        {
+            const float *scale = (const float *)(const void *)(panel + 256) + 4 * g;
             int8x16_t q[8];
             FLASH__UNROLL for (i = 0; i < 8; i++)
-                q[i] = vreinterpretq_s8_u8(vld1q_u8(panel + 128*g + 16*i));
-            FLASH__UNROLL for (t = 0; t < 4; t++) {
+                q[i] = vreinterpretq_s8_u8(vld1q_u8(panel + 128 * g + 16 * i));
+            FLASH__UNROLL for (t = 0; t < 4; t++)
+            {
                 const flash__q8 *v = at[t] + b;
                 int32x4_t sum[2];
                 sum[0] = flash__dots_neon(q, vld1q_s8(v->q), vld1q_s8(v->q + 16),
                                           parts == 2 ? sum + 1 : NULL);
-                FLASH__UNROLL for (h = 0; h < parts; h++) {
+                FLASH__UNROLL for (h = 0; h < parts; h++)
+                {
                     acc[t][g] = flash__step_neon(acc[t][g], vcvtq_f32_s32(sum[h]),
-                                                 vld1q_f32(scale + 8*h), v->d);
-                    if (minima) acc[t][g] = vaddq_f32(acc[t][g],
-                        vmulq_n_f32(vld1q_f32(scale + 8*(parts + h)), v->ds[parts == 2 ? h : 2]));
+                                                 vld1q_f32(scale + 8 * h), v->d);
+                    if (minima)
+                        acc[t][g] = vaddq_f32(acc[t][g],
+                                              vmulq_n_f32(vld1q_f32(scale + 8 * (parts + h)),
+                                                          v->ds[parts == 2 ? h : 2]));
                 }
             }
         }
@@ -5932,8 +6299,8 @@ FLASH__INEON void flash__tile_neon(const uint8_t *panel, size_t stride, int rows
 static void flash__panel_neon(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                               int tokens, size_t n, float *y, size_t ldy)
 {
-    size_t stride = flash__panel_stride(t, 8), blocks = n/32;
-    for (; tokens > 0; tokens -= 4, x += 4*blocks, y += 4*ldy)
+    size_t stride = flash__panel_stride(t, 8), blocks = n / 32;
+    for (; tokens > 0; tokens -= 4, x += 4 * blocks, y += 4 * ldy)
         FLASH__TILES_NEON(t, flash__tile_neon, panel, stride, rows, x, tokens, blocks, y, ldy);
 }
 
@@ -5952,7 +6319,7 @@ FLASH__INEON uint64_t flash__u16_neon(const uint8_t *p)
 FLASH__INEON float32x4_t flash__halves_neon(const uint8_t *p, size_t row)
 {
     uint64_t v = flash__u16_neon(p) | flash__u16_neon(p + row) << 16
-        | flash__u16_neon(p + 2*row) << 32 | flash__u16_neon(p + 3*row) << 48;
+        | flash__u16_neon(p + 2 * row) << 32 | flash__u16_neon(p + 3 * row) << 48;
     return vcvt_f32_f16(vreinterpret_f16_u16(vcreate_u16(v)));
 }
 FLASH__INEON void flash__widen8_neon(uint64_t bytes, float32x4_t *lo, float32x4_t *hi)
@@ -5967,20 +6334,25 @@ FLASH__INEON void flash__scales_q4_k_neon(const uint8_t *p, size_t row, float *d
 {
     float32x4x4_t sc[2], mn[2];
     int r, i;
-    FLASH__UNROLL for (r = 0; r < 4; r++, p += row) {
+    FLASH__UNROLL for (r = 0; r < 4; r++, p += row)
+    {
         uint32_t u = flash__rd32(p + 4), v = flash__rd32(p + 8), w = flash__rd32(p + 12);
         float32x4_t two = vcvt_f32_f16(vreinterpret_f16_u32(vdup_n_u32(flash__rd32(p))));
         uint32_t hi = (w & 0x0f0f0f0f) | (u >> 2 & 0x30303030);
         flash__widen8_neon((uint64_t)hi << 32 | (u & 0x3f3f3f3f), &sc[0].val[r], &sc[1].val[r]);
         hi = (w >> 4 & 0x0f0f0f0f) | (v >> 2 & 0x30303030);
         flash__widen8_neon((uint64_t)hi << 32 | (v & 0x3f3f3f3f), &mn[0].val[r], &mn[1].val[r]);
-        FLASH__UNROLL for (i = 0; i < 2; i++) {
+        FLASH__UNROLL for (i = 0; i < 2; i++)
+        {
             sc[i].val[r] = vmulq_laneq_f32(sc[i].val[r], two, 0);
             mn[i].val[r] = vnegq_f32(vmulq_laneq_f32(mn[i].val[r], two, 1));
         }
     }
     FLASH__UNROLL for (i = 0; i < 2; i++)
-        { vst4q_f32(d + 16*i, sc[i]); vst4q_f32(m + 16*i, mn[i]); }
+    {
+        vst4q_f32(d + 16 * i, sc[i]);
+        vst4q_f32(m + 16 * i, mn[i]);
+    }
 }
 
 /* Scales d[k][row] of 16 half groups of a Q6_K block in each of 4 rows. */
@@ -5991,7 +6363,8 @@ FLASH__INEON void flash__scales_q6_k_neon(const uint8_t *p, size_t row, float *d
     float each[4];
     int r, i;
     vst1q_f32(each, scale);
-    FLASH__UNROLL for (r = 0; r < 4; r++, p += row) {
+    FLASH__UNROLL for (r = 0; r < 4; r++, p += row)
+    {
         int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(p + 192));
         int16x8_t lo = vmovl_s8(vget_low_s8(v)), hi = vmovl_s8(vget_high_s8(v));
         sc[0].val[r] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo)));
@@ -6000,7 +6373,7 @@ FLASH__INEON void flash__scales_q6_k_neon(const uint8_t *p, size_t row, float *d
         sc[3].val[r] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)));
         FLASH__UNROLL for (i = 0; i < 4; i++) sc[i].val[r] = vmulq_n_f32(sc[i].val[r], each[r]);
     }
-    FLASH__UNROLL for (i = 0; i < 4; i++) vst4q_f32(d + 16*i, sc[i]);
+    FLASH__UNROLL for (i = 0; i < 4; i++) vst4q_f32(d + 16 * i, sc[i]);
 }
 
 /* Four rows times x. t and dots are constants where speed matters. */
@@ -6014,86 +6387,94 @@ FLASH__INEON float32x4_t flash__rows4_neon(const flash_type t, const uint8_t *w,
     int r, k, i;
     if (t == FLASH_TYPE_Q4_0 || t == FLASH_TYPE_Q8_0) {
         const size_t bytes = t == FLASH_TYPE_Q4_0 ? 18 : 34;
-        for (b = 0; b < n/32; b++, x++, w += bytes) {
-            FLASH__UNROLL for (r = 0; r < 4; r++) {
-                const uint8_t *p = w + (size_t)r*row + 2;
+        for (b = 0; b < n / 32; b++, x++, w += bytes) {
+            FLASH__UNROLL for (r = 0; r < 4; r++)
+            {
+                const uint8_t *p = w + (size_t)r * row + 2;
                 uint8x16_t v = vld1q_u8(p);
                 if (t == FLASH_TYPE_Q4_0) {
                     const int8x16_t eight = vdupq_n_s8(8);
-                    q[2*r] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(v, low)), eight);
-                    q[2*r + 1] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(v, 4)), eight);
+                    q[2 * r] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(v, low)), eight);
+                    q[2 * r + 1] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(v, 4)), eight);
                 } else {
-                    q[2*r] = vreinterpretq_s8_u8(v);
-                    q[2*r + 1] = vreinterpretq_s8_u8(vld1q_u8(p + 16));
+                    q[2 * r] = vreinterpretq_s8_u8(v);
+                    q[2 * r + 1] = vreinterpretq_s8_u8(vld1q_u8(p + 16));
                 }
             }
-            acc = flash__step_neon(acc, vcvtq_f32_s32(dots(q, vld1q_s8(x->q), vld1q_s8(x->q + 16),
-                                                           NULL)),
-                                   flash__halves_neon(w, row), x->d);
+            acc = flash__step_neon(
+                acc, vcvtq_f32_s32(dots(q, vld1q_s8(x->q), vld1q_s8(x->q + 16), NULL)),
+                flash__halves_neon(w, row), x->d);
         }
     } else if (t == FLASH_TYPE_Q4_K) {
-        for (b = 0; b < n/256; b++, w += 144) {
+        for (b = 0; b < n / 256; b++, w += 144) {
             float d[8][4], m[8][4];
             flash__scales_q4_k_neon(w, row, d[0], m[0]);
             for (k = 0; k < 8; k += 2) {
                 uint8x16_t v[8];
                 FLASH__UNROLL for (r = 0; r < 8; r++)
-                    v[r] = vld1q_u8(w + (size_t)(r/2)*row + 16 + 16*k + 16*(r & 1));
-                FLASH__UNROLL for (i = 0; i < 2; i++, x++) {
+                    v[r] = vld1q_u8(w + (size_t)(r / 2) * row + 16 + 16 * k + 16 * (r & 1));
+                FLASH__UNROLL for (i = 0; i < 2; i++, x++)
+                {
                     FLASH__UNROLL for (r = 0; r < 8; r++)
                         q[r] = vreinterpretq_s8_u8(i ? vshrq_n_u8(v[r], 4) : vandq_u8(v[r], low));
-                    acc = flash__step_neon(acc, vcvtq_f32_s32(dots(q, vld1q_s8(x->q),
-                                                                   vld1q_s8(x->q + 16), NULL)),
-                                           vld1q_f32(d[k + i]), x->d);
+                    acc = flash__step_neon(
+                        acc, vcvtq_f32_s32(dots(q, vld1q_s8(x->q), vld1q_s8(x->q + 16), NULL)),
+                        vld1q_f32(d[k + i]), x->d);
                     acc = vaddq_f32(acc, vmulq_n_f32(vld1q_f32(m[k + i]), x->ds[2]));
                 }
             }
         }
     } else if (t == FLASH_TYPE_Q6_K) {
         const uint8x16_t high = vdupq_n_u8(48);
-        for (b = 0; b < n/256; b++, w += 210) {
+        for (b = 0; b < n / 256; b++, w += 210) {
             float d[16][4];
             flash__scales_q6_k_neon(w, row, d[0]);
-            for (k = 0; k < 2; k++)
-                FLASH__UNROLL for (i = 0; i < 4; i++, x++) {
+            for (k = 0; k < 2; k++) FLASH__UNROLL for (i = 0; i < 4; i++, x++)
+                {
                     int32x4_t first, second;
-                    FLASH__UNROLL for (r = 0; r < 8; r++) {
-                        const uint8_t *p = w + (size_t)(r/2)*row + 16*(r & 1);
-                        uint8x16_t l = vld1q_u8(p + 64*k + 32*(i & 1));
-                        uint8x16_t h = vld1q_u8(p + 128 + 32*k);
+                    FLASH__UNROLL for (r = 0; r < 8; r++)
+                    {
+                        const uint8_t *p = w + (size_t)(r / 2) * row + 16 * (r & 1);
+                        uint8x16_t l = vld1q_u8(p + 64 * k + 32 * (i & 1));
+                        uint8x16_t h = vld1q_u8(p + 128 + 32 * k);
                         l = i < 2 ? vandq_u8(l, low) : vshrq_n_u8(l, 4);
-                        h = i == 0 ? vshlq_n_u8(h, 4) : i == 1 ? vshlq_n_u8(h, 2)
-                            : i == 2 ? h : vshrq_n_u8(h, 2);
+                        h = i == 0   ? vshlq_n_u8(h, 4)
+                            : i == 1 ? vshlq_n_u8(h, 2)
+                            : i == 2 ? h
+                                     : vshrq_n_u8(h, 2);
                         l = vorrq_u8(l, vandq_u8(h, high));
                         q[r] = vsubq_s8(vreinterpretq_s8_u8(l), vdupq_n_s8(32));
                     }
                     first = dots(q, vld1q_s8(x->q), vld1q_s8(x->q + 16), &second);
-                    acc = flash__step_neon(acc, vcvtq_f32_s32(first),
-                                           vld1q_f32(d[8*k + 2*i]), x->d);
+                    acc = flash__step_neon(acc, vcvtq_f32_s32(first), vld1q_f32(d[8 * k + 2 * i]),
+                                           x->d);
                     acc = flash__step_neon(acc, vcvtq_f32_s32(second),
-                                           vld1q_f32(d[8*k + 2*i + 1]), x->d);
+                                           vld1q_f32(d[8 * k + 2 * i + 1]), x->d);
                 }
         }
     } else {
         flash__unpack_fn unpack = flash__unpacker(t);
         int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t);
-        for (b = 0; b < n/32; b++, x++) {
+        for (b = 0; b < n / 32; b++, x++) {
             flash__group g;
             float d[2][4], m[2][4];
             int32x4_t first, second;
             for (r = 0; r < 4; r++) {
-                unpack(w + (size_t)r*row, b, &g);
-                q[2*r] = vld1q_s8(g.q);
-                q[2*r + 1] = vld1q_s8(g.q + 16);
-                for (i = 0; i < 2; i++) { d[i][r] = g.d[i]; m[i][r] = g.m[i]; }
+                unpack(w + (size_t)r * row, b, &g);
+                q[2 * r] = vld1q_s8(g.q);
+                q[2 * r + 1] = vld1q_s8(g.q + 16);
+                for (i = 0; i < 2; i++) {
+                    d[i][r] = g.d[i];
+                    m[i][r] = g.m[i];
+                }
             }
             first = dots(q, vld1q_s8(x->q), vld1q_s8(x->q + 16), &second);
             if (parts == 1) first = vaddq_s32(first, second);
             for (i = 0; i < parts; i++) {
                 acc = flash__step_neon(acc, vcvtq_f32_s32(i ? second : first), vld1q_f32(d[i]),
                                        x->d);
-                if (minima) acc = vaddq_f32(acc, vmulq_n_f32(vld1q_f32(m[i]),
-                                                             x->ds[parts == 2 ? i : 2]));
+                if (minima)
+                    acc = vaddq_f32(acc, vmulq_n_f32(vld1q_f32(m[i]), x->ds[parts == 2 ? i : 2]));
             }
         }
     }
@@ -6111,9 +6492,9 @@ FLASH__INEON float flash__tree_neon(const float32x4_t *v)
 /* Four floats of an F32, F16 or BF16 row. */
 FLASH__INEON float32x4_t flash__plain_neon(const flash_type t, const uint8_t *row, size_t i)
 {
-    if (t == FLASH_TYPE_F32) return vreinterpretq_f32_u8(vld1q_u8(row + 4*i));
-    if (t == FLASH_TYPE_F16) return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(row + 2*i)));
-    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(row + 2*i)), 16));
+    if (t == FLASH_TYPE_F32) return vreinterpretq_f32_u8(vld1q_u8(row + 4 * i));
+    if (t == FLASH_TYPE_F16) return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(row + 2 * i)));
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(row + 2 * i)), 16));
 }
 
 FLASH__INEON float flash__dot_plain_neon(const flash_type t, const uint8_t *row, const float *x,
@@ -6125,12 +6506,12 @@ FLASH__INEON float flash__dot_plain_neon(const flash_type t, const uint8_t *row,
     int k;
     FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = vdupq_n_f32(0);
     for (i = 0; i + 16 <= n; i += 16)
-        FLASH__UNROLL for (k = 0; k < 4; k++)
-            acc[k] = vaddq_f32(acc[k], vmulq_f32(flash__plain_neon(t, row, i + 4*(size_t)k),
-                                                 vld1q_f32(x + i + 4*k)));
+        FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = vaddq_f32(
+            acc[k],
+            vmulq_f32(flash__plain_neon(t, row, i + 4 * (size_t)k), vld1q_f32(x + i + 4 * k)));
     if (i == n) return flash__tree_neon(acc);
-    FLASH__UNROLL for (k = 0; k < 4; k++) vst1q_f32(lane + 4*k, acc[k]);
-    for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i)*x[i];
+    FLASH__UNROLL for (k = 0; k < 4; k++) vst1q_f32(lane + 4 * k, acc[k]);
+    for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i) * x[i];
     return flash__tree16(lane);
 }
 
@@ -6139,29 +6520,39 @@ FLASH__INEON void flash__rows_with_neon(flash_type t, const uint8_t *w, size_t r
 {
     const flash__q8 *q = (const flash__q8 *)x;
     const float *f = (const float *)x;
-    for (; rows > 0; ) {
+    for (; rows > 0;) {
         int step = rows >= 4 ? 4 : 1;
         size_t row = step == 4 ? row_bytes : 0; /* a single row: itself four times */
         float32x4_t v;
         switch (t) {
         case FLASH_TYPE_F32:
             *y++ = flash__dot_plain_neon(FLASH_TYPE_F32, w, f, n);
-            rows--; w += row_bytes; continue;
+            rows--;
+            w += row_bytes;
+            continue;
         case FLASH_TYPE_F16:
             *y++ = flash__dot_plain_neon(FLASH_TYPE_F16, w, f, n);
-            rows--; w += row_bytes; continue;
+            rows--;
+            w += row_bytes;
+            continue;
         case FLASH_TYPE_BF16:
             *y++ = flash__dot_plain_neon(FLASH_TYPE_BF16, w, f, n);
-            rows--; w += row_bytes; continue;
+            rows--;
+            w += row_bytes;
+            continue;
         case FLASH_TYPE_Q4_0: v = flash__rows4_neon(FLASH_TYPE_Q4_0, w, row, q, n, dots); break;
         case FLASH_TYPE_Q8_0: v = flash__rows4_neon(FLASH_TYPE_Q8_0, w, row, q, n, dots); break;
         case FLASH_TYPE_Q4_K: v = flash__rows4_neon(FLASH_TYPE_Q4_K, w, row, q, n, dots); break;
         case FLASH_TYPE_Q6_K: v = flash__rows4_neon(FLASH_TYPE_Q6_K, w, row, q, n, dots); break;
-        default:              v = flash__rows4_neon(t, w, row, q, n, dots);
+        default: v = flash__rows4_neon(t, w, row, q, n, dots);
         }
-        if (step == 4) vst1q_f32(y, v);
-        else *y = vgetq_lane_f32(v, 0);
-        rows -= step; y += step; w += (size_t)step*row_bytes;
+        if (step == 4)
+            vst1q_f32(y, v);
+        else
+            *y = vgetq_lane_f32(v, 0);
+        rows -= step;
+        y += step;
+        w += (size_t)step * row_bytes;
     }
 }
 
@@ -6194,28 +6585,30 @@ static void flash__quantize_neon(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x += 32, y++) {
+    for (b = 0; b < n / 32; b++, x += 32, y++) {
         float32x4_t v[8], most = vdupq_n_f32(0);
         int32x4_t q[8];
         int8x16_t h[2];
         float amax, inverse;
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
-            v[i] = vld1q_f32(x + 4*i);
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
+            v[i] = vld1q_f32(x + 4 * i);
             most = flash__more_neon(most, vabsq_f32(v[i]));
         }
         amax = flash__most_neon(most);
         if (!(amax <= 3e38f)) amax = 3e38f;
-        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
+        inverse = amax > 1e-30f ? 127.0f / amax : 0.0f;
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
             v[i] = flash__less_neon(vdupq_n_f32(127.0f), vmulq_n_f32(v[i], inverse));
             q[i] = vcvtnq_s32_f32(flash__more_neon(vdupq_n_f32(-127.0f), v[i]));
         }
-        FLASH__UNROLL for (i = 0; i < 2; i++) {
-            const int32x4_t *p = q + 4*i;
-            h[i] = vcombine_s8(
-                vmovn_s16(vcombine_s16(vmovn_s32(p[0]), vmovn_s32(p[1]))),
-                vmovn_s16(vcombine_s16(vmovn_s32(p[2]), vmovn_s32(p[3]))));
-            vst1q_s8(y->q + 16*i, h[i]);
+        FLASH__UNROLL for (i = 0; i < 2; i++)
+        {
+            const int32x4_t *p = q + 4 * i;
+            h[i] = vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(p[0]), vmovn_s32(p[1]))),
+                               vmovn_s16(vcombine_s16(vmovn_s32(p[2]), vmovn_s32(p[3]))));
+            vst1q_s8(y->q + 16 * i, h[i]);
         }
         flash__q8_sums(y, amax, vaddlvq_s8(h[0]), vaddlvq_s8(h[1]));
     }
@@ -6237,8 +6630,8 @@ FLASH__INEON float32x4_t flash__exp_neon(float32x4_t x)
     p = vaddq_f32(vmulq_f32(p, r), vdupq_n_f32(1.6666665459e-1f));
     p = vaddq_f32(vmulq_f32(p, r), vdupq_n_f32(5.0000001201e-1f));
     p = vaddq_f32(vaddq_f32(vmulq_f32(p, vmulq_f32(r, r)), r), vdupq_n_f32(1.0f));
-    return vmulq_f32(p, vreinterpretq_f32_s32(
-        vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
+    return vmulq_f32(
+        p, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
 }
 
 static void flash__glu_neon(int gelu, const float *gate, const float *up, size_t n, float *y)
@@ -6256,14 +6649,14 @@ static void flash__glu_neon(int gelu, const float *gate, const float *up, size_t
 
 static float flash__softmax_neon(float *x, float scale, int from, int to, float *total)
 {
-    static const int32_t index[4] = { 0, 1, 2, 3 };
+    static const int32_t index[4] = {0, 1, 2, 3};
     const int32x4_t first = vdupq_n_s32(from), last = vdupq_n_s32(to);
     float32x4_t most = vdupq_n_f32(-3.4e38f), sum[4];
     int32x4_t at = vld1q_s32(index);
     float best;
     int i;
     FLASH__UNROLL for (i = 0; i < 4; i++) sum[i] = vdupq_n_f32(0);
-    for (i = from/4*4; i < to; i += 4) {
+    for (i = from / 4 * 4; i < to; i += 4) {
         int32x4_t j = vaddq_s32(at, vdupq_n_s32(i));
         uint32x4_t in = vandq_u32(vcgeq_s32(j, first), vcltq_s32(j, last));
         float32x4_t v = vmulq_n_f32(vld1q_f32(x + i), scale);
@@ -6276,7 +6669,7 @@ static float flash__softmax_neon(float *x, float scale, int from, int to, float 
         float32x4_t v = vsubq_f32(vmulq_n_f32(vld1q_f32(x + i), scale), vdupq_n_f32(best));
         v = vreinterpretq_f32_u32(vandq_u32(in, vreinterpretq_u32_f32(flash__exp_neon(v))));
         vst1q_f32(x + i, v);
-        sum[i/4 & 3] = vaddq_f32(sum[i/4 & 3], v);
+        sum[i / 4 & 3] = vaddq_f32(sum[i / 4 & 3], v);
     }
     *total = flash__tree_neon(sum);
     return best;
@@ -6285,25 +6678,36 @@ static float flash__softmax_neon(float *x, float scale, int from, int to, float 
 static void flash__rmsnorm_neon(const float *x, const float *w, float eps, size_t n, float *y)
 {
     float sum = flash__dot_plain_neon(FLASH_TYPE_F32, (const uint8_t *)(const void *)x, x, n);
-    float r = 1.0f/sqrtf(sum/(float)n + eps);
+    float r = 1.0f / sqrtf(sum / (float)n + eps);
     size_t i;
     for (i = 0; i + 4 <= n; i += 4)
         vst1q_f32(y + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), r), vld1q_f32(w + i)));
-    for (; i < n; i++) y[i] = x[i]*r*w[i];
+    for (; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
 static void flash__rope_neon(float *x, const float *cos_sin, int dims, int style)
 {
-    int half = dims/2, i;
-    if (half % 4) { flash__rope_scalar(x, cos_sin, dims, style); return; }
+    int half = dims / 2, i;
+    if (half % 4) {
+        flash__rope_scalar(x, cos_sin, dims, style);
+        return;
+    }
     for (i = 0; i < half; i += 4) {
-        float32x4x2_t cs = vld2q_f32(cos_sin + 2*i), v, r;
-        if (style == FLASH_ROPE_PAIRS) v = vld2q_f32(x + 2*i);
-        else { v.val[0] = vld1q_f32(x + i); v.val[1] = vld1q_f32(x + i + half); }
+        float32x4x2_t cs = vld2q_f32(cos_sin + 2 * i), v, r;
+        if (style == FLASH_ROPE_PAIRS)
+            v = vld2q_f32(x + 2 * i);
+        else {
+            v.val[0] = vld1q_f32(x + i);
+            v.val[1] = vld1q_f32(x + i + half);
+        }
         r.val[0] = vsubq_f32(vmulq_f32(v.val[0], cs.val[0]), vmulq_f32(v.val[1], cs.val[1]));
         r.val[1] = vaddq_f32(vmulq_f32(v.val[0], cs.val[1]), vmulq_f32(v.val[1], cs.val[0]));
-        if (style == FLASH_ROPE_PAIRS) vst2q_f32(x + 2*i, r);
-        else { vst1q_f32(x + i, r.val[0]); vst1q_f32(x + i + half, r.val[1]); }
+        if (style == FLASH_ROPE_PAIRS)
+            vst2q_f32(x + 2 * i, r);
+        else {
+            vst1q_f32(x + i, r.val[0]);
+            vst1q_f32(x + i + half, r.val[1]);
+        }
     }
 }
 
@@ -6322,34 +6726,37 @@ FLASH__INEON void flash__sgemm_tile_neon(const float *a, size_t lda, size_t ka, 
 {
     float32x4_t acc[4][4];
     int i, j, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NQ; j++) acc[i][j] = vdupq_n_f32(0);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NQ; j++)
+        acc[i][j] = vdupq_n_f32(0);
     for (k = 0; k < K; k++, a += ka, b += ldb) {
         float32x4_t v[4];
-        FLASH__UNROLL for (j = 0; j < NQ; j++) v[j] = vld1q_f32(b + 4*j);
-        FLASH__UNROLL for (i = 0; i < MT; i++)
-            FLASH__UNROLL for (j = 0; j < NQ; j++)
-                acc[i][j] = vaddq_f32(acc[i][j], vmulq_n_f32(v[j], a[(size_t)i*lda]));
+        FLASH__UNROLL for (j = 0; j < NQ; j++) v[j] = vld1q_f32(b + 4 * j);
+        FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NQ; j++)
+            acc[i][j] = vaddq_f32(acc[i][j], vmulq_n_f32(v[j], a[(size_t)i * lda]));
     }
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NQ; j++) vst1q_f32(c + (size_t)i*ldc + 4*j, acc[i][j]);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NQ; j++)
+        vst1q_f32(c + (size_t)i * ldc + 4 * j, acc[i][j]);
 }
 
 static void flash__sgemm_neon(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
                               float *c, size_t ldc, int M, int N, int K)
 {
-    for (; M > 0; ) {
+    for (; M > 0;) {
         int rows = M >= 4 ? 4 : 1, j;
-        for (j = 0; j + 16 <= N; j += 16) {
-            if (rows == 4) flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 4);
-            else flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 4);
-        }
-        for (; j + 4 <= N; j += 4) {
-            if (rows == 4) flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
-            else flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
-        }
+        for (j = 0; j + 16 <= N; j += 16)
+            if (rows == 4)
+                flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 4);
+            else
+                flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 4);
+        for (; j + 4 <= N; j += 4)
+            if (rows == 4)
+                flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
+            else
+                flash__sgemm_tile_neon(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
         if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, rows, N - j, K);
-        M -= rows; a += (size_t)rows*lda; c += (size_t)rows*ldc;
+        M -= rows;
+        a += (size_t)rows * lda;
+        c += (size_t)rows * ldc;
     }
 }
 
@@ -6361,12 +6768,17 @@ static double flash__spin_neon(int rounds)
     int8x8_t x[8], w = vdup_n_s8(3);
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++)
-        { a[i] = vdupq_n_s16((int16_t)i); x[i] = vdup_n_s8((int8_t)(rounds + i)); }
-    for (r = 0; r < rounds; r++)
-        FLASH__UNROLL for (i = 0; i < 8; i++)
-            { FLASH__HIDEV(x[i]); a[i] = vmlal_s8(a[i], x[i], w); }
+    {
+        a[i] = vdupq_n_s16((int16_t)i);
+        x[i] = vdup_n_s8((int8_t)(rounds + i));
+    }
+    for (r = 0; r < rounds; r++) FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
+            FLASH__HIDEV(x[i]);
+            a[i] = vmlal_s8(a[i], x[i], w);
+        }
     for (i = 1; i < 8; i++) a[0] = veorq_s16(a[0], a[i]);
-    return vaddvq_s16(a[0]) == 12345 ? 0 : 8.0*16*rounds;
+    return vaddvq_s16(a[0]) == 12345 ? 0 : 8.0 * 16 * rounds;
 }
 
 static uint64_t flash__read_neon(const uint8_t *p, size_t n)
@@ -6377,7 +6789,7 @@ static uint64_t flash__read_neon(const uint8_t *p, size_t n)
     FLASH__UNROLL for (k = 0; k < 4; k++) s[k] = vdupq_n_u64(0);
     for (i = 0; i + 128 <= n; i += 128)
         FLASH__UNROLL for (k = 0; k < 8; k++)
-            s[k & 3] = vaddq_u64(s[k & 3], vreinterpretq_u64_u8(vld1q_u8(p + i + 16*k)));
+            s[k & 3] = vaddq_u64(s[k & 3], vreinterpretq_u64_u8(vld1q_u8(p + i + 16 * k)));
     return vaddvq_u64(vaddq_u64(vaddq_u64(s[0], s[1]), vaddq_u64(s[2], s[3])));
 }
 
@@ -6388,32 +6800,32 @@ static uint64_t flash__read_neon(const uint8_t *p, size_t n)
    helper only if the function has all of the features given on the command line. clang before 16
    hides the intrinsics where the command line does not allow them, not the builtins. */
 #if defined(__clang__)
-#  define FLASH__TDOT FLASH__TARGET("dotprod")
-#  define FLASH__TI8  FLASH__TARGET("dotprod,i8mm")
+#define FLASH__TDOT FLASH__TARGET("dotprod")
+#define FLASH__TI8  FLASH__TARGET("dotprod,i8mm")
 #elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC) \
     || defined(__ARM_FEATURE_SVE)
-#  define FLASH__TDOT FLASH__TARGET("+dotprod")
-#  define FLASH__TI8  FLASH__TARGET("+dotprod+i8mm")
+#define FLASH__TDOT FLASH__TARGET("+dotprod")
+#define FLASH__TI8  FLASH__TARGET("+dotprod+i8mm")
 #elif defined(__ARM_FEATURE_CRYPTO)
-#  define FLASH__TDOT FLASH__TARGET("arch=armv8.2-a+crypto+dotprod")
-#  define FLASH__TI8  FLASH__TARGET("arch=armv8.2-a+crypto+dotprod+i8mm")
+#define FLASH__TDOT FLASH__TARGET("arch=armv8.2-a+crypto+dotprod")
+#define FLASH__TI8  FLASH__TARGET("arch=armv8.2-a+crypto+dotprod+i8mm")
 #else
-#  define FLASH__TDOT FLASH__TARGET("arch=armv8.2-a+dotprod")
-#  define FLASH__TI8  FLASH__TARGET("arch=armv8.2-a+dotprod+i8mm")
+#define FLASH__TDOT FLASH__TARGET("arch=armv8.2-a+dotprod")
+#define FLASH__TI8  FLASH__TARGET("arch=armv8.2-a+dotprod+i8mm")
 #endif
 #if defined(__clang__) && __clang_major__ < 16 && !defined(__ARM_FEATURE_DOTPROD)
-#  define FLASH__SDOT(a, w, x) \
+#define FLASH__SDOT(a, w, x) \
     ((int32x4_t)__builtin_neon_vdotq_v((int8x16_t)(a), w, x, 34))
-#  define FLASH__SDOT_LANE(a, w, x, lane) \
+#define FLASH__SDOT_LANE(a, w, x, lane) \
     FLASH__SDOT(a, w, vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), lane)))
 #else
-#  define FLASH__SDOT(a, w, x)            vdotq_s32(a, w, x)
-#  define FLASH__SDOT_LANE(a, w, x, lane) vdotq_laneq_s32(a, w, x, lane)
+#define FLASH__SDOT(a, w, x)            vdotq_s32(a, w, x)
+#define FLASH__SDOT_LANE(a, w, x, lane) vdotq_laneq_s32(a, w, x, lane)
 #endif
 #if defined(__clang__) && __clang_major__ < 16 && !defined(__ARM_FEATURE_MATMUL_INT8)
-#  define FLASH__SMMLA(a, w, x) ((int32x4_t)__builtin_neon_vmmlaq_v((int8x16_t)(a), w, x, 34))
+#define FLASH__SMMLA(a, w, x) ((int32x4_t)__builtin_neon_vmmlaq_v((int8x16_t)(a), w, x, 34))
 #else
-#  define FLASH__SMMLA(a, w, x) vmmlaq_s32(a, w, x)
+#define FLASH__SMMLA(a, w, x) vmmlaq_s32(a, w, x)
 #endif
 
 static void flash__pack_dotprod(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
@@ -6437,14 +6849,16 @@ FLASH__TDOT FLASH__INEON void flash__tile_dotprod(const uint8_t *panel, size_t s
     FLASH__UNROLL for (t = 0; t < 4; t++) acc[t][0] = acc[t][1] = vdupq_n_f32(0);
     for (b = 0; b < blocks; b++, panel += stride) {
         const float *scale = (const float *)(const void *)(panel + 256);
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
             int32x4_t sum[4][2];
             FLASH__HIDE(start);
-            FLASH__UNROLL for (t = 0; t < 4; t++)
-                FLASH__UNROLL for (g = 0; g < 2; g++) sum[t][g] = vld1q_s32(start + 8*t + 4*g);
-            FLASH__UNROLL for (c = 0; c < 2/parts; c++) {
+            FLASH__UNROLL for (t = 0; t < 4; t++) FLASH__UNROLL for (g = 0; g < 2; g++)
+                sum[t][g] = vld1q_s32(start + 8 * t + 4 * g);
+            FLASH__UNROLL for (c = 0; c < 2 / parts; c++)
+            {
                 int8x16_t q[4], w[2];
-                FLASH__UNROLL for (t = 0; t < 4; t++) q[t] = vld1q_s8(at[t][b].q + 16*(c + h));
+                FLASH__UNROLL for (t = 0; t < 4; t++) q[t] = vld1q_s8(at[t][b].q + 16 * (c + h));
 #define FLASH__X(lane) \
                 FLASH__UNROLL for (g = 0; g < 2; g++) \
                     w[g] = vreinterpretq_s8_u8(vld1q_u8(panel + 128*(c + h) + 32*lane + 16*g)); \
@@ -6454,14 +6868,15 @@ FLASH__TDOT FLASH__INEON void flash__tile_dotprod(const uint8_t *panel, size_t s
                 FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3)
 #undef FLASH__X
             }
-            FLASH__UNROLL for (t = 0; t < 4; t++)
-                FLASH__UNROLL for (g = 0; g < 2; g++) {
-                    acc[t][g] = flash__step_neon(acc[t][g], flash__floats_neon(sum[t][g]),
-                                                 vld1q_f32(scale + 8*h + 4*g), at[t][b].d);
-                    if (minima) acc[t][g] = vaddq_f32(acc[t][g],
-                        vmulq_n_f32(vld1q_f32(scale + 8*(parts + h) + 4*g),
-                                    at[t][b].ds[parts == 2 ? h : 2]));
-                }
+            FLASH__UNROLL for (t = 0; t < 4; t++) FLASH__UNROLL for (g = 0; g < 2; g++)
+            {
+                acc[t][g] = flash__step_neon(acc[t][g], flash__floats_neon(sum[t][g]),
+                                             vld1q_f32(scale + 8 * h + 4 * g), at[t][b].d);
+                if (minima)
+                    acc[t][g] = vaddq_f32(acc[t][g],
+                                          vmulq_n_f32(vld1q_f32(scale + 8 * (parts + h) + 4 * g),
+                                                      at[t][b].ds[parts == 2 ? h : 2]));
+            }
         }
     }
     flash__store_neon(acc, rows, tokens, y, ldy);
@@ -6471,8 +6886,8 @@ FLASH__TDOT static void flash__panel_dotprod(flash_type t, const uint8_t *panel,
                                              const flash__q8 *x, int tokens, size_t n, float *y,
                                              size_t ldy)
 {
-    size_t stride = flash__panel_stride(t, 8), blocks = n/32;
-    for (; tokens > 0; tokens -= 4, x += 4*blocks, y += 4*ldy)
+    size_t stride = flash__panel_stride(t, 8), blocks = n / 32;
+    for (; tokens > 0; tokens -= 4, x += 4 * blocks, y += 4 * ldy)
         FLASH__TILES_NEON(t, flash__tile_dotprod, panel, stride, rows, x, tokens, blocks, y, ldy);
 }
 
@@ -6482,10 +6897,13 @@ FLASH__TDOT FLASH__INEON int32x4_t flash__dots_dotprod(const int8x16_t *q, int8x
     const int32x4_t zero = vdupq_n_s32(0);
     int32x4_t s[4], u[4];
     int r;
-    FLASH__UNROLL for (r = 0; r < 4; r++) {
-        s[r] = FLASH__SDOT(zero, q[2*r], x0);
-        if (second) u[r] = FLASH__SDOT(zero, q[2*r + 1], x1);
-        else s[r] = FLASH__SDOT(s[r], q[2*r + 1], x1);
+    FLASH__UNROLL for (r = 0; r < 4; r++)
+    {
+        s[r] = FLASH__SDOT(zero, q[2 * r], x0);
+        if (second)
+            u[r] = FLASH__SDOT(zero, q[2 * r + 1], x1);
+        else
+            s[r] = FLASH__SDOT(s[r], q[2 * r + 1], x1);
     }
     if (second) *second = flash__sum4_neon(u);
     return flash__sum4_neon(s);
@@ -6508,7 +6926,7 @@ FLASH__TDOT static double flash__spin_dotprod(int rounds)
         FLASH__HIDEV(x);
     }
     for (i = 1; i < 8; i++) a[0] = veorq_s32(a[0], a[i]);
-    return vaddvq_s32(a[0]) == 12345 ? 0 : 8.0*32*rounds;
+    return vaddvq_s32(a[0]) == 12345 ? 0 : 8.0 * 32 * rounds;
 }
 
 /* --- i8mm ---- */
@@ -6517,7 +6935,7 @@ FLASH__TDOT static double flash__spin_dotprod(int rounds)
    to the end; 4 tokens by 16 blocks are brought into it once for the 16 rows of a panel. */
 typedef struct flash__x4_i8mm {
     int8_t q[4][4][8];          /* group, token, item                        */
-    float  d[2][4], ds[2][2][4]; /* by pairs of tokens: 0 1 0 1, 2 3 2 3; ds by half, or [0] all */
+    float d[2][4], ds[2][2][4]; /* by pairs of tokens: 0 1 0 1, 2 3 2 3; ds by half, or [0] all */
 } flash__x4_i8mm;
 
 static void flash__pack_i8mm(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
@@ -6530,58 +6948,60 @@ FLASH__INEON void flash__weave_i8mm(flash__x4_i8mm *v, const flash__q8 *const *a
 {
     int t, k, i;
     for (t = 0; t < 4; t++) {
-        FLASH__UNROLL for (k = 0; k < 4; k++) memcpy(v->q[k][t], at[t]->q + 8*k, 8);
+        FLASH__UNROLL for (k = 0; k < 4; k++) memcpy(v->q[k][t], at[t]->q + 8 * k, 8);
         for (i = t & 1; i < 4; i += 2) {
-            v->d[t/2][i] = at[t]->d;
-            for (k = 0; k < parts; k++) v->ds[k][t/2][i] = at[t]->ds[parts == 2 ? k : 2];
+            v->d[t / 2][i] = at[t]->d;
+            for (k = 0; k < parts; k++) v->ds[k][t / 2][i] = at[t]->ds[parts == 2 ? k : 2];
         }
     }
 }
 
 /* 8 rows, from panel on (scales from scale), by 4 tokens; acc[row/2][token/2] is kept in sums. */
 FLASH__TI8 FLASH__INEON void flash__tile_i8mm(const uint8_t *panel, const float *scale,
-                                              size_t stride, const flash__x4_i8mm *x,
-                                              size_t blocks, float *sums, const int parts,
-                                              const int minima)
+                                              size_t stride, const flash__x4_i8mm *x, size_t blocks,
+                                              float *sums, const int parts, const int minima)
 {
     const int32_t *start = flash__start_neon;
     float32x4_t acc[4][2];
     size_t b;
     int r, p, k, h;
-    FLASH__UNROLL for (r = 0; r < 4; r++)
-        FLASH__UNROLL for (p = 0; p < 2; p++) acc[r][p] = vld1q_f32(sums + 8*r + 4*p);
-    for (b = 0; b < blocks; b++, x++, panel += stride, scale += stride/4)
-        FLASH__UNROLL for (h = 0; h < parts; h++) {
+    FLASH__UNROLL for (r = 0; r < 4; r++) FLASH__UNROLL for (p = 0; p < 2; p++)
+        acc[r][p] = vld1q_f32(sums + 8 * r + 4 * p);
+    for (b = 0; b < blocks; b++, x++, panel += stride, scale += stride / 4)
+        FLASH__UNROLL for (h = 0; h < parts; h++)
+        {
             int32x4_t sum[4][2];
             FLASH__HIDE(start);
+            FLASH__UNROLL for (r = 0; r < 4; r++) FLASH__UNROLL for (p = 0; p < 2; p++)
+                sum[r][p] = vld1q_s32(start + 8 * r + 4 * p);
+            FLASH__UNROLL for (k = 0; k < 4 / parts; k++) FLASH__UNROLL for (r = 0; r < 4; r++)
+            {
+                const int8_t *q = x->q[k + 2 * h][0];
+                int8x16_t w = vreinterpretq_s8_u8(vld1q_u8(panel + 128 * (k + 2 * h) + 16 * r));
+                FLASH__UNROLL for (p = 0; p < 2; p++)
+                    sum[r][p] = FLASH__SMMLA(sum[r][p], w, vld1q_s8(q + 16 * p));
+            }
             FLASH__UNROLL for (r = 0; r < 4; r++)
-                FLASH__UNROLL for (p = 0; p < 2; p++) sum[r][p] = vld1q_s32(start + 8*r + 4*p);
-            FLASH__UNROLL for (k = 0; k < 4/parts; k++)
-                FLASH__UNROLL for (r = 0; r < 4; r++) {
-                    const int8_t *q = x->q[k + 2*h][0];
-                    int8x16_t w = vreinterpretq_s8_u8(vld1q_u8(panel + 128*(k + 2*h) + 16*r));
-                    FLASH__UNROLL for (p = 0; p < 2; p++)
-                        sum[r][p] = FLASH__SMMLA(sum[r][p], w, vld1q_s8(q + 16*p));
-                }
-            FLASH__UNROLL for (r = 0; r < 4; r++) {
-                const float *s = scale + 16*h + 4*(r/2);
+            {
+                const float *s = scale + 16 * h + 4 * (r / 2);
                 float32x4_t d = vld1q_f32(s), m = d;
                 d = r & 1 ? vzip2q_f32(d, d) : vzip1q_f32(d, d);
                 if (minima) {
-                    m = vld1q_f32(s + 16*parts);
+                    m = vld1q_f32(s + 16 * parts);
                     m = r & 1 ? vzip2q_f32(m, m) : vzip1q_f32(m, m);
                 }
-                FLASH__UNROLL for (p = 0; p < 2; p++) {
+                FLASH__UNROLL for (p = 0; p < 2; p++)
+                {
                     float32x4_t f = flash__floats_neon(sum[r][p]);
                     acc[r][p] = vaddq_f32(acc[r][p],
                                           vmulq_f32(f, vmulq_f32(d, vld1q_f32(x->d[p]))));
-                    if (minima) acc[r][p] = vaddq_f32(acc[r][p],
-                                                      vmulq_f32(m, vld1q_f32(x->ds[h][p])));
+                    if (minima)
+                        acc[r][p] = vaddq_f32(acc[r][p], vmulq_f32(m, vld1q_f32(x->ds[h][p])));
                 }
             }
         }
-    FLASH__UNROLL for (r = 0; r < 4; r++)
-        FLASH__UNROLL for (p = 0; p < 2; p++) vst1q_f32(sums + 8*r + 4*p, acc[r][p]);
+    FLASH__UNROLL for (r = 0; r < 4; r++) FLASH__UNROLL for (p = 0; p < 2; p++)
+        vst1q_f32(sums + 8 * r + 4 * p, acc[r][p]);
 }
 
 FLASH__TI8 static void flash__panel_i8mm(flash_type t, const uint8_t *panel, int rows,
@@ -6589,9 +7009,9 @@ FLASH__TI8 static void flash__panel_i8mm(flash_type t, const uint8_t *panel, int
                                          size_t ldy)
 {
     enum { CHUNK = 16 };
-    size_t stride = flash__panel_stride(t, 16), blocks = n/32, b, i;
+    size_t stride = flash__panel_stride(t, 16), blocks = n / 32, b, i;
     int parts = flash__type_halves(t) ? 2 : 1, g, r, k;
-    for (; tokens > 0; tokens -= 4, x += 4*blocks, y += 4*ldy) {
+    for (; tokens > 0; tokens -= 4, x += 4 * blocks, y += 4 * ldy) {
         flash__x4_i8mm v[CHUNK];
         const flash__q8 *at[4];
         float sums[2][4][2][4]; /* rows/8, pair of rows, pair of tokens, 2 x 2 */
@@ -6603,16 +7023,16 @@ FLASH__TI8 static void flash__panel_i8mm(flash_type t, const uint8_t *panel, int
                 flash__weave_i8mm(v + i, at, parts);
                 for (k = 0; k < 4; k++) at[k]++;
             }
-            for (g = 0; 8*g < rows; g++) {
-                const uint8_t *p = panel + b*stride;
-                const float *scale = (const float *)(const void *)(p + 512) + 8*g;
-                FLASH__TILES_NEON(t, flash__tile_i8mm, p + 64*g, scale, stride, v, m,
+            for (g = 0; 8 * g < rows; g++) {
+                const uint8_t *p = panel + b * stride;
+                const float *scale = (const float *)(const void *)(p + 512) + 8 * g;
+                FLASH__TILES_NEON(t, flash__tile_i8mm, p + 64 * g, scale, stride, v, m,
                                   &sums[g][0][0][0]);
             }
         }
         for (k = 0; k < 4 && k < tokens; k++)
             for (r = 0; r < rows; r++)
-                y[(size_t)k*ldy + (size_t)r] = sums[r/8][r%8/2][k/2][r%2*2 + k%2];
+                y[(size_t)k * ldy + (size_t)r] = sums[r / 8][r % 8 / 2][k / 2][r % 2 * 2 + k % 2];
     }
 }
 
@@ -6627,7 +7047,7 @@ FLASH__TI8 static double flash__spin_i8mm(int rounds)
         FLASH__HIDEV(x);
     }
     for (i = 1; i < 8; i++) a[0] = veorq_s32(a[0], a[i]);
-    return vaddvq_s32(a[0]) == 12345 ? 0 : 8.0*64*rounds;
+    return vaddvq_s32(a[0]) == 12345 ? 0 : 8.0 * 64 * rounds;
 }
 #undef FLASH__TDOT
 #undef FLASH__TI8
@@ -6639,19 +7059,28 @@ FLASH__TI8 static double flash__spin_i8mm(int rounds)
 static void flash__overlay_neon(flash__kernels *k, flash_isa isa)
 {
     k->panel_rows = 8;
-    k->pack = flash__pack_neon;         k->panel = flash__panel_neon;
-    k->rows = flash__rows_neon;         k->quantize = flash__quantize_neon;
-    k->glu = flash__glu_neon; k->softmax = flash__softmax_neon;
-    k->rmsnorm = flash__rmsnorm_neon;   k->sgemm = flash__sgemm_neon;
-    k->rope = flash__rope_neon;         k->widen = flash__widen_neon;
-    k->spin = flash__spin_neon;         k->read = flash__read_neon;
+    k->pack = flash__pack_neon;
+    k->panel = flash__panel_neon;
+    k->rows = flash__rows_neon;
+    k->quantize = flash__quantize_neon;
+    k->glu = flash__glu_neon;
+    k->softmax = flash__softmax_neon;
+    k->rmsnorm = flash__rmsnorm_neon;
+    k->sgemm = flash__sgemm_neon;
+    k->rope = flash__rope_neon;
+    k->widen = flash__widen_neon;
+    k->spin = flash__spin_neon;
+    k->read = flash__read_neon;
 #ifdef FLASH__NEON_DOT
     if (isa == FLASH_ISA_NEON) return;
-    k->pack = flash__pack_dotprod; k->panel = flash__panel_dotprod;
-    k->rows = flash__rows_dotprod; k->spin = flash__spin_dotprod;
+    k->pack = flash__pack_dotprod;
+    k->panel = flash__panel_dotprod;
+    k->rows = flash__rows_dotprod;
+    k->spin = flash__spin_dotprod;
     if (isa == FLASH_ISA_NEON_DOTPROD) return;
     k->panel_rows = 16;
-    k->pack = flash__pack_i8mm;    k->panel = flash__panel_i8mm;
+    k->pack = flash__pack_i8mm;
+    k->panel = flash__panel_i8mm;
     k->spin = flash__spin_i8mm;
 #else
     (void)isa;
@@ -6680,16 +7109,18 @@ static void flash__pack_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
     int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, h;
     size_t stride = flash__panel_stride(t, 8), i;
     for (r = 0; r < 8; r++)
-        for (i = 0; i < n/32; i++) {
-            uint8_t *p = panel + i*stride;
+        for (i = 0; i < n / 32; i++) {
+            uint8_t *p = panel + i * stride;
             float *scale = (float *)(void *)(p + 256) + r;
             flash__group g;
-            if (r < rows) unpack(w + (size_t)r*row_bytes, i, &g);
-            else memset(&g, 0, sizeof g);
-            memcpy(p + 32*r, g.q, 32);
+            if (r < rows)
+                unpack(w + (size_t)r * row_bytes, i, &g);
+            else
+                memset(&g, 0, sizeof g);
+            memcpy(p + 32 * r, g.q, 32);
             for (h = 0; h < parts; h++) {
-                scale[8*h] = g.d[h];
-                if (minima) scale[8*(parts + h)] = g.m[h];
+                scale[8 * h] = g.d[h];
+                if (minima) scale[8 * (parts + h)] = g.m[h];
             }
         }
 }
@@ -6697,8 +7128,10 @@ static void flash__pack_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
 /* 32 bytes as four vectors of 16 bits. */
 FLASH__IWASM void flash__widen32_wasm(v128_t *v, v128_t a, v128_t b)
 {
-    v[0] = wasm_i16x8_extend_low_i8x16(a); v[1] = wasm_i16x8_extend_high_i8x16(a);
-    v[2] = wasm_i16x8_extend_low_i8x16(b); v[3] = wasm_i16x8_extend_high_i8x16(b);
+    v[0] = wasm_i16x8_extend_low_i8x16(a);
+    v[1] = wasm_i16x8_extend_high_i8x16(a);
+    v[2] = wasm_i16x8_extend_low_i8x16(b);
+    v[3] = wasm_i16x8_extend_high_i8x16(b);
 }
 FLASH__IWASM v128_t flash__dot16_wasm(const v128_t *a, const v128_t *b)
 {
@@ -6736,54 +7169,65 @@ FLASH__IWASM void flash__tile_wasm(const uint8_t *panel, size_t stride, int rows
     float tile[4][8];
     size_t b;
     int t, g, r, h;
-    FLASH__UNROLL for (t = 0; t < 4; t++) {
-        at[t] = x + (size_t)FLASH__MIN(t, tokens - 1)*blocks;
+    FLASH__UNROLL for (t = 0; t < 4; t++)
+    {
+        at[t] = x + (size_t)FLASH__MIN(t, tokens - 1) * blocks;
         acc[t][0] = acc[t][1] = wasm_f32x4_splat(0);
     }
     for (b = 0; b < blocks; b++, panel += stride) {
         v128_t q[4][4];
         FLASH__UNROLL for (t = 0; t < 4; t++)
             flash__widen32_wasm(q[t], wasm_v128_load(at[t][b].q), wasm_v128_load(at[t][b].q + 16));
-        FLASH__UNROLL for (g = 0; g < 2; g++) {
-            const float *scale = (const float *)(const void *)(panel + 256) + 4*g;
+        FLASH__UNROLL for (g = 0; g < 2; g++)
+        {
+            const float *scale = (const float *)(const void *)(panel + 256) + 4 * g;
             v128_t s[4][2][4]; /* token, half, row */
-            FLASH__UNROLL for (r = 0; r < 4; r++) {
-                const uint8_t *p = panel + 128*g + 32*r;
+            FLASH__UNROLL for (r = 0; r < 4; r++)
+            {
+                const uint8_t *p = panel + 128 * g + 32 * r;
                 v128_t w[4];
                 flash__widen32_wasm(w, wasm_v128_load(p), wasm_v128_load(p + 16));
-                FLASH__UNROLL for (t = 0; t < 4; t++) {
+                FLASH__UNROLL for (t = 0; t < 4; t++)
+                {
                     v128_t lo = flash__dot16_wasm(w, q[t]), hi = flash__dot16_wasm(w + 2, q[t] + 2);
                     s[t][0][r] = parts == 2 ? lo : wasm_i32x4_add(lo, hi);
                     s[t][1][r] = hi;
                 }
             }
-            FLASH__UNROLL for (t = 0; t < 4; t++)
-                FLASH__UNROLL for (h = 0; h < parts; h++) {
-                    v128_t sum = flash__sum4_wasm(s[t][h][0], s[t][h][1], s[t][h][2], s[t][h][3]);
-                    acc[t][g] = flash__step_wasm(acc[t][g], sum, wasm_v128_load(scale + 8*h),
-                                                 at[t][b].d);
-                    if (minima) acc[t][g] = flash__least_wasm(acc[t][g],
-                        wasm_v128_load(scale + 8*(parts + h)), at[t][b].ds[parts == 2 ? h : 2]);
-                }
+            FLASH__UNROLL for (t = 0; t < 4; t++) FLASH__UNROLL for (h = 0; h < parts; h++)
+            {
+                v128_t sum = flash__sum4_wasm(s[t][h][0], s[t][h][1], s[t][h][2], s[t][h][3]);
+                acc[t][g] = flash__step_wasm(acc[t][g], sum, wasm_v128_load(scale + 8 * h),
+                                             at[t][b].d);
+                if (minima)
+                    acc[t][g] = flash__least_wasm(acc[t][g],
+                                                  wasm_v128_load(scale + 8 * (parts + h)),
+                                                  at[t][b].ds[parts == 2 ? h : 2]);
+            }
         }
     }
     FLASH__UNROLL for (t = 0; t < 4; t++)
-        { wasm_v128_store(tile[t], acc[t][0]); wasm_v128_store(tile[t] + 4, acc[t][1]); }
-    for (t = 0; t < 4 && t < tokens; t++, y += ldy) memcpy(y, tile[t], (size_t)rows*sizeof *y);
+    {
+        wasm_v128_store(tile[t], acc[t][0]);
+        wasm_v128_store(tile[t] + 4, acc[t][1]);
+    }
+    for (t = 0; t < 4 && t < tokens; t++, y += ldy) memcpy(y, tile[t], (size_t)rows * sizeof *y);
 }
 
 static void flash__panel_wasm(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                               int tokens, size_t n, float *y, size_t ldy)
 {
-    size_t stride = flash__panel_stride(t, 8), blocks = n/32;
+    size_t stride = flash__panel_stride(t, 8), blocks = n / 32;
     int halves = flash__type_halves(t), minima = flash__type_minima(t);
-    for (; tokens > 0; tokens -= 4, x += 4*blocks, y += 4*ldy) {
+    for (; tokens > 0; tokens -= 4, x += 4 * blocks, y += 4 * ldy)
         if (!halves && !minima)
             flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 1, 0);
-        else if (!halves) flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 1, 1);
-        else if (!minima) flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 2, 0);
-        else flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 2, 1);
-    }
+        else if (!halves)
+            flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 1, 1);
+        else if (!minima)
+            flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 2, 0);
+        else
+            flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 2, 1);
 }
 
 /* Four f16 in the low halves of 32-bit lanes. A multiplication by 2^112 moves the exponent and
@@ -6801,16 +7245,18 @@ FLASH__IWASM v128_t flash__half_wasm(v128_t h)
 FLASH__IWASM v128_t flash__halves_wasm(const uint8_t *p, size_t row)
 {
     return flash__half_wasm(wasm_i32x4_make((int)flash__rd16(p), (int)flash__rd16(p + row),
-                                            (int)flash__rd16(p + 2*row),
-                                            (int)flash__rd16(p + 3*row)));
+                                            (int)flash__rd16(p + 2 * row),
+                                            (int)flash__rd16(p + 3 * row)));
 }
 
 /* Four rows times x. t is a constant where speed matters. */
 FLASH__IWASM v128_t flash__rows4_wasm(const flash_type t, const uint8_t *w, size_t row,
                                       const flash__q8 *x, size_t n)
 {
-    const size_t bytes = t == FLASH_TYPE_Q4_0 ? 18 : t == FLASH_TYPE_Q8_0 ? 34
-        : t == FLASH_TYPE_Q4_K ? 144 : 210;
+    const size_t bytes = t == FLASH_TYPE_Q4_0 ? 18
+        : t == FLASH_TYPE_Q8_0                ? 34
+        : t == FLASH_TYPE_Q4_K                ? 144
+                                              : 210;
     const int groups = bytes < 100 ? 1 : 8;
     flash__unpack_fn unpack = flash__unpacker(t);
     int parts = flash__type_halves(t) ? 2 : 1, minima = flash__type_minima(t), r, k, i;
@@ -6819,57 +7265,69 @@ FLASH__IWASM v128_t flash__rows4_wasm(const flash_type t, const uint8_t *w, size
     size_t b;
     const int known = t == FLASH_TYPE_Q4_0 || t == FLASH_TYPE_Q8_0 || t == FLASH_TYPE_Q4_K
         || t == FLASH_TYPE_Q6_K;
-    for (b = 0; b < n/32; b += known ? (size_t)groups : 1) {
-        const uint8_t *p = w + (known ? b/(size_t)groups*bytes : 0);
+    for (b = 0; b < n / 32; b += known ? (size_t)groups : 1) {
+        const uint8_t *p = w + (known ? b / (size_t)groups * bytes : 0);
         float d[16][4], m[8][4];
         if (t == FLASH_TYPE_Q4_0 || t == FLASH_TYPE_Q8_0)
             wasm_v128_store(d[0], flash__halves_wasm(p, row));
         for (r = 0; t == FLASH_TYPE_Q4_K && r < 4; r++)
             for (k = 0; k < 8; k++) {
                 flash__group g;
-                flash__k_scales(&g, p + (size_t)r*row, (size_t)k);
-                d[k][r] = g.d[0]; m[k][r] = g.m[0];
+                flash__k_scales(&g, p + (size_t)r * row, (size_t)k);
+                d[k][r] = g.d[0];
+                m[k][r] = g.m[0];
             }
         for (r = 0; t == FLASH_TYPE_Q6_K && r < 4; r++) {
-            const uint8_t *v = p + (size_t)r*row + 192;
+            const uint8_t *v = p + (size_t)r * row + 192;
             float one = flash__f16_f32(flash__rd16(v + 16));
             for (k = 0; k < 16; k++)
-                d[k][r] = one*(float)(v[k] < 128 ? (int)v[k] : (int)v[k] - 256);
+                d[k][r] = one * (float)(v[k] < 128 ? (int)v[k] : (int)v[k] - 256);
         }
         for (k = 0; k < (known ? groups : 1); k++, x++) {
             v128_t q[4], s[4], u[4];
             flash__widen32_wasm(q, wasm_v128_load(x->q), wasm_v128_load(x->q + 16));
-            FLASH__UNROLL for (r = 0; r < 4; r++) {
-                const uint8_t *v = p + (size_t)r*row;
+            FLASH__UNROLL for (r = 0; r < 4; r++)
+            {
+                const uint8_t *v = p + (size_t)r * row;
                 v128_t c[4], lo, hi;
                 if (t == FLASH_TYPE_Q4_0) {
                     lo = wasm_v128_load(v + 2);
                     hi = wasm_i8x16_sub(wasm_u8x16_shr(lo, 4), wasm_i8x16_splat(8));
                     lo = wasm_i8x16_sub(wasm_v128_and(lo, low), wasm_i8x16_splat(8));
                 } else if (t == FLASH_TYPE_Q8_0) {
-                    lo = wasm_v128_load(v + 2); hi = wasm_v128_load(v + 18);
+                    lo = wasm_v128_load(v + 2);
+                    hi = wasm_v128_load(v + 18);
                 } else if (t == FLASH_TYPE_Q4_K) {
-                    v += 16 + k/2*32;
-                    lo = wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(v), (uint32_t)(k & 1)*4), low);
-                    hi = wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(v + 16), (uint32_t)(k & 1)*4),
+                    v += 16 + k / 2 * 32;
+                    lo = wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(v), (uint32_t)(k & 1) * 4),
                                        low);
+                    hi = wasm_v128_and(
+                        wasm_u8x16_shr(wasm_v128_load(v + 16), (uint32_t)(k & 1) * 4), low);
                 } else if (t == FLASH_TYPE_Q6_K) {
-                    const uint8_t *l = v + k/4*64 + (k & 1)*32, *h = v + 128 + k/4*32;
-                    uint32_t shift = (uint32_t)(k%4/2)*4, two = (uint32_t)(k%4)*2;
+                    const uint8_t *l = v + k / 4 * 64 + (k & 1) * 32, *h = v + 128 + k / 4 * 32;
+                    uint32_t shift = (uint32_t)(k % 4 / 2) * 4, two = (uint32_t)(k % 4) * 2;
                     v128_t mask = wasm_i8x16_splat(3), bias = wasm_i8x16_splat(32);
                     lo = wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(l), shift), low);
                     hi = wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(l + 16), shift), low);
-                    lo = wasm_v128_or(lo, wasm_i8x16_shl(wasm_v128_and(
-                        wasm_u8x16_shr(wasm_v128_load(h), two), mask), 4));
-                    hi = wasm_v128_or(hi, wasm_i8x16_shl(wasm_v128_and(
-                        wasm_u8x16_shr(wasm_v128_load(h + 16), two), mask), 4));
+                    lo = wasm_v128_or(
+                        lo,
+                        wasm_i8x16_shl(wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(h), two), mask),
+                                       4));
+                    hi = wasm_v128_or(
+                        hi,
+                        wasm_i8x16_shl(
+                            wasm_v128_and(wasm_u8x16_shr(wasm_v128_load(h + 16), two), mask), 4));
                     lo = wasm_i8x16_sub(lo, bias);
                     hi = wasm_i8x16_sub(hi, bias);
                 } else {
                     flash__group g;
                     unpack(v, b, &g);
-                    for (i = 0; i < parts; i++) { d[i][r] = g.d[i]; m[i][r] = g.m[i]; }
-                    lo = wasm_v128_load(g.q); hi = wasm_v128_load(g.q + 16);
+                    for (i = 0; i < parts; i++) {
+                        d[i][r] = g.d[i];
+                        m[i][r] = g.m[i];
+                    }
+                    lo = wasm_v128_load(g.q);
+                    hi = wasm_v128_load(g.q + 16);
                 }
                 flash__widen32_wasm(c, lo, hi);
                 s[r] = flash__dot16_wasm(c, q);
@@ -6878,10 +7336,11 @@ FLASH__IWASM v128_t flash__rows4_wasm(const flash_type t, const uint8_t *w, size
             }
             for (i = 0; i < parts; i++) {
                 v128_t sum = i ? flash__sum4_wasm(u[0], u[1], u[2], u[3])
-                    : flash__sum4_wasm(s[0], s[1], s[2], s[3]);
-                acc = flash__step_wasm(acc, sum, wasm_v128_load(d[parts*k + i]), x->d);
-                if (minima) acc = flash__least_wasm(acc, wasm_v128_load(m[parts*k + i]),
-                                                    x->ds[parts == 2 ? i : 2]);
+                               : flash__sum4_wasm(s[0], s[1], s[2], s[3]);
+                acc = flash__step_wasm(acc, sum, wasm_v128_load(d[parts * k + i]), x->d);
+                if (minima)
+                    acc = flash__least_wasm(acc, wasm_v128_load(m[parts * k + i]),
+                                            x->ds[parts == 2 ? i : 2]);
             }
         }
     }
@@ -6899,9 +7358,9 @@ FLASH__IWASM float flash__tree_wasm(const v128_t *v)
 /* Four floats of an F32, F16 or BF16 row. */
 FLASH__IWASM v128_t flash__plain_wasm(const flash_type t, const uint8_t *row, size_t i)
 {
-    if (t == FLASH_TYPE_F32) return wasm_v128_load(row + 4*i);
-    if (t == FLASH_TYPE_F16) return flash__half_wasm(wasm_u32x4_load16x4(row + 2*i));
-    return wasm_i32x4_shl(wasm_u32x4_load16x4(row + 2*i), 16);
+    if (t == FLASH_TYPE_F32) return wasm_v128_load(row + 4 * i);
+    if (t == FLASH_TYPE_F16) return flash__half_wasm(wasm_u32x4_load16x4(row + 2 * i));
+    return wasm_i32x4_shl(wasm_u32x4_load16x4(row + 2 * i), 16);
 }
 
 FLASH__IWASM float flash__dot_plain_wasm(const flash_type t, const uint8_t *row, const float *x,
@@ -6914,11 +7373,12 @@ FLASH__IWASM float flash__dot_plain_wasm(const flash_type t, const uint8_t *row,
     FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = wasm_f32x4_splat(0);
     for (i = 0; i + 16 <= n; i += 16)
         FLASH__UNROLL for (k = 0; k < 4; k++)
-            acc[k] = wasm_f32x4_add(acc[k], wasm_f32x4_mul(
-                flash__plain_wasm(t, row, i + 4*(size_t)k), wasm_v128_load(x + i + 4*k)));
+            acc[k] = wasm_f32x4_add(acc[k],
+                                    wasm_f32x4_mul(flash__plain_wasm(t, row, i + 4 * (size_t)k),
+                                                   wasm_v128_load(x + i + 4 * k)));
     if (i == n) return flash__tree_wasm(acc);
-    FLASH__UNROLL for (k = 0; k < 4; k++) wasm_v128_store(lane + 4*k, acc[k]);
-    for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i)*x[i];
+    FLASH__UNROLL for (k = 0; k < 4; k++) wasm_v128_store(lane + 4 * k, acc[k]);
+    for (; i < n; i++) lane[i & 15] = lane[i & 15] + flash__plain(t, row, i) * x[i];
     return flash__tree16(lane);
 }
 
@@ -6928,23 +7388,25 @@ static void flash__rows_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
     const flash__q8 *q = (const flash__q8 *)x;
     const float *f = (const float *)x;
     int plain = !flash__unpacker(t), step;
-    for (; rows > 0; rows -= step, y += step, w += (size_t)step*row_bytes) {
+    for (; rows > 0; rows -= step, y += step, w += (size_t)step * row_bytes) {
         size_t row;
         v128_t v;
         step = plain || rows < 4 ? 1 : 4;
         row = step == 4 ? row_bytes : 0; /* a single row: itself four times */
         switch (t) {
-        case FLASH_TYPE_F32:  *y = flash__dot_plain_wasm(FLASH_TYPE_F32, w, f, n); continue;
-        case FLASH_TYPE_F16:  *y = flash__dot_plain_wasm(FLASH_TYPE_F16, w, f, n); continue;
+        case FLASH_TYPE_F32: *y = flash__dot_plain_wasm(FLASH_TYPE_F32, w, f, n); continue;
+        case FLASH_TYPE_F16: *y = flash__dot_plain_wasm(FLASH_TYPE_F16, w, f, n); continue;
         case FLASH_TYPE_BF16: *y = flash__dot_plain_wasm(FLASH_TYPE_BF16, w, f, n); continue;
         case FLASH_TYPE_Q4_0: v = flash__rows4_wasm(FLASH_TYPE_Q4_0, w, row, q, n); break;
         case FLASH_TYPE_Q8_0: v = flash__rows4_wasm(FLASH_TYPE_Q8_0, w, row, q, n); break;
         case FLASH_TYPE_Q4_K: v = flash__rows4_wasm(FLASH_TYPE_Q4_K, w, row, q, n); break;
         case FLASH_TYPE_Q6_K: v = flash__rows4_wasm(FLASH_TYPE_Q6_K, w, row, q, n); break;
-        default:              v = flash__rows4_wasm(t, w, row, q, n);
+        default: v = flash__rows4_wasm(t, w, row, q, n);
         }
-        if (step == 4) wasm_v128_store(y, v);
-        else *y = wasm_f32x4_extract_lane(v, 0);
+        if (step == 4)
+            wasm_v128_store(y, v);
+        else
+            *y = wasm_f32x4_extract_lane(v, 0);
     }
 }
 
@@ -6960,26 +7422,30 @@ static void flash__quantize_wasm(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
     int i;
-    for (b = 0; b < n/32; b++, x += 32, y++) {
+    for (b = 0; b < n / 32; b++, x += 32, y++) {
         v128_t v[8], most = wasm_f32x4_splat(0), sum[2];
         float amax, inverse;
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
-            v[i] = wasm_v128_load(x + 4*i);
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
+            v[i] = wasm_v128_load(x + 4 * i);
             most = wasm_f32x4_pmax(most, wasm_f32x4_abs(v[i]));
         }
         amax = flash__most_wasm(most);
         if (!(amax <= 3e38f)) amax = 3e38f;
-        inverse = amax > 1e-30f ? 127.0f/amax : 0.0f;
-        FLASH__UNROLL for (i = 0; i < 8; i++) {
+        inverse = amax > 1e-30f ? 127.0f / amax : 0.0f;
+        FLASH__UNROLL for (i = 0; i < 8; i++)
+        {
             v[i] = wasm_f32x4_pmin(wasm_f32x4_splat(127.0f),
                                    wasm_f32x4_mul(v[i], wasm_f32x4_splat(inverse)));
             v[i] = wasm_f32x4_nearest(wasm_f32x4_pmax(wasm_f32x4_splat(-127.0f), v[i]));
             v[i] = wasm_i32x4_trunc_sat_f32x4(v[i]);
         }
-        FLASH__UNROLL for (i = 0; i < 2; i++) {
-            const v128_t *p = v + 4*i;
-            wasm_v128_store(y->q + 16*i, wasm_i8x16_narrow_i16x8(
-                wasm_i16x8_narrow_i32x4(p[0], p[1]), wasm_i16x8_narrow_i32x4(p[2], p[3])));
+        FLASH__UNROLL for (i = 0; i < 2; i++)
+        {
+            const v128_t *p = v + 4 * i;
+            wasm_v128_store(y->q + 16 * i,
+                            wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(p[0], p[1]),
+                                                    wasm_i16x8_narrow_i32x4(p[2], p[3])));
             sum[i] = wasm_i32x4_add(wasm_i32x4_add(p[0], p[1]), wasm_i32x4_add(p[2], p[3]));
         }
         sum[0] = flash__sum4_wasm(sum[0], sum[1], sum[0], sum[1]);
@@ -7040,10 +7506,9 @@ static float flash__softmax_wasm(float *x, float scale, int from, int to, float 
     float best;
     int i;
     FLASH__UNROLL for (i = 0; i < 4; i++) sum[i] = wasm_f32x4_splat(0);
-    for (i = from/4*4; i < to; i += 4) {
+    for (i = from / 4 * 4; i < to; i += 4) {
         v128_t v = wasm_f32x4_mul(wasm_v128_load(x + i), by);
-        most = wasm_v128_bitselect(wasm_f32x4_pmax(most, v), most,
-                                   flash__inside_wasm(i, from, to));
+        most = wasm_v128_bitselect(wasm_f32x4_pmax(most, v), most, flash__inside_wasm(i, from, to));
     }
     best = flash__most_wasm(most);
     for (i = 0; i < 64; i += 4) {
@@ -7051,7 +7516,7 @@ static float flash__softmax_wasm(float *x, float scale, int from, int to, float 
         v = flash__exp_wasm(wasm_f32x4_sub(v, wasm_f32x4_splat(best)));
         v = wasm_v128_and(v, flash__inside_wasm(i, from, to));
         wasm_v128_store(x + i, v);
-        sum[i/4 & 3] = wasm_f32x4_add(sum[i/4 & 3], v);
+        sum[i / 4 & 3] = wasm_f32x4_add(sum[i / 4 & 3], v);
     }
     *total = flash__tree_wasm(sum);
     return best;
@@ -7060,23 +7525,26 @@ static float flash__softmax_wasm(float *x, float scale, int from, int to, float 
 static void flash__rmsnorm_wasm(const float *x, const float *w, float eps, size_t n, float *y)
 {
     float sum = flash__dot_plain_wasm(FLASH_TYPE_F32, (const uint8_t *)(const void *)x, x, n);
-    float r = 1.0f/sqrtf(sum/(float)n + eps);
+    float r = 1.0f / sqrtf(sum / (float)n + eps);
     size_t i;
     for (i = 0; i + 4 <= n; i += 4)
-        wasm_v128_store(y + i, wasm_f32x4_mul(wasm_f32x4_mul(wasm_v128_load(x + i),
-                                                             wasm_f32x4_splat(r)),
-                                              wasm_v128_load(w + i)));
-    for (; i < n; i++) y[i] = x[i]*r*w[i];
+        wasm_v128_store(y + i,
+                        wasm_f32x4_mul(wasm_f32x4_mul(wasm_v128_load(x + i), wasm_f32x4_splat(r)),
+                                       wasm_v128_load(w + i)));
+    for (; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
 static void flash__rope_wasm(float *x, const float *cos_sin, int dims, int style)
 {
-    int half = dims/2, pairs = style == FLASH_ROPE_PAIRS, i;
-    if (half % 4) { flash__rope_scalar(x, cos_sin, dims, style); return; }
+    int half = dims / 2, pairs = style == FLASH_ROPE_PAIRS, i;
+    if (half % 4) {
+        flash__rope_scalar(x, cos_sin, dims, style);
+        return;
+    }
     for (i = 0; i < half; i += 4) {
-        float *p = pairs ? x + 2*i : x + i, *q = pairs ? p + 4 : p + half;
+        float *p = pairs ? x + 2 * i : x + i, *q = pairs ? p + 4 : p + half;
         v128_t a = wasm_v128_load(p), b = wasm_v128_load(q), u = a, v = b;
-        v128_t c = wasm_v128_load(cos_sin + 2*i), d = wasm_v128_load(cos_sin + 2*i + 4);
+        v128_t c = wasm_v128_load(cos_sin + 2 * i), d = wasm_v128_load(cos_sin + 2 * i + 4);
         v128_t cosine = wasm_i32x4_shuffle(c, d, 0, 2, 4, 6);
         v128_t sine = wasm_i32x4_shuffle(c, d, 1, 3, 5, 7);
         if (pairs) {
@@ -7105,34 +7573,37 @@ FLASH__IWASM void flash__sgemm_tile_wasm(const float *a, size_t lda, size_t ka, 
 {
     v128_t acc[4][2];
     int i, j, k;
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NQ; j++) acc[i][j] = wasm_f32x4_splat(0);
-    for (k = 0; k < K; k++, a += ka, b += ldb)
-        FLASH__UNROLL for (i = 0; i < MT; i++) {
-            v128_t v = wasm_f32x4_splat(a[(size_t)i*lda]);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NQ; j++)
+        acc[i][j] = wasm_f32x4_splat(0);
+    for (k = 0; k < K; k++, a += ka, b += ldb) FLASH__UNROLL for (i = 0; i < MT; i++)
+        {
+            v128_t v = wasm_f32x4_splat(a[(size_t)i * lda]);
             FLASH__UNROLL for (j = 0; j < NQ; j++)
-                acc[i][j] = wasm_f32x4_add(acc[i][j], wasm_f32x4_mul(v, wasm_v128_load(b + 4*j)));
+                acc[i][j] = wasm_f32x4_add(acc[i][j], wasm_f32x4_mul(v, wasm_v128_load(b + 4 * j)));
         }
-    FLASH__UNROLL for (i = 0; i < MT; i++)
-        FLASH__UNROLL for (j = 0; j < NQ; j++)
-            wasm_v128_store(c + (size_t)i*ldc + 4*j, acc[i][j]);
+    FLASH__UNROLL for (i = 0; i < MT; i++) FLASH__UNROLL for (j = 0; j < NQ; j++)
+        wasm_v128_store(c + (size_t)i * ldc + 4 * j, acc[i][j]);
 }
 
 static void flash__sgemm_wasm(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
                               float *c, size_t ldc, int M, int N, int K)
 {
-    for (; M > 0; ) {
+    for (; M > 0;) {
         int rows = M >= 4 ? 4 : 1, j;
-        for (j = 0; j + 8 <= N; j += 8) {
-            if (rows == 4) flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 2);
-            else flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 2);
-        }
-        for (; j + 4 <= N; j += 4) {
-            if (rows == 4) flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
-            else flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
-        }
+        for (j = 0; j + 8 <= N; j += 8)
+            if (rows == 4)
+                flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 2);
+            else
+                flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 2);
+        for (; j + 4 <= N; j += 4)
+            if (rows == 4)
+                flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 4, 1);
+            else
+                flash__sgemm_tile_wasm(a, lda, ka, b + j, ldb, c + j, ldc, K, 1, 1);
         if (j < N) flash__sgemm_scalar(a, lda, ka, b + j, ldb, c + j, ldc, rows, N - j, K);
-        M -= rows; a += (size_t)rows*lda; c += (size_t)rows*ldc;
+        M -= rows;
+        a += (size_t)rows * lda;
+        c += (size_t)rows * ldc;
     }
 }
 
@@ -7148,7 +7619,7 @@ static double flash__spin_wasm(int rounds)
             a[i] = wasm_i32x4_add(a[i], wasm_i32x4_dot_i16x8(a[(i + 1) & 7], x));
     }
     for (i = 1; i < 8; i++) a[0] = wasm_v128_xor(a[0], a[i]);
-    return wasm_i32x4_extract_lane(a[0], 0) == 12345 ? 0 : 8.0*16*rounds;
+    return wasm_i32x4_extract_lane(a[0], 0) == 12345 ? 0 : 8.0 * 16 * rounds;
 }
 
 static uint64_t flash__read_wasm(const uint8_t *p, size_t n)
@@ -7159,7 +7630,7 @@ static uint64_t flash__read_wasm(const uint8_t *p, size_t n)
     FLASH__UNROLL for (k = 0; k < 4; k++) s[k] = wasm_i64x2_splat(0);
     for (i = 0; i + 64 <= n; i += 64)
         FLASH__UNROLL for (k = 0; k < 4; k++)
-            s[k] = wasm_i64x2_add(s[k], wasm_v128_load(p + i + 16*k));
+            s[k] = wasm_i64x2_add(s[k], wasm_v128_load(p + i + 16 * k));
     s[0] = wasm_i64x2_add(wasm_i64x2_add(s[0], s[1]), wasm_i64x2_add(s[2], s[3]));
     return (uint64_t)wasm_i64x2_extract_lane(s[0], 0) + (uint64_t)wasm_i64x2_extract_lane(s[0], 1);
 }
@@ -7167,12 +7638,18 @@ static uint64_t flash__read_wasm(const uint8_t *p, size_t n)
 static void flash__overlay_wasm(flash__kernels *k)
 {
     k->panel_rows = 8;
-    k->pack = flash__pack_wasm;         k->panel = flash__panel_wasm;
-    k->rows = flash__rows_wasm;         k->quantize = flash__quantize_wasm;
-    k->glu = flash__glu_wasm; k->softmax = flash__softmax_wasm;
-    k->rmsnorm = flash__rmsnorm_wasm;   k->sgemm = flash__sgemm_wasm;
-    k->rope = flash__rope_wasm;         k->widen = flash__widen_wasm;
-    k->spin = flash__spin_wasm;         k->read = flash__read_wasm;
+    k->pack = flash__pack_wasm;
+    k->panel = flash__panel_wasm;
+    k->rows = flash__rows_wasm;
+    k->quantize = flash__quantize_wasm;
+    k->glu = flash__glu_wasm;
+    k->softmax = flash__softmax_wasm;
+    k->rmsnorm = flash__rmsnorm_wasm;
+    k->sgemm = flash__sgemm_wasm;
+    k->rope = flash__rope_wasm;
+    k->widen = flash__widen_wasm;
+    k->spin = flash__spin_wasm;
+    k->read = flash__read_wasm;
 }
 #undef FLASH__IWASM
 #endif
@@ -7227,11 +7704,10 @@ FLASH_API uint64_t flash_isa_read(flash_isa isa, const void *p, size_t bytes)
     return flash__kernels_select(&k, isa) ? 0 : k.read((const uint8_t *)p, bytes);
 }
 
-FLASH_API size_t flash_dot_work(size_t n) { return n/32*sizeof(flash__q8) + 64; }
+FLASH_API size_t flash_dot_work(size_t n) { return n / 32 * sizeof(flash__q8) + 64; }
 
 FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
-                                      const float *x, float *y,
-                                      void *work, flash_isa isa)
+                                      const float *x, float *y, void *work, flash_isa isa)
 {
     flash__kernels k;
     size_t bytes = flash_row_bytes(t, n);
@@ -7260,25 +7736,28 @@ enum { FLASH__NAME_MAX = 63, FLASH__ALIGN_MAX = 1 << 20, FLASH__JUMPS = 8 };
 
 struct flash_gguf {
     flash__file file;
-    flash_host  host;
+    flash_host host;
     /* acquired for this object [B]; 0 inside a model */
-    size_t      block;
-    uint32_t    version, n_key, n_tensor, alignment;
-    size_t      keys_at, infos_at;
-    uint64_t    data_at;
-    int         headers;                 /* data may be missing */
+    size_t block;
+    uint32_t version, n_key, n_tensor, alignment;
+    size_t keys_at, infos_at;
+    uint64_t data_at;
+    int headers; /* data may be missing */
     /* long arrays of strings: first byte, byte after */
-    size_t      jump[FLASH__JUMPS][2];
-    int         n_jump;
+    size_t jump[FLASH__JUMPS][2];
+    int n_jump;
     /* [n_key], [n_tensor] offsets in file order */
-    uint64_t   *key_at, *info_at;
+    uint64_t *key_at, *info_at;
     /* the same by name */
-    uint32_t   *key_order, *info_order;
+    uint32_t *key_order, *info_order;
 };
 
 typedef struct flash__cursor {
-                               const flash_gguf *g; size_t at; flash_error *err;
-flash_status status; } flash__cursor;
+    const flash_gguf *g;
+    size_t at;
+    flash_error *err;
+    flash_status status;
+} flash__cursor;
 
 /* n bytes at the cursor, or NULL (and a status) if the file ends before. */
 static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what)
@@ -7287,8 +7766,8 @@ static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what
     if (c->status) return NULL;
     if (n > c->g->file.size - at) {
         c->status = flash__fail(c->err, FLASH_E_TRUNCATED, at,
-                                "the file ends inside %s: %u bytes wanted, %u left",
-                                what, n, (uint64_t)(c->g->file.size - at));
+                                "the file ends inside %s: %u bytes wanted, %u left", what, n,
+                                (uint64_t)(c->g->file.size - at));
         return NULL;
     }
     c->at = at + (size_t)n;
@@ -7307,15 +7786,16 @@ static uint64_t flash__read64(flash__cursor *c, const char *what)
 
 static int flash__value_bytes(flash_value_type t) /* 0 for strings and arrays */
 {
-    static const uint8_t bytes[FLASH_VALUE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    static const uint8_t bytes[FLASH_VALUE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return bytes[t];
 }
 
-static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what,
-                               const char *name, size_t n)
+static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what, const char *name,
+                               size_t n)
 {
-    if (!c->status) c->status = flash__fail(c->err, s, c->at, "%s: \"%t\"", what, name,
-                                            FLASH__MIN(n, (size_t)64));
+    if (!c->status)
+        c->status = flash__fail(c->err, s, c->at, "%s: \"%t\"", what, name,
+                                FLASH__MIN(n, (size_t)64));
     return c->status;
 }
 
@@ -7339,17 +7819,18 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
             return flash__bad(c, FLASH_E_FORMAT, "an array of arrays under key", v->key,
                               v->key_bytes);
         v->type = FLASH_VALUE_ARRAY;
-    } else v->type = (flash_value_type)type;
+    } else
+        v->type = (flash_value_type)type;
     if (c->status) return c->status;
     if (type >= FLASH_VALUE_COUNT)
         return flash__bad(c, FLASH_E_FORMAT, "unknown value type under key", v->key, v->key_bytes);
     v->item = (flash_value_type)type;
     if (v->item != FLASH_VALUE_STRING) {
         uint64_t item = (uint64_t)flash__value_bytes(v->item);
-        if (v->count > (c->g->file.size - c->at)/item)
+        if (v->count > (c->g->file.size - c->at) / item)
             return flash__bad(c, FLASH_E_TRUNCATED, "more array items than bytes left under key",
                               v->key, v->key_bytes);
-        v->bytes = (size_t)(v->count*item);
+        v->bytes = (size_t)(v->count * item);
         v->data = flash__read(c, v->bytes, "a value");
         return c->status;
     }
@@ -7366,7 +7847,10 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
         flash__read(c, length, "a string");
     }
     v->bytes = c->status ? 0 : (size_t)(c->g->file.data + c->at - v->data);
-    if (v->type == FLASH_VALUE_STRING && !c->status) { v->data += 8; v->bytes -= 8; }
+    if (v->type == FLASH_VALUE_STRING && !c->status) {
+        v->data += 8;
+        v->bytes -= 8;
+    }
     return c->status;
 }
 
@@ -7391,7 +7875,7 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
     for (d = 0; d < 4; d++) {
         t->ne[d] = d < t->n_dims ? flash__read64(c, "a tensor's shape") : 1;
         if (c->status) return c->status;
-        if (t->ne[d] == 0 || t->ne[d] > (uint64_t)INT64_MAX/items)
+        if (t->ne[d] == 0 || t->ne[d] > (uint64_t)INT64_MAX / items)
             return flash__bad(c, FLASH_E_FORMAT, "impossible shape: tensor", t->name,
                               t->name_bytes);
         items *= t->ne[d];
@@ -7403,40 +7887,43 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
     t->type = f ? (flash_type)f->id : FLASH_TYPE_NONE;
     for (i = 0; !f && i < FLASH__COUNT(flash__other_types); i++)
         if ((uint32_t)flash__other_types[i].id == t->type_id) f = flash__other_types + i;
-    if (!f) return flash__bad(c, FLASH_E_FORMAT, "unknown weight type: tensor", t->name,
-                              t->name_bytes);
+    if (!f)
+        return flash__bad(c, FLASH_E_FORMAT, "unknown weight type: tensor", t->name, t->name_bytes);
     if (t->ne[0] % (uint64_t)f->items)
         return flash__bad(c, FLASH_E_FORMAT,
                           "row length is no multiple of the type's block: tensor", t->name,
-            t->name_bytes);
-    if (items/(uint64_t)f->items > (uint64_t)INT64_MAX/(uint64_t)f->bytes)
+                          t->name_bytes);
+    if (items / (uint64_t)f->items > (uint64_t)INT64_MAX / (uint64_t)f->bytes)
         return flash__bad(c, FLASH_E_TOO_LARGE, "more bytes than can be counted: tensor", t->name,
                           t->name_bytes);
-    t->bytes = items/(uint64_t)f->items*(uint64_t)f->bytes;
+    t->bytes = items / (uint64_t)f->items * (uint64_t)f->bytes;
     return FLASH_E_NONE;
 }
 
 /* What a file without the right first bytes really is. */
 static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
 {
-    static const struct { const char *magic, *text; flash_status status; } table[] = {
-        { "FUGG", "a byte-swapped (big-endian) GGUF file: convert the model for little-endian "
+    static const struct {
+        const char *magic, *text;
+        flash_status status;
+    } table[] = {
+        {"FUGG",
+         "a byte-swapped (big-endian) GGUF file: convert the model for little-endian "
          "machines",
-          FLASH_E_UNSUPPORTED },
-        { "tjgg", "a ggjt file from before GGUF (2023): convert it to GGUF first",
-          FLASH_E_UNSUPPORTED },
-        { "fmgg", "a ggmf file from before GGUF (2023): convert it to GGUF first",
-          FLASH_E_UNSUPPORTED },
-        { "lmgg", "a ggml file from before GGUF (2023): convert it to GGUF first",
-          FLASH_E_UNSUPPORTED },
-        { "algg", "a ggla adapter file from before GGUF, not a model", FLASH_E_UNSUPPORTED },
-        { "version https://git-lfs",
-          "a Git LFS pointer, not the model itself: fetch it with git lfs pull",
-          FLASH_E_FORMAT },
-        { "PK\3\4", "a zip archive (a PyTorch checkpoint?): convert the model to GGUF first",
-          FLASH_E_FORMAT },
-        { "<!DOCTYPE", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
-        { "<html", "a web page, not a model: the download went wrong", FLASH_E_FORMAT },
+         FLASH_E_UNSUPPORTED},
+        {"tjgg", "a ggjt file from before GGUF (2023): convert it to GGUF first",
+         FLASH_E_UNSUPPORTED},
+        {"fmgg", "a ggmf file from before GGUF (2023): convert it to GGUF first",
+         FLASH_E_UNSUPPORTED},
+        {"lmgg", "a ggml file from before GGUF (2023): convert it to GGUF first",
+         FLASH_E_UNSUPPORTED},
+        {"algg", "a ggla adapter file from before GGUF, not a model", FLASH_E_UNSUPPORTED},
+        {"version https://git-lfs",
+         "a Git LFS pointer, not the model itself: fetch it with git lfs pull", FLASH_E_FORMAT},
+        {"PK\3\4", "a zip archive (a PyTorch checkpoint?): convert the model to GGUF first",
+         FLASH_E_FORMAT},
+        {"<!DOCTYPE", "a web page, not a model: the download went wrong", FLASH_E_FORMAT},
+        {"<html", "a web page, not a model: the download went wrong", FLASH_E_FORMAT},
     };
     size_t i, n;
     for (i = 0; i < FLASH__COUNT(table); i++) {
@@ -7487,7 +7974,10 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
     flash_value v;
     flash_tensor t;
     uint64_t n_key, n_tensor, i, offset, end = 0, room;
-    c.g = g; c.at = 0; c.err = err; c.status = FLASH_E_NONE;
+    c.g = g;
+    c.at = 0;
+    c.err = err;
+    c.status = FLASH_E_NONE;
     g->alignment = 32;
     if (g->file.size < 4 || memcmp(g->file.data, "GGUF", 4)) return flash__not_gguf(g, err);
     c.at = 4;
@@ -7505,14 +7995,15 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
     n_key = flash__read64(&c, "the header");
     if (c.status) return c.status;
     room = g->file.size - c.at; /* the smallest key takes 14 bytes, the smallest tensor info 33 */
-    if (n_key > room/14 || n_tensor > (room - n_key*14)/33 || n_key > UINT32_MAX
+    if (n_key > room / 14 || n_tensor > (room - n_key * 14) / 33 || n_key > UINT32_MAX
         || n_tensor > UINT32_MAX)
         return flash__fail(err, FLASH_E_TRUNCATED, 8,
                            "the header promises %u tensors and %u keys; the file is too "
-                           "short for them", n_tensor, n_key);
+                           "short for them",
+                           n_tensor, n_key);
     g->n_key = (uint32_t)n_key;
     g->n_tensor = (uint32_t)n_tensor;
-    room = g->headers ? (uint64_t)INT64_MAX/2 : g->file.size;
+    room = g->headers ? (uint64_t)INT64_MAX / 2 : g->file.size;
     g->keys_at = c.at;
     for (i = 0; i < n_key; i++) {
         if (flash__read_key(&c, &v)) return c.status;
@@ -7534,20 +8025,20 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
         if (flash__read_info(&c, &t, &offset)) return c.status;
         if (offset != end)
             return flash__fail(err, FLASH_E_FORMAT, c.at - 8,
-                               "tensor \"%t\" lies at data offset %u; %u is next in line",
-                               t.name, t.name_bytes, offset, end);
+                               "tensor \"%t\" lies at data offset %u; %u is next in line", t.name,
+                               t.name_bytes, offset, end);
         if (t.bytes > room - FLASH__MIN(end, room))
             return flash__fail(err, FLASH_E_TRUNCATED, c.at - 8,
-                               "tensor \"%t\" reaches beyond the end of the file",
-                               t.name, t.name_bytes);
+                               "tensor \"%t\" reaches beyond the end of the file", t.name,
+                               t.name_bytes);
         end = offset + ((t.bytes + g->alignment - 1) & ~(uint64_t)(g->alignment - 1));
     }
     room = ((uint64_t)c.at + g->alignment - 1) & ~(uint64_t)(g->alignment - 1);
-    if (n_tensor && !g->headers
-        && (room > g->file.size || offset + t.bytes > g->file.size - room))
+    if (n_tensor && !g->headers && (room > g->file.size || offset + t.bytes > g->file.size - room))
         return flash__fail(err, FLASH_E_TRUNCATED, g->file.size,
                            "the file ends inside the weights: %u bytes are there, "
-                           "%u are needed", (uint64_t)g->file.size, room + offset + t.bytes);
+                           "%u are needed",
+                           (uint64_t)g->file.size, room + offset + t.bytes);
     g->data_at = room;
     return FLASH_E_NONE;
 }
@@ -7556,7 +8047,7 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
 static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_error *err)
 {
     uint64_t *key_at = (uint64_t *)flash__take(arena, g->n_key, 8),
-        *info_at = (uint64_t *)flash__take(arena, g->n_tensor, 8);
+             *info_at = (uint64_t *)flash__take(arena, g->n_tensor, 8);
     uint32_t *key_order = (uint32_t *)flash__take(arena, g->n_key, 4);
     uint32_t *info_order = (uint32_t *)flash__take(arena, g->n_tensor, 4), i;
     flash__cursor c;
@@ -7564,13 +8055,25 @@ static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_
     flash_tensor t;
     uint64_t offset;
     if (!arena->base) return FLASH_E_NONE;
-    c.g = g; c.at = g->keys_at; c.err = err; c.status = FLASH_E_NONE;
-    for (i = 0; i < g->n_key; i++) { key_at[i] = c.at; key_order[i] = i; flash__read_key(&c, &v); }
-    for (i = 0; i < g->n_tensor; i++)
-        { info_at[i] = c.at; info_order[i] = i; flash__read_info(&c, &t, &offset); }
+    c.g = g;
+    c.at = g->keys_at;
+    c.err = err;
+    c.status = FLASH_E_NONE;
+    for (i = 0; i < g->n_key; i++) {
+        key_at[i] = c.at;
+        key_order[i] = i;
+        flash__read_key(&c, &v);
+    }
+    for (i = 0; i < g->n_tensor; i++) {
+        info_at[i] = c.at;
+        info_order[i] = i;
+        flash__read_info(&c, &t, &offset);
+    }
     if (c.status) return c.status;
-    g->key_at = key_at; g->key_order = key_order;
-    g->info_at = info_at; g->info_order = info_order;
+    g->key_at = key_at;
+    g->key_order = key_order;
+    g->info_at = info_at;
+    g->info_order = info_order;
     flash__sort(key_order, g->n_key, flash__key_less, g);
     flash__sort(info_order, g->n_tensor, flash__info_less, g);
     for (i = 1; i < g->n_key; i++)
@@ -7602,7 +8105,7 @@ FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *sou
                                        const flash_host *host, flash_error *err)
 {
     flash_gguf g;
-    flash__arena arena = { NULL, 0 };
+    flash__arena arena = {NULL, 0};
     flash_status s;
     if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the file");
     *out = NULL;
@@ -7618,29 +8121,38 @@ FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *sou
         flash__gguf_index(&g, &arena, err);
         g.block = arena.used;
         arena.used = 0;
-        arena.base = g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&g.host.allocator,
-                g.block);
-        if (!arena.base) s = flash__fail(err, FLASH_E_MEMORY, 0,
-                                         "no memory for the index of the file");
+        arena.base = g.block == SIZE_MAX ? NULL
+                                         : (uint8_t *)flash__acquire(&g.host.allocator, g.block);
+        if (!arena.base)
+            s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the index of the file");
     }
-    if (s) { flash__file_close(&g.file, &g.host); return s; }
+    if (s) {
+        flash__file_close(&g.file, &g.host);
+        return s;
+    }
     *out = (flash_gguf *)flash__take(&arena, 1, sizeof g);
     **out = g;
     s = flash__gguf_index(*out, &arena, err);
-    if (s) { flash_gguf_free(*out); *out = NULL; }
+    if (s) {
+        flash_gguf_free(*out);
+        *out = NULL;
+    }
     return s;
 }
 
-FLASH_API int      flash_gguf_version(const flash_gguf *g) { return g ? (int)g->version : 0; }
-FLASH_API uint64_t flash_gguf_size(const flash_gguf *g)    { return g ? g->file.size : 0; }
-FLASH_API size_t   flash_gguf_keys(const flash_gguf *g)    { return g ? g->n_key : 0; }
-FLASH_API size_t   flash_gguf_tensors(const flash_gguf *g) { return g ? g->n_tensor : 0; }
+FLASH_API int flash_gguf_version(const flash_gguf *g) { return g ? (int)g->version : 0; }
+FLASH_API uint64_t flash_gguf_size(const flash_gguf *g) { return g ? g->file.size : 0; }
+FLASH_API size_t flash_gguf_keys(const flash_gguf *g) { return g ? g->n_key : 0; }
+FLASH_API size_t flash_gguf_tensors(const flash_gguf *g) { return g ? g->n_tensor : 0; }
 
 FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value *out)
 {
     flash__cursor c;
     if (!g || !out || i >= g->n_key) return FLASH_E_ARGUMENT;
-    c.g = g; c.at = (size_t)g->key_at[i]; c.err = NULL; c.status = FLASH_E_NONE;
+    c.g = g;
+    c.at = (size_t)g->key_at[i];
+    c.err = NULL;
+    c.status = FLASH_E_NONE;
     return flash__read_key(&c, out);
 }
 
@@ -7648,11 +8160,15 @@ static flash_status flash__info_at(const flash_gguf *g, size_t at, flash_tensor 
 {
     flash__cursor c;
     uint64_t offset = 0;
-    c.g = g; c.at = at; c.err = NULL; c.status = FLASH_E_NONE;
+    c.g = g;
+    c.at = at;
+    c.err = NULL;
+    c.status = FLASH_E_NONE;
     if (flash__read_info(&c, out, &offset)) return c.status;
     out->offset = g->data_at + offset;
     out->data = out->offset > g->file.size || out->bytes > g->file.size - out->offset
-              ? NULL : g->file.data + out->offset;
+        ? NULL
+        : g->file.data + out->offset;
     return FLASH_E_NONE;
 }
 
@@ -7669,11 +8185,14 @@ static uint32_t flash__search_name(const flash_gguf *g, const uint64_t *at, cons
     uint32_t lo = 0, hi = n;
     size_t length = strlen(name), bytes;
     while (lo < hi) {
-        uint32_t mid = lo + (hi - lo)/2;
+        uint32_t mid = lo + (hi - lo) / 2;
         const char *text = flash__name_at(g, at[order[mid]], &bytes);
         int c = flash__compare(text, bytes, name, length);
         if (!c) return mid;
-        if (c < 0) lo = mid + 1; else hi = mid;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return n;
 }
@@ -7685,10 +8204,15 @@ FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, fla
     if (!g->key_order) { /* before the index is there: the memory plan's few questions */
         flash__cursor c;
         flash_value v;
-        c.g = g; c.at = g->keys_at; c.err = NULL; c.status = FLASH_E_NONE;
+        c.g = g;
+        c.at = g->keys_at;
+        c.err = NULL;
+        c.status = FLASH_E_NONE;
         for (i = 0; i < g->n_key && !flash__read_key(&c, &v); i++)
-            if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes))
-                { *out = v; return FLASH_E_NONE; }
+            if (v.key_bytes == strlen(key) && !memcmp(v.key, key, v.key_bytes)) {
+                *out = v;
+                return FLASH_E_NONE;
+            }
         return FLASH_E_ARGUMENT;
     }
     i = flash__search_name(g, g->key_at, g->key_order, g->n_key, key);
@@ -7709,15 +8233,17 @@ FLASH_API int64_t flash_value_integer(const flash_value *v, uint64_t i)
     const uint8_t *p;
     double d;
     if (!v || i >= v->count || v->item == FLASH_VALUE_STRING) return 0;
-    p = v->data + i*(uint64_t)flash__value_bytes(v->item);
+    p = v->data + i * (uint64_t)flash__value_bytes(v->item);
     switch (v->item) {
-    case FLASH_VALUE_U8: case FLASH_VALUE_BOOL: return p[0];
-    case FLASH_VALUE_I8:  return p[0] < 128 ? p[0] : (int64_t)p[0] - 256;
+    case FLASH_VALUE_U8:
+    case FLASH_VALUE_BOOL: return p[0];
+    case FLASH_VALUE_I8: return p[0] < 128 ? p[0] : (int64_t)p[0] - 256;
     case FLASH_VALUE_U16: return flash__rd16(p);
     case FLASH_VALUE_I16: return (int16_t)flash__rd16(p);
     case FLASH_VALUE_U32: return flash__rd32(p);
     case FLASH_VALUE_I32: return (int32_t)flash__rd32(p);
-    case FLASH_VALUE_U64: case FLASH_VALUE_I64: return (int64_t)flash__rd64(p);
+    case FLASH_VALUE_U64:
+    case FLASH_VALUE_I64: return (int64_t)flash__rd64(p);
     default: d = flash_value_number(v, i); return d > -9e18 && d < 9e18 ? (int64_t)d : 0;
     }
 }
@@ -7725,9 +8251,9 @@ FLASH_API int64_t flash_value_integer(const flash_value *v, uint64_t i)
 FLASH_API double flash_value_number(const flash_value *v, uint64_t i)
 {
     if (!v || i >= v->count || v->item == FLASH_VALUE_STRING) return 0;
-    if (v->item == FLASH_VALUE_F32) return flash__rdf32(v->data + 4*i);
-    if (v->item == FLASH_VALUE_F64) return flash__bits_f64(flash__rd64(v->data + 8*i));
-    if (v->item == FLASH_VALUE_U64) return (double)flash__rd64(v->data + 8*i);
+    if (v->item == FLASH_VALUE_F32) return flash__rdf32(v->data + 4 * i);
+    if (v->item == FLASH_VALUE_F64) return flash__bits_f64(flash__rd64(v->data + 8 * i));
+    if (v->item == FLASH_VALUE_U64) return (double)flash__rd64(v->data + 8 * i);
     return (double)flash_value_integer(v, i);
 }
 
@@ -7756,10 +8282,18 @@ static flash_status flash__write(flash_gguf_writer *w, const void *data, size_t 
     if (!w->status) w->written += n;
     return w->status;
 }
-static void flash__write32(flash_gguf_writer *w, uint32_t v) { uint8_t b[4]; flash__wr32(b,
-        v); flash__write(w, b, 4); }
-static void flash__write64(flash_gguf_writer *w, uint64_t v) { uint8_t b[8]; flash__wr64(b,
-        v); flash__write(w, b, 8); }
+static void flash__write32(flash_gguf_writer *w, uint32_t v)
+{
+    uint8_t b[4];
+    flash__wr32(b, v);
+    flash__write(w, b, 4);
+}
+static void flash__write64(flash_gguf_writer *w, uint64_t v)
+{
+    uint8_t b[8];
+    flash__wr64(b, v);
+    flash__write(w, b, 8);
+}
 static void flash__write_text(flash_gguf_writer *w, const char *text, size_t n)
 {
     flash__write64(w, n);
@@ -7767,7 +8301,7 @@ static void flash__write_text(flash_gguf_writer *w, const char *text, size_t n)
 }
 static void flash__write_zeros(flash_gguf_writer *w, uint64_t n)
 {
-    static const uint8_t zeros[32] = { 0 };
+    static const uint8_t zeros[32] = {0};
     for (; n > 32; n -= 32) flash__write(w, zeros, 32);
     flash__write(w, zeros, (size_t)n);
 }
@@ -7833,15 +8367,15 @@ FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *
     flash__write64(w, n);
     for (i = 0; i < n && !w->status; i++) {
         uint32_t u;
-        memcpy(&u, (const uint8_t *)data + 4*i, 4);
+        memcpy(&u, (const uint8_t *)data + 4 * i, 4);
         flash__write32(w, u);
     }
     return w->status;
 }
 
 FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char *key,
-                                                const char *const *text,
-                                                const size_t *bytes, size_t n)
+                                                const char *const *text, const size_t *bytes,
+                                                size_t n)
 {
     size_t i;
     if (flash__write_key(w, key, strlen(key), FLASH_VALUE_ARRAY)) return w->status;
@@ -7855,8 +8389,10 @@ FLASH_API flash_status flash_gguf_write_strings(flash_gguf_writer *w, const char
 FLASH_API flash_status flash_gguf_write_value(flash_gguf_writer *w, const flash_value *v)
 {
     if (flash__write_key(w, v->key, v->key_bytes, v->type)) return w->status;
-    if (v->type == FLASH_VALUE_ARRAY)
-        { flash__write32(w, (uint32_t)v->item); flash__write64(w, v->count); }
+    if (v->type == FLASH_VALUE_ARRAY) {
+        flash__write32(w, (uint32_t)v->item);
+        flash__write64(w, v->count);
+    }
     if (v->type == FLASH_VALUE_STRING) flash__write64(w, v->bytes);
     return flash__write(w, v->data, v->bytes);
 }
@@ -7865,12 +8401,12 @@ FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char 
                                                flash_type type, int n_dims, const uint64_t *ne)
 {
     size_t bytes = 0, n = strlen(name);
-    int d, bad = w->keys_left || !w->tensors_left || n_dims < 1 || n_dims > 4 || !n
-        || n > FLASH__NAME_MAX
-                 || ne[0] > SIZE_MAX;
+    int d,
+        bad = w->keys_left || !w->tensors_left || n_dims < 1 || n_dims > 4 || !n
+        || n > FLASH__NAME_MAX || ne[0] > SIZE_MAX;
     if (!bad) bytes = flash_row_bytes(type, (size_t)ne[0]);
-    for (d = 1; d < n_dims && !bad; d++) bad = ne[d] > SIZE_MAX
-        || !flash__mul(&bytes, bytes, (size_t)ne[d]);
+    for (d = 1; d < n_dims && !bad; d++)
+        bad = ne[d] > SIZE_MAX || !flash__mul(&bytes, bytes, (size_t)ne[d]);
     if (w->status) return w->status;
     if (bad || !bytes) return w->status = FLASH_E_ARGUMENT;
     flash__write_text(w, name, n);
@@ -7911,15 +8447,28 @@ FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w)
    a run of upper and lower case letters taking turns. Bytes that are no UTF-8 count as characters
    of one byte, class of U+FFFD. */
 
-enum { FLASH__OTHER, FLASH__UPPER, FLASH__LOWER, FLASH__LETTER, FLASH__MARK, FLASH__NUMBER,
-       FLASH__PUNCT,
-       FLASH__SYMBOL, FLASH__SPACE, FLASH__CASES };
+enum {
+    FLASH__OTHER,
+    FLASH__UPPER,
+    FLASH__LOWER,
+    FLASH__LETTER,
+    FLASH__MARK,
+    FLASH__NUMBER,
+    FLASH__PUNCT,
+    FLASH__SYMBOL,
+    FLASH__SPACE,
+    FLASH__CASES
+};
 
 /* [128] classes of ASCII as digits of the enum above. */
-static const char flash__ascii_class[] =
-    "00000000088888000000000000000000" "86667666666766665555555555667776"
-    "61111111111111111111111111166676" "7" "22222222222222222222222222" "67670";
+static const char flash__ascii_class[] = "00000000088888000000000000000000"
+                                         "86667666666766665555555555667776"
+                                         "61111111111111111111111111166676"
+                                         "7"
+                                         "22222222222222222222222222"
+                                         "67670";
 
+/* clang-format off */
 static const uint32_t flash__unicode[] = {
     0x800, 0x858, 0x860, 0xa08, 0xa16, 0xa27, 0xa76, 0xa87, 0xaa3,
     0xab6, 0xac7, 0xad0, 0xae7, 0xb25, 0xb47, 0xb52, 0xb66, 0xb87,
@@ -8205,6 +8754,7 @@ static const uint32_t flash__unicode[] = {
     0x200003, 0x2a6e00, 0x2a7003, 0x2b81e0, 0x2b8203, 0x2ceae0, 0x2ceb03, 0x2ebe10, 0x2ebf03,
     0x2ee5e0, 0x2f8003, 0x2fa1e0, 0x300003, 0x3134b0, 0x313503, 0x3347a0, 0xe01004, 0xe01f00,
 };
+/* clang-format on */
 
 static int flash__class(uint32_t c)
 {
@@ -8212,8 +8762,11 @@ static int flash__class(uint32_t c)
     uint32_t e;
     if (c < 128) return flash__ascii_class[c] - '0';
     while (hi - lo > 1) {
-        size_t mid = lo + (hi - lo)/2;
-        if (flash__unicode[mid] >> 4 <= c) lo = mid; else hi = mid;
+        size_t mid = lo + (hi - lo) / 2;
+        if (flash__unicode[mid] >> 4 <= c)
+            lo = mid;
+        else
+            hi = mid;
     }
     e = flash__unicode[lo];
     if ((e & 15) != FLASH__CASES) return (int)(e & 15);
@@ -8224,7 +8777,7 @@ static int flash__class(uint32_t c)
    then U+FFFD. */
 static int flash__utf8(const uint8_t *p, const uint8_t *end, uint32_t *c)
 {
-    static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     int n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0, i;
     uint32_t v = n < 2 ? *p : *p & (0x7fu >> n);
     *c = 0xfffd;
@@ -8277,10 +8830,14 @@ static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 #define FLASH__TEKKEN "p?U*l+|p?U+l*|N.| ?x+/*|s*n+|s+!.|s+"
 #define FLASH__GPT4O  "p?U*l+I?|p?U+l*I?|N3| ?x+/*|s*n+|s+!.|s+"
 
-typedef struct flash__pre { const char *name; uint8_t whole_words,
-                            bos; const char *pass[7]; } flash__pre;
+typedef struct flash__pre {
+    const char *name;
+    uint8_t whole_words, bos;
+    const char *pass[7];
+} flash__pre;
 
 /* name, whole words are looked up first, BOS by default, passes */
+/* clang-format off */
 static const flash__pre flash__pre_table[] = {
     { "default",        0, 0, { "D+", FLASH__GPT2, "N+", "d.d.d." } },
     { "gpt-2",          0, 0, { FLASH__GPT2 } },
@@ -8304,6 +8861,7 @@ static const flash__pre flash__pre_table[] = {
     { "llama4",         0, 0, { FLASH__GPT4O } },
     { "tekken",         1, 1, { FLASH__TEKKEN } },
 };
+/* clang-format on */
 
 static const flash__pre *flash__pre_find(const char *name, size_t n)
 {
@@ -8318,7 +8876,8 @@ static const flash__pre *flash__pre_find(const char *name, size_t n)
 static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n)
 {
     size_t i;
-    for (i = 0; i + 1 < n; i += 2) if (c >= range[i] && c <= range[i + 1]) return 1;
+    for (i = 0; i + 1 < n; i += 2)
+        if (c >= range[i] && c <= range[i + 1]) return 1;
     return 0;
 }
 
@@ -8326,14 +8885,12 @@ static int flash__in(char what, uint32_t c)
 {
     /* Cased letters of today's Unicode that DeepSeek's list, made for an older one, does not
        have. */
-    static const uint32_t uncased[] = { 0x560, 0x588, 0x10c7, 0x10c7, 0x10cd, 0x10cd, 0x10d0,
-                                        0x10ff, 0x1c80, 0x1c8a,
-        0x2d00, 0x2d2d, 0xa790, 0xa7fa, 0xab30, 0xab68, 0x10570, 0x105bc, 0x10d50, 0x10d85,
-            0x16e40, 0x16ed3,
-        0x1d400, 0x1df2a };
-    static const uint32_t punct[] = { '!', '/', ':', '~', 0xff01, 0xff0f, 0xff1a, 0xff5e, 0x2018,
-                                      0x201f,
-        0x3000, 0x3002 };
+    static const uint32_t uncased[] = {0x560,   0x588,   0x10c7,  0x10c7,  0x10cd,  0x10cd,
+                                       0x10d0,  0x10ff,  0x1c80,  0x1c8a,  0x2d00,  0x2d2d,
+                                       0xa790,  0xa7fa,  0xab30,  0xab68,  0x10570, 0x105bc,
+                                       0x10d50, 0x10d85, 0x16e40, 0x16ed3, 0x1d400, 0x1df2a};
+    static const uint32_t punct[] = {'!',    '/',    ':',    '~',    0xff01, 0xff0f,
+                                     0xff1a, 0xff5e, 0x2018, 0x201f, 0x3000, 0x3002};
     int k, letter, cased, newline = c == '\r' || c == '\n';
     switch (what) { /* those that need no class */
     case 'n': return newline;
@@ -8361,10 +8918,11 @@ static int flash__in(char what, uint32_t c)
     case 'q': return !letter && k != FLASH__PUNCT && k != FLASH__SYMBOL && !newline;
     case 'U': return k == FLASH__UPPER || k == FLASH__LETTER || k == FLASH__MARK;
     case 'l': return k == FLASH__LOWER || k == FLASH__LETTER || k == FLASH__MARK;
-    case 'D': case 'F': return k == FLASH__PUNCT
-        || (c < 128 && k == FLASH__SYMBOL && (c != '`' || what == 'F'));
+    case 'D':
+    case 'F':
+        return k == FLASH__PUNCT || (c < 128 && k == FLASH__SYMBOL && (c != '`' || what == 'F'));
     case 'Z': return cased ? !flash__in_ranges(c, uncased, FLASH__COUNT(uncased)) : c == 0x295;
-    default:  return c == (uint32_t)(unsigned char)what;
+    default: return c == (uint32_t)(unsigned char)what;
     }
 }
 
@@ -8392,7 +8950,7 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
     if (*item == '!') {
         if (p < end) flash__char(p, end, &c);
         return p == end || flash__class(c) == FLASH__SPACE ? flash__match(item + 2, p, end, stuck)
-            : NULL;
+                                                           : NULL;
     }
     if (*item == '$') return p == end ? flash__match(item + 2, p, end, stuck) : NULL;
     if (*item == '\'' || *item == 'I') {
@@ -8408,7 +8966,10 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
         r = flash__match(item + 2, q, end, stuck);
         if (r) return r;
         /* a shorter run cannot reach the end either */
-        if (item[2] == '$') { *stuck = q; return NULL; }
+        if (item[2] == '$') {
+            *stuck = q;
+            return NULL;
+        }
         if (count) q = flash__char_before(p, q);
     }
     return NULL;
@@ -8427,7 +8988,6 @@ static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, co
     }
 }
 
-
 /* ===== >>vocab ============================================================ */
 
 /* The vocabulary, left where the file has it, plus an index. Every token stands for raw bytes: in
@@ -8438,38 +8998,48 @@ static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, co
    byte token. */
 
 enum { FLASH__VOCAB_NONE, FLASH__VOCAB_SPM, FLASH__VOCAB_BPE };
-enum { FLASH__TOKEN_NORMAL = 1, FLASH__TOKEN_UNKNOWN, FLASH__TOKEN_CONTROL, FLASH__TOKEN_USER,
-       FLASH__TOKEN_UNUSED,
-       FLASH__TOKEN_BYTE };
+enum {
+    FLASH__TOKEN_NORMAL = 1,
+    FLASH__TOKEN_UNKNOWN,
+    FLASH__TOKEN_CONTROL,
+    FLASH__TOKEN_USER,
+    FLASH__TOKEN_UNUSED,
+    FLASH__TOKEN_BYTE
+};
 enum { FLASH__SPECIAL_BYTES_MAX = 512, FLASH__ENDS_MAX = 16, FLASH__PROBES_MAX = 512 };
 
 typedef struct flash__vocab {
-    int             kind;
-    uint32_t        n, n_merge, n_special, token_bytes_max;
+    int kind;
+    uint32_t n, n_merge, n_special, token_bytes_max;
     /* the token strings, 8 bytes of length before each */
-    const uint8_t  *text;
+    const uint8_t *text;
     /* [n] f32, i32; or NULL */
-    const uint8_t  *scores, *types;
+    const uint8_t *scores, *types;
     /* [n] offset of each text */
-    uint32_t       *at;
+    uint32_t *at;
     /* hash: raw bytes -> token */
-    int32_t        *slot;   size_t slots;
+    int32_t *slot;
+    size_t slots;
     /* [n_merge] tokens, in order of rank */
-    uint32_t       *left, *right, *result;
+    uint32_t *left, *right, *result;
     /* hash: (left, right) -> rank */
-    int32_t        *merge_slot; size_t merge_slots;
+    int32_t *merge_slot;
+    size_t merge_slots;
     /* [n_special] control and user tokens, sorted by text */
-    uint32_t       *special;
+    uint32_t *special;
     /* token of a byte, -1: none */
-    int32_t         byte[256];
-    int32_t         bos, eos, unk, ends[FLASH__ENDS_MAX];
-    int             n_ends, add_bos, add_eos, space_prefix, inner_space;
+    int32_t byte[256];
+    int32_t bos, eos, unk, ends[FLASH__ENDS_MAX];
+    int n_ends, add_bos, add_eos, space_prefix, inner_space;
     const flash__pre *pre;
 } flash__vocab;
 
 /* Raw bytes of up to two spans, one by one. */
 enum { FLASH__RAW, FLASH__SPM_TEXT, FLASH__BPE_TEXT };
-typedef struct flash__bytes { const uint8_t *p, *end, *p2, *end2; int mode; } flash__bytes;
+typedef struct flash__bytes {
+    const uint8_t *p, *end, *p2, *end2;
+    int mode;
+} flash__bytes;
 
 /* GPT-2's table backwards: the byte that a character stands for, -1 for none. Printable Latin-1 is
    itself; the other 68 bytes are U+0100... in order
@@ -8488,7 +9058,8 @@ static int flash__next_byte(flash__bytes *b)
     int n, byte;
     if (b->p == b->end) {
         if (b->p2 == b->end2) return -1;
-        b->p = b->p2; b->end = b->end2;
+        b->p = b->p2;
+        b->end = b->end2;
         b->p2 = b->end2 = NULL;
     }
     if (b->mode == FLASH__SPM_TEXT && b->end - b->p >= 3 && b->p[0] == 0xe2 && b->p[1] == 0x96
@@ -8507,7 +9078,8 @@ static int flash__next_byte(flash__bytes *b)
 static flash__bytes flash__span(const uint8_t *p, size_t n, int mode)
 {
     flash__bytes b;
-    b.p = p; b.end = p + n;
+    b.p = p;
+    b.end = p + n;
     b.p2 = b.end2 = NULL;
     b.mode = mode;
     return b;
@@ -8521,7 +9093,7 @@ static const uint8_t *flash__token_span(const flash__vocab *v, uint32_t id, size
 }
 static int flash__token_type(const flash__vocab *v, uint32_t id)
 {
-    return v->types ? (int)flash__rd32(v->types + 4*(size_t)id) : FLASH__TOKEN_NORMAL;
+    return v->types ? (int)flash__rd32(v->types + 4 * (size_t)id) : FLASH__TOKEN_NORMAL;
 }
 static int flash__token_special(const flash__vocab *v, uint32_t id)
 {
@@ -8535,16 +9107,16 @@ static flash__bytes flash__token_bytes(const flash__vocab *v, uint32_t id)
     size_t n;
     const uint8_t *p = flash__token_span(v, id, &n);
     if (v->kind == FLASH__VOCAB_SPM) return flash__span(p, n, FLASH__SPM_TEXT);
-    return flash__span(p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT
-                       : FLASH__RAW);
+    return flash__span(
+        p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT : FLASH__RAW);
 }
 
 static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
 {
     uint32_t h = 2166136261u;
     int c;
-    while ((c = flash__next_byte(&b)) >= 0) h = (h ^ (uint32_t)c)*16777619u;
-    return (h ^ h >> 15)*0x2c1b3c6du;
+    while ((c = flash__next_byte(&b)) >= 0) h = (h ^ (uint32_t)c) * 16777619u;
+    return (h ^ h >> 15) * 0x2c1b3c6du;
 }
 
 /* Where the token with these raw bytes is, or would go: its slot holds -1 or tag and token. */
@@ -8557,7 +9129,8 @@ static size_t flash__vocab_slot(const flash__vocab *v, flash__bytes b, uint32_t 
         int c;
         if ((uint32_t)v->slot[i] >> 20 != hash >> 21) continue;
         y = flash__token_bytes(v, id);
-        while ((c = flash__next_byte(&x)) == flash__next_byte(&y)) if (c < 0) return i;
+        while ((c = flash__next_byte(&x)) == flash__next_byte(&y))
+            if (c < 0) return i;
     }
     return i;
 }
@@ -8583,8 +9156,8 @@ static int flash__vocab_add(flash__vocab *v, uint32_t id)
 
 static size_t flash__merge_hash(const flash__vocab *v, uint32_t l, uint32_t r)
 {
-    uint64_t h = ((uint64_t)l << 32 | r)*0x9e3779b97f4a7c15u;
-    h = (h ^ h >> 29)*0xbf58476d1ce4e5b9u;
+    uint64_t h = ((uint64_t)l << 32 | r) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 29) * 0xbf58476d1ce4e5b9u;
     return (size_t)(h >> 32) & (v->merge_slots - 1);
 }
 
@@ -8619,13 +9192,19 @@ static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const 
         uint32_t a = lo, b = hi, mid;
         /* first whose byte k is not below p[k]; a text that ends before k comes first */
         while (a < b) {
-            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a)/2], &n);
-            if (n <= k || t[k] < p[k]) a = mid + 1; else b = mid;
+            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a) / 2], &n);
+            if (n <= k || t[k] < p[k])
+                a = mid + 1;
+            else
+                b = mid;
         }
         lo = a;
         for (b = hi; a < b;) {
-            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a)/2], &n);
-            if (t[k] <= p[k]) a = mid + 1; else b = mid;
+            const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a) / 2], &n);
+            if (t[k] <= p[k])
+                a = mid + 1;
+            else
+                b = mid;
         }
         hi = a;
         if (lo == hi) break;
@@ -8653,15 +9232,14 @@ static int flash__byte_token(const uint8_t *p, size_t n)
     for (i = 3; i < 5; i++) {
         int c = flash__lower(p[i]);
         if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return -1;
-        v = v*16 + (c <= '9' ? c - '0' : c - 'a' + 10);
+        v = v * 16 + (c <= '9' ? c - '0' : c - 'a' + 10);
     }
     return v;
 }
 
 /* A key that must be of this type if it is there at all. *found 0: absent. */
 static flash_status flash__want(const flash_gguf *g, const char *key, flash_value_type type,
-                                flash_value_type item,
-                                flash_value *v, int *found, flash_error *err)
+                                flash_value_type item, flash_value *v, int *found, flash_error *err)
 {
     *found = !flash_gguf_find(g, key, v);
     if (*found && (v->type != type || v->item != item))
@@ -8670,8 +9248,8 @@ static flash_status flash__want(const flash_gguf *g, const char *key, flash_valu
     return FLASH_E_NONE;
 }
 
-static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out,
-                                    int *found, flash_error *err)
+static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out, int *found,
+                                    flash_error *err)
 {
     flash_value v;
     flash_status s = flash__want(g, key, FLASH_VALUE_U32, FLASH_VALUE_U32, &v, found, err);
@@ -8698,15 +9276,20 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     flash_status s = flash__want(g, "tokenizer.ggml.model", FLASH_VALUE_STRING, FLASH_VALUE_STRING,
                                  &x, &found, err);
     if (s) return s;
-    if (!found) return flash__fail(err, FLASH_E_FORMAT, 0,
-                                   "the file has no tokenizer (key tokenizer.ggml.model)");
-    if (x.bytes == 5 && !memcmp(x.data, "llama", 5)) v->kind = FLASH__VOCAB_SPM;
-    else if (x.bytes == 4 && !memcmp(x.data, "gpt2", 4)) v->kind = FLASH__VOCAB_BPE;
+    if (!found)
+        return flash__fail(err, FLASH_E_FORMAT, 0,
+                           "the file has no tokenizer (key tokenizer.ggml.model)");
+    if (x.bytes == 5 && !memcmp(x.data, "llama", 5))
+        v->kind = FLASH__VOCAB_SPM;
+    else if (x.bytes == 4 && !memcmp(x.data, "gpt2", 4))
+        v->kind = FLASH__VOCAB_BPE;
     else if ((x.bytes == 4 && !memcmp(x.data, "none", 4))
-             || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8))) return FLASH_E_NONE;
-    else return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
-                            "tokenizer model \"%t\" is not supported; llama and gpt2 are",
-                            (const char *)x.data, FLASH__MIN(x.bytes, (size_t)40));
+             || (x.bytes == 8 && !memcmp(x.data, "no_vocab", 8)))
+        return FLASH_E_NONE;
+    else
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "tokenizer model \"%t\" is not supported; llama and gpt2 are",
+                           (const char *)x.data, FLASH__MIN(x.bytes, (size_t)40));
     s = flash__want(g, "tokenizer.ggml.tokens", FLASH_VALUE_ARRAY, FLASH_VALUE_STRING, &x, &found,
                     err);
     if (s) return s;
@@ -8723,11 +9306,11 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     if (!s && found && x.count != v->n)
         s = flash__fail(err, FLASH_E_FORMAT, 0,
                         "tokenizer.ggml.token_type has %u items for %u tokens", x.count,
-            (uint64_t)v->n);
+                        (uint64_t)v->n);
     if (s) return s;
     v->types = found ? x.data : NULL;
     for (i = 0; found && i < v->n; i++) {
-        t = flash__rd32(x.data + 4*(size_t)i);
+        t = flash__rd32(x.data + 4 * (size_t)i);
         v->n_special += t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_USER
             || t == FLASH__TOKEN_UNKNOWN;
     }
@@ -8745,14 +9328,15 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
                     err);
     if (s) return s;
     if (v->kind == FLASH__VOCAB_BPE) {
-        if (!found) return flash__fail(err, FLASH_E_FORMAT, 0,
-                                       "a gpt2 tokenizer needs merges (key tokenizer.ggml.merges)");
-        if (x.count > INT32_MAX/4)
+        if (!found)
+            return flash__fail(err, FLASH_E_FORMAT, 0,
+                               "a gpt2 tokenizer needs merges (key tokenizer.ggml.merges)");
+        if (x.count > INT32_MAX / 4)
             return flash__fail(err, FLASH_E_TOO_LARGE, 0, "%u merges", x.count);
         v->n_merge = (uint32_t)x.count;
     }
-    v->slots = flash__pow2(v->n + v->n/2 + 1);
-    v->merge_slots = flash__pow2(v->n_merge + v->n_merge/2 + 1);
+    v->slots = flash__pow2(v->n + v->n / 2 + 1);
+    v->merge_slots = flash__pow2(v->n_merge + v->n_merge / 2 + 1);
     return FLASH_E_NONE;
 }
 
@@ -8776,7 +9360,7 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
     uint32_t rank = 0;
     if (!v->n_merge) return FLASH_E_NONE;
     flash_gguf_find(g, "tokenizer.ggml.merges", &x);
-    memset(v->merge_slot, 0xff, v->merge_slots*4);
+    memset(v->merge_slot, 0xff, v->merge_slots * 4);
     for (; (text = flash_value_string(&x, &at, &n)) != NULL; rank++) {
         const uint8_t *p = (const uint8_t *)text;
         flash__bytes l, r, both;
@@ -8785,18 +9369,21 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
         if (i + 1 >= n)
             return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
                                "merge %u is not two parts with a space "
-                               "between: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
+                               "between: \"%t\"",
+                               (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
         l = flash__span(p, i, FLASH__BPE_TEXT);
         r = flash__span(p + i + 1, n - i - 1, FLASH__BPE_TEXT);
         both = l;
-        both.p2 = r.p; both.end2 = r.end;
+        both.p2 = r.p;
+        both.end2 = r.end;
         id[0] = flash__vocab_find(v, l);
         id[1] = flash__vocab_find(v, r);
         id[2] = flash__vocab_find(v, both);
         if (id[0] < 0 || id[1] < 0 || id[2] < 0)
             return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
                                "merge %u names a token that the vocabulary "
-                               "lacks: \"%t\"", (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
+                               "lacks: \"%t\"",
+                               (uint64_t)rank, text, FLASH__MIN(n, (size_t)64));
         v->left[rank] = (uint32_t)id[0];
         v->right[rank] = (uint32_t)id[1];
         v->result[rank] = (uint32_t)id[2];
@@ -8813,8 +9400,7 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
 }
 
 static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key,
-                                    int32_t fallback,
-                                    int32_t *out, flash_error *err)
+                                    int32_t fallback, int32_t *out, flash_error *err)
 {
     uint32_t id = 0;
     int found;
@@ -8836,9 +9422,9 @@ static void flash__add_end(flash__vocab *v, int32_t id)
 static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
                                       const flash_model_desc *desc, flash_error *err)
 {
-    static const char *const end_text[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",
-                                            "<|endoftext|>",
-        "<|end_of_text|>", "<|eom_id|>", "<|eot|>", "</s>", "<|end_of_turn|>" };
+    static const char *const end_text[] = {
+        "<|eot_id|>",      "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+        "<|end_of_text|>", "<|eom_id|>", "<|eot|>", "</s>",          "<|end_of_turn|>"};
     flash_value x;
     size_t at = 0, n, k;
     const char *text;
@@ -8849,24 +9435,25 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
     v->bos = v->eos = v->unk = -1;
     if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_NONE;
     for (k = 0; k < 256; k++) v->byte[k] = -1;
-    memset(v->slot, 0xff, v->slots*4);
+    memset(v->slot, 0xff, v->slots * 4);
     flash_gguf_find(g, "tokenizer.ggml.tokens", &x);
     for (; (text = flash_value_string(&x, &at, &n)) != NULL; i++) {
         const uint8_t *p = (const uint8_t *)text;
         int type, byte = flash__byte_token(p, n), last = -1, c;
         if (n > FLASH_TOKEN_BYTES_MAX)
             return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data),
-                               "token %u has %u bytes; %u are allowed",
-                               (uint64_t)i, (uint64_t)n, (uint64_t)FLASH_TOKEN_BYTES_MAX);
+                               "token %u has %u bytes; %u are allowed", (uint64_t)i, (uint64_t)n,
+                               (uint64_t)FLASH_TOKEN_BYTES_MAX);
         v->at[i] = (uint32_t)(p - v->text);
         v->token_bytes_max = FLASH__MAX(v->token_bytes_max, (uint32_t)n);
         type = flash__token_type(v, i);
         if (!v->types && spm && byte >= 0) type = FLASH__TOKEN_BYTE;
         if (type == FLASH__TOKEN_BYTE) {
-            if (byte < 0) return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
-                                             "token %u is a byte token "
-                                             "without a byte: \"%t\"", (uint64_t)i, text,
-                                                 FLASH__MIN(n, (size_t)64));
+            if (byte < 0)
+                return flash__fail(err, FLASH_E_FORMAT, (uint64_t)(p - g->file.data),
+                                   "token %u is a byte token "
+                                   "without a byte: \"%t\"",
+                                   (uint64_t)i, text, FLASH__MIN(n, (size_t)64));
             if (v->byte[byte] < 0) v->byte[byte] = (int32_t)i;
         } else if (type == FLASH__TOKEN_NORMAL || type == FLASH__TOKEN_USER) {
             flash__bytes b = flash__token_bytes(v, i);
@@ -8883,8 +9470,8 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
             if (n > FLASH__SPECIAL_BYTES_MAX)
                 return flash__fail(err, FLASH_E_TOO_LARGE, (uint64_t)(p - g->file.data),
                                    "special token %u has %u bytes; %u "
-                                   "are allowed", (uint64_t)i, (uint64_t)n,
-                                       (uint64_t)FLASH__SPECIAL_BYTES_MAX);
+                                   "are allowed",
+                                   (uint64_t)i, (uint64_t)n, (uint64_t)FLASH__SPECIAL_BYTES_MAX);
             if (n) v->special[special++] = i;
         }
     }
@@ -8895,12 +9482,13 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
         v->byte[k] = flash__vocab_find(v, flash__span(&byte, 1, FLASH__RAW));
     }
     if ((s = flash__vocab_merges(g, v, err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos,
-                             err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos,
-                             err)) != 0) return s;
-    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk,
-                             err)) != 0) return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &v->bos, err)) != 0)
+        return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &v->eos, err)) != 0)
+        return s;
+    if ((s = flash__vocab_id(g, v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &v->unk, err))
+        != 0)
+        return s;
     flash__add_end(v, v->eos);
     if ((s = flash__vocab_id(g, v, "tokenizer.ggml.eot_token_id", -1, &id, err)) != 0) return s;
     flash__add_end(v, id);
@@ -8916,23 +9504,23 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
     v->space_prefix = spm;
     v->add_bos = spm;
     if (v->kind == FLASH__VOCAB_BPE) {
-        s = flash__want(g, "tokenizer.ggml.pre", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x,
-                        &found, err);
+        s = flash__want(g, "tokenizer.ggml.pre", FLASH_VALUE_STRING, FLASH_VALUE_STRING, &x, &found,
+                        err);
         if (s) return s;
-        if (!found) flash__note(&desc->host, 1,
-                                "the file names no pre-tokenizer: using \"default\", which may be "
-            "wrong");
+        if (!found)
+            flash__note(&desc->host, 1,
+                        "the file names no pre-tokenizer: using \"default\", which may be "
+                        "wrong");
         v->pre = found ? flash__pre_find((const char *)x.data, x.bytes)
-            : flash__pre_find("default", 7);
+                       : flash__pre_find("default", 7);
         if (!v->pre) {
             if (!desc->any_pretokenizer)
                 return flash__fail(err, FLASH_E_UNSUPPORTED, (uint64_t)(x.data - g->file.data),
                                    "pre-tokenizer \"%t\" is not known; "
                                    "the option any_pretokenizer reads it as \"default\"",
-                                       (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
+                                   (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
             flash__note(&desc->host, 1, "pre-tokenizer \"%t\" is not known: using \"default\"",
-                        (const char *)x.data,
-                       FLASH__MIN(x.bytes, (size_t)64));
+                        (const char *)x.data, FLASH__MIN(x.bytes, (size_t)64));
             v->pre = flash__pre_find("default", 7);
         }
         v->add_bos = v->pre->bos;
@@ -8950,15 +9538,38 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
    converter permutes q and k); per-layer arrays must have one item per layer; a head count of 0
    divides. */
 
-enum { FLASH__DIM_ONE, FLASH__DIM_D, FLASH__DIM_3D, FLASH__DIM_C, FLASH__DIM_Q, FLASH__DIM_KV,
-       FLASH__DIM_O, FLASH__DIM_F, FLASH__DIM_V, FLASH__DIM_ROPE, FLASH__DIM_CONV };
+enum {
+    FLASH__DIM_ONE,
+    FLASH__DIM_D,
+    FLASH__DIM_3D,
+    FLASH__DIM_C,
+    FLASH__DIM_Q,
+    FLASH__DIM_KV,
+    FLASH__DIM_O,
+    FLASH__DIM_F,
+    FLASH__DIM_V,
+    FLASH__DIM_ROPE,
+    FLASH__DIM_CONV
+};
 
 /* A bit for each architecture, for the masks of the rules. */
-enum { FLASH__IS_LLAMA = 1, FLASH__IS_DECI = 2, FLASH__IS_FLASH = 4, FLASH__IS_QWEN2 = 8,
-       FLASH__IS_QWEN3 = 16,
-       FLASH__IS_GEMMA3 = 32, FLASH__IS_SMOLLM3 = 64, FLASH__IS_LFM2 = 128, FLASH__IS_LLAMA4 = 256,
-       FLASH__IS_ANY = 511 };
-typedef struct flash__arch_fact { const char *name; int bit, rope_style; } flash__arch_fact;
+enum {
+    FLASH__IS_LLAMA = 1,
+    FLASH__IS_DECI = 2,
+    FLASH__IS_FLASH = 4,
+    FLASH__IS_QWEN2 = 8,
+    FLASH__IS_QWEN3 = 16,
+    FLASH__IS_GEMMA3 = 32,
+    FLASH__IS_SMOLLM3 = 64,
+    FLASH__IS_LFM2 = 128,
+    FLASH__IS_LLAMA4 = 256,
+    FLASH__IS_ANY = 511
+};
+typedef struct flash__arch_fact {
+    const char *name;
+    int bit, rope_style;
+} flash__arch_fact;
+/* clang-format off */
 static const flash__arch_fact flash__archs[] = {
     { "llama",   FLASH__IS_LLAMA,   FLASH_ROPE_PAIRS  },
     { "deci",    FLASH__IS_DECI,    FLASH_ROPE_PAIRS  },
@@ -8970,6 +9581,7 @@ static const flash__arch_fact flash__archs[] = {
     { "lfm2",    FLASH__IS_LFM2,    FLASH_ROPE_HALVES },
     { "llama4",  FLASH__IS_LLAMA4,  FLASH_ROPE_PAIRS  },
 };
+/* clang-format on */
 
 /* NULL: there is none of that name. */
 static const flash__arch_fact *flash__arch_find(const char *name)
@@ -8981,43 +9593,55 @@ static const flash__arch_fact *flash__arch_find(const char *name)
 }
 
 /* Parts of a layer, for the rules' masks. */
-enum { FLASH__HAS_KV = 1, FLASH__HAS_CONV = 2, FLASH__HAS_LINEAR = 4, FLASH__HAS_FFN = 8,
-       FLASH__HAS_MIXER = 7, FLASH__HAS_ANY = 15 };
+enum {
+    FLASH__HAS_KV = 1,
+    FLASH__HAS_CONV = 2,
+    FLASH__HAS_LINEAR = 4,
+    FLASH__HAS_FFN = 8,
+    FLASH__HAS_MIXER = 7,
+    FLASH__HAS_ANY = 15
+};
 static int flash__parts(const flash_layer *l)
 {
     int mixer = l->attention == FLASH_ATTENTION_SKIP ? 0
-        : l->attention == FLASH_ATTENTION_CONV ? FLASH__HAS_CONV
-        : l->attention == FLASH_ATTENTION_LINEAR ? FLASH__HAS_LINEAR : FLASH__HAS_KV;
+        : l->attention == FLASH_ATTENTION_CONV       ? FLASH__HAS_CONV
+        : l->attention == FLASH_ATTENTION_LINEAR     ? FLASH__HAS_LINEAR
+                                                     : FLASH__HAS_KV;
     return mixer | (l->d_ffn ? FLASH__HAS_FFN : 0);
 }
 
-typedef struct flash__mat { const uint8_t *data; flash_type type; int rows,
-                            cols; size_t row_bytes; } flash__mat;
+typedef struct flash__mat {
+    const uint8_t *data;
+    flash_type type;
+    int rows, cols;
+    size_t row_bytes;
+} flash__mat;
 
 typedef struct flash__layer {
     const float *attn_norm, *ffn_norm;                    /* [D]                        */
     const float *attn_post, *ffn_post, *q_norm, *k_norm;  /* [D], [D], [C], [C]; NULL: none */
     const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none         */
     const float *conv;                                    /* [D,conv_length]            */
-    flash__mat   q, k, v, o, gate, up, down, conv_in, conv_out;
+    flash__mat q, k, v, o, gate, up, down, conv_in, conv_out;
 } flash__layer;
 
 typedef struct flash__root { /* what is not in a layer */
     const float *out_norm, *rope_factors;
-    flash__mat   embed, head;
+    flash__mat embed, head;
 } flash__root;
 
 typedef struct flash__tensor_rule {
     const char *name;
-    uint8_t  matrix, parts, rows, cols; /* matrix 0: floats, stored as F32; parts: of a layer */
-    uint16_t may, need;                 /* architectures that may, that must have it          */
-    uint16_t at;                        /* offset of its field                                */
+    uint8_t matrix, parts, rows, cols; /* matrix 0: floats, stored as F32; parts: of a layer */
+    uint16_t may, need;                /* architectures that may, that must have it          */
+    uint16_t at;                       /* offset of its field                                */
 } flash__tensor_rule;
 
 #define FLASH__LAYER(field) (uint16_t)offsetof(flash__layer, field)
 #define FLASH__BIASED (FLASH__IS_LLAMA | FLASH__IS_DECI | FLASH__IS_FLASH | FLASH__IS_QWEN2 \
     | FLASH__IS_SMOLLM3)
 #define FLASH__NORMED (FLASH__IS_QWEN3 | FLASH__IS_GEMMA3 | FLASH__IS_LFM2)
+/* clang-format off */
 static const flash__tensor_rule flash__layer_rules[] = {
     { "attn_norm.weight",   0, FLASH__HAS_MIXER, FLASH__DIM_ONE, FLASH__DIM_D,
       FLASH__IS_ANY, FLASH__IS_ANY, FLASH__LAYER(attn_norm) },
@@ -9066,7 +9690,9 @@ static const flash__tensor_rule flash__layer_rules[] = {
     { "post_ffw_norm.weight", 0, FLASH__HAS_FFN, FLASH__DIM_ONE, FLASH__DIM_D,
       FLASH__IS_GEMMA3, FLASH__IS_GEMMA3, FLASH__LAYER(ffn_post) },
 };
+/* clang-format on */
 #define FLASH__ROOT(field) (uint16_t)offsetof(flash__root, field)
+/* clang-format off */
 static const flash__tensor_rule flash__root_rules[] = {
     { "token_embd.weight",      1, FLASH__HAS_ANY, FLASH__DIM_V, FLASH__DIM_D,
       FLASH__IS_ANY, FLASH__IS_ANY, FLASH__ROOT(embed) },
@@ -9080,22 +9706,24 @@ static const flash__tensor_rule flash__root_rules[] = {
       FLASH__IS_LLAMA | FLASH__IS_DECI | FLASH__IS_FLASH | FLASH__IS_LLAMA4, 0,
           FLASH__ROOT(rope_factors) },
 };
+/* clang-format on */
 
 static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
 {
     switch (dim) {
-    case FLASH__DIM_D:    return (uint64_t)a->d_model;
-    case FLASH__DIM_3D:   return 3*(uint64_t)a->d_model;
-    case FLASH__DIM_C:    return (uint64_t)a->d_head;
-    case FLASH__DIM_O:    if (l->attention == FLASH_ATTENTION_LINEAR) return (uint64_t)a->d_model;
-                          return (uint64_t)l->n_head*(uint64_t)a->d_head;
+    case FLASH__DIM_D: return (uint64_t)a->d_model;
+    case FLASH__DIM_3D: return 3 * (uint64_t)a->d_model;
+    case FLASH__DIM_C: return (uint64_t)a->d_head;
+    case FLASH__DIM_O:
+        if (l->attention == FLASH_ATTENTION_LINEAR) return (uint64_t)a->d_model;
+        return (uint64_t)l->n_head * (uint64_t)a->d_head;
     case FLASH__DIM_CONV: return (uint64_t)a->conv_length;
-    case FLASH__DIM_Q:    return (uint64_t)l->n_head*(uint64_t)a->d_head;
-    case FLASH__DIM_KV:   return (uint64_t)l->n_kv_head*(uint64_t)a->d_head;
-    case FLASH__DIM_F:    return (uint64_t)l->d_ffn;
-    case FLASH__DIM_V:    return (uint64_t)a->n_vocab;
-    case FLASH__DIM_ROPE: return (uint64_t)a->rope_dims/2;
-    default:              return 1;
+    case FLASH__DIM_Q: return (uint64_t)l->n_head * (uint64_t)a->d_head;
+    case FLASH__DIM_KV: return (uint64_t)l->n_kv_head * (uint64_t)a->d_head;
+    case FLASH__DIM_F: return (uint64_t)l->d_ffn;
+    case FLASH__DIM_V: return (uint64_t)a->n_vocab;
+    case FLASH__DIM_ROPE: return (uint64_t)a->rope_dims / 2;
+    default: return 1;
     }
 }
 
@@ -9105,8 +9733,8 @@ static int flash__kv_group(int C) { return C % 32 == 0 ? 32 : C % 16 == 0 ? 16 :
 /* Bytes of one block of 64 keys or values of one head: see >>forward. */
 static size_t flash__kv_block(flash_type kv, int C)
 {
-    return kv == FLASH_TYPE_Q8_0 ? 64*(size_t)C + 128*(size_t)(C/flash__kv_group(C))
-        : flash_row_bytes(kv, 64*(size_t)C);
+    return kv == FLASH_TYPE_Q8_0 ? 64 * (size_t)C + 128 * (size_t)(C / flash__kv_group(C))
+                                 : flash_row_bytes(kv, 64 * (size_t)C);
 }
 
 static int flash__kv_type_ok(flash_type kv, int C)
@@ -9123,7 +9751,7 @@ static uint64_t flash__rules_params(const flash_arch *a, const flash_layer *l, i
     size_t k;
     for (k = 0; k < n; k++)
         if ((rules[k].need & bit) && (rules[k].parts & parts))
-            sum += flash__dim(a, l, rules[k].rows)*flash__dim(a, l, rules[k].cols);
+            sum += flash__dim(a, l, rules[k].rows) * flash__dim(a, l, rules[k].cols);
     return sum;
 }
 
@@ -9134,7 +9762,7 @@ FLASH_API uint64_t flash_arch_params(const flash_arch *a)
     int i, bit;
     if (!fact) return 0;
     bit = fact->bit;
-    n = a->tied ? 0 : (uint64_t)a->n_vocab*(uint64_t)a->d_model;
+    n = a->tied ? 0 : (uint64_t)a->n_vocab * (uint64_t)a->d_model;
     n += flash__rules_params(a, a->layer, bit, FLASH__HAS_ANY, flash__root_rules,
                              FLASH__COUNT(flash__root_rules));
     for (i = 0; i < a->n_layer; i++)
@@ -9148,7 +9776,7 @@ enum { FLASH__CHUNK = 256 }; /* tokens worked on at once, unless asked for other
 /* Blocks of 64 positions that a layer keeps: all, or a ring in which a window and a chunk fit. */
 static int flash__kv_blocks(const flash_layer *l, int n_ctx, int chunk)
 {
-    int all = (n_ctx + 63)/64, ring = (int)(((int64_t)l->window + chunk + 62)/64) + 1;
+    int all = (n_ctx + 63) / 64, ring = (int)(((int64_t)l->window + chunk + 62) / 64) + 1;
     return l->attention == FLASH_ATTENTION_FULL ? all : FLASH__MIN(all, ring);
 }
 
@@ -9157,11 +9785,13 @@ FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk
     uint64_t n = 0;
     int i;
     if (!a || n_ctx < 1 || n_ctx > FLASH_CONTEXT_MAX || chunk < 0
-        || !flash__kv_type_ok(kv, a->d_head)) return 0;
+        || !flash__kv_type_ok(kv, a->d_head))
+        return 0;
     chunk = FLASH__MIN(chunk ? chunk : FLASH__CHUNK, n_ctx);
     for (i = 0; i < a->n_layer; i++)
-        n += 2*(uint64_t)a->layer[i].n_kv_head
-            *(uint64_t)flash__kv_blocks(a->layer + i, n_ctx, chunk)*flash__kv_block(kv, a->d_head);
+        n += 2 * (uint64_t)a->layer[i].n_kv_head
+            * (uint64_t)flash__kv_blocks(a->layer + i, n_ctx, chunk)
+            * flash__kv_block(kv, a->d_head);
     return n;
 }
 
@@ -9178,7 +9808,7 @@ static flash_status flash__attention_change(flash_arch *a, int i, const char *p,
         return FLASH_E_NONE;
     }
     for (k = 7; n > 7 && !memcmp(p, "window:", 7) && k < n && window <= FLASH_CONTEXT_MAX; k++)
-        window = p[k] >= '0' && p[k] <= '9' ? window*10 + p[k] - '0' : FLASH_CONTEXT_MAX + 1;
+        window = p[k] >= '0' && p[k] <= '9' ? window * 10 + p[k] - '0' : FLASH_CONTEXT_MAX + 1;
     if (flash__compare(p, n, "full", 4) && (window < 1 || window > FLASH_CONTEXT_MAX))
         return flash__fail(err, FLASH_E_FORMAT, 0,
                            "layer %i: \"%t\" is none of full, window:N, skip and keep", i, p,
@@ -9199,7 +9829,10 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
     int i, entries = 1;
     if (!a || !pattern)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no architecture or no pattern");
-    while ((p = strchr(p, ',')) != NULL && entries <= a->n_layer) { p++; entries++; }
+    while ((p = strchr(p, ',')) != NULL && entries <= a->n_layer) {
+        p++;
+        entries++;
+    }
     if (entries > a->n_layer)
         return flash__fail(err, FLASH_E_FORMAT, 0, "more attentions than %i layers", a->n_layer);
     changed = *a;
@@ -9216,8 +9849,12 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
 
 /* One reader with a sticky status, so that the list below reads as a list. */
 typedef struct flash__hyper {
-                              const flash_gguf *g; const char *arch; flash_error *err;
-flash_status status; char key[96]; } flash__hyper;
+    const flash_gguf *g;
+    const char *arch;
+    flash_error *err;
+    flash_status status;
+    char key[96];
+} flash__hyper;
 
 static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
 {
@@ -9236,9 +9873,8 @@ static int64_t flash__hyper_range(flash__hyper *h, const flash_value *v, uint64_
     if (x < least || x > most)
         h->status = flash__fail(h->err, x > most ? FLASH_E_TOO_LARGE : FLASH_E_FORMAT,
                                 (uint64_t)(v->data - h->g->file.data),
-                                    "%s is %s%u; %i to %i are allowed",
-                                h->key, x < 0 ? "-" : "", (uint64_t)(x < 0 ? -x : x), (int)least,
-                                    (int)most);
+                                "%s is %s%u; %i to %i are allowed", h->key, x < 0 ? "-" : "",
+                                (uint64_t)(x < 0 ? -x : x), (int)least, (int)most);
     return x;
 }
 
@@ -9296,8 +9932,7 @@ static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, 
                                 "key %s has the wrong type", h->key);
     else if (found && v.type == FLASH_VALUE_ARRAY && v.count != (uint64_t)n_layer)
         h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
-                                "key %s has %u items for %i layers",
-                                h->key, v.count, n_layer);
+                                "key %s has %u items for %i layers", h->key, v.count, n_layer);
     for (i = 0; i < n_layer && !h->status && found; i++)
         out[i] = (int32_t)flash__hyper_range(h, &v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)i : 0,
                                              least, most);
@@ -9317,7 +9952,7 @@ static void flash__hyper_bases(flash__hyper *h, flash_arch *a)
         return;
     }
     for (i = 0; i < a->n_layer; i++) {
-        float x = flash__rdf32(v.data + (v.type == FLASH_VALUE_ARRAY ? 4*(size_t)i : 0));
+        float x = flash__rdf32(v.data + (v.type == FLASH_VALUE_ARRAY ? 4 * (size_t)i : 0));
         if (!(x == 0 || (x >= 1 && x < 3e38f)))
             h->status = flash__fail(h->err, FLASH_E_FORMAT, (uint64_t)(v.data - h->g->file.data),
                                     "key %s has an item that is neither 0 nor a number from 1 on",
@@ -9348,8 +9983,8 @@ static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a, int bit)
 {
     flash_value v;
     int i;
-    a->rope_base = bit & FLASH__IS_FLASH ? 10000.0f : flash__hyper_float(h, "rope.freq_base",
-                                                                      10000.0f);
+    a->rope_base = bit & FLASH__IS_FLASH ? 10000.0f
+                                         : flash__hyper_float(h, "rope.freq_base", 10000.0f);
     if (!h->status && a->rope_base < 1)
         h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is below 1", h->key);
     for (i = 0; i < a->n_layer; i++) a->layer[i].rope_base = a->rope_base;
@@ -9367,16 +10002,21 @@ static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a, int bit)
         if (v.type != FLASH_VALUE_STRING)
             return h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s has the wrong type",
                                            h->key);
-        if (!flash__compare(text, v.bytes, "none", 4))
-            { a->rope_scaling = FLASH_ROPE_PLAIN; a->rope_factor = 1; }
-        else if (!flash__compare(text, v.bytes, "linear", 6)) a->rope_scaling = FLASH_ROPE_LINEAR;
-        else if (!flash__compare(text, v.bytes, "llama3", 6)) a->rope_scaling = FLASH_ROPE_LLAMA3;
-        else if (!flash__compare(text, v.bytes, "yarn", 4)) a->rope_scaling = FLASH_ROPE_YARN;
-        else h->status = flash__fail(h->err, FLASH_E_UNSUPPORTED,
-                                     (uint64_t)(v.data - h->g->file.data),
-            "rope scaling \"%t\" is not "
-                                     "supported; none, linear, llama3 and yarn are", text,
-                                         FLASH__MIN(v.bytes, (size_t)40));
+        if (!flash__compare(text, v.bytes, "none", 4)) {
+            a->rope_scaling = FLASH_ROPE_PLAIN;
+            a->rope_factor = 1;
+        } else if (!flash__compare(text, v.bytes, "linear", 6))
+            a->rope_scaling = FLASH_ROPE_LINEAR;
+        else if (!flash__compare(text, v.bytes, "llama3", 6))
+            a->rope_scaling = FLASH_ROPE_LLAMA3;
+        else if (!flash__compare(text, v.bytes, "yarn", 4))
+            a->rope_scaling = FLASH_ROPE_YARN;
+        else
+            h->status = flash__fail(h->err, FLASH_E_UNSUPPORTED,
+                                    (uint64_t)(v.data - h->g->file.data),
+                                    "rope scaling \"%t\" is not "
+                                    "supported; none, linear, llama3 and yarn are",
+                                    text, FLASH__MIN(v.bytes, (size_t)40));
     }
     a->rope_low_freq = flash__hyper_float(h, "rope.scaling.low_freq_factor", 1.0f);
     a->rope_high_freq = flash__hyper_float(h, "rope.scaling.high_freq_factor", 4.0f);
@@ -9405,9 +10045,14 @@ static int flash__arch_heads(flash__hyper *h, flash_arch *a, int bit)
             h->status = flash__fail(h->err, FLASH_E_FORMAT, 0,
                                     "layer %i: %i heads cannot share %i key/value heads", i,
                                     (int)heads[i], (int)kv[i]);
-        l->attention = !heads[i] ? FLASH_ATTENTION_SKIP : kv[i] ? FLASH_ATTENTION_FULL
-            : bit & FLASH__IS_LFM2 ? FLASH_ATTENTION_CONV : FLASH_ATTENTION_LINEAR;
-        if (heads[i] && kv[i]) { l->n_head = (uint16_t)heads[i]; l->n_kv_head = (uint16_t)kv[i]; }
+        l->attention = !heads[i]   ? FLASH_ATTENTION_SKIP
+            : kv[i]                ? FLASH_ATTENTION_FULL
+            : bit & FLASH__IS_LFM2 ? FLASH_ATTENTION_CONV
+                                   : FLASH_ATTENTION_LINEAR;
+        if (heads[i] && kv[i]) {
+            l->n_head = (uint16_t)heads[i];
+            l->n_kv_head = (uint16_t)kv[i];
+        }
     }
     return first ? first : 1;
 }
@@ -9429,13 +10074,14 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
         window = flash__hyper_int(h, "attention.sliding_window", 0, 0, FLASH_CONTEXT_MAX);
     if (bit & FLASH__IS_LFM2)
         for (i = 0; i < n; i++) flash__arch_window(a, i, window, FLASH_ATTENTION_WINDOW);
-    if (bit & FLASH__IS_SMOLLM3) for (i = 3; i < n; i += 4) a->layer[i].rope_base = 0;
+    if (bit & FLASH__IS_SMOLLM3)
+        for (i = 3; i < n; i += 4) a->layer[i].rope_base = 0;
     if (bit & FLASH__IS_GEMMA3) {
         float base = flash__hyper_float(h, "rope.freq_base_swa", 10000.0f);
         int is_list = flash__hyper_find(h, "attention.sliding_window_pattern", &v)
             && v.type == FLASH_VALUE_ARRAY;
         period = is_list ? 0
-            : flash__hyper_int(h, "attention.sliding_window_pattern", 6, 0, INT32_MAX);
+                         : flash__hyper_int(h, "attention.sliding_window_pattern", 6, 0, INT32_MAX);
         for (i = 0; i < n; i++) list[i] = !period || i % period < period - 1;
         if (is_list)
             flash__hyper_layers(h, "attention.sliding_window_pattern", n, 0, 0, INT32_MAX, list);
@@ -9455,17 +10101,16 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
         for (i = 0; i < n; i++)
             if (!period || i % period < period - 1)
                 flash__arch_window(a, i, 8192, FLASH_ATTENTION_CHUNK);
-            else a->layer[i].rope_base = 0;
+            else
+                a->layer[i].rope_base = 0;
     }
     if (!(bit & FLASH__IS_FLASH)) return;
-    for (i = 0; i < n; i++)
-        list[i] = a->layer[i].attention == FLASH_ATTENTION_SKIP ? 2 : 0;
+    for (i = 0; i < n; i++) list[i] = a->layer[i].attention == FLASH_ATTENTION_SKIP ? 2 : 0;
     flash__hyper_layers(h, "attention.pattern", n, 0, 0, 2, list);
     for (i = 0; i < n && !h->status; i++) {
         if ((list[i] == 2) != (a->layer[i].attention == FLASH_ATTENTION_SKIP))
-            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0,
-                                    "layer %i: pattern %i, but %i heads", i, (int)list[i],
-                                    (int)a->layer[i].n_head);
+            h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "layer %i: pattern %i, but %i heads",
+                                    i, (int)list[i], (int)a->layer[i].n_head);
         window |= list[i] == 1;
         a->layer[i].window = list[i] == 1;
     }
@@ -9483,12 +10128,12 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
 /* Scales that no key says. heads: of the first layer that has any. */
 static void flash__arch_scales(flash_arch *a, int bit, int heads)
 {
-    a->attention_scale = 1.0f/sqrtf((float)a->d_head);
+    a->attention_scale = 1.0f / sqrtf((float)a->d_head);
     a->embedding_scale = 1;
     if (!(bit & FLASH__IS_GEMMA3)) return;
     a->embedding_scale = sqrtf((float)a->d_model);
     /* the 27B model alone */
-    if (a->n_layer == 62) a->attention_scale = 1.0f/sqrtf((float)a->d_model/(float)heads);
+    if (a->n_layer == 62) a->attention_scale = 1.0f / sqrtf((float)a->d_model / (float)heads);
 }
 
 /* Reads and checks all hyper-parameters. n_layer is known already. *bit: which architecture. */
@@ -9501,14 +10146,17 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
     const flash__arch_fact *fact;
     int i, heads, experts;
     memset(a, 0, sizeof *a);
-    h.g = g; h.arch = a->name; h.err = err;
+    h.g = g;
+    h.arch = a->name;
+    h.err = err;
     h.status = flash__arch_name(g, a->name, err);
     if (h.status) return h.status;
     fact = flash__arch_find(a->name);
     if (!fact)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                            "architecture \"%s\" is not supported; llama, deci, flash, qwen2, "
-                           "qwen3, gemma3, smollm3, lfm2 and llama4 are", a->name);
+                           "qwen3, gemma3, smollm3, lfm2 and llama4 are",
+                           a->name);
     *bit = fact->bit;
     a->rope_style = fact->rope_style;
     a->n_layer = n_layer;
@@ -9524,7 +10172,7 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "mixtures of experts are not supported");
     heads = flash__arch_heads(&h, a, *bit);
     if (h.status) return h.status;
-    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model/heads, 1, FLASH_HEAD_MAX);
+    a->d_head = flash__hyper_int(&h, "attention.key_length", a->d_model / heads, 1, FLASH_HEAD_MAX);
     if (flash__hyper_int(&h, "attention.value_length", a->d_head, 1, FLASH_HEAD_MAX) != a->d_head
         && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
@@ -9537,8 +10185,7 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
         return flash__fail(err, FLASH_E_FORMAT, 0, "key %s is odd", h.key);
     if (flash__arch_rope(&h, a, *bit)) return h.status;
     flash__arch_windows(&h, a, *bit);
-    if (*bit & FLASH__IS_LFM2)
-        a->conv_length = flash__hyper_int(&h, "shortconv.l_cache", 0, 2, 64);
+    if (*bit & FLASH__IS_LFM2) a->conv_length = flash__hyper_int(&h, "shortconv.l_cache", 0, 2, 64);
     flash__arch_scales(a, *bit, heads);
     if (*bit & FLASH__IS_GEMMA3) {
         a->activation = FLASH_ACTIVATION_GELU;
@@ -9574,23 +10221,26 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
    machine big-endian. */
 
 struct flash_model {
-    flash_gguf       g;      /* must be first among what holds the file */
+    flash_gguf g; /* must be first among what holds the file */
     flash_model_desc desc;
-    flash_arch       arch;
-    flash__kernels   k;
-    flash__vocab     vocab;
-    flash__root      root;
-    flash__layer    *layer;  /* [L] */
-    float           *vector; /* pool for vectors */
-    size_t           n_vector, vector_used;
-    int              bit;    /* of the architecture */
-    float            ones[FLASH_HEAD_MAX];
-    size_t           block;  /* [B] */
-    int              view;   /* 1: what g, vocab and weights point to is another model's */
+    flash_arch arch;
+    flash__kernels k;
+    flash__vocab vocab;
+    flash__root root;
+    flash__layer *layer; /* [L] */
+    float *vector;       /* pool for vectors */
+    size_t n_vector, vector_used;
+    int bit; /* of the architecture */
+    float ones[FLASH_HEAD_MAX];
+    size_t block; /* [B] */
+    int view;     /* 1: what g, vocab and weights point to is another model's */
 };
 
 typedef struct flash__survey {
-                               flash_gguf g; flash__vocab vocab; int n_layer; size_t n_vector;
+    flash_gguf g;
+    flash__vocab vocab;
+    int n_layer;
+    size_t n_vector;
 } flash__survey;
 
 static int flash__ends_with(const flash_tensor *t, const char *end)
@@ -9615,28 +10265,33 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
     s->g.host = desc->host;
     h.status = flash__file_open(&s->g.file, &desc->source, &desc->host, err);
     if (h.status) return h.status;
-    h.g = &s->g; h.arch = name; h.err = err;
+    h.g = &s->g;
+    h.arch = name;
+    h.err = err;
     h.status = flash__gguf_scan(&s->g, err);
     if (!h.status) h.status = flash__vocab_survey(&s->g, &s->vocab, err);
     if (!h.status && !desc->vocab_only) {
         h.status = flash__arch_name(&s->g, name, err);
         if (!h.status)
             h.status = flash__want(&s->g, "split.count", FLASH_VALUE_U16, FLASH_VALUE_U16, &v,
-                                   &found,
-                                   err);
+                                   &found, err);
         if (!h.status && found && flash__rd16(v.data) > 1)
-            h.status = flash__fail(err, FLASH_E_UNSUPPORTED, 0, "one part of a model split into %i "
+            h.status = flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                                   "one part of a model split into %i "
                                    "files: merge them first (llama-gguf-split --merge)",
                                    (int)flash__rd16(v.data));
         if (!h.status) s->n_layer = flash__hyper_int(&h, "block_count", 0, 1, FLASH_LAYERS_MAX);
         if (!h.status && s->g.n_tensor < (uint32_t)s->n_layer)
             h.status = flash__fail(err, FLASH_E_FORMAT, 0, "%i layers, but only %u tensors",
                                    s->n_layer, (uint64_t)s->g.n_tensor);
-        c.g = &s->g; c.at = s->g.infos_at; c.err = err; c.status = FLASH_E_NONE;
+        c.g = &s->g;
+        c.at = s->g.infos_at;
+        c.err = err;
+        c.status = FLASH_E_NONE;
         for (i = 0; i < s->g.n_tensor && !h.status && !flash__read_info(&c, &t, &offset); i++)
             if (t.type == FLASH_TYPE_F32
-                && (t.ne[0]*4 == t.bytes || flash__ends_with(&t, ".shortconv.conv.weight")))
-                s->n_vector += (size_t)((t.bytes/4 + 15) & ~(uint64_t)15);
+                && (t.ne[0] * 4 == t.bytes || flash__ends_with(&t, ".shortconv.conv.weight")))
+                s->n_vector += (size_t)((t.bytes / 4 + 15) & ~(uint64_t)15);
     }
     if (h.status) flash__file_close(&s->g.file, &desc->host);
     return h.status;
@@ -9650,14 +10305,20 @@ static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash
     flash__layer *layer;
     float *vector;
     flash_status status;
-    if (m) { memset(m, 0, sizeof *m); m->g = s->g; m->vocab = s->vocab; }
+    if (m) {
+        memset(m, 0, sizeof *m);
+        m->g = s->g;
+        m->vocab = s->vocab;
+    }
     status = flash__gguf_index(m ? &m->g : &s->g, a, err);
     flash__vocab_plan(m ? &m->vocab : &s->vocab, a);
     layer = (flash__layer *)flash__take(a, (size_t)s->n_layer, sizeof *layer);
     vector = (float *)flash__take(a, s->n_vector, 4);
     if (m) {
-        if (layer) memset(layer, 0, (size_t)s->n_layer*sizeof *layer);
-        m->layer = layer; m->vector = vector; m->n_vector = s->n_vector;
+        if (layer) memset(layer, 0, (size_t)s->n_layer * sizeof *layer);
+        m->layer = layer;
+        m->vector = vector;
+        m->n_vector = s->n_vector;
     }
     *out = m;
     return status;
@@ -9672,8 +10333,8 @@ static int flash__rule_holds(const flash_model *m, const flash__tensor_rule *rul
 
 /* Fills one field of base (a layer or the root) by its rule. prefix: "blk.3." or "". */
 static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule,
-                                       const char *prefix, const flash_layer *l,
-                                       void *base, flash_error *err)
+                                       const char *prefix, const flash_layer *l, void *base,
+                                       flash_error *err)
 {
     uint64_t rows = flash__dim(&m->arch, l, rule->rows), cols = flash__dim(&m->arch, l, rule->cols);
     flash_tensor t;
@@ -9682,18 +10343,19 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     *flash__put(p, name + 63, rule->name, strlen(rule->name)) = 0;
     if (flash_gguf_find_tensor(&m->g, name, &t))
         return rule->need & m->bit
-            ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name) : FLASH_E_NONE;
+            ? flash__fail(err, FLASH_E_FORMAT, 0, "tensor %s is missing", name)
+            : FLASH_E_NONE;
     if (t.ne[0] != cols || t.ne[1] != rows || t.ne[2] != 1 || t.ne[3] != 1)
         return flash__fail(err, FLASH_E_FORMAT,
                            (uint64_t)((const uint8_t *)t.name - m->g.file.data),
-            "tensor %s is %ux%u, must be %ux%u",
-                           name, t.ne[0], t.ne[1]*t.ne[2]*t.ne[3], cols, rows);
+                           "tensor %s is %ux%u, must be %ux%u", name, t.ne[0],
+                           t.ne[1] * t.ne[2] * t.ne[3], cols, rows);
     if (rule->matrix) {
         flash__mat *w = (flash__mat *)(void *)((uint8_t *)base + rule->at);
         if (t.type == FLASH_TYPE_NONE)
             return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                                "tensor %s has weight type %u, which is not supported", name,
-                (uint64_t)t.type_id);
+                               (uint64_t)t.type_id);
         w->data = t.data;
         w->type = t.type;
         w->rows = (int)rows;
@@ -9706,9 +10368,9 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
         if (t.type != FLASH_TYPE_F32)
             return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "tensor %s is of type %s, must be F32",
                                name, flash_type_name(t.type));
-        m->vector_used += (size_t)((rows*cols + 15) & ~(uint64_t)15);
+        m->vector_used += (size_t)((rows * cols + 15) & ~(uint64_t)15);
         FLASH_ASSERT(m->vector_used <= m->n_vector);
-        for (i = 0; i < (size_t)(rows*cols); i++) v[i] = flash__rdf32(t.data + 4*i);
+        for (i = 0; i < (size_t)(rows * cols); i++) v[i] = flash__rdf32(t.data + 4 * i);
         memcpy((uint8_t *)base + rule->at, &shown, sizeof shown);
     }
     return FLASH_E_NONE;
@@ -9727,7 +10389,7 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
         int layer = 0, in_layer = 0;
         if (n > 6 && !memcmp(p, "blk.", 4)) {
             for (; dot < end && *dot >= '0' && *dot <= '9' && layer < FLASH_LAYERS_MAX; dot++)
-                layer = layer*10 + (*dot - '0');
+                layer = layer * 10 + (*dot - '0');
             if (dot < end && *dot == '.' && layer < m->arch.n_layer) {
                 p = dot + 1;
                 in_layer = 1;
@@ -9737,14 +10399,15 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
         }
         for (k = 0; k < count; k++)
             if (!flash__compare(p, (size_t)(end - p), rules[k].name, strlen(rules[k].name))
-                && flash__rule_holds(m, rules + k, m->arch.layer + layer*in_layer, in_layer)) break;
+                && flash__rule_holds(m, rules + k, m->arch.layer + layer * in_layer, in_layer))
+                break;
         if (k == count) {
             p = flash__name_at(&m->g, m->g.info_at[i], &n);
             return flash__fail(err, FLASH_E_UNSUPPORTED,
                                (uint64_t)((const uint8_t *)p - m->g.file.data),
-                "tensor \"%t\" is not one that "
-                               "architecture %s is known to have%s", p, n, m->arch.name,
-                               in_layer ? " in this layer" : "");
+                               "tensor \"%t\" is not one that "
+                               "architecture %s is known to have%s",
+                               p, n, m->arch.name, in_layer ? " in this layer" : "");
         }
     }
     return FLASH_E_NONE;
@@ -9755,9 +10418,9 @@ static void flash__layer_prefix(char prefix[16], int i)
 {
     char *p = prefix + 4;
     memcpy(prefix, "blk.", 4);
-    if (i > 99) *p++ = (char)('0' + i/100);
-    if (i > 9) *p++ = (char)('0' + i/10%10);
-    *p++ = (char)('0' + i%10);
+    if (i > 99) *p++ = (char)('0' + i / 100);
+    if (i > 9) *p++ = (char)('0' + i / 10 % 10);
+    *p++ = (char)('0' + i % 10);
     *p++ = '.';
     *p = 0;
 }
@@ -9771,27 +10434,27 @@ static float flash__rope_speeds(const flash_arch *a, const float *factors, const
                                 double *speed)
 {
     const double two_pi = 6.283185307179586, log_base = flash__log(l->rope_base),
-        factor = a->rope_factor;
+                 factor = a->rope_factor;
     double low = 0, high = 0, blend, scale = 1;
     int i, n = a->rope_dims, scaling = l->rope_plain ? FLASH_ROPE_PLAIN : a->rope_scaling;
     if (!l->rope_plain) scale = a->rope_attn_factor;
     if (scaling == FLASH_ROPE_YARN) {
-        low = floor(n*flash__log(a->rope_n_ctx/(a->rope_beta_fast*two_pi))/(2*log_base));
-        high = ceil(n*flash__log(a->rope_n_ctx/(a->rope_beta_slow*two_pi))/(2*log_base));
+        low = floor(n * flash__log(a->rope_n_ctx / (a->rope_beta_fast * two_pi)) / (2 * log_base));
+        high = ceil(n * flash__log(a->rope_n_ctx / (a->rope_beta_slow * two_pi)) / (2 * log_base));
         low = FLASH__MAX(low, 0);
         high = FLASH__MIN(high, n - 1);
-        scale = scale*(1 + 0.1*flash__log(factor));
+        scale = scale * (1 + 0.1 * flash__log(factor));
     }
-    for (i = 0; i < n/2; i++) {
-        double v = flash__exp(-2.0*i/n*log_base);
+    for (i = 0; i < n / 2; i++) {
+        double v = flash__exp(-2.0 * i / n * log_base);
         if (factors) v /= factors[i];
         blend = 0; /* share of the unscaled speed */
-        if (scaling == FLASH_ROPE_YARN) blend = 1 - (i - low)/FLASH__MAX(0.001, high - low);
+        if (scaling == FLASH_ROPE_YARN) blend = 1 - (i - low) / FLASH__MAX(0.001, high - low);
         if (scaling == FLASH_ROPE_LLAMA3)
-            blend = (a->rope_n_ctx*v/two_pi - a->rope_low_freq)/(a->rope_high_freq
-                                                                 - a->rope_low_freq);
+            blend = (a->rope_n_ctx * v / two_pi - a->rope_low_freq)
+                / (a->rope_high_freq - a->rope_low_freq);
         blend = FLASH__MIN(FLASH__MAX(blend, 0.0), 1.0);
-        if (scaling != FLASH_ROPE_PLAIN) v = v/factor*(1 - blend) + v*blend;
+        if (scaling != FLASH_ROPE_PLAIN) v = v / factor * (1 - blend) + v * blend;
         speed[i] = FLASH__MIN(v, 1e6); /* keeps angles where flash__cos_sin is defined */
     }
     return (float)scale;
@@ -9806,20 +10469,23 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
     s = flash__arch_load(&m->g, n_layer, m->vocab.n, &m->arch, &m->bit, err);
     if (s) return s;
     for (k = 0; k < FLASH__COUNT(flash__root_rules); k++)
-        if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root,
-                                    err)) != 0) return s;
+        if ((s = flash__tensor_load(m, flash__root_rules + k, "", m->arch.layer, &m->root, err))
+            != 0)
+            return s;
     for (i = 0; i < n_layer; i++) {
         char prefix[16];
         flash__layer_prefix(prefix, i);
         for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++)
             if ((s = flash__tensor_load(m, flash__layer_rules + k, prefix, m->arch.layer + i,
-                                        m->layer + i, err)) != 0) return s;
+                                        m->layer + i, err))
+                != 0)
+                return s;
         if (!m->layer[i].q_norm != !m->layer[i].k_norm)
             return flash__fail(err, FLASH_E_FORMAT, 0,
                                "layer %i norms only one of queries and keys", i);
     }
     if (m->arch.tied) m->root.head = m->root.embed;
-    for (i = 0; m->root.rope_factors && i < m->arch.rope_dims/2; i++)
+    for (i = 0; m->root.rope_factors && i < m->arch.rope_dims / 2; i++)
         if (!(m->root.rope_factors[i] > 1e-6f && m->root.rope_factors[i] < 1e6f))
             return flash__fail(err, FLASH_E_FORMAT, 0,
                                "rope_freqs.weight holds a factor that is not between 1e-6 and 1e6");
@@ -9832,14 +10498,14 @@ static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *
 FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *err)
 {
     flash__survey s;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_model *none;
     size_t n;
     if (!desc) flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc");
     if (!desc || flash__model_survey(&s, desc, err)) return 0;
     flash__model_plan(&none, &s, &a, err);
-    n = a.used == SIZE_MAX ? 0 : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size
-                                           : 0);
+    n = a.used == SIZE_MAX ? 0
+                           : a.used + (s.g.file.how == FLASH__FILE_ACQUIRED ? s.g.file.size : 0);
     flash__file_close(&s.g.file, &desc->host);
     if (!n) flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
     return n;
@@ -9849,7 +10515,7 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
                                         flash_error *err)
 {
     flash__survey s;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_model *m;
     flash__kernels k;
     flash_status status;
@@ -9858,15 +10524,16 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
     if (!desc || !desc->host.allocator.acquire != !desc->host.allocator.release)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no desc, or only one half of an allocator");
     status = flash__kernels_select(&k, desc->isa);
-    if (status) return flash__fail(err, status, 0, "instruction set %s is not available here",
-                                   flash_isa_name(desc->isa));
+    if (status)
+        return flash__fail(err, status, 0, "instruction set %s is not available here",
+                           flash_isa_name(desc->isa));
     status = flash__model_survey(&s, desc, err);
     if (status) return status;
     flash__model_plan(&m, &s, &a, err);
     s.g.block = a.used;
     a.used = 0;
-    a.base = s.g.block == SIZE_MAX ? NULL : (uint8_t *)flash__acquire(&desc->host.allocator,
-                                                                      s.g.block);
+    a.base = s.g.block == SIZE_MAX ? NULL
+                                   : (uint8_t *)flash__acquire(&desc->host.allocator, s.g.block);
     if (!a.base) {
         flash__file_close(&s.g.file, &desc->host);
         return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the model's index (%u bytes)",
@@ -9877,7 +10544,10 @@ FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_des
     m->desc = *desc;
     m->k = k;
     if (!status) status = flash__model_fill(m, s.n_layer, err);
-    if (status) { flash_model_free(m); return status; }
+    if (status) {
+        flash_model_free(m);
+        return status;
+    }
     *out = m;
     return FLASH_E_NONE;
 }
@@ -9907,18 +10577,28 @@ FLASH_API flash_isa flash_model_isa(const flash_model *m) { return m ? m->k.isa 
 
 enum { FLASH__NO_EOS = 1 << 16, FLASH__WORD_STACK = 64 };
 
-typedef struct flash__symbol { uint32_t at, n; int32_t id, next, previous; } flash__symbol;
-typedef struct flash__joint  { uint32_t key, left, n; int32_t id; } flash__joint;
+typedef struct flash__symbol {
+    uint32_t at, n;
+    int32_t id, next, previous;
+} flash__symbol;
+typedef struct flash__joint {
+    uint32_t key, left, n;
+    int32_t id;
+} flash__joint;
 
 typedef struct flash__tokens {
     const flash__vocab *v;
-    const flash_host   *host;
-    int32_t *ids; size_t cap, n;
+    const flash_host *host;
+    int32_t *ids;
+    size_t cap, n;
     flash_status status;
     /* prefix: byte 0 of the word is a space that is not in the text */
-    const uint8_t *word; uint32_t word_bytes; int prefix;
+    const uint8_t *word;
+    uint32_t word_bytes;
+    int prefix;
     flash__symbol *symbol;
-    flash__joint  *heap; size_t heap_n;
+    flash__joint *heap;
+    size_t heap_n;
 } flash__tokens;
 
 static void flash__emit(flash__tokens *t, int32_t id)
@@ -9930,7 +10610,7 @@ static void flash__emit(flash__tokens *t, int32_t id)
 
 static flash__bytes flash__word_span(const flash__tokens *t, uint32_t at, uint32_t n)
 {
-    static const uint8_t space[1] = { ' ' };
+    static const uint8_t space[1] = {' '};
     flash__bytes b;
     if (!t->prefix) return flash__span(t->word + at, n, FLASH__RAW);
     if (at) return flash__span(t->word + at - 1, n, FLASH__RAW);
@@ -9948,7 +10628,7 @@ static int flash__joint_before(const flash__joint *a, const flash__joint *b)
 /* Scores as integers in falling order. */
 static uint32_t flash__score_key(const flash__vocab *v, int32_t id)
 {
-    uint32_t u = flash__rd32(v->scores + 4*(size_t)id);
+    uint32_t u = flash__rd32(v->scores + 4 * (size_t)id);
     return ~(u & 0x80000000u ? ~u : u | 0x80000000u);
 }
 
@@ -9963,19 +10643,21 @@ static void flash__push_joint(flash__tokens *t, int32_t left)
     j.left = (uint32_t)left;
     j.n = a->n + b->n;
     if (t->v->kind == FLASH__VOCAB_BPE) {
-        int32_t rank = a->id < 0 || b->id < 0 ? -1 : flash__merge_rank(t->v, (uint32_t)a->id,
-                (uint32_t)b->id);
+        int32_t rank = a->id < 0 || b->id < 0
+            ? -1
+            : flash__merge_rank(t->v, (uint32_t)a->id, (uint32_t)b->id);
         if (rank < 0) return;
         j.key = (uint32_t)rank;
         j.id = (int32_t)t->v->result[rank];
     } else {
-        j.id = j.n > t->v->token_bytes_max ? -1
+        j.id = j.n > t->v->token_bytes_max
+            ? -1
             : flash__vocab_find(t->v, flash__word_span(t, a->at, j.n));
         if (j.id < 0) return;
         j.key = flash__score_key(t->v, j.id);
     }
-    for (i = t->heap_n++; i && flash__joint_before(&j, t->heap + (i - 1)/2); i = (i - 1)/2)
-        t->heap[i] = t->heap[(i - 1)/2];
+    for (i = t->heap_n++; i && flash__joint_before(&j, t->heap + (i - 1) / 2); i = (i - 1) / 2)
+        t->heap[i] = t->heap[(i - 1) / 2];
     t->heap[i] = j;
 }
 
@@ -9983,7 +10665,7 @@ static flash__joint flash__pop_joint(flash__tokens *t)
 {
     flash__joint top = t->heap[0], last = t->heap[--t->heap_n];
     size_t i = 0, child;
-    for (; (child = 2*i + 1) < t->heap_n; i = child) {
+    for (; (child = 2 * i + 1) < t->heap_n; i = child) {
         if (child + 1 < t->heap_n && flash__joint_before(t->heap + child + 1, t->heap + child))
             child++;
         if (!flash__joint_before(t->heap + child, &last)) break;
@@ -10018,7 +10700,10 @@ static void flash__join(flash__tokens *t, uint32_t n)
     for (s = 0; s >= 0; s = t->symbol[s].next) {
         const flash__symbol *a = t->symbol + s;
         flash__bytes b = flash__word_span(t, a->at, a->n);
-        if (a->id >= 0) { flash__emit(t, a->id); continue; }
+        if (a->id >= 0) {
+            flash__emit(t, a->id);
+            continue;
+        }
         for (k = 0; k < a->n; k++) {
             int c = flash__next_byte(&b);
             flash__emit(t, v->byte[c] >= 0 ? v->byte[c] : v->unk);
@@ -10031,7 +10716,7 @@ static void flash__join(flash__tokens *t, uint32_t n)
 static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix)
 {
     flash__symbol symbols[FLASH__WORD_STACK];
-    flash__joint joints[2*FLASH__WORD_STACK];
+    flash__joint joints[2 * FLASH__WORD_STACK];
     void *block = NULL;
     size_t bytes = 0;
     uint32_t at = 0, count = 0, c;
@@ -10041,28 +10726,37 @@ static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix
     t->prefix = prefix;
     if (t->v->pre && t->v->pre->whole_words) {
         int32_t id = flash__vocab_find(t->v, flash__word_span(t, 0, t->word_bytes));
-        if (id >= 0) { flash__emit(t, id); return; }
+        if (id >= 0) {
+            flash__emit(t, id);
+            return;
+        }
     }
     t->symbol = symbols;
     t->heap = joints;
     if (t->word_bytes > FLASH__WORD_STACK) {
-        if (n > INT32_MAX/2 || !flash__mul(&bytes, t->word_bytes,
-                                           sizeof(flash__symbol) + 2*sizeof(flash__joint))) {
+        if (n > INT32_MAX / 2
+            || !flash__mul(&bytes, t->word_bytes,
+                           sizeof(flash__symbol) + 2 * sizeof(flash__joint))) {
             t->status = FLASH_E_TOO_LARGE;
             return;
         }
         block = flash__acquire(&t->host->allocator, bytes);
-        if (!block) { t->status = FLASH_E_MEMORY; return; }
+        if (!block) {
+            t->status = FLASH_E_MEMORY;
+            return;
+        }
         t->heap = (flash__joint *)block;
-        t->symbol = (flash__symbol *)(void *)(t->heap + 2*(size_t)t->word_bytes);
+        t->symbol = (flash__symbol *)(void *)(t->heap + 2 * (size_t)t->word_bytes);
     }
     while (at < t->word_bytes) {
         flash__symbol *s = t->symbol + count;
         const uint8_t *q = p + at - (prefix ? 1 : 0);
         s->at = at;
-        s->n = prefix && !at ? 1 : t->v->kind == FLASH__VOCAB_BPE ? 1
-            : (uint32_t)flash__char(q, p + n, &c);
-        s->id = t->v->kind == FLASH__VOCAB_BPE ? t->v->byte[*q]
+        s->n = prefix && !at                 ? 1
+            : t->v->kind == FLASH__VOCAB_BPE ? 1
+                                             : (uint32_t)flash__char(q, p + n, &c);
+        s->id = t->v->kind == FLASH__VOCAB_BPE
+            ? t->v->byte[*q]
             : flash__vocab_find(t->v, flash__word_span(t, at, s->n));
         s->previous = (int32_t)count - 1;
         at += s->n;
@@ -10079,7 +10773,10 @@ static void flash__split(flash__tokens *t, int pass, const uint8_t *p, const uin
     const uint8_t *gap = p, *r, *stuck;
     const char *pattern = t->v->pre->pass[pass];
     uint32_t c;
-    if (!pattern) { flash__word(t, p, (size_t)(end - p), 0); return; }
+    if (!pattern) {
+        flash__word(t, p, (size_t)(end - p), 0);
+        return;
+    }
     while (p < end && !t->status) {
         stuck = p;
         r = flash__match_any(pattern, p, end, &stuck);
@@ -10101,7 +10798,10 @@ static void flash__fragment(flash__tokens *t, const uint8_t *p, const uint8_t *e
     int prefix = fresh && t->v->space_prefix;
     const uint8_t *q;
     if (p == end) return;
-    if (t->v->kind == FLASH__VOCAB_BPE) { flash__split(t, 0, p, end); return; }
+    if (t->v->kind == FLASH__VOCAB_BPE) {
+        flash__split(t, 0, p, end);
+        return;
+    }
     for (q = p + 1; q < end; q++)
         if (!t->v->inner_space && *q == ' ' && q[-1] != ' ') {
             flash__word(t, p, (size_t)(q - p), prefix);
@@ -10112,13 +10812,12 @@ static void flash__fragment(flash__tokens *t, const uint8_t *p, const uint8_t *e
 }
 
 FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes,
-                                      unsigned flags,
-                                      int32_t *ids, size_t cap, size_t *n)
+                                      unsigned flags, int32_t *ids, size_t cap, size_t *n)
 {
     flash__tokens t;
     const uint8_t *p = (const uint8_t *)text, *end, *from;
     int fresh = !(flags & FLASH_TEXT_CONTINUE);
-    uint8_t first[32] = { 0 };
+    uint8_t first[32] = {0};
     uint32_t i;
     if (!m || (!text && bytes) || (!ids && cap) || !n) return FLASH_E_ARGUMENT;
     memset(&t, 0, sizeof t);
@@ -10141,7 +10840,10 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
         int32_t id = -1;
         if (first[*p >> 3] >> (*p & 7) & 1)
             id = flash__special_at(t.v, p, end, (flags & FLASH_TEXT_SPECIAL) != 0, &length);
-        if (id < 0) { p++; continue; }
+        if (id < 0) {
+            p++;
+            continue;
+        }
         flash__fragment(&t, from, p, fresh);
         flash__emit(&t, id);
         from = p += length;
@@ -10172,8 +10874,7 @@ static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigne
 }
 
 FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n,
-                                        unsigned flags,
-                                        char *text, size_t cap, size_t *bytes)
+                                        unsigned flags, char *text, size_t cap, size_t *bytes)
 {
     const flash__vocab *v;
     size_t i, used = 0;
@@ -10182,14 +10883,18 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
     if (!m || (!ids && n) || (!text && cap) || !bytes) return FLASH_E_ARGUMENT;
     v = &m->vocab;
     if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
-    for (i = 0; i < n; i++) if (ids[i] < 0 || (uint32_t)ids[i] >= v->n) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= v->n) return FLASH_E_ARGUMENT;
     for (i = 0; i < n; i++) {
         flash__bytes b = flash__token_out(v, (uint32_t)ids[i], flags, &byte);
         int special = flash__token_type(v, (uint32_t)ids[i]) == FLASH__TOKEN_USER
             || flash__token_special(v, (uint32_t)ids[i]);
         while ((c = flash__next_byte(&b)) >= 0) {
             /* the prefix */
-            if (fresh && c == ' ' && v->space_prefix && !special) { fresh = 0; continue; }
+            if (fresh && c == ' ' && v->space_prefix && !special) {
+                fresh = 0;
+                continue;
+            }
             fresh = 0;
             if (used < cap) text[used] = (char)c;
             used++;
@@ -10214,8 +10919,13 @@ static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
             for (k = 1; k < end - p && (p[k] & 0xc0) == 0x80; k++) {}
             if (k == end - p) break;
         }
-        if (n) { memcpy(text + used, p, (size_t)n); used += (size_t)n; }
-        else { memcpy(text + used, "\xef\xbf\xbd", 3); used += 3; }
+        if (n) {
+            memcpy(text + used, p, (size_t)n);
+            used += (size_t)n;
+        } else {
+            memcpy(text + used, "\xef\xbf\xbd", 3);
+            used += 3;
+        }
         at += n ? (size_t)n : 1;
     }
     d->n_held = (uint8_t)(d->n_held - at);
@@ -10225,12 +10935,12 @@ static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
 
 FLASH_API size_t flash_token_bytes_max(const flash_model *m)
 {
-    return m ? 3*((size_t)m->vocab.token_bytes_max + 4) : 0; /* each byte may become U+FFFD */
+    return m ? 3 * ((size_t)m->vocab.token_bytes_max + 4) : 0; /* each byte may become U+FFFD */
 }
 
 FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d,
-                                             int32_t token, unsigned flags,
-                                             char *text, size_t cap, size_t *bytes)
+                                             int32_t token, unsigned flags, char *text, size_t cap,
+                                             size_t *bytes)
 {
     const flash__vocab *v;
     size_t used = 0;
@@ -10241,13 +10951,17 @@ FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detoken
     v = &m->vocab;
     if (v->kind == FLASH__VOCAB_NONE) return FLASH_E_UNSUPPORTED;
     if (token >= 0 && (uint32_t)token >= v->n) return FLASH_E_ARGUMENT;
-    if (token < 0) used = flash__let_go(d, 1, text);
+    if (token < 0)
+        used = flash__let_go(d, 1, text);
     else {
         flash__bytes b = flash__token_out(v, (uint32_t)token, flags, &byte);
         int special = flash__token_special(v, (uint32_t)token);
         while ((c = flash__next_byte(&b)) >= 0) {
             if (!d->begun && c == ' ' && v->space_prefix && !special
-                && !(flags & FLASH_TEXT_CONTINUE)) { d->begun = 1; continue; }
+                && !(flags & FLASH_TEXT_CONTINUE)) {
+                d->begun = 1;
+                continue;
+            }
             d->begun = 1;
             d->held[d->n_held++] = (uint8_t)c;
             used += flash__let_go(d, 0, text + used);
@@ -10285,7 +10999,8 @@ FLASH_API int flash_token_is_end(const flash_model *m, int32_t token)
 {
     const flash__vocab *v = m ? &m->vocab : NULL;
     int i;
-    for (i = 0; v && token >= 0 && i < v->n_ends; i++) if (v->ends[i] == token) return 1;
+    for (i = 0; v && token >= 0 && i < v->n_ends; i++)
+        if (v->ends[i] == token) return 1;
     return 0;
 }
 
@@ -10318,6 +11033,7 @@ enum { FLASH__TEMPLATE_MAX = 1 << 18 };
 #define FLASH__DEEPSEEK_END \
     "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"
 
+/* clang-format off */
 static const flash_chat_format flash__chat_table[] = {
     /* SmolLM3, reasoning. Without a system prompt its template writes one of 160 words. */
     { "smollm3", { "<|im_start|>", "## Custom Instructions", NULL }, 0, 0,
@@ -10376,6 +11092,7 @@ static const flash_chat_format flash__chat_table[] = {
     { "deepseek", { FLASH__DEEPSEEK_OPEN, NULL, NULL }, 0, 0, FLASH__DEEPSEEK_TURNS,
       FLASH__DEEPSEEK_OPEN, FLASH__DEEPSEEK_END },
 };
+/* clang-format on */
 #undef FLASH__CHATML_TURNS
 #undef FLASH__DEEPSEEK_TURNS
 #undef FLASH__DEEPSEEK_OPEN
@@ -10383,7 +11100,7 @@ static const flash_chat_format flash__chat_table[] = {
 
 FLASH_API const flash_chat_format *flash_chat_formats(size_t *n)
 {
-    if (n) *n = sizeof flash__chat_table/sizeof *flash__chat_table;
+    if (n) *n = sizeof flash__chat_table / sizeof *flash__chat_table;
     return flash__chat_table;
 }
 
@@ -10391,7 +11108,8 @@ FLASH_API const flash_chat_format *flash_chat_find(const char *name)
 {
     size_t n, i;
     const flash_chat_format *f = flash_chat_formats(&n);
-    for (i = 0; name && i < n; i++) if (!strcmp(f[i].name, name)) return f + i;
+    for (i = 0; name && i < n; i++)
+        if (!strcmp(f[i].name, name)) return f + i;
     return NULL;
 }
 
@@ -10427,24 +11145,32 @@ FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m)
 {
     flash_value x;
     if (!m || flash_gguf_find(flash_model_gguf(m), "tokenizer.chat_template", &x)
-        || x.type != FLASH_VALUE_STRING) return NULL;
+        || x.type != FLASH_VALUE_STRING)
+        return NULL;
     return flash_chat_recognise((const char *)x.data, x.bytes);
 }
 
 static int flash__is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /* The pieces of a turn. 0 if it is none. */
-enum { FLASH__CHAT_CLOSE, FLASH__CHAT_BEFORE, FLASH__CHAT_TEXT, FLASH__CHAT_AFTER,
-       FLASH__CHAT_PIECES };
+enum {
+    FLASH__CHAT_CLOSE,
+    FLASH__CHAT_BEFORE,
+    FLASH__CHAT_TEXT,
+    FLASH__CHAT_AFTER,
+    FLASH__CHAT_PIECES
+};
 static int flash__chat_pieces(const flash_chat_format *f, flash_role before, flash_role role,
                               const char *text, size_t bytes, const char **piece, size_t *n)
 {
     int i, answer = role == FLASH_ROLE_ASSISTANT;
     if (!f || (unsigned)before > FLASH_ROLE_ASSISTANT || role < FLASH_ROLE_SYSTEM
-        || role > FLASH_ROLE_ASSISTANT || (!text && (bytes || !answer))) return 0;
+        || role > FLASH_ROLE_ASSISTANT || (!text && (bytes || !answer)))
+        return 0;
     piece[FLASH__CHAT_CLOSE] = before == FLASH_ROLE_ASSISTANT ? f->turn[2][1] : "";
     piece[FLASH__CHAT_BEFORE] = !text ? f->open
-        : f->merge && before == FLASH_ROLE_SYSTEM && role == FLASH_ROLE_USER ? ""
+        : f->merge && before == FLASH_ROLE_SYSTEM && role == FLASH_ROLE_USER
+        ? ""
         : f->turn[role - FLASH_ROLE_SYSTEM][0];
     piece[FLASH__CHAT_AFTER] = answer ? "" : f->turn[role - FLASH_ROLE_SYSTEM][1];
     for (; f->trim && bytes && flash__is_white(*text); text++) bytes--;
@@ -10456,8 +11182,8 @@ static int flash__chat_pieces(const flash_chat_format *f, flash_role before, fla
 }
 
 FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role before,
-                                         flash_role role, const char *text, size_t bytes,
-                                         char *out, size_t cap, size_t *n)
+                                         flash_role role, const char *text, size_t bytes, char *out,
+                                         size_t cap, size_t *n)
 {
     const char *piece[FLASH__CHAT_PIECES];
     size_t length[FLASH__CHAT_PIECES], used = 0;
@@ -10479,7 +11205,7 @@ static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
     int i;
     if (n < 3 || (*p != '<' && *p != '[')) return 0;
     for (i = 0; i < 6; i++) {
-        const char *part = f->turn[i/2][i%2];
+        const char *part = f->turn[i / 2][i % 2];
         if (flash__contains(part, strlen(part), p, n)) return 1;
     }
     return flash__contains(f->open, strlen(f->open), p, n);
@@ -10487,13 +11213,14 @@ static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
 
 /* As far as text can be read without finding one of the format's tokens, which are read in plain
    text if their type is user: into the first of them, or to the end. */
-static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_format *f,
-                                   const char *p, const char *end)
+static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_format *f, const char *p,
+                                   const char *end)
 {
     size_t n = 0;
     for (; p < end; p++)
         if (flash__special_at(v, (const uint8_t *)p, (const uint8_t *)end, 0, &n) >= 0
-            && flash__chat_has(f, p, n)) return p + 1;
+            && flash__chat_has(f, p, n))
+            return p + 1;
     return end;
 }
 
@@ -10519,9 +11246,8 @@ static flash_status flash__chat_put(const flash_model *m, const char *text, size
 }
 
 FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_chat_format *f,
-                                           flash_role before, flash_role role,
-                                           const char *text, size_t bytes,
-                                           int32_t *ids, size_t cap, size_t *n)
+                                           flash_role before, flash_role role, const char *text,
+                                           size_t bytes, int32_t *ids, size_t cap, size_t *n)
 {
     const char *piece[FLASH__CHAT_PIECES], *p, *end, *cut;
     size_t length[FLASH__CHAT_PIECES], used = 0;
@@ -10542,8 +11268,8 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
                                 ids, cap, &used);
             fresh = 0;
         }
-        fresh = space || (i != FLASH__CHAT_TEXT
-                          && flash__chat_ends_special(&m->vocab, piece[i], length[i]));
+        fresh = space
+            || (i != FLASH__CHAT_TEXT && flash__chat_ends_special(&m->vocab, piece[i], length[i]));
     }
     if (s) return s;
     *n = used;
@@ -10565,59 +11291,64 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
    keeps nothing and does nothing. Eight blocks make a span: blocks are joined to spans and spans to
    the whole, so that workers can share the spans of a single token and the bits stay the same. */
 
-enum { FLASH__PICK_ROWS = 64, FLASH__TILE = 64, FLASH__SPAN = 8, FLASH__HEAD_WEIGHTS = 1 << 20,
-       FLASH__SLICE = 250 /* [us] */ };
+enum {
+    FLASH__PICK_ROWS = 64,
+    FLASH__TILE = 64,
+    FLASH__SPAN = 8,
+    FLASH__HEAD_WEIGHTS = 1 << 20,
+    FLASH__SLICE = 250 /* [us] */
+};
 
 struct flash_session {
     const flash_model *m;
     flash_session_desc desc;
     flash__pool pool;
-    size_t   block;            /* [B] */
-    int      n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
-    int      pos, fed;         /* tokens worked on; tokens queued or worked on               */
-    int      run, layer;       /* tokens of the chunk under way, 0: none; its next layer     */
-    int      head;             /* rows of the head done, after all layers                    */
-    int      begin;            /* position at which the queue was last empty                 */
-    int      high;             /* positions that rings have seen                             */
-    int      slice, sliced;    /* tokens at once before a deadline; 1: the chunk is of those */
-    double   slowest;          /* longest piece of it [s]                                    */
-    int      side;             /* which conv state is that before the chunk                  */
-    int      rope_layer;       /* whose angles are in rope, -1: none                         */
-    int      last, last_n;     /* first position and tokens of the last finished chunk       */
-    int      have_logits, ended;
-    int      text_at, text_fresh; /* where the text began, and whether its first space is shown  */
-    int32_t  sampled;          /* what flash_session_sample gave last, -1: fed or none           */
+    size_t block;            /* [B] */
+    int n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
+    int pos, fed;            /* tokens worked on; tokens queued or worked on               */
+    int run, layer;          /* tokens of the chunk under way, 0: none; its next layer     */
+    int head;                /* rows of the head done, after all layers                    */
+    int begin;               /* position at which the queue was last empty                 */
+    int high;                /* positions that rings have seen                             */
+    int slice, sliced;       /* tokens at once before a deadline; 1: the chunk is of those */
+    double slowest;          /* longest piece of it [s]                                    */
+    int side;                /* which conv state is that before the chunk                  */
+    int rope_layer;          /* whose angles are in rope, -1: none                         */
+    int last, last_n;        /* first position and tokens of the last finished chunk       */
+    int have_logits, ended;
+    int text_at, text_fresh; /* where the text began, and whether its first space is shown  */
+    int32_t sampled;         /* what flash_session_sample gave last, -1: fed or none           */
     struct flash__reading *match; /* NULL: created without a grammar                           */
     volatile int cancel;
-    int32_t *ids;              /* [N]                                                        */
-    uint8_t **k, **v;          /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
-    int     *blocks;           /* [L] of 64 positions kept: all, or a ring                   */
-    int     *from;             /* [L] first position that was restored, 0: all were          */
-    float  **conv;             /* [L] of [2,conv_length-1,D]: last inputs, on two sides      */
-    float   *x, *h;            /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
-    float   *q, *kk, *vv;      /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
-    float   *gate, *up;        /* [T,F]                                                      */
-    float   *rope;             /* [T,rope_dims] cos and sin                                  */
-    float   *span;             /* [spans,H,C+2] what spans gave: sums, maximum, total        */
-    flash__q8 *q8;             /* [T,max(D,H*C,F)/32]                                        */
-    float   *logits;           /* [V], or [T,V] with all_logits                              */
+    int32_t *ids;       /* [N]                                                        */
+    uint8_t **k, **v;   /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
+    int *blocks;        /* [L] of 64 positions kept: all, or a ring                   */
+    int *from;          /* [L] first position that was restored, 0: all were          */
+    float **conv;       /* [L] of [2,conv_length-1,D]: last inputs, on two sides      */
+    float *x, *h;       /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
+    float *q, *kk, *vv; /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
+    float *gate, *up;   /* [T,F]                                                      */
+    float *rope;        /* [T,rope_dims] cos and sin                                  */
+    float *span;        /* [spans,H,C+2] what spans gave: sums, maximum, total        */
+    flash__q8 *q8;      /* [T,max(D,H*C,F)/32]                                        */
+    float *logits;      /* [V], or [T,V] with all_logits                              */
     struct flash__candidate *candidate; /* [V]                                               */
-    uint8_t *work;             /* [slots,work_bytes]                                         */
-    size_t   work_bytes;
+    uint8_t *work; /* [slots,work_bytes]                                         */
+    size_t work_bytes;
     uint64_t random;
     flash_detokenizer detok;
-    char    *text, *piece;     /* held back; handed out                                      */
-    size_t   text_n, text_cap, stop_max;
+    char *text, *piece; /* held back; handed out                                      */
+    size_t text_n, text_cap, stop_max;
 };
 
 /* One job: up to three products of the same input, or one step over tokens or heads. */
 typedef struct flash__job {
     flash_session *s;
     const flash__mat *w[3];
-    float       *y[3];         /* [T,rows] */
+    float *y[3]; /* [T,rows] */
     const float *bias[3];
-    const float *x;            /* [T,cols] */
-    const float *norm;         /* [D]      */
+    const float *x;    /* [T,cols] */
+    const float *norm; /* [D]      */
     int tokens, layer, items, width, tasks;
     volatile int next[FLASH_THREADS_MAX]; /* of each task's share */
 } flash__job;
@@ -10625,7 +11356,7 @@ typedef struct flash__job {
 /* Items of a job from task i's share on: equal shares, in order. */
 static int flash__share(const flash__job *j, int i)
 {
-    return (int)((int64_t)j->items*i/j->tasks);
+    return (int)((int64_t)j->items * i / j->tasks);
 }
 
 /* The next item of a job for a worker, or -1: of its own share while there is one, so that it reads
@@ -10649,9 +11380,12 @@ static void flash__run(flash_session *s, flash__job *job, int items, flash__task
     job->items = items;
     job->tasks = tasks;
     for (i = 0; i < tasks; i++) job->next[i] = flash__share(job, i);
-    if (tasks == 1) task(job, 0);
-    else if (host->parallel_for) host->parallel_for(host->user, tasks, task, job);
-    else flash__pool_run(&s->pool, tasks, task, job);
+    if (tasks == 1)
+        task(job, 0);
+    else if (host->parallel_for)
+        host->parallel_for(host->user, tasks, task, job);
+    else
+        flash__pool_run(&s->pool, tasks, task, job);
 }
 
 /* --- matrix products -------------------------------------------------------- */
@@ -10659,7 +11393,7 @@ static void flash__run(flash_session *s, flash__job *job, int items, flash__task
 /* Rows a worker takes at once: few enough that their panels stay in the second-level cache. */
 static int flash__pick_rows(const flash__kernels *k, int cols)
 {
-    int rows = 393216/(cols + cols/2 + 1)/k->panel_rows*k->panel_rows;
+    int rows = 393216 / (cols + cols / 2 + 1) / k->panel_rows * k->panel_rows;
     return FLASH__MAX(FLASH__MIN(rows, FLASH__PICK_ROWS), k->panel_rows);
 }
 
@@ -10668,42 +11402,42 @@ static void flash__matmul_rows(const flash__job *j, int which, int from, int row
 {
     const flash__mat *w = j->w[which];
     const flash__kernels *k = &j->s->m->k;
-    const uint8_t *data = w->data + (size_t)from*w->row_bytes;
+    const uint8_t *data = w->data + (size_t)from * w->row_bytes;
     size_t cols = (size_t)w->cols, ldy = (size_t)w->rows, bytes;
     float *y = j->y[which] + from;
-    int quantised = flash_type_block(w->type) > 1, R = k->panel_rows, some = k->panel_tokens,
-        t, r, i;
+    int quantised = flash_type_block(w->type) > 1, R = k->panel_rows, some = k->panel_tokens, t, r,
+        i;
     if (!quantised || j->tokens < 4) {
         for (t = 0; t < j->tokens; t++) {
-            const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t*(cols/32))
-                : (const void *)(j->x + (size_t)t*cols);
-            k->rows(w->type, data, w->row_bytes, rows, x, cols, y + (size_t)t*ldy);
+            const void *x = quantised ? (const void *)(j->s->q8 + (size_t)t * (cols / 32))
+                                      : (const void *)(j->x + (size_t)t * cols);
+            k->rows(w->type, data, w->row_bytes, rows, x, cols, y + (size_t)t * ldy);
         }
     } else {
-        bytes = flash__panel_stride(w->type, R)*(cols/32);
+        bytes = flash__panel_stride(w->type, R) * (cols / 32);
         for (r = 0; r < rows; r += R)
-            k->pack(w->type, data + (size_t)r*w->row_bytes, w->row_bytes, FLASH__MIN(R, rows - r),
-                    cols,
-                    panels + (size_t)(r/R)*bytes);
+            k->pack(w->type, data + (size_t)r * w->row_bytes, w->row_bytes, FLASH__MIN(R, rows - r),
+                    cols, panels + (size_t)(r / R) * bytes);
         for (t = 0; t < j->tokens; t += some)
-            for (r = 0; r < rows; r += R*k->panels)
-                k->panel(w->type, panels + (size_t)(r/R)*bytes, FLASH__MIN(R*k->panels, rows - r),
-                         j->s->q8 + (size_t)t*(cols/32),
-                         FLASH__MIN(some, j->tokens - t), cols, y + (size_t)t*ldy + r, ldy);
+            for (r = 0; r < rows; r += R * k->panels)
+                k->panel(w->type, panels + (size_t)(r / R) * bytes,
+                         FLASH__MIN(R * k->panels, rows - r), j->s->q8 + (size_t)t * (cols / 32),
+                         FLASH__MIN(some, j->tokens - t), cols, y + (size_t)t * ldy + r, ldy);
     }
     for (t = 0; j->bias[which] && t < j->tokens; t++)
-        for (i = 0; i < rows; i++) y[(size_t)t*ldy + (size_t)i] += j->bias[which][from + i];
+        for (i = 0; i < rows; i++) y[(size_t)t * ldy + (size_t)i] += j->bias[which][from + i];
 }
 
 static void flash__matmul_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
-    uint8_t *work = j->s->work + (size_t)index*j->s->work_bytes;
+    uint8_t *work = j->s->work + (size_t)index * j->s->work_bytes;
     int i, which, step = j->width;
     while ((i = flash__pick(j, index)) >= 0) {
-        for (which = 0; i*step >= j->w[which]->rows; which++)
-            i -= (j->w[which]->rows + step - 1)/step;
-        flash__matmul_rows(j, which, i*step, FLASH__MIN(step, j->w[which]->rows - i*step), work);
+        for (which = 0; i * step >= j->w[which]->rows; which++)
+            i -= (j->w[which]->rows + step - 1) / step;
+        flash__matmul_rows(j, which, i * step, FLASH__MIN(step, j->w[which]->rows - i * step),
+                           work);
     }
 }
 
@@ -10723,9 +11457,9 @@ static void flash__matmul(flash_session *s, flash__job *job, int n, const float 
     job->width = flash__pick_rows(&s->m->k, job->w[0]->cols);
     if (T < 4) {
         for (i = 0; i < n; i++) rows += job->w[i]->rows;
-        while (job->width*s->slots*8 < rows) job->width *= 2;
+        while (job->width * s->slots * 8 < rows) job->width *= 2;
     }
-    for (i = 0; i < n; i++) items += (job->w[i]->rows + job->width - 1)/job->width;
+    for (i = 0; i < n; i++) items += (job->w[i]->rows + job->width - 1) / job->width;
     flash__run(s, job, items, flash__matmul_task);
 }
 
@@ -10733,8 +11467,9 @@ static void flash__matmul(flash_session *s, flash__job *job, int n, const float 
 
 static void flash__quantize_row(flash_session *s, const float *x, int t, int n)
 {
-    if (n % 32 == 0) s->m->k.quantize(x + (size_t)t*(size_t)n, (size_t)n,
-                                      s->q8 + (size_t)t*(size_t)(n/32));
+    if (n % 32 == 0)
+        s->m->k.quantize(x + (size_t)t * (size_t)n, (size_t)n,
+                         s->q8 + (size_t)t * (size_t)(n / 32));
 }
 
 static void flash__norm_task(void *ctx, int index) /* h = norm(x), quantised */
@@ -10744,7 +11479,8 @@ static void flash__norm_task(void *ctx, int index) /* h = norm(x), quantised */
     size_t D = (size_t)s->m->arch.d_model;
     int t;
     while ((t = flash__pick(j, index)) >= 0) {
-        s->m->k.rmsnorm(j->x + (size_t)t*D, j->norm, s->m->arch.norm_eps, D, s->h + (size_t)t*D);
+        s->m->k.rmsnorm(j->x + (size_t)t * D, j->norm, s->m->arch.norm_eps, D,
+                        s->h + (size_t)t * D);
         flash__quantize_row(s, s->h, t, (int)D);
     }
 }
@@ -10762,7 +11498,7 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
     flash_session *s = j->s;
     int t;
     while ((t = flash__pick(j, index)) >= 0) {
-        size_t at = (size_t)t*(size_t)j->width;
+        size_t at = (size_t)t * (size_t)j->width;
         s->m->k.glu(s->m->arch.activation == FLASH_ACTIVATION_GELU, s->gate + at, s->up + at,
                     (size_t)j->width, s->gate + at);
         flash__quantize_row(s, s->gate, t, j->width);
@@ -10772,7 +11508,7 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
 /* x of the chunk's last T tokens */
 static float *flash__last_rows(const flash_session *s, int T)
 {
-    return s->x + (size_t)(s->run - T)*(size_t)s->m->arch.d_model;
+    return s->x + (size_t)(s->run - T) * (size_t)s->m->arch.d_model;
 }
 
 static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T)
@@ -10789,7 +11525,7 @@ static void flash__residual_task(void *ctx, int index)
     size_t D = (size_t)j->s->m->arch.d_model, i;
     int t;
     while ((t = flash__pick(j, index)) >= 0) {
-        float *x = flash__last_rows(j->s, j->tokens) + (size_t)t*D, *y = j->y[0] + (size_t)t*D;
+        float *x = flash__last_rows(j->s, j->tokens) + (size_t)t * D, *y = j->y[0] + (size_t)t * D;
         if (j->norm) j->s->m->k.rmsnorm(y, j->norm, j->s->m->arch.norm_eps, D, y);
         for (i = 0; i < D; i++) x[i] += y[i];
     }
@@ -10812,15 +11548,15 @@ static void flash__residual(flash_session *s, float *y, const float *norm, int T
    keys, [64,C/G] for values. */
 static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x, int C, int turned)
 {
-    size_t step = turned ? 64 : 1, at = turned ? (size_t)t : (size_t)t*(size_t)C, i, g,
-        n = (size_t)C, G = (size_t)flash__kv_group(C);
-    uint8_t *scale = block + 64*n;
-    for (i = 0; kv == FLASH_TYPE_F32 && i < n; i++) memcpy(block + 4*(at + i*step), x + i, 4);
+    size_t step = turned ? 64 : 1, at = turned ? (size_t)t : (size_t)t * (size_t)C, i, g,
+           n = (size_t)C, G = (size_t)flash__kv_group(C);
+    uint8_t *scale = block + 64 * n;
+    for (i = 0; kv == FLASH_TYPE_F32 && i < n; i++) memcpy(block + 4 * (at + i * step), x + i, 4);
     for (i = 0; kv == FLASH_TYPE_F16 && i < n; i++) {
         uint16_t h = flash__f32_f16(x[i]);
-        memcpy(block + 2*(at + i*step), &h, 2);
+        memcpy(block + 2 * (at + i * step), &h, 2);
     }
-    for (g = 0; kv == FLASH_TYPE_Q8_0 && g < n/G; g++, x += G) {
+    for (g = 0; kv == FLASH_TYPE_Q8_0 && g < n / G; g++, x += G) {
         float amax = 0, inverse;
         uint16_t d;
         for (i = 0; i < G; i++) {
@@ -10828,15 +11564,15 @@ static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x
             amax = a > amax ? a : amax;
         }
         amax = amax < 8e6f ? amax : 8e6f; /* what an f16 scale can hold */
-        inverse = amax > 1e-4f ? 127.0f/amax : 0;
-        d = flash__f32_f16(inverse > 0 ? amax/127.0f : 0);
+        inverse = amax > 1e-4f ? 127.0f / amax : 0;
+        d = flash__f32_f16(inverse > 0 ? amax / 127.0f : 0);
         for (i = 0; i < G; i++) {
-            float v = x[i]*inverse;
+            float v = x[i] * inverse;
             v = v < 127.0f ? v : 127.0f;
             v = v > -127.0f ? v : -127.0f;
-            block[at + (G*g + i)*step] = (uint8_t)(int8_t)flash__round(v);
+            block[at + (G * g + i) * step] = (uint8_t)(int8_t)flash__round(v);
         }
-        memcpy(scale + 2*(turned ? g*64 + (size_t)t : (size_t)t*(n/G) + g), &d, 2);
+        memcpy(scale + 2 * (turned ? g * 64 + (size_t)t : (size_t)t * (n / G) + g), &d, 2);
     }
 }
 
@@ -10844,18 +11580,20 @@ static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x
 static const float *flash__kv_floats(const flash_session *s, const uint8_t *block, int C,
                                      int turned, float *room)
 {
-    const uint16_t *scale = (const uint16_t *)(const void *)(block + 64*(size_t)C);
+    const uint16_t *scale = (const uint16_t *)(const void *)(block + 64 * (size_t)C);
     const int8_t *q = (const int8_t *)block;
     float d[64], *y = room;
     int i, k, G = flash__kv_group(C);
     if (s->desc.kv == FLASH_TYPE_F32) return (const float *)(const void *)block;
     if (s->desc.kv == FLASH_TYPE_F16)
-        s->m->k.widen((const uint16_t *)(const void *)block, 64*(size_t)C, room);
-    else for (i = 0; i < C/G*64; i += 64, q += 64*G, y += 64*G) {
-        s->m->k.widen(scale + i, 64, d);
-        for (k = 0; turned && k < G; k++) s->m->k.widen8(q + 64*k, d, 1, 64, y + 64*k);
-        for (k = 0; !turned && k < 64; k++) s->m->k.widen8(q + G*k, d + k, 0, (size_t)G, y + G*k);
-    }
+        s->m->k.widen((const uint16_t *)(const void *)block, 64 * (size_t)C, room);
+    else
+        for (i = 0; i < C / G * 64; i += 64, q += 64 * G, y += 64 * G) {
+            s->m->k.widen(scale + i, 64, d);
+            for (k = 0; turned && k < G; k++) s->m->k.widen8(q + 64 * k, d, 1, 64, y + 64 * k);
+            for (k = 0; !turned && k < 64; k++)
+                s->m->k.widen8(q + G * k, d + k, 0, (size_t)G, y + G * k);
+        }
     return room;
 }
 
@@ -10864,19 +11602,21 @@ static void flash__rope_angles(flash_session *s, int il)
 {
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + il, *had = a->layer + FLASH__MAX(s->rope_layer, 0);
-    double speed[FLASH_HEAD_MAX/2];
+    double speed[FLASH_HEAD_MAX / 2];
     float scale;
     int t, i;
-    if (l->rope_base == 0 || (s->rope_layer >= 0 && l->rope_base == had->rope_base
-                              && l->rope_plain == had->rope_plain)) return;
+    if (l->rope_base == 0
+        || (s->rope_layer >= 0 && l->rope_base == had->rope_base
+            && l->rope_plain == had->rope_plain))
+        return;
     scale = flash__rope_speeds(a, s->m->root.rope_factors, l, speed);
     for (t = 0; t < s->run; t++)
-        for (i = 0; i < a->rope_dims/2; i++) {
-            float *r = s->rope + (size_t)t*(size_t)a->rope_dims + 2*(size_t)i;
+        for (i = 0; i < a->rope_dims / 2; i++) {
+            float *r = s->rope + (size_t)t * (size_t)a->rope_dims + 2 * (size_t)i;
             double c, sine;
-            flash__cos_sin((s->pos + t)*speed[i], &c, &sine);
-            r[0] = (float)c*scale;
-            r[1] = (float)sine*scale;
+            flash__cos_sin((s->pos + t) * speed[i], &c, &sine);
+            r[0] = (float)c * scale;
+            r[1] = (float)sine * scale;
         }
     s->rope_layer = il;
 }
@@ -10904,20 +11644,20 @@ static void flash__rope_task(void *ctx, int index)
     int t, h, i, C = a->d_head, H = l->n_head, K = l->n_kv_head, blocks = s->blocks[j->layer];
     size_t bytes = flash__kv_block(s->desc.kv, C);
     while ((t = flash__pick(j, index)) >= 0) {
-        const float *rope = s->rope + (size_t)t*(size_t)a->rope_dims;
+        const float *rope = s->rope + (size_t)t * (size_t)a->rope_dims;
         int p = s->pos + t, row = t - (s->run - j->tokens), heads = row < 0 ? 0 : H;
-        float *q = s->q + (size_t)FLASH__MAX(row, 0)*(size_t)(H*C);
-        for (h = 0; h < heads; h++) flash__turn(s, l, w->q_norm, rope, q + h*C);
+        float *q = s->q + (size_t)FLASH__MAX(row, 0) * (size_t)(H * C);
+        for (h = 0; h < heads; h++) flash__turn(s, l, w->q_norm, rope, q + h * C);
         if (a->temperature_n_ctx && l->rope_base == 0) {
-            float grow = 1 + 0.1f*(float)flash__log(1 + (p + 1)/a->temperature_n_ctx);
-            for (i = 0; i < heads*C; i++) q[i] = q[i]*grow;
+            float grow = 1 + 0.1f * (float)flash__log(1 + (p + 1) / a->temperature_n_ctx);
+            for (i = 0; i < heads * C; i++) q[i] = q[i] * grow;
         }
         for (h = 0; h < K; h++) {
-            size_t from = ((size_t)t*(size_t)K + (size_t)h)*(size_t)C,
-                at = (size_t)(h*blocks + p/64%blocks)*bytes;
+            size_t from = ((size_t)t * (size_t)K + (size_t)h) * (size_t)C,
+                   at = (size_t)(h * blocks + p / 64 % blocks) * bytes;
             flash__turn(s, l, w->k_norm, rope, s->kk + from);
-            flash__kv_store(s->desc.kv, s->k[j->layer] + at, p%64, s->kk + from, C, 1);
-            flash__kv_store(s->desc.kv, s->v[j->layer] + at, p%64, s->vv + from, C, 0);
+            flash__kv_store(s->desc.kv, s->k[j->layer] + at, p % 64, s->kk + from, C, 1);
+            flash__kv_store(s->desc.kv, s->v[j->layer] + at, p % 64, s->vv + from, C, 0);
         }
     }
 }
@@ -10928,7 +11668,7 @@ static void flash__rope_task(void *ctx, int index)
 static int flash__sees(const flash_layer *l, int p)
 {
     if (l->attention == FLASH_ATTENTION_WINDOW) return FLASH__MAX(p + 1 - l->window, 0);
-    return l->attention == FLASH_ATTENTION_CHUNK ? p/l->window*l->window : 0;
+    return l->attention == FLASH_ATTENTION_CHUNK ? p / l->window * l->window : 0;
 }
 
 /* n <= 64 queries of one head, at positions first + r*step. */
@@ -10942,58 +11682,60 @@ typedef struct flash__queries {
 /* A worker's room for attention. */
 typedef struct flash__room {
     float *keys, *values, *score, *sum;
-    float *q, *out, *best, *total; /* [group,64,C] twice, [group,64] twice */
+    float *q, *out, *best, *total;   /* [group,64,C] twice, [group,64] twice */
     float *whole_best, *whole_total; /* [group,64] of all spans */
 } flash__room;
 
 static size_t flash__room_floats(int C, int group)
 {
-    return (size_t)(64*(3*C + 64 + 2*group*(C + 2)));
+    return (size_t)(64 * (3 * C + 64 + 2 * group * (C + 2)));
 }
 
 /* Joins what later positions gave (maximum, sum of weights, weighted values) to what earlier ones
    did. */
 static void flash__attend_join(const flash__kernels *k, float *best, float *total, float *out,
-                        float most, float l, const float *sum, size_t C)
+                               float most, float l, const float *sum, size_t C)
 {
     float keep = 1, add = 1;
     if (*total == 0) {
         *best = most;
         *total = l;
-        memcpy(out, sum, C*sizeof *out);
+        memcpy(out, sum, C * sizeof *out);
         return;
     }
-    if (most > *best) { keep = flash__expf(*best - most); *best = most; }
-    else add = flash__expf(most - *best);
-    *total = *total*keep + l*add;
+    if (most > *best) {
+        keep = flash__expf(*best - most);
+        *best = most;
+    } else
+        add = flash__expf(most - *best);
+    *total = *total * keep + l * add;
     k->blend(out, keep, sum, add, C);
 }
 
 /* Joins one block of 64 positions to what the blocks before gave. */
 static void flash__attend(const flash_session *s, const flash__queries *u, const flash__room *room,
-                          int begin,
-                          const float *keys, const float *values)
+                          int begin, const float *keys, const float *values)
 {
     const flash__kernels *k = &s->m->k;
     int C = s->m->arch.d_head, top = u->n, end = 0, last = 0, r;
     float most[FLASH__TILE], l[FLASH__TILE];
     k->sgemm(u->q, (size_t)C, 1, keys, 64, room->score, 64, u->n, 64, C);
     for (r = 0; r < u->n; r++) {
-        int p = u->first + r*u->step, to = FLASH__MIN(p + 1 - begin, 64),
+        int p = u->first + r * u->step, to = FLASH__MIN(p + 1 - begin, 64),
             from = FLASH__MAX(flash__sees(u->layer, p) - begin, 0);
         if (from >= to) continue; /* before the block, or beyond the window: the first or last */
         top = FLASH__MIN(top, r);
         end = r + 1;
         last = to;
-        most[r] = k->softmax(room->score + 64*r, s->m->arch.attention_scale, from, to, &l[r]);
+        most[r] = k->softmax(room->score + 64 * r, s->m->arch.attention_scale, from, to, &l[r]);
     }
     /* Weights of positions not seen are 0: adding 0 times a finite value changes no bit. */
     if (top < end)
-        k->sgemm(room->score + 64*top, 64, 1, values, (size_t)C, room->sum + top*C, (size_t)C,
+        k->sgemm(room->score + 64 * top, 64, 1, values, (size_t)C, room->sum + top * C, (size_t)C,
                  end - top, C, last);
     for (r = top; r < end; r++)
-        flash__attend_join(k, u->best + r, u->total + r, u->out + r*C, most[r], l[r],
-                           room->sum + r*C, (size_t)C);
+        flash__attend_join(k, u->best + r, u->total + r, u->out + r * C, most[r], l[r],
+                           room->sum + r * C, (size_t)C);
 }
 
 /* One span of the positions that u's heads see: the first of them at block from. */
@@ -11002,10 +11744,10 @@ static void flash__attend_span(flash_session *s, int il, int kv, int from, int t
 {
     int C = s->m->arch.d_head, blocks = s->blocks[il], b, g;
     size_t bytes = flash__kv_block(s->desc.kv, C), line;
-    memset(room->total, 0, 64*(size_t)heads*sizeof *room->total);
+    memset(room->total, 0, 64 * (size_t)heads * sizeof *room->total);
     for (b = from; b <= to; b++) {
-        size_t at = (size_t)(kv*blocks + b%blocks)*bytes;
-        size_t after = (size_t)(kv*blocks + (b + 1)%blocks)*bytes;
+        size_t at = (size_t)(kv * blocks + b % blocks) * bytes;
+        size_t after = (size_t)(kv * blocks + (b + 1) % blocks) * bytes;
         const float *keys = flash__kv_floats(s, s->k[il] + at, C, 1, room->keys);
         const float *values = flash__kv_floats(s, s->v[il] + at, C, 0, room->values);
         for (line = 0; !u->step && b < to && line < bytes; line += 64) {
@@ -11013,11 +11755,11 @@ static void flash__attend_span(flash_session *s, int il, int kv, int from, int t
             FLASH__PREFETCH(s->v[il] + after + line);
         }
         for (g = 0; g < heads; g++) {
-            u->q = room->q + 64*g*C;
-            u->out = room->out + 64*g*C;
-            u->best = room->best + 64*g;
-            u->total = room->total + 64*g;
-            flash__attend(s, u, room, 64*b, keys, values);
+            u->q = room->q + 64 * g * C;
+            u->out = room->out + 64 * g * C;
+            u->best = room->best + 64 * g;
+            u->total = room->total + 64 * g;
+            flash__attend(s, u, room, 64 * b, keys, values);
         }
     }
 }
@@ -11026,7 +11768,7 @@ static void flash__attend_span(flash_session *s, int il, int kv, int from, int t
 static void flash__attended(float *out, float total, int C)
 {
     int i;
-    for (i = 0; i < C; i++) out[i] = out[i]/total;
+    for (i = 0; i < C; i++) out[i] = out[i] / total;
 }
 
 /* h = softmax(q K^T scale) V of the chunk's last j->tokens. An item: one key/value head and 64
@@ -11037,56 +11779,67 @@ static void flash__attention_task(void *ctx, int index)
     flash__job *j = (flash__job *)ctx;
     flash_session *s = j->s;
     const flash_layer *l = s->m->arch.layer + j->layer;
-    int C = s->m->arch.d_head, H = l->n_head, K = l->n_kv_head, group = H/K, item, g, r, span,
+    int C = s->m->arch.d_head, H = l->n_head, K = l->n_kv_head, group = H / K, item, g, r, span,
         one = j->tokens == 1, heads = one ? 1 : group, spans = j->width,
-        tiles = j->items/K/spans;
-    float *floats = (float *)(void *)(s->work + (size_t)index*s->work_bytes);
+        tiles = j->items / K / spans;
+    float *floats = (float *)(void *)(s->work + (size_t)index * s->work_bytes);
     flash__room room;
-    room.keys = floats;                 room.values = room.keys + 64*C;
-    room.score = room.values + 64*C;    room.sum = room.score + 64*64;
-    room.q = room.sum + 64*C;           room.out = room.q + 64*group*C;
-    room.best = room.out + 64*group*C;  room.total = room.best + 64*group;
-    room.whole_best = room.total + 64*group;
-    room.whole_total = room.whole_best + 64*group;
+    room.keys = floats;
+    room.values = room.keys + 64 * C;
+    room.score = room.values + 64 * C;
+    room.sum = room.score + 64 * 64;
+    room.q = room.sum + 64 * C;
+    room.out = room.q + 64 * group * C;
+    room.best = room.out + 64 * group * C;
+    room.total = room.best + 64 * group;
+    room.whole_best = room.total + 64 * group;
+    room.whole_total = room.whole_best + 64 * group;
     while ((item = flash__pick(j, index)) >= 0) {
-        int kv = item/spans/tiles, tile = item/spans%tiles, first_block, last_block;
+        int kv = item / spans / tiles, tile = item / spans % tiles, first_block, last_block;
         /* rows of s->q and s->h: heads of one token, or one head of many tokens */
-        size_t first = ((size_t)(kv*group) + (size_t)(64*tile)*(size_t)(one ? 1 : H))*(size_t)C,
-            ld = (size_t)(one ? C : H*C), row = (size_t)C*sizeof *s->q;
+        size_t first = ((size_t)(kv * group) + (size_t)(64 * tile) * (size_t)(one ? 1 : H))
+            * (size_t)C,
+               ld = (size_t)(one ? C : H * C), row = (size_t)C * sizeof *s->q;
         flash__queries u;
-        u.n = FLASH__MIN((one ? group : j->tokens) - 64*tile, 64);
-        u.first = s->pos + s->run - j->tokens + (one ? 0 : 64*tile);
+        u.n = FLASH__MIN((one ? group : j->tokens) - 64 * tile, 64);
+        u.first = s->pos + s->run - j->tokens + (one ? 0 : 64 * tile);
         u.step = !one;
         u.layer = l;
-        first_block = flash__sees(l, u.first)/64;
-        last_block = (u.first + (u.n - 1)*u.step)/64;
-        for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
-            room.whole_total[64*g + r] = 0;
-            memcpy(room.q + (64*g + r)*C, s->q + first + (size_t)(g*C) + (size_t)r*ld, row);
-        }
-        for (span = first_block/FLASH__SPAN; span <= last_block/FLASH__SPAN; span++) {
-            int from = FLASH__MAX(first_block, span*FLASH__SPAN),
-                to = FLASH__MIN(last_block, span*FLASH__SPAN + FLASH__SPAN - 1),
-                which = span - first_block/FLASH__SPAN;
-            if (one && which != item%spans) continue;
-            flash__attend_span(s, j->layer, kv, from, to, heads, &u, &room);
-            for (g = 0; g < heads; g++) for (r = 0; r < u.n; r++) {
-                int i = 64*g + r;
-                float *part = s->span
-                    + ((size_t)which*(size_t)H + (size_t)(kv*group + 64*tile + r))*(size_t)(C + 2);
-                if (one) {
-                    memcpy(part, room.out + i*C, row);
-                    part[C] = room.best[i];
-                    part[C + 1] = room.total[i];
-                } else if (room.total[i] > 0)
-                    flash__attend_join(&s->m->k, room.whole_best + i, room.whole_total + i,
-                                       s->h + first + (size_t)(g*C) + (size_t)r*ld, room.best[i],
-                                       room.total[i], room.out + i*C, (size_t)C);
+        first_block = flash__sees(l, u.first) / 64;
+        last_block = (u.first + (u.n - 1) * u.step) / 64;
+        for (g = 0; g < heads; g++)
+            for (r = 0; r < u.n; r++) {
+                room.whole_total[64 * g + r] = 0;
+                memcpy(room.q + (64 * g + r) * C, s->q + first + (size_t)(g * C) + (size_t)r * ld,
+                       row);
             }
+        for (span = first_block / FLASH__SPAN; span <= last_block / FLASH__SPAN; span++) {
+            int from = FLASH__MAX(first_block, span * FLASH__SPAN),
+                to = FLASH__MIN(last_block, span * FLASH__SPAN + FLASH__SPAN - 1),
+                which = span - first_block / FLASH__SPAN;
+            if (one && which != item % spans) continue;
+            flash__attend_span(s, j->layer, kv, from, to, heads, &u, &room);
+            for (g = 0; g < heads; g++)
+                for (r = 0; r < u.n; r++) {
+                    int i = 64 * g + r;
+                    float *part = s->span
+                        + ((size_t)which * (size_t)H + (size_t)(kv * group + 64 * tile + r))
+                            * (size_t)(C + 2);
+                    if (one) {
+                        memcpy(part, room.out + i * C, row);
+                        part[C] = room.best[i];
+                        part[C + 1] = room.total[i];
+                    } else if (room.total[i] > 0)
+                        flash__attend_join(&s->m->k, room.whole_best + i, room.whole_total + i,
+                                           s->h + first + (size_t)(g * C) + (size_t)r * ld,
+                                           room.best[i], room.total[i], room.out + i * C,
+                                           (size_t)C);
+                }
         }
-        for (g = 0; !one && g < heads; g++) for (r = 0; r < u.n; r++)
-            flash__attended(s->h + first + (size_t)(g*C) + (size_t)r*ld,
-                            room.whole_total[64*g + r], C);
+        for (g = 0; !one && g < heads; g++)
+            for (r = 0; r < u.n; r++)
+                flash__attended(s->h + first + (size_t)(g * C) + (size_t)r * ld,
+                                room.whole_total[64 * g + r], C);
     }
 }
 
@@ -11095,9 +11848,9 @@ static void flash__attention_join(flash_session *s, int H, int spans)
 {
     int C = s->m->arch.d_head, h, i;
     for (h = 0; h < H; h++) {
-        float best = 0, total = 0, *out = s->h + h*C;
+        float best = 0, total = 0, *out = s->h + h * C;
         for (i = 0; i < spans; i++) {
-            const float *part = s->span + ((size_t)i*(size_t)H + (size_t)h)*(size_t)(C + 2);
+            const float *part = s->span + ((size_t)i * (size_t)H + (size_t)h) * (size_t)(C + 2);
             flash__attend_join(&s->m->k, &best, &total, out, part[C], part[C + 1], part, (size_t)C);
         }
         flash__attended(out, total, C);
@@ -11110,15 +11863,15 @@ static size_t flash__work_bytes(const flash_model *m, size_t widest)
     size_t panels = 0, room = 0, cols;
     int i, group = 1;
     for (cols = 32; cols < widest + 32; cols += 32) {
-        size_t c = FLASH__MIN(cols, (widest + 31)/32*32), n = (size_t)flash__pick_rows(&m->k,
-                (int)c)*48*(c/32);
+        size_t c = FLASH__MIN(cols, (widest + 31) / 32 * 32),
+               n = (size_t)flash__pick_rows(&m->k, (int)c) * 48 * (c / 32);
         panels = FLASH__MAX(panels, n);
     }
     for (i = 0; i < m->arch.n_layer; i++)
         if (m->arch.layer[i].n_kv_head)
-            group = FLASH__MAX(group, m->arch.layer[i].n_head/m->arch.layer[i].n_kv_head);
-    room = 4*flash__room_floats(m->arch.d_head, group);
-    return (FLASH__MAX(panels, room) + 63)/64*64;
+            group = FLASH__MAX(group, m->arch.layer[i].n_head / m->arch.layer[i].n_kv_head);
+    room = 4 * flash__room_floats(m->arch.d_head, group);
+    return (FLASH__MAX(panels, room) + 63) / 64 * 64;
 }
 
 /* --- layers ----------------------------------------------------------------- */
@@ -11129,8 +11882,8 @@ static void flash__attention(flash_session *s, int il, int T)
     const flash_arch *a = &s->m->arch;
     const flash_layer *l = a->layer + il;
     const flash__layer *w = s->m->layer + il;
-    int group = l->n_head/l->n_kv_head, one = T == 1, pos = s->pos + s->run - T, n = 0,
-        spans = pos/64/FLASH__SPAN - flash__sees(l, pos)/64/FLASH__SPAN + 1;
+    int group = l->n_head / l->n_kv_head, one = T == 1, pos = s->pos + s->run - T, n = 0,
+        spans = pos / 64 / FLASH__SPAN - flash__sees(l, pos) / 64 / FLASH__SPAN + 1;
     flash__job job;
     flash__norm_rows(s, s->x, w->attn_norm, s->run);
     if (T == s->run) flash__product(&job, n++, &w->q, w->bq, s->q);
@@ -11148,11 +11901,11 @@ static void flash__attention(flash_session *s, int il, int T)
     flash__run(s, &job, s->run, flash__rope_task);
     if (!T) return;
     job.width = one ? spans : 1;
-    flash__run(s, &job, l->n_kv_head*(((one ? group : T) + 63)/64)*job.width,
+    flash__run(s, &job, l->n_kv_head * (((one ? group : T) + 63) / 64) * job.width,
                flash__attention_task);
     if (one) flash__attention_join(s, l->n_head, spans);
     job.x = s->h;
-    job.width = l->n_head*a->d_head;
+    job.width = l->n_head * a->d_head;
     flash__run(s, &job, T, flash__quantize_task);
     flash__product(&job, 0, &w->o, w->bo, s->q);
     flash__matmul(s, &job, 1, s->h, T);
@@ -11178,26 +11931,27 @@ static void flash__conv_task(void *ctx, int index)
     flash_session *s = j->s;
     int D = s->m->arch.d_model, n = s->m->arch.conv_length, t, i, d;
     const float *w = s->m->layer[j->layer].conv;
-    const float *before = s->conv[j->layer] + (size_t)(s->side*(n - 1))*(size_t)D;
-    float *after = s->conv[j->layer] + (size_t)(!s->side*(n - 1))*(size_t)D;
+    const float *before = s->conv[j->layer] + (size_t)(s->side * (n - 1)) * (size_t)D;
+    float *after = s->conv[j->layer] + (size_t)(!s->side * (n - 1)) * (size_t)D;
     while ((t = flash__pick(j, index)) >= 0) {
-        float *y = s->h + (size_t)t*(size_t)D;
-        const float *c = s->q + ((size_t)t*3 + 1)*(size_t)D;
+        float *y = s->h + (size_t)t * (size_t)D;
+        const float *c = s->q + ((size_t)t * 3 + 1) * (size_t)D;
         for (d = 0; d < D; d++) y[d] = 0;
         for (i = 0; i < n; i++) { /* in order of positions */
             int from = t - (n - 1) + i;
-            const float *b = s->q + (size_t)FLASH__MAX(from, 0)*3*(size_t)D, *u = b + 2*D;
-            const float *old = before + (size_t)FLASH__MAX(from + n - 1, 0)*(size_t)D;
+            const float *b = s->q + (size_t)FLASH__MAX(from, 0) * 3 * (size_t)D, *u = b + 2 * D;
+            const float *old = before + (size_t)FLASH__MAX(from + n - 1, 0) * (size_t)D;
             float *keep = j->tokens - t <= n - 1 && i == n - 1
-                ? after + (size_t)(t + n - 1 - j->tokens)*(size_t)D : NULL;
+                ? after + (size_t)(t + n - 1 - j->tokens) * (size_t)D
+                : NULL;
             if (s->pos + from < 0) continue;
             for (d = 0; d < D; d++) {
-                float z = from < 0 ? old[d] : b[d]*u[d];
-                y[d] = y[d] + w[d*n + i]*z;
+                float z = from < 0 ? old[d] : b[d] * u[d];
+                y[d] = y[d] + w[d * n + i] * z;
                 if (keep) keep[d] = z;
             }
         }
-        for (d = 0; d < D; d++) y[d] = c[d]*y[d];
+        for (d = 0; d < D; d++) y[d] = c[d] * y[d];
         flash__quantize_row(s, s->h, t, D);
     }
 }
@@ -11215,8 +11969,8 @@ static void flash__convolution(flash_session *s, int il, int T)
     flash__matmul(s, &job, 1, s->h, T);
     job.layer = il;
     for (i = 0; i < n - 1 - T; i++) /* a chunk shorter than the state leaves its end there */
-        memcpy(s->conv[il] + (size_t)(!s->side*(n - 1) + i)*row,
-               s->conv[il] + (size_t)(s->side*(n - 1) + i + T)*row, row*sizeof **s->conv);
+        memcpy(s->conv[il] + (size_t)(!s->side * (n - 1) + i) * row,
+               s->conv[il] + (size_t)(s->side * (n - 1) + i + T) * row, row * sizeof **s->conv);
     flash__run(s, &job, T, flash__conv_task);
     flash__product(&job, 0, &w->conv_out, NULL, s->q);
     flash__matmul(s, &job, 1, s->h, T);
@@ -11249,9 +12003,9 @@ static void flash__chunk_begin(flash_session *s, int T)
     float scale = m->arch.embedding_scale;
     int t;
     for (t = 0; t < T; t++)
-        flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t]*e->row_bytes,
-                         s->x + (size_t)t*D, D);
-    for (i = 0; scale != 1 && i < (size_t)T*D; i++) s->x[i] = s->x[i]*scale;
+        flash_dequantize(e->type, e->data + (size_t)s->ids[s->pos + t] * e->row_bytes,
+                         s->x + (size_t)t * D, D);
+    for (i = 0; scale != 1 && i < (size_t)T * D; i++) s->x[i] = s->x[i] * scale;
     s->run = T;
     s->layer = s->head = 0;
     s->slowest = 0;
@@ -11263,8 +12017,7 @@ static void flash__chunk_begin(flash_session *s, int T)
 static void flash__cap(float c, float *x, size_t n)
 {
     size_t i;
-    for (i = 0; c > 0 && i < n; i++)
-        x[i] = (float)(c*(1 - 2/(flash__exp(2.0*x[i]/c) + 1)));
+    for (i = 0; c > 0 && i < n; i++) x[i] = (float)(c * (1 - 2 / (flash__exp(2.0 * x[i] / c) + 1)));
 }
 
 /* Whose logits are asked for at the end of the chunk: of all its tokens, the last, or none. */
@@ -11277,19 +12030,19 @@ static int flash__wanted(const flash_session *s)
 static int flash__head(flash_session *s, int deadline)
 {
     const flash_model *m = s->m;
-    int n = flash__wanted(s), some = FLASH__HEAD_WEIGHTS/m->root.head.cols/64*64;
+    int n = flash__wanted(s), some = FLASH__HEAD_WEIGHTS / m->root.head.cols / 64 * 64;
     flash__mat part = m->root.head;
     flash__job job;
     if (!n) return 1;
     if (!s->head) flash__norm_rows(s, flash__last_rows(s, n), m->root.out_norm, n);
-    part.data += (size_t)s->head*part.row_bytes;
+    part.data += (size_t)s->head * part.row_bytes;
     part.rows -= s->head;
     if (deadline && n == 1) part.rows = FLASH__MIN(part.rows, FLASH__MAX(some, 64));
     flash__product(&job, 0, &part, NULL, s->logits + s->head);
     flash__matmul(s, &job, 1, s->h, n);
     s->head += part.rows;
     if (s->head < m->root.head.rows) return 0;
-    flash__cap(m->arch.logit_cap, s->logits, (size_t)n*(size_t)m->arch.n_vocab);
+    flash__cap(m->arch.logit_cap, s->logits, (size_t)n * (size_t)m->arch.n_vocab);
     return 1;
 }
 
@@ -11319,9 +12072,9 @@ static void flash__layer_step(flash_session *s)
    long the last such chunk took, one token at first, at most four times as many as before. */
 static void flash__slice(flash_session *s)
 {
-    double slice = 1e-6*(int)FLASH__SLICE, fit = slice/FLASH__MAX(s->slowest, slice/4);
+    double slice = 1e-6 * (int)FLASH__SLICE, fit = slice / FLASH__MAX(s->slowest, slice / 4);
     if (s->sliced && s->last_n && (fit < 1 || s->last_n == s->slice))
-        s->slice = FLASH__MAX((int)(FLASH__MIN(s->last_n*fit, s->chunk)), 1);
+        s->slice = FLASH__MAX((int)(FLASH__MIN(s->last_n * fit, s->chunk)), 1);
 }
 
 /* Works on the queue until it is empty, the budget is spent or the caller cancels. */
@@ -11331,7 +12084,10 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
     double deadline = budget && budget->deadline > 0 ? budget->deadline : 0, now, before = 0;
     if (deadline > 0 && !s->sliced) s->run = 0; /* begun without one, cancelled: too many at once */
     for (; s->pos < s->fed; worked = 1) {
-        if (s->cancel) { s->cancel = 0; return FLASH_E_CANCELLED; }
+        if (s->cancel) {
+            s->cancel = 0;
+            return FLASH_E_CANCELLED;
+        }
         if (deadline > 0) {
             now = flash__clock(&s->desc.host);
             if (worked) s->slowest = FLASH__MAX(s->slowest, now - before);
@@ -11345,7 +12101,8 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
             flash__chunk_begin(s, FLASH__MIN(T, left));
             s->sliced = deadline > 0;
         }
-        if (s->layer < s->m->arch.n_layer) flash__layer_step(s);
+        if (s->layer < s->m->arch.n_layer)
+            flash__layer_step(s);
         else if (flash__head(s, deadline > 0)) {
             left -= s->run;
             flash__chunk_end(s);
@@ -11373,46 +12130,66 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
    KNOWN TRAPS: a call that is the last step of a rule needs no frame (right recursion does not
    grow); SentencePiece drops one space at the beginning of a text: see FLASH__FRESH. */
 
-enum { FLASH__G_CHAR, FLASH__G_SET, FLASH__G_SPLIT, FLASH__G_JUMP, FLASH__G_CALL, FLASH__G_TAIL,
-       FLASH__G_RETURN };
-enum { FLASH__STEPS_MAX = 32767, FLASH__RULES_MAX = 4096, FLASH__GROUPS_MAX = 100,
-       FLASH__SPANS_MAX = 256 };
+enum {
+    FLASH__G_CHAR,
+    FLASH__G_SET,
+    FLASH__G_SPLIT,
+    FLASH__G_JUMP,
+    FLASH__G_CALL,
+    FLASH__G_TAIL,
+    FLASH__G_RETURN
+};
+enum {
+    FLASH__STEPS_MAX = 32767,
+    FLASH__RULES_MAX = 4096,
+    FLASH__GROUPS_MAX = 100,
+    FLASH__SPANS_MAX = 256
+};
 /* of the pool: FLASH__FRESH is not a number of bytes but the beginning of a text whose first space
    is not shown; FLASH__ANY: the character so far, where all its ends are allowed */
-enum { FLASH__FRAMES = 4096, FLASH__STATES = 254, FLASH__HEADS = 8192, FLASH__READINGS = 256,
-       FLASH__VISITS = 1024, FLASH__MASKS = 8, FLASH__FRESH = 8 };
+enum {
+    FLASH__FRAMES = 4096,
+    FLASH__STATES = 254,
+    FLASH__HEADS = 8192,
+    FLASH__READINGS = 256,
+    FLASH__VISITS = 1024,
+    FLASH__MASKS = 8,
+    FLASH__FRESH = 8
+};
 #define FLASH__ANY 0xffffffffu
 
 /* Characters as spans [lo, hi], in order, without surrogates. */
-typedef struct flash__charset { uint32_t ascii[4], at, n; } flash__charset;
+typedef struct flash__charset {
+    uint32_t ascii[4], at, n;
+} flash__charset;
 
 /* The tokens that spell something, sorted by their bytes. */
 typedef struct flash__spelling {
-    uint32_t  n, total;     /* tokens, bytes of all                                              */
-    uint32_t *token;        /* [n]                                                               */
-    uint32_t *at;           /* [n + 1] in bytes                                                  */
-    uint16_t *shared;       /* [n] bytes at the beginning that are those of the one before       */
-    uint8_t  *bytes;        /* [total]                                                           */
-    uint32_t  first[257];   /* where those that begin with a byte begin                          */
+    uint32_t n, total;   /* tokens, bytes of all                                              */
+    uint32_t *token;     /* [n]                                                               */
+    uint32_t *at;        /* [n + 1] in bytes                                                  */
+    uint16_t *shared;    /* [n] bytes at the beginning that are those of the one before       */
+    uint8_t *bytes;      /* [total]                                                           */
+    uint32_t first[257]; /* where those that begin with a byte begin                          */
 } flash__spelling;
 
 struct flash_grammar {
     const flash_model *m;
     flash_allocator allocator;
-    size_t    block;        /* [B] */
+    size_t block; /* [B] */
     flash__spelling own;
     const flash__spelling *spelling;
-    uint32_t  n_step, n_set, n_span, n_rule, root;
-    uint32_t  most;         /* steps there were while reading: {0} takes some back               */
-    uint32_t *step;         /* [n_step] kind << 24 | argument; of jumps relative                 */
-    flash__charset *set;    /* [n_set]                                                           */
-    uint32_t *span;         /* [2 n_span]                                                        */
-    uint32_t *rule;         /* [n_rule + 1] first step                                           */
-    uint32_t *name;         /* [2 n_rule] offset and length in the text                          */
-    uint16_t *slot;         /* [slots] hash: name -> rule + 1                                    */
-    size_t    slots;
-    uint8_t  *reach;        /* [n_step] what the analysis found, by bits                         */
-    uint8_t  *fact;         /* [n_rule] the same                                                 */
+    uint32_t n_step, n_set, n_span, n_rule, root;
+    uint32_t most;       /* steps there were while reading: {0} takes some back               */
+    uint32_t *step;      /* [n_step] kind << 24 | argument; of jumps relative                 */
+    flash__charset *set; /* [n_set]                                                           */
+    uint32_t *span;      /* [2 n_span]                                                        */
+    uint32_t *rule;      /* [n_rule + 1] first step                                           */
+    uint32_t *name;      /* [2 n_rule] offset and length in the text                          */
+    uint16_t *slot;      /* [slots] hash: name -> rule + 1                                    */
+    size_t slots;
+    uint8_t *reach; /* [n_step] what the analysis found, by bits                         */
+    uint8_t *fact;  /* [n_rule] the same                                                 */
 };
 
 /* --- reading GBNF ------------------------------------------------------------------ */
@@ -11420,11 +12197,11 @@ struct flash_grammar {
 enum { FLASH__GBNF_COUNT, FLASH__GBNF_NAMES, FLASH__GBNF_WRITE };
 
 typedef struct flash__gbnf {
-    flash_grammar *g;       /* its n_ are how far we are; its arrays are there to write          */
+    flash_grammar *g; /* its n_ are how far we are; its arrays are there to write          */
     const uint8_t *text, *p, *end;
-    int            pass;
-    flash_status   status;
-    flash_error   *err;
+    int pass;
+    flash_status status;
+    flash_error *err;
 } flash__gbnf;
 
 /* Fills err with "line 3, column 7: ..." for a place in text. */
@@ -11472,14 +12249,15 @@ static void flash__gbnf_insert(flash__gbnf *b, uint32_t at, uint32_t step)
     flash__gbnf_emit(b, step);
     if (b->status || b->pass != FLASH__GBNF_WRITE) return;
     p = b->g->step + at;
-    memmove(p + 1, p, n*sizeof *p);
+    memmove(p + 1, p, n * sizeof *p);
     *p = step;
 }
 
 static void flash__gbnf_space(flash__gbnf *b, int lines)
 {
     for (; b->p < b->end; b->p++) {
-        if (*b->p == '#') while (b->p + 1 < b->end && b->p[1] != '\n' && b->p[1] != '\r') b->p++;
+        if (*b->p == '#')
+            while (b->p + 1 < b->end && b->p[1] != '\n' && b->p[1] != '\r') b->p++;
         else if (*b->p != ' ' && *b->p != '\t' && !(lines && (*b->p == '\n' || *b->p == '\r')))
             return;
     }
@@ -11509,7 +12287,7 @@ static size_t flash__gbnf_slot(const flash__gbnf *b, const uint8_t *name, size_t
     const flash_grammar *g = b->g;
     size_t i = flash__hash(flash__span(name, n, FLASH__RAW)) & (g->slots - 1);
     for (; g->slot[i]; i = (i + 1) & (g->slots - 1)) {
-        const uint32_t *k = g->name + 2*(g->slot[i] - 1u);
+        const uint32_t *k = g->name + 2 * (g->slot[i] - 1u);
         if (!flash__compare(name, n, b->text + k[0], k[1])) break;
     }
     return i;
@@ -11522,17 +12300,34 @@ static uint32_t flash__gbnf_char(flash__gbnf *b)
     uint32_t c = 0;
     const char *known;
     int digits, d;
-    if (*b->p != '\\') { b->p += flash__char(b->p, b->end, &c); return c; }
-    if (++b->p == b->end) { flash__gbnf_fail(b, FLASH_E_FORMAT, "the text ends here"); return 0; }
-    if ((known = strchr(plain, *b->p)) != NULL) { b->p++; return (uint8_t)*known; }
-    if ((known = strchr(letters, *b->p)) != NULL)
-        { b->p++; return (uint8_t)controls[known - letters]; }
+    if (*b->p != '\\') {
+        b->p += flash__char(b->p, b->end, &c);
+        return c;
+    }
+    if (++b->p == b->end) {
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "the text ends here");
+        return 0;
+    }
+    if ((known = strchr(plain, *b->p)) != NULL) {
+        b->p++;
+        return (uint8_t)*known;
+    }
+    if ((known = strchr(letters, *b->p)) != NULL) {
+        b->p++;
+        return (uint8_t)controls[known - letters];
+    }
     digits = *b->p == 'x' ? 2 : *b->p == 'u' ? 4 : *b->p == 'U' ? 8 : 0;
-    if (!digits) { flash__gbnf_fail(b, FLASH_E_FORMAT, "no such escape"); return 0; }
+    if (!digits) {
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "no such escape");
+        return 0;
+    }
     for (b->p++; digits; digits--, b->p++) {
         d = b->p < b->end ? flash__lower(*b->p) : 0;
         d = d >= '0' && d <= '9' ? d - '0' : d >= 'a' && d <= 'f' ? d - 'a' + 10 : -1;
-        if (d < 0) { flash__gbnf_fail(b, FLASH_E_FORMAT, "not a hexadecimal digit"); return 0; }
+        if (d < 0) {
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "not a hexadecimal digit");
+            return 0;
+        }
         c = c << 4 | (uint32_t)d;
     }
     if (c > 0x10ffff) flash__gbnf_fail(b, FLASH_E_FORMAT, "characters end at 10FFFF");
@@ -11551,10 +12346,10 @@ static void flash__set_add(flash_grammar *g, int write, uint32_t lo, uint32_t hi
     if (lo > hi) return;
     if (write) {
         flash__charset *s = g->set + g->n_set;
-        g->span[2*g->n_span] = lo;
-        g->span[2*g->n_span + 1] = hi;
+        g->span[2 * g->n_span] = lo;
+        g->span[2 * g->n_span + 1] = hi;
         s->n++;
-        for (c = lo; c < 128 && c <= hi; c++) s->ascii[c/32] |= 1u << c%32;
+        for (c = lo; c < 128 && c <= hi; c++) s->ascii[c / 32] |= 1u << c % 32;
     }
     g->n_span++;
 }
@@ -11572,7 +12367,10 @@ static void flash__gbnf_set(flash__gbnf *b, uint32_t (*span)[2], uint32_t n, int
             span[k - 1][0] = lo;
             span[k - 1][1] = hi;
         }
-    if (write) { memset(g->set + g->n_set, 0, sizeof *g->set); g->set[g->n_set].at = g->n_span; }
+    if (write) {
+        memset(g->set + g->n_set, 0, sizeof *g->set);
+        g->set[g->n_set].at = g->n_span;
+    }
     for (i = 0; i < n; i++) {
         uint32_t lo = FLASH__MAX(span[i][0], next), hi = span[i][1];
         if (negated && span[i][0] > next) flash__set_add(g, write, next, span[i][0] - 1);
@@ -11590,9 +12388,15 @@ static void flash__gbnf_brackets(flash__gbnf *b)
     uint32_t span[FLASH__SPANS_MAX][2], n = 0;
     int negated = 0;
     b->p++;
-    if (flash__gbnf_is(b, '^')) { negated = 1; b->p++; }
+    if (flash__gbnf_is(b, '^')) {
+        negated = 1;
+        b->p++;
+    }
     for (; !b->status && !flash__gbnf_is(b, ']'); n++) {
-        if (b->p == b->end) { flash__gbnf_fail(b, FLASH_E_FORMAT, "the set has no ]"); return; }
+        if (b->p == b->end) {
+            flash__gbnf_fail(b, FLASH_E_FORMAT, "the set has no ]");
+            return;
+        }
         if (n == FLASH__SPANS_MAX) {
             flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "a set of more than 256 parts");
             return;
@@ -11629,7 +12433,7 @@ static void flash__gbnf_copy(flash__gbnf *b, uint32_t from, uint32_t k)
 {
     flash_grammar *g = b->g;
     if (b->pass == FLASH__GBNF_WRITE)
-        memcpy(g->step + g->n_step, g->step + from, k*sizeof *g->step);
+        memcpy(g->step + g->n_step, g->step + from, k * sizeof *g->step);
     g->n_step += k;
 }
 
@@ -11640,9 +12444,10 @@ static void flash__gbnf_repeat(flash__gbnf *b, uint32_t at, uint32_t lo, uint32_
     uint32_t k = b->g->n_step - at, i, optional = hi > lo ? hi - lo : 0, from = at;
     if (!k) return;
     if (endless) {
-        if (lo > 1) flash__gbnf_room(b, (uint64_t)(lo - 1)*k);
+        if (lo > 1) flash__gbnf_room(b, (uint64_t)(lo - 1) * k);
         for (i = 1; i < lo && !b->status; i++) flash__gbnf_copy(b, at, k);
-        if (lo) flash__gbnf_emit(b, flash__step(FLASH__G_SPLIT, 0u - k));
+        if (lo)
+            flash__gbnf_emit(b, flash__step(FLASH__G_SPLIT, 0u - k));
         else {
             flash__gbnf_insert(b, at, flash__step(FLASH__G_SPLIT, k + 2));
             flash__gbnf_emit(b, flash__step(FLASH__G_JUMP, 0u - (k + 1)));
@@ -11654,11 +12459,15 @@ static void flash__gbnf_repeat(flash__gbnf *b, uint32_t at, uint32_t lo, uint32_
         b->g->n_step = at;
         return;
     }
-    flash__gbnf_room(b, (uint64_t)lo*k + (uint64_t)optional*(k + 1));
+    flash__gbnf_room(b, (uint64_t)lo * k + (uint64_t)optional * (k + 1));
     for (i = 1; i < lo && !b->status; i++) flash__gbnf_copy(b, at, k);
     for (i = optional; i && !b->status; i--) {
-        uint32_t split = flash__step(FLASH__G_SPLIT, i*(k + 1));
-        if (!lo && i == optional) { flash__gbnf_insert(b, at, split); from = at + 1; continue; }
+        uint32_t split = flash__step(FLASH__G_SPLIT, i * (k + 1));
+        if (!lo && i == optional) {
+            flash__gbnf_insert(b, at, split);
+            from = at + 1;
+            continue;
+        }
         flash__gbnf_emit(b, split);
         flash__gbnf_copy(b, from, k);
     }
@@ -11670,9 +12479,8 @@ static uint32_t flash__gbnf_number(flash__gbnf *b)
     if (b->p == b->end || *b->p < '0' || *b->p > '9')
         flash__gbnf_fail(b, FLASH_E_FORMAT, "not a number of times");
     for (; b->p < b->end && *b->p >= '0' && *b->p <= '9'; b->p++)
-        v = FLASH__MIN(v*10 + (uint32_t)(*b->p - '0'), (uint32_t)FLASH__STEPS_MAX + 1);
-    if (v > FLASH__STEPS_MAX)
-        flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "more than 32767 repetitions");
+        v = FLASH__MIN(v * 10 + (uint32_t)(*b->p - '0'), (uint32_t)FLASH__STEPS_MAX + 1);
+    if (v > FLASH__STEPS_MAX) flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "more than 32767 repetitions");
     return v;
 }
 
@@ -11688,8 +12496,10 @@ static void flash__gbnf_braces(flash__gbnf *b, uint32_t at, int lines)
     if (flash__gbnf_is(b, ',')) {
         b->p++;
         flash__gbnf_space(b, lines);
-        if (flash__gbnf_is(b, '}')) endless = 1;
-        else hi = flash__gbnf_number(b);
+        if (flash__gbnf_is(b, '}'))
+            endless = 1;
+        else
+            hi = flash__gbnf_number(b);
         if (hi < lo) flash__gbnf_fail(b, FLASH_E_FORMAT, "at most is less than at least");
         flash__gbnf_space(b, lines);
     }
@@ -11708,8 +12518,12 @@ static int flash__gbnf_item(flash__gbnf *b, int depth)
     switch (*b->p) {
     case '"': flash__gbnf_literal(b); return 1;
     case '[': flash__gbnf_brackets(b); return 1;
-    case '.': flash__gbnf_set(b, NULL, 0, 1); b->p++; return 1;
-    case '<': case '!':
+    case '.':
+        flash__gbnf_set(b, NULL, 0, 1);
+        b->p++;
+        return 1;
+    case '<':
+    case '!':
         flash__gbnf_fail(b, FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported");
         return 0;
     case '(':
@@ -11731,8 +12545,10 @@ static int flash__gbnf_item(flash__gbnf *b, int depth)
             if (!b->g->slot[i])
                 b->status = flash__fail_at(b->err, FLASH_E_FORMAT, b->text, name,
                                            "there is no rule ", (const char *)name, n);
-            else flash__gbnf_emit(b, flash__step(FLASH__G_CALL, b->g->slot[i] - 1u));
-        } else flash__gbnf_emit(b, 0);
+            else
+                flash__gbnf_emit(b, flash__step(FLASH__G_CALL, b->g->slot[i] - 1u));
+        } else
+            flash__gbnf_emit(b, 0);
         return 1;
     }
 }
@@ -11744,9 +12560,16 @@ static void flash__gbnf_sequence(flash__gbnf *b, int depth)
     while (!b->status && b->p < b->end) {
         int c = *b->p;
         if (c == '*' || c == '+' || c == '?' || c == '{') {
-            if (!any) { flash__gbnf_fail(b, FLASH_E_FORMAT, "nothing to repeat"); return; }
-            if (c == '{') flash__gbnf_braces(b, at, lines);
-            else { b->p++; flash__gbnf_repeat(b, at, c == '+', c == '?', c != '?'); }
+            if (!any) {
+                flash__gbnf_fail(b, FLASH_E_FORMAT, "nothing to repeat");
+                return;
+            }
+            if (c == '{')
+                flash__gbnf_braces(b, at, lines);
+            else {
+                b->p++;
+                flash__gbnf_repeat(b, at, c == '+', c == '?', c != '?');
+            }
         } else {
             at = b->g->n_step;
             if (!flash__gbnf_item(b, depth)) return;
@@ -11784,7 +12607,10 @@ static void flash__gbnf_rule(flash__gbnf *b)
     flash_grammar *g = b->g;
     const uint8_t *name = b->p;
     size_t n = flash__gbnf_name(b), i;
-    if (!n) { flash__gbnf_fail(b, FLASH_E_FORMAT, "not the name of a rule"); return; }
+    if (!n) {
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "not the name of a rule");
+        return;
+    }
     if (g->n_rule == FLASH__RULES_MAX) {
         flash__gbnf_fail(b, FLASH_E_TOO_LARGE, "more than 4096 rules");
         return;
@@ -11796,15 +12622,17 @@ static void flash__gbnf_rule(flash__gbnf *b)
                                        "there already is a rule ", (const char *)name, n);
             return;
         }
-        g->name[2*g->n_rule] = (uint32_t)(name - b->text);
-        g->name[2*g->n_rule + 1] = (uint32_t)n;
+        g->name[2 * g->n_rule] = (uint32_t)(name - b->text);
+        g->name[2 * g->n_rule + 1] = (uint32_t)n;
         g->slot[i] = (uint16_t)(g->n_rule + 1);
     }
     if (b->pass == FLASH__GBNF_WRITE) g->rule[g->n_rule] = g->n_step;
     g->n_rule++;
     flash__gbnf_space(b, 0);
-    if (b->end - b->p < 3 || memcmp(b->p, "::=", 3))
-        { flash__gbnf_fail(b, FLASH_E_FORMAT, "::= is missing"); return; }
+    if (b->end - b->p < 3 || memcmp(b->p, "::=", 3)) {
+        flash__gbnf_fail(b, FLASH_E_FORMAT, "::= is missing");
+        return;
+    }
     b->p += 3;
     flash__gbnf_space(b, 1);
     flash__gbnf_choices(b, 0);
@@ -11828,7 +12656,7 @@ static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc 
     g->n_step = g->n_set = g->n_span = g->n_rule = g->most = 0;
     if (pass == FLASH__GBNF_COUNT) {
         uint32_t c;
-        if (desc->bytes > UINT32_MAX/2)
+        if (desc->bytes > UINT32_MAX / 2)
             flash__gbnf_fail(&b, FLASH_E_TOO_LARGE, "more text than 2 GiB");
         for (; !b.status && b.p < b.end; b.p += flash__utf8(b.p, b.end, &c))
             if (!*b.p || !flash__utf8(b.p, b.end, &c))
@@ -11882,7 +12710,8 @@ static void flash__grammar_reach(flash_grammar *g, uint8_t bit)
                     again |= flash__mark(g, flash__jump(g, at), bit);
                     if (kind == FLASH__G_SPLIT) flash__mark(g, at + 1, bit);
                 } else if (kind == FLASH__G_CALL ? (g->fact[g->step[at] & 0xffffff] & bit) != 0
-                           : bit != FLASH__G_EMPTY) flash__mark(g, at + 1, bit);
+                                                 : bit != FLASH__G_EMPTY)
+                    flash__mark(g, at + 1, bit);
             }
         }
 }
@@ -11894,7 +12723,8 @@ static uint32_t flash__grammar_begins(const flash_grammar *g, uint32_t r)
     for (at = g->rule[r]; at < g->rule[r + 1]; at++) {
         to = g->step[at] & 0xffffff;
         if (g->step[at] >> 24 == FLASH__G_CALL && (g->reach[at] & FLASH__G_EMPTY)
-            && !(g->fact[to] & FLASH__G_SOUND)) return to;
+            && !(g->fact[to] & FLASH__G_SOUND))
+            return to;
     }
     return g->n_rule;
 }
@@ -11922,8 +12752,8 @@ static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_d
         for (r = 0; r < g->n_rule && (g->fact[r] & FLASH__G_ENDS); r++) {}
     }
     if (r < g->n_rule)
-        return flash__fail_at(err, FLASH_E_FORMAT, text, text + g->name[2*r], what,
-                              desc->text + g->name[2*r], g->name[2*r + 1]);
+        return flash__fail_at(err, FLASH_E_FORMAT, text, text + g->name[2 * r], what,
+                              desc->text + g->name[2 * r], g->name[2 * r + 1]);
     for (at = 0; at < g->n_step; at++) {
         if (g->step[at] >> 24 != FLASH__G_CALL) continue;
         for (to = at + 1; g->step[to] >> 24 == FLASH__G_JUMP;) to = flash__jump(g, to);
@@ -11938,7 +12768,8 @@ static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_d
 static int flash__is_end(const flash__vocab *v, int32_t id)
 {
     int i;
-    for (i = 0; i < v->n_ends; i++) if (v->ends[i] == id) return 1;
+    for (i = 0; i < v->n_ends; i++)
+        if (v->ends[i] == id) return 1;
     return 0;
 }
 
@@ -11958,7 +12789,8 @@ static int flash__spelling_less(const void *ctx, uint32_t a, uint32_t b)
     uint8_t byte_a, byte_b;
     flash__bytes x = flash__token_out(v, a, 0, &byte_a), y = flash__token_out(v, b, 0, &byte_b);
     int c, d;
-    while ((c = flash__next_byte(&x)) == (d = flash__next_byte(&y))) if (c < 0) return a < b;
+    while ((c = flash__next_byte(&x)) == (d = flash__next_byte(&y)))
+        if (c < 0) return a < b;
     return c < d;
 }
 
@@ -11968,7 +12800,10 @@ static void flash__spelling_plan(flash__spelling *s, const flash__vocab *v, flas
     uint32_t id, n;
     s->n = s->total = 0;
     for (id = 0; id < v->n; id++)
-        if ((n = flash__token_length(v, id)) != 0) { s->n++; s->total += n; }
+        if ((n = flash__token_length(v, id)) != 0) {
+            s->n++;
+            s->total += n;
+        }
     s->token = (uint32_t *)flash__take(a, s->n, 4);
     s->at = (uint32_t *)flash__take(a, (size_t)s->n + 1, 4);
     s->shared = (uint16_t *)flash__take(a, s->n, 2);
@@ -11980,14 +12815,16 @@ static void flash__spelling_fill(flash__spelling *s, const flash__vocab *v)
     uint32_t id, i, k = 0, at = 0, before = 0;
     int c;
     uint8_t byte;
-    for (id = 0; id < v->n; id++) if (flash__token_length(v, id)) s->token[k++] = id;
+    for (id = 0; id < v->n; id++)
+        if (flash__token_length(v, id)) s->token[k++] = id;
     flash__sort(s->token, s->n, flash__spelling_less, v);
     for (i = 0; i < s->n; i++) {
         flash__bytes b = flash__token_out(v, s->token[i], 0, &byte);
         s->at[i] = at;
         while ((c = flash__next_byte(&b)) >= 0) s->bytes[at++] = (uint8_t)c;
         for (k = 0; i && s->at[i] + k < at && before + k < s->at[i]
-             && s->bytes[before + k] == s->bytes[s->at[i] + k];) k++;
+             && s->bytes[before + k] == s->bytes[s->at[i] + k];)
+            k++;
         s->shared[i] = (uint16_t)k;
         before = s->at[i];
     }
@@ -12018,7 +12855,7 @@ static flash_status flash__grammar_plan(flash_grammar **out, const flash_model *
     if ((s = flash__gbnf_read(&plan, desc, FLASH__GBNF_COUNT, err)) != 0) return s;
     plan.m = m;
     plan.allocator = desc->allocator.acquire ? desc->allocator : m->desc.host.allocator;
-    plan.slots = flash__pow2(2*plan.n_rule);
+    plan.slots = flash__pow2(2 * plan.n_rule);
     plan.step = (uint32_t *)flash__take(a, FLASH__MAX(plan.most, plan.n_step), 4);
     plan.set = (flash__charset *)flash__take(a, plan.n_set, sizeof *plan.set);
     plan.span = (uint32_t *)flash__take(a, plan.n_span, 8);
@@ -12035,7 +12872,7 @@ static flash_status flash__grammar_plan(flash_grammar **out, const flash_model *
 FLASH_API size_t flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
                                       flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_grammar *none;
     return flash__grammar_plan(&none, m, desc, &a, err) ? 0 : a.used;
 }
@@ -12043,7 +12880,7 @@ FLASH_API size_t flash_grammar_memory(const flash_model *m, const flash_grammar_
 FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_model *m,
                                             const flash_grammar_desc *desc, flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     const flash_allocator *alloc;
     flash_grammar *g;
     flash_status s;
@@ -12060,7 +12897,7 @@ FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_mod
                            (uint64_t)block);
     flash__grammar_plan(&g, m, desc, &a, err);
     g->block = block;
-    memset(g->slot, 0, g->slots*sizeof *g->slot);
+    memset(g->slot, 0, g->slots * sizeof *g->slot);
     memset(g->reach, 0, g->n_step);
     memset(g->fact, 0, g->n_rule);
     s = flash__gbnf_read(g, desc, FLASH__GBNF_NAMES, err);
@@ -12069,7 +12906,10 @@ FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_mod
         g->rule[g->n_rule] = g->n_step;
         s = flash__grammar_check(g, desc, err);
     }
-    if (s) { flash_grammar_free(g); return s; }
+    if (s) {
+        flash_grammar_free(g);
+        return s;
+    }
     g->spelling = desc->share ? desc->share->spelling : &g->own;
     if (!desc->share) flash__spelling_fill(&g->own, &m->vocab);
     *out = g;
@@ -12110,17 +12950,17 @@ enum { FLASH__JSON_DEPTH = 64, FLASH__OPTIONAL_MAX = 64, FLASH__SCHEMA_MAX = 1 <
 
 typedef struct flash__schema {
     const uint8_t *text, *end;
-    char          *out;
-    size_t         cap, n;
-    flash_status   status;
-    flash_error   *err;
+    char *out;
+    size_t cap, n;
+    flash_status status;
+    flash_error *err;
 } flash__schema;
 
 static void flash__schema_fail(flash__schema *s, flash_status status, const uint8_t *p,
                                const char *what, const uint8_t *name, size_t n)
 {
-    if (!s->status) s->status = flash__fail_at(s->err, status, s->text, p, what,
-                                               (const char *)name, n);
+    if (!s->status)
+        s->status = flash__fail_at(s->err, status, s->text, p, what, (const char *)name, n);
 }
 
 static const uint8_t *flash__json_space(const flash__schema *s, const uint8_t *p)
@@ -12149,7 +12989,8 @@ static const uint8_t *flash__json_string(const flash__schema *s, const uint8_t *
                 int c = ++p < s->end ? flash__lower(*p) : 0;
                 if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return NULL;
             }
-        } else if (!*p || !strchr("\"\\/bfnrt", *p)) return NULL;
+        } else if (!*p || !strchr("\"\\/bfnrt", *p))
+            return NULL;
     }
     return p < s->end ? p + 1 : NULL;
 }
@@ -12176,7 +13017,7 @@ static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *
    none. */
 static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int depth)
 {
-    static const char *const words[] = { "true", "false", "null" };
+    static const char *const words[] = {"true", "false", "null"};
     const uint8_t *q = NULL;
     size_t i, n;
     int object = p < s->end && *p == '{';
@@ -12194,21 +13035,30 @@ static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int d
                 p = q;
                 if ((q = flash__json_string(s, p)) == NULL) break;
                 q = flash__json_space(s, p = q);
-                if (q == s->end || *q++ != ':') { q = NULL; break; }
+                if (q == s->end || *q++ != ':') {
+                    q = NULL;
+                    break;
+                }
                 q = flash__json_space(s, q);
             }
             q = flash__json_skip(s, q, depth + 1);
             if (!q) return NULL;
             q = flash__json_space(s, p = q);
             if (q < s->end && *q == close) return q + 1;
-            if (q == s->end || *q++ != ',') { q = NULL; break; }
+            if (q == s->end || *q++ != ',') {
+                q = NULL;
+                break;
+            }
         }
-    } else if (p < s->end && *p == '"') q = flash__json_string(s, p);
-    else if (p < s->end && (*p == '-' || (*p >= '0' && *p <= '9'))) q = flash__json_number(s, p);
-    else for (i = 0; i < 3 && !q; i++) {
-        n = strlen(words[i]);
-        if ((size_t)(s->end - p) >= n && !memcmp(p, words[i], n)) q = p + n;
-    }
+    } else if (p < s->end && *p == '"')
+        q = flash__json_string(s, p);
+    else if (p < s->end && (*p == '-' || (*p >= '0' && *p <= '9')))
+        q = flash__json_number(s, p);
+    else
+        for (i = 0; i < 3 && !q; i++) {
+            n = strlen(words[i]);
+            if ((size_t)(s->end - p) >= n && !memcmp(p, words[i], n)) q = p + n;
+        }
     if (!q) flash__schema_fail(s, FLASH_E_FORMAT, p, "this is no JSON", p, 0);
     return q;
 }
@@ -12231,8 +13081,8 @@ static const uint8_t *flash__json_next(flash__schema *s, const uint8_t **at, con
     return p;
 }
 
-static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object,
-                                       const uint8_t *name, size_t n)
+static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object, const uint8_t *name,
+                                       size_t n)
 {
     const uint8_t *at = object + 1, *p, *key;
     size_t bytes;
@@ -12260,7 +13110,7 @@ static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const c
     uint32_t n = 0;
     if (!v) return otherwise;
     for (q = v; q < s->end && *q >= '0' && *q <= '9' && n < 10000; q++)
-        n = n*10 + (uint32_t)(*q - '0');
+        n = n * 10 + (uint32_t)(*q - '0');
     if (q == v || q != flash__json_skip(s, v, 0))
         flash__schema_fail(s, FLASH_E_FORMAT, v, "not a whole number up to 99999 for ",
                            (const uint8_t *)name, strlen(name));
@@ -12283,7 +13133,8 @@ static void flash__schema_digits(flash__schema *s, uint64_t v)
 {
     char digits[24];
     size_t n = 24;
-    do digits[--n] = (char)('0' + v%10); while ((v /= 10) != 0);
+    do digits[--n] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
     flash__schema_put(s, digits + n, 24 - n);
 }
 
@@ -12307,14 +13158,16 @@ static void flash__schema_times(flash__schema *s, uint32_t lo, uint32_t hi)
 static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint8_t *end)
 {
     static const char hex[] = "0123456789abcdef";
-    char x[4] = { '\\', 'x', 0, 0 };
+    char x[4] = {'\\', 'x', 0, 0};
     flash__schema_text(s, "\"");
     for (; p < end; p++) {
         if (*p == '"' || *p == '\\') flash__schema_text(s, "\\");
         x[2] = hex[*p >> 4];
         x[3] = hex[*p & 15];
-        if (*p < 32) flash__schema_put(s, x, 4);
-        else flash__schema_put(s, (const char *)p, 1);
+        if (*p < 32)
+            flash__schema_put(s, x, 4);
+        else
+            flash__schema_put(s, (const char *)p, 1);
     }
     flash__schema_text(s, "\"");
 }
@@ -12322,7 +13175,7 @@ static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint
 /* What a $ref at p means. */
 static const uint8_t *flash__schema_target(flash__schema *s, const uint8_t *p)
 {
-    static const char *const homes[] = { "$defs", "definitions" };
+    static const char *const homes[] = {"$defs", "definitions"};
     const uint8_t *root = flash__json_space(s, s->text), *home, *found = NULL;
     const uint8_t *end = flash__json_string(s, p) - 1;
     size_t i, n = (size_t)(end - p) - 1, k;
@@ -12345,15 +13198,19 @@ static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
 {
     /* kind: 0 says nothing, 1 stands alone, 2 with type only, 3 is type, 4 any others, 5 only at
        the root */
-    static const struct { const char *name; int kind; } known[] = {
-        { "title", 0 }, { "description", 0 }, { "default", 0 }, { "examples", 0 }, { "$schema", 0 },
-        { "$id", 0 }, { "$comment", 0 }, { "$ref", 1 }, { "anyOf", 1 }, { "oneOf", 1 },
-        { "enum", 2 }, { "const", 2 }, { "type", 3 }, { "properties", 4 }, { "required", 4 },
-        { "additionalProperties", 4 }, { "items", 4 }, { "minItems", 4 }, { "maxItems", 4 },
-        { "minLength", 4 }, { "maxLength", 4 }, { "$defs", 5 }, { "definitions", 5 } };
+    static const struct {
+        const char *name;
+        int kind;
+    } known[] = {
+        {"title", 0},     {"description", 0}, {"default", 0},    {"examples", 0},
+        {"$schema", 0},   {"$id", 0},         {"$comment", 0},   {"$ref", 1},
+        {"anyOf", 1},     {"oneOf", 1},       {"enum", 2},       {"const", 2},
+        {"type", 3},      {"properties", 4},  {"required", 4},   {"additionalProperties", 4},
+        {"items", 4},     {"minItems", 4},    {"maxItems", 4},   {"minLength", 4},
+        {"maxLength", 4}, {"$defs", 5},       {"definitions", 5}};
     const uint8_t *at = p + 1, *key;
     size_t bytes, i;
-    int count[6] = { 0, 0, 0, 0, 0, 0 };
+    int count[6] = {0, 0, 0, 0, 0, 0};
     while (!s->status && flash__json_next(s, &at, &key, &bytes)) {
         for (i = 0; i < FLASH__COUNT(known)
              && flash__compare(key, bytes, (const uint8_t *)known[i].name, strlen(known[i].name));
@@ -12365,8 +13222,10 @@ static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
         }
         count[known[i].kind]++;
         if (count[1] + count[2] > 1 || (count[1] && count[3]) || (count[1] + count[2] && count[4]))
-            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key, "keyword not supported beside the "
-                               "others: ", key, bytes);
+            flash__schema_fail(s, FLASH_E_UNSUPPORTED, key,
+                               "keyword not supported beside the "
+                               "others: ",
+                               key, bytes);
     }
 }
 
@@ -12399,13 +13258,18 @@ static void flash__schema_object(flash__schema *s, const uint8_t *p)
             flash__schema_fail(s, FLASH_E_FORMAT, v, "required, but not among the properties", v,
                                0);
     if (more && n && *more != 'f')
-        flash__schema_fail(s, FLASH_E_UNSUPPORTED, more, "additionalProperties beside properties "
-                           "must be false", more, 0);
+        flash__schema_fail(s, FLASH_E_UNSUPPORTED, more,
+                           "additionalProperties beside properties "
+                           "must be false",
+                           more, 0);
     if (!needed && n > FLASH__OPTIONAL_MAX)
         flash__schema_fail(s, FLASH_E_TOO_LARGE, p, "more than 64 properties and none required", p,
                            0);
     if (s->status) return;
-    if (!n && (!more || *more == 't') && !properties) { flash__schema_text(s, "object"); return; }
+    if (!n && (!more || *more == 't') && !properties) {
+        flash__schema_text(s, "object");
+        return;
+    }
     flash__schema_text(s, "\"{\" ws");
     if (!n && more && *more == '{') {
         flash__schema_text(s, " (string \":\" ws ");
@@ -12446,7 +13310,10 @@ static void flash__schema_array(flash__schema *s, const uint8_t *p)
     flash__schema_text(s, "\"[\" ws");
     for (i = 0; i < 2 && hi; i++) {
         flash__schema_text(s, i ? " (\",\" ws " : lo ? " " : " (");
-        if (items) flash__schema_name(s, 's', items); else flash__schema_text(s, "value");
+        if (items)
+            flash__schema_name(s, 's', items);
+        else
+            flash__schema_text(s, "value");
     }
     if (hi) {
         flash__schema_text(s, ")");
@@ -12459,13 +13326,17 @@ static void flash__schema_array(flash__schema *s, const uint8_t *p)
 /* p: the schema; type: its type, or one of them. */
 static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t *type)
 {
-    static const char *const plain[] = { "\"number\"", "\"integer\"", "\"boolean\"", "\"null\"" };
+    static const char *const plain[] = {"\"number\"", "\"integer\"", "\"boolean\"", "\"null\""};
     size_t i, n = (size_t)(flash__json_skip(s, type, 0) - type);
     for (i = 0; i < FLASH__COUNT(plain); i++)
-        if (!flash__compare(type, n, (const uint8_t *)plain[i], strlen(plain[i])))
-            { flash__schema_put(s, (const char *)type + 1, n - 2); return; }
-    if (!flash__compare(type, n, (const uint8_t *)"\"object\"", 8)) flash__schema_object(s, p);
-    else if (!flash__compare(type, n, (const uint8_t *)"\"array\"", 7)) flash__schema_array(s, p);
+        if (!flash__compare(type, n, (const uint8_t *)plain[i], strlen(plain[i]))) {
+            flash__schema_put(s, (const char *)type + 1, n - 2);
+            return;
+        }
+    if (!flash__compare(type, n, (const uint8_t *)"\"object\"", 8))
+        flash__schema_object(s, p);
+    else if (!flash__compare(type, n, (const uint8_t *)"\"array\"", 7))
+        flash__schema_array(s, p);
     else if (!flash__compare(type, n, (const uint8_t *)"\"string\"", 8)) {
         uint32_t lo = flash__schema_number(s, p, "minLength", 0);
         uint32_t hi = flash__schema_number(s, p, "maxLength", UINT32_MAX);
@@ -12474,7 +13345,8 @@ static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t
         flash__schema_text(s, "\"\\\"\" char");
         flash__schema_times(s, lo, hi);
         flash__schema_text(s, " \"\\\"\"");
-    } else flash__schema_fail(s, FLASH_E_FORMAT, type, "there is no type ", type, n);
+    } else
+        flash__schema_fail(s, FLASH_E_FORMAT, type, "there is no type ", type, n);
 }
 
 /* The schemas in a list, or their own text, as a choice. */
@@ -12484,7 +13356,10 @@ static void flash__schema_choice(flash__schema *s, const uint8_t *list, int lite
     int n = 0;
     for (; (p = flash__json_next(s, &at, NULL, NULL)) != NULL; n++) {
         if (n) flash__schema_text(s, " | ");
-        if (literal) flash__schema_literal(s, p, at); else flash__schema_name(s, 's', p);
+        if (literal)
+            flash__schema_literal(s, p, at);
+        else
+            flash__schema_name(s, 's', p);
     }
     if (!n) flash__schema_fail(s, FLASH_E_FORMAT, list, "nothing to choose from", list, 0);
 }
@@ -12516,7 +13391,10 @@ static void flash__schema_rule(flash__schema *s, const uint8_t *p)
     const uint8_t *v, *at;
     flash__schema_name(s, 's', p);
     flash__schema_text(s, " ::= ");
-    if (*p == 't') { flash__schema_text(s, "value\n"); return; }
+    if (*p == 't') {
+        flash__schema_text(s, "value\n");
+        return;
+    }
     if (*p != '{') {
         flash__schema_fail(s, *p == 'f' ? FLASH_E_UNSUPPORTED : FLASH_E_FORMAT, p,
                            "this is no schema that anything can match", p, 0);
@@ -12528,9 +13406,12 @@ static void flash__schema_rule(flash__schema *s, const uint8_t *p)
         flash__schema_name(s, 's', flash__schema_target(s, v));
     else if ((v = flash__schema_get(s, p, "const", 0)) != NULL)
         flash__schema_literal(s, v, flash__json_skip(s, v, 0));
-    else if ((v = flash__schema_get(s, p, "enum", '[')) != NULL) flash__schema_choice(s, v, 1);
-    else if ((v = flash__schema_get(s, p, "anyOf", '[')) != NULL) flash__schema_choice(s, v, 0);
-    else if ((v = flash__schema_get(s, p, "oneOf", '[')) != NULL) flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "enum", '[')) != NULL)
+        flash__schema_choice(s, v, 1);
+    else if ((v = flash__schema_get(s, p, "anyOf", '[')) != NULL)
+        flash__schema_choice(s, v, 0);
+    else if ((v = flash__schema_get(s, p, "oneOf", '[')) != NULL)
+        flash__schema_choice(s, v, 0);
     else if ((v = flash__schema_get(s, p, "type", 0)) != NULL && *v == '[') {
         const uint8_t *type;
         int n = 0;
@@ -12539,11 +13420,15 @@ static void flash__schema_rule(flash__schema *s, const uint8_t *p)
             flash__schema_type(s, p, type);
         }
         if (!n) flash__schema_fail(s, FLASH_E_FORMAT, v, "nothing to choose from", v, 0);
-    } else if (v) flash__schema_type(s, p, v);
+    } else if (v)
+        flash__schema_type(s, p, v);
     else if (flash__schema_get(s, p, "properties", 0)
-             || flash__schema_get(s, p, "additionalProperties", 0)) flash__schema_object(s, p);
-    else if (flash__schema_get(s, p, "items", 0)) flash__schema_array(s, p);
-    else flash__schema_text(s, "value");
+             || flash__schema_get(s, p, "additionalProperties", 0))
+        flash__schema_object(s, p);
+    else if (flash__schema_get(s, p, "items", 0))
+        flash__schema_array(s, p);
+    else
+        flash__schema_text(s, "value");
     flash__schema_text(s, "\n");
     flash__schema_rules(s, flash__schema_get(s, p, "anyOf", '['), 0);
     flash__schema_rules(s, flash__schema_get(s, p, "oneOf", '['), 0);
@@ -12555,9 +13440,8 @@ static void flash__schema_rule(flash__schema *s, const uint8_t *p)
     if (v && *v == '{' && !s->status) flash__schema_rule(s, v);
 }
 
-FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes,
-                                                 char *text, size_t cap, size_t *n,
-                                                 flash_error *err)
+FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t bytes, char *text,
+                                                 size_t cap, size_t *n, flash_error *err)
 {
     flash__schema s;
     const uint8_t *p, *root;
@@ -12585,20 +13469,20 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
     flash__schema_text(&s, "\n");
     flash__schema_rule(&s, root);
     flash__schema_text(&s,
-        "value ::= object | array | string | number | boolean | null\n"
-        "object ::= \"{\" ws (member (\",\" ws member)*)? ws \"}\"\n"
-        "member ::= string \":\" ws value\n"
-        "array ::= \"[\" ws (value (\",\" ws value)*)? ws \"]\"\n"
-        "string ::= \"\\\"\" char* \"\\\"\"\n"
-        "char ::= [^\"\\\\\\x00-\\x1f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" unit)\n"
-        "unit ::= [0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2}\n"
-        "    | [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2})\n"
-        "hex ::= [0-9a-fA-F]\n"
-        "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,15})\n"
-        "number ::= integer (\".\" [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?\n"
-        "boolean ::= \"true\" | \"false\"\n"
-        "null ::= \"null\"\n"
-        "ws ::= \" \"? | \"\\n\" \" \"{0,16}\n");
+                       "value ::= object | array | string | number | boolean | null\n"
+                       "object ::= \"{\" ws (member (\",\" ws member)*)? ws \"}\"\n"
+                       "member ::= string \":\" ws value\n"
+                       "array ::= \"[\" ws (value (\",\" ws value)*)? ws \"]\"\n"
+                       "string ::= \"\\\"\" char* \"\\\"\"\n"
+                       "char ::= [^\"\\\\\\x00-\\x1f] | \"\\\\\" ([\"\\\\/bfnrt] | \"u\" unit)\n"
+                       "unit ::= [0-9abcefABCEF] hex{3} | [dD] ([0-7] hex{2}\n"
+                       "    | [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2})\n"
+                       "hex ::= [0-9a-fA-F]\n"
+                       "integer ::= \"-\"? (\"0\" | [1-9] [0-9]{0,15})\n"
+                       "number ::= integer (\".\" [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?\n"
+                       "boolean ::= \"true\" | \"false\"\n"
+                       "null ::= \"null\"\n"
+                       "ws ::= \" \"? | \"\\n\" \" \"{0,16}\n");
     if (s.status) return s.status;
     *n = s.n;
     return s.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
@@ -12606,37 +13490,39 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
 
 /* --- matching ---------------------------------------------------------------------- */
 
-typedef struct flash__frame { uint16_t at, below; } flash__frame; /* step to return to; 0: none */
+typedef struct flash__frame {
+    uint16_t at, below;
+} flash__frame; /* step to return to; 0: none */
 
 /* A state: n heads, each a step that reads a character and a frame; left: bytes of the character
    still to come, value: what it is so far. ends: the text may end here. */
 typedef struct flash__place {
     uint32_t hash, first, value;
     uint16_t n;
-    uint8_t  left, ends;
+    uint8_t left, ends;
 } flash__place;
 
 /* All that sessions with a grammar have for it. What it was made from: the grammar and the tokens
    [from, at) of the session; everything else can be found again. */
 typedef struct flash__reading {
     const flash_grammar *g;
-    int           at;             /* tokens of the session it has seen; -1: none                 */
-    int           stuck;          /* 1: a token was not allowed                                  */
-    int           now;            /* the text's state                                            */
-    int           full;           /* the pool or a limit is exhausted: 1, 2                      */
-    uint32_t      n_frame, n_place, n_head, n_visit, n_new;
-    int           ends;
-    flash__frame *frame;          /* [FRAMES], 0 is the bottom                                   */
-    uint16_t     *frame_slot;     /* [2 FRAMES] hash -> frame, 0: none                           */
-    flash__place *place;          /* [STATES]                                                    */
-    uint32_t     *head;           /* [HEADS] step << 16 | frame                                  */
-    uint8_t      *next;           /* [STATES, 256] state + 2; 0: not known yet, 1: none          */
-    uint32_t     *visit;          /* [VISITS] as heads                                           */
-    uint16_t     *visit_slot;     /* [2 VISITS] hash -> visit + 1                                */
-    uint8_t      *path;           /* [longest token + 1] states                                  */
-    uint32_t     *mask;           /* [MASKS, words] tokens allowed, a bit each                   */
-    int           mask_of[FLASH__MASKS], mask_turn; /* states, -1: none                          */
-    size_t        words;
+    int at;    /* tokens of the session it has seen; -1: none                 */
+    int stuck; /* 1: a token was not allowed                                  */
+    int now;   /* the text's state                                            */
+    int full;  /* the pool or a limit is exhausted: 1, 2                      */
+    uint32_t n_frame, n_place, n_head, n_visit, n_new;
+    int ends;
+    flash__frame *frame;  /* [FRAMES], 0 is the bottom                                   */
+    uint16_t *frame_slot; /* [2 FRAMES] hash -> frame, 0: none                           */
+    flash__place *place;  /* [STATES]                                                    */
+    uint32_t *head;       /* [HEADS] step << 16 | frame                                  */
+    uint8_t *next;        /* [STATES, 256] state + 2; 0: not known yet, 1: none          */
+    uint32_t *visit;      /* [VISITS] as heads                                           */
+    uint16_t *visit_slot; /* [2 VISITS] hash -> visit + 1                                */
+    uint8_t *path;        /* [longest token + 1] states                                  */
+    uint32_t *mask;       /* [MASKS, words] tokens allowed, a bit each                   */
+    int mask_of[FLASH__MASKS], mask_turn; /* states, -1: none                          */
+    size_t words;
 } flash__reading;
 
 static flash__reading *flash__reading_plan(const flash_model *m, flash__arena *a)
@@ -12644,29 +13530,36 @@ static flash__reading *flash__reading_plan(const flash_model *m, flash__arena *a
     flash__reading plan, *t = (flash__reading *)flash__take(a, 1, sizeof plan);
     memset(&plan, 0, sizeof plan);
     plan.at = -1;
-    plan.words = ((size_t)m->vocab.n + 31)/32;
+    plan.words = ((size_t)m->vocab.n + 31) / 32;
     plan.frame = (flash__frame *)flash__take(a, FLASH__FRAMES, sizeof *plan.frame);
-    plan.frame_slot = (uint16_t *)flash__take(a, 2*FLASH__FRAMES, 2);
+    plan.frame_slot = (uint16_t *)flash__take(a, 2 * FLASH__FRAMES, 2);
     plan.place = (flash__place *)flash__take(a, FLASH__STATES, sizeof *plan.place);
     plan.head = (uint32_t *)flash__take(a, FLASH__HEADS, 4);
     plan.next = (uint8_t *)flash__take(a, FLASH__STATES, 256);
     plan.visit = (uint32_t *)flash__take(a, FLASH__VISITS, 4);
-    plan.visit_slot = (uint16_t *)flash__take(a, 2*FLASH__VISITS, 2);
+    plan.visit_slot = (uint16_t *)flash__take(a, 2 * FLASH__VISITS, 2);
     plan.path = (uint8_t *)flash__take(a, (size_t)m->vocab.token_bytes_max + 2, 1);
-    plan.mask = (uint32_t *)flash__take(a, FLASH__MASKS*plan.words, 4);
+    plan.mask = (uint32_t *)flash__take(a, FLASH__MASKS * plan.words, 4);
     if (t) *t = plan;
     return t;
 }
 
-static uint32_t flash__scatter(uint32_t x) { x *= 0x9e3779b1u; return x ^ x >> 15; }
+static uint32_t flash__scatter(uint32_t x)
+{
+    x *= 0x9e3779b1u;
+    return x ^ x >> 15;
+}
 
 /* The frame with these two, made if need be; 0 if there is no room. */
 static uint32_t flash__frame_of(flash__reading *t, uint32_t at, uint32_t below)
 {
-    uint32_t i = flash__scatter(at << 16 | below) & (2*FLASH__FRAMES - 1), f;
-    for (; (f = t->frame_slot[i]) != 0; i = (i + 1) & (2*FLASH__FRAMES - 1))
+    uint32_t i = flash__scatter(at << 16 | below) & (2 * FLASH__FRAMES - 1), f;
+    for (; (f = t->frame_slot[i]) != 0; i = (i + 1) & (2 * FLASH__FRAMES - 1))
         if (t->frame[f].at == at && t->frame[f].below == below) return f;
-    if (t->n_frame == FLASH__FRAMES) { t->full = 1; return 0; }
+    if (t->n_frame == FLASH__FRAMES) {
+        t->full = 1;
+        return 0;
+    }
     f = t->n_frame++;
     t->frame[f].at = (uint16_t)at;
     t->frame[f].below = (uint16_t)below;
@@ -12676,10 +13569,13 @@ static uint32_t flash__frame_of(flash__reading *t, uint32_t at, uint32_t below)
 
 static void flash__visit(flash__reading *t, uint32_t at, uint32_t frame)
 {
-    uint32_t key = at << 16 | frame, i = flash__scatter(key) & (2*FLASH__VISITS - 1);
-    for (; t->visit_slot[i]; i = (i + 1) & (2*FLASH__VISITS - 1))
+    uint32_t key = at << 16 | frame, i = flash__scatter(key) & (2 * FLASH__VISITS - 1);
+    for (; t->visit_slot[i]; i = (i + 1) & (2 * FLASH__VISITS - 1))
         if (t->visit[t->visit_slot[i] - 1] == key) return;
-    if (t->n_visit == FLASH__VISITS) { t->full = FLASH__MAX(t->full, 2); return; }
+    if (t->n_visit == FLASH__VISITS) {
+        t->full = FLASH__MAX(t->full, 2);
+        return;
+    }
     t->visit[t->n_visit++] = key;
     t->visit_slot[i] = (uint16_t)t->n_visit;
 }
@@ -12688,8 +13584,14 @@ static void flash__visit(flash__reading *t, uint32_t at, uint32_t frame)
 static void flash__head_add(flash__reading *t, uint32_t key)
 {
     uint32_t i;
-    if (t->n_new == FLASH__READINGS) { t->full = FLASH__MAX(t->full, 2); return; }
-    if (t->n_head + t->n_new == FLASH__HEADS) { t->full = FLASH__MAX(t->full, 1); return; }
+    if (t->n_new == FLASH__READINGS) {
+        t->full = FLASH__MAX(t->full, 2);
+        return;
+    }
+    if (t->n_head + t->n_new == FLASH__HEADS) {
+        t->full = FLASH__MAX(t->full, 1);
+        return;
+    }
     for (i = t->n_head + t->n_new++; i > t->n_head && t->head[i - 1] > key; i--)
         t->head[i] = t->head[i - 1];
     t->head[i] = key;
@@ -12707,21 +13609,23 @@ static void flash__close(flash__reading *t)
         frame = key & 0xffff;
         switch (g->step[at] >> 24) {
         case FLASH__G_SPLIT: flash__visit(t, at + 1, frame); /* fall through */
-        case FLASH__G_JUMP:  flash__visit(t, flash__jump(g, at), frame); break;
-        case FLASH__G_CALL:  frame = flash__frame_of(t, at + 1, frame); /* fall through */
+        case FLASH__G_JUMP: flash__visit(t, flash__jump(g, at), frame); break;
+        case FLASH__G_CALL: frame = flash__frame_of(t, at + 1, frame); /* fall through */
         case FLASH__G_TAIL:
             if (!t->full) flash__visit(t, g->rule[g->step[at] & 0xffffff], frame);
             break;
         case FLASH__G_RETURN:
-            if (frame) flash__visit(t, t->frame[frame].at, t->frame[frame].below);
-            else t->ends = 1;
+            if (frame)
+                flash__visit(t, t->frame[frame].at, t->frame[frame].below);
+            else
+                t->ends = 1;
             break;
         default: flash__head_add(t, key);
         }
     }
     for (i = 0; i < t->n_visit; i++) { /* empties the hash */
-        k = flash__scatter(t->visit[i]) & (2*FLASH__VISITS - 1);
-        for (; t->visit_slot[k]; k = (k + 1) & (2*FLASH__VISITS - 1)) t->visit_slot[k] = 0;
+        k = flash__scatter(t->visit[i]) & (2 * FLASH__VISITS - 1);
+        for (; t->visit_slot[k]; k = (k + 1) & (2 * FLASH__VISITS - 1)) t->visit_slot[k] = 0;
     }
     t->n_visit = 0;
 }
@@ -12729,21 +13633,29 @@ static void flash__close(flash__reading *t)
 /* The state of the heads added; -1 if there is none, or no room. */
 static int flash__place_of(flash__reading *t, uint32_t left, uint32_t value, int ends)
 {
-    uint32_t i, hash = left + 16*(uint32_t)ends + value*31, n = t->n_new;
+    uint32_t i, hash = left + 16 * (uint32_t)ends + value * 31, n = t->n_new;
     flash__place *p;
     t->n_new = 0;
     if (t->full || (!n && !ends)) return -1;
-    for (i = 0; i < n; i++) hash = (hash ^ t->head[t->n_head + i])*16777619u;
+    for (i = 0; i < n; i++) hash = (hash ^ t->head[t->n_head + i]) * 16777619u;
     for (i = 0; i < t->n_place; i++) {
         p = t->place + i;
         if (p->hash == hash && p->n == n && p->left == left && p->value == value && p->ends == ends
-            && !memcmp(t->head + p->first, t->head + t->n_head, n*sizeof *t->head)) return (int)i;
+            && !memcmp(t->head + p->first, t->head + t->n_head, n * sizeof *t->head))
+            return (int)i;
     }
-    if (t->n_place == FLASH__STATES) { t->full = 1; return -1; }
+    if (t->n_place == FLASH__STATES) {
+        t->full = 1;
+        return -1;
+    }
     p = t->place + t->n_place;
-    memset(t->next + 256*(size_t)t->n_place, 0, 256);
-    p->hash = hash; p->first = t->n_head; p->value = value;
-    p->n = (uint16_t)n; p->left = (uint8_t)left; p->ends = (uint8_t)ends;
+    memset(t->next + 256 * (size_t)t->n_place, 0, 256);
+    p->hash = hash;
+    p->first = t->n_head;
+    p->value = value;
+    p->n = (uint16_t)n;
+    p->left = (uint8_t)left;
+    p->ends = (uint8_t)ends;
     t->n_head += n;
     return (int)t->n_place++;
 }
@@ -12756,13 +13668,16 @@ static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint
     const uint32_t *span;
     if (step >> 24 == FLASH__G_CHAR) return c < lo || c > hi ? 0 : lo == hi ? 2 : 1;
     s = g->set + c;
-    if (hi < 128 && lo == hi) return s->ascii[lo/32] >> lo%32 & 1 ? 2 : 0;
-    for (span = g->span + 2*s->at, a = 0, b = s->n; a < b;) { /* the first not below lo */
-        mid = a + (b - a)/2;
-        if (span[2*mid + 1] < lo) a = mid + 1; else b = mid;
+    if (hi < 128 && lo == hi) return s->ascii[lo / 32] >> lo % 32 & 1 ? 2 : 0;
+    for (span = g->span + 2 * s->at, a = 0, b = s->n; a < b;) { /* the first not below lo */
+        mid = a + (b - a) / 2;
+        if (span[2 * mid + 1] < lo)
+            a = mid + 1;
+        else
+            b = mid;
     }
-    if (a == s->n || span[2*a] > hi) return 0;
-    return span[2*a] <= lo && span[2*a + 1] >= hi ? 2 : 1;
+    if (a == s->n || span[2 * a] > hi) return 0;
+    return span[2 * a] <= lo && span[2 * a + 1] >= hi ? 2 : 1;
 }
 
 /* The state after character c in state p, of whose heads all read it if c is ANY. */
@@ -12799,9 +13714,12 @@ static int flash__read_byte(flash__reading *t, const flash__place *p, uint8_t by
         if (value != FLASH__ANY) value = value << 6 | (byte & 0x3f);
         if (!--left) return flash__read_char(t, p, value);
     }
-    lo = value << 6*left;
-    hi = lo + (1u << 6*left) - 1;
-    if (!value) { lo = left == 2 ? 0x800 : 0x10000; all = 0; }
+    lo = value << 6 * left;
+    hi = lo + (1u << 6 * left) - 1;
+    if (!value) {
+        lo = left == 2 ? 0x800 : 0x10000;
+        all = 0;
+    }
     for (i = 0; i < p->n; i++) {
         uint32_t key = t->head[p->first + i];
         how = value == FLASH__ANY ? 2 : flash__reads(t->g, t->g->step[key >> 16], lo, hi);
@@ -12817,7 +13735,7 @@ static void flash__refresh(flash__reading *t)
     uint16_t *to = t->frame_slot; /* until it is filled again */
     flash__place p = t->place[t->now];
     uint32_t i, f, n = 1;
-    memset(to, 0, 2*FLASH__FRAMES*sizeof *to);
+    memset(to, 0, 2 * FLASH__FRAMES * sizeof *to);
     for (i = 0; i < p.n; i++)
         for (f = t->head[p.first + i] & 0xffff; f && !to[f]; f = t->frame[f].below) to[f] = 1;
     for (f = 1; f < t->n_frame; f++) {
@@ -12826,12 +13744,12 @@ static void flash__refresh(flash__reading *t)
         t->frame[n].below = t->frame[f].below ? to[t->frame[f].below] : (uint16_t)0;
         to[f] = (uint16_t)n++;
     }
-    memmove(t->head, t->head + p.first, p.n*sizeof *t->head);
+    memmove(t->head, t->head + p.first, p.n * sizeof *t->head);
     for (i = 0; i < p.n; i++) {
         f = t->head[i] & 0xffff;
         t->head[i] = (t->head[i] & 0xffff0000u) | (f ? to[f] : 0u);
     }
-    memset(to, 0, 2*FLASH__FRAMES*sizeof *to);
+    memset(to, 0, 2 * FLASH__FRAMES * sizeof *to);
     t->n_frame = 1;
     while (t->n_frame < n) { /* each is new, and goes where it is */
         f = t->n_frame;
@@ -12850,8 +13768,8 @@ static void flash__reading_start(flash__reading *t, const flash_grammar *g, int 
 {
     uint32_t i;
     t->g = g;
-    memset(t->frame_slot, 0, 2*FLASH__FRAMES*sizeof *t->frame_slot);
-    memset(t->visit_slot, 0, 2*FLASH__VISITS*sizeof *t->visit_slot);
+    memset(t->frame_slot, 0, 2 * FLASH__FRAMES * sizeof *t->frame_slot);
+    memset(t->visit_slot, 0, 2 * FLASH__VISITS * sizeof *t->visit_slot);
     t->n_frame = 1;
     t->n_place = t->n_head = t->n_visit = t->n_new = 0;
     t->full = 0;
@@ -12866,11 +13784,14 @@ static void flash__reading_start(flash__reading *t, const flash_grammar *g, int 
 /* The state after a byte in a state: -1 none, -2 the pool is full. */
 static int flash__advance(flash__reading *t, int state, uint8_t byte)
 {
-    uint8_t *next = t->next + 256*(size_t)state + byte;
+    uint8_t *next = t->next + 256 * (size_t)state + byte;
     int to;
     if (*next) return *next - 2;
     to = flash__read_byte(t, t->place + state, byte);
-    if (t->full == 1) { t->full = 0; return -2; }
+    if (t->full == 1) {
+        t->full = 0;
+        return -2;
+    }
     t->full = 0;
     *next = (uint8_t)(to + 2);
     return to;
@@ -12894,8 +13815,7 @@ static int flash__read_token(flash__reading *t, const flash_model *m, int32_t id
 static int flash__allowed(flash__reading *t, const flash_model *m, int32_t id)
 {
     if (t->stuck) return 0;
-    return flash__is_end(&m->vocab, id) ? t->place[t->now].ends
-        : flash__read_token(t, m, id) >= 0;
+    return flash__is_end(&m->vocab, id) ? t->place[t->now].ends : flash__read_token(t, m, id) >= 0;
 }
 
 /* The tokens allowed, a bit for each of the vocabulary. */
@@ -12905,11 +13825,14 @@ static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
     uint32_t *mask, i, n, d, good = 0;
     int k, again, to;
     for (k = 0; k < FLASH__MASKS; k++)
-        if (t->mask_of[k] == t->now && !t->stuck) return t->mask + (size_t)k*t->words;
-    k = t->mask_turn = (t->mask_turn + 1)%FLASH__MASKS;
-    mask = t->mask + (size_t)k*t->words;
-    memset(mask, 0, t->words*sizeof *mask);
-    if (t->stuck) { t->mask_of[k] = -1; return mask; }
+        if (t->mask_of[k] == t->now && !t->stuck) return t->mask + (size_t)k * t->words;
+    k = t->mask_turn = (t->mask_turn + 1) % FLASH__MASKS;
+    mask = t->mask + (size_t)k * t->words;
+    memset(mask, 0, t->words * sizeof *mask);
+    if (t->stuck) {
+        t->mask_of[k] = -1;
+        return mask;
+    }
     t->path[0] = (uint8_t)t->now;
     for (i = 0; i < v->n; i++) {
         const uint8_t *p = v->bytes + v->at[i];
@@ -12917,17 +13840,22 @@ static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
         n = v->at[i + 1] - v->at[i];
         for (d = v->shared[i], again = 0; d < n;) {
             to = flash__advance(t, t->path[d], p[d]);
-            if (to >= 0) { t->path[++d] = (uint8_t)to; continue; }
+            if (to >= 0) {
+                t->path[++d] = (uint8_t)to;
+                continue;
+            }
             if (to == -1 || again++) break;
             flash__refresh(t);
             t->path[d = 0] = (uint8_t)t->now;
         }
         good = d;
-        if (d == n) mask[v->token[i]/32] |= 1u << v->token[i]%32;
-        else if (!d) i = v->first[*p + 1] - 1;
+        if (d == n)
+            mask[v->token[i] / 32] |= 1u << v->token[i] % 32;
+        else if (!d)
+            i = v->first[*p + 1] - 1;
     }
     for (k = 0; t->place[t->now].ends && k < m->vocab.n_ends; k++)
-        mask[m->vocab.ends[k]/32] |= 1u << m->vocab.ends[k]%32;
+        mask[m->vocab.ends[k] / 32] |= 1u << m->vocab.ends[k] % 32;
     t->mask_of[t->mask_turn] = t->now;
     return mask;
 }
@@ -12938,7 +13866,10 @@ static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
    gives the same text everywhere. A filter keeps a prefix of the candidates sorted by logit;
    without filters nothing is sorted. */
 
-typedef struct flash__candidate { float logit; int32_t id; } flash__candidate;
+typedef struct flash__candidate {
+    float logit;
+    int32_t id;
+} flash__candidate;
 
 static int flash__better(const flash__candidate *a, const flash__candidate *b)
 {
@@ -12950,7 +13881,7 @@ static void flash__sift(flash__candidate *c, size_t n, size_t i)
 {
     flash__candidate v = c[i];
     size_t child;
-    for (; (child = 2*i + 1) < n; i = child) {
+    for (; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && flash__better(c + child, c + child + 1)) child++;
         if (!flash__better(&v, c + child)) break;
         c[i] = c[child];
@@ -12962,7 +13893,7 @@ static void flash__sift(flash__candidate *c, size_t n, size_t i)
 static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
 {
     size_t i;
-    for (i = keep/2; i-- > 0;) flash__sift(c, keep, i);
+    for (i = keep / 2; i-- > 0;) flash__sift(c, keep, i);
     for (i = keep; i < n; i++) {
         if (!flash__better(c + i, c)) continue;
         c[0] = c[i];
@@ -12987,7 +13918,8 @@ static size_t flash__first_best(const float *x, size_t n)
         for (j = 0; j < 16; j++) best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
     for (; i < n; i++) best[0] = x[i] > best[0] ? x[i] : best[0];
     for (j = 1; j < 16; j++) best[0] = best[j] > best[0] ? best[j] : best[0];
-    for (i = 0; i + 1 < n; i++) if (x[i] == best[0]) return i;
+    for (i = 0; i + 1 < n; i++)
+        if (x[i] == best[0]) return i;
     return x[i] == best[0] ? i : 0;
 }
 
@@ -13000,20 +13932,22 @@ static int flash__penalised(const flash_sampler *p)
 static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n,
                              flash__candidate *c)
 {
-    int last = p->penalty_last_n < 0 ? n : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n
-                                                      : 64), i;
+    int last = p->penalty_last_n < 0 ? n
+                                     : FLASH__MIN(n, p->penalty_last_n ? p->penalty_last_n : 64),
+        i;
     float repeat = p->repeat_penalty > 0 ? p->repeat_penalty : 1;
     if (!flash__penalised(p)) return;
     for (i = n - last; i < n; i++) {
         flash__candidate *t = c + recent[i];
         if (t->id >= 0) { /* its first occurrence: marked by a negative id */
-            t->logit = t->logit > 0 ? t->logit/repeat : t->logit*repeat;
+            t->logit = t->logit > 0 ? t->logit / repeat : t->logit * repeat;
             t->logit -= p->presence_penalty;
             t->id = ~t->id;
         }
         t->logit -= p->frequency_penalty;
     }
-    for (i = n - last; i < n; i++) if (c[recent[i]].id < 0) c[recent[i]].id = ~c[recent[i]].id;
+    for (i = n - last; i < n; i++)
+        if (c[recent[i]].id < 0) c[recent[i]].id = ~c[recent[i]].id;
 }
 
 /* Keeps the candidates whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022,
@@ -13023,29 +13957,29 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
 {
     double sum = 0, entropy = 0, mass = 0;
     size_t i, keep, lo, hi;
-    for (i = 0; i < n; i++) sum += flash__exp((c[i].logit - best)*scale);
+    for (i = 0; i < n; i++) sum += flash__exp((c[i].logit - best) * scale);
     for (i = 0; i < n; i++) {
-        double w = flash__exp((c[i].logit - best)*scale)/sum;
-        entropy -= w > 0 ? w*((c[i].logit - best)*scale - flash__log(sum)) : 0;
+        double w = flash__exp((c[i].logit - best) * scale) / sum;
+        entropy -= w > 0 ? w * ((c[i].logit - best) * scale - flash__log(sum)) : 0;
     }
-    for (lo = 0; lo < n && -((c[lo].logit - best)*scale - flash__log(sum)) < entropy; lo++) {}
+    for (lo = 0; lo < n && -((c[lo].logit - best) * scale - flash__log(sum)) < entropy; lo++) {}
     /* [lo, hi) grows towards the nearer side */
     for (hi = lo, keep = 0; keep < n && mass < p; keep++) {
-        double below = lo > 0 ? entropy + ((c[lo - 1].logit - best)*scale - flash__log(sum))
-            : 1e300;
-        double above = hi < n ? -((c[hi].logit - best)*scale - flash__log(sum)) - entropy : 1e300;
+        double below = lo > 0 ? entropy + ((c[lo - 1].logit - best) * scale - flash__log(sum))
+                              : 1e300;
+        double above = hi < n ? -((c[hi].logit - best) * scale - flash__log(sum)) - entropy : 1e300;
         size_t take = below <= above ? --lo : hi++;
-        mass += flash__exp((c[take].logit - best)*scale)/sum;
+        mass += flash__exp((c[take].logit - best) * scale) / sum;
     }
-    memmove(c, c + lo, keep*sizeof *c);
+    memmove(c, c + lo, keep * sizeof *c);
     return keep;
 }
 
 /* The next token, -1 if the grammar allows none. c: [n] scratch. recent: [n_recent] the tokens so
    far. t: the grammar's state or NULL. */
 static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits,
-                             const int32_t *recent, int n_recent,
-                             uint64_t *random, flash__candidate *c, flash__reading *t)
+                             const int32_t *recent, int n_recent, uint64_t *random,
+                             flash__candidate *c, flash__reading *t)
 {
     size_t n = (size_t)m->arch.n_vocab, i, kept = n;
     double scale, sum = 0, mass = 0, u, best;
@@ -13054,8 +13988,10 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
         i = flash__first_best(logits, n);
         if (!t || flash__allowed(t, m, (int32_t)i)) return (int32_t)i;
     }
-    for (i = 0; i < n; i++)
-        { c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f; c[i].id = (int32_t)i; }
+    for (i = 0; i < n; i++) {
+        c[i].logit = logits[i] == logits[i] ? logits[i] : -3e38f;
+        c[i].id = (int32_t)i;
+    }
     for (k = 0; k < p->n_bias; k++)
         if (p->bias[k].token >= 0 && (size_t)p->bias[k].token < n)
             c[p->bias[k].token].logit += p->bias[k].bias;
@@ -13063,14 +13999,16 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
     flash__penalties(p, recent, n_recent, c);
     if (t) {
         const uint32_t *mask = flash__mask(t, m);
-        for (i = 0, kept = 0; i < n; i++) if (mask[i/32] >> i%32 & 1) c[kept++] = c[i];
+        for (i = 0, kept = 0; i < n; i++)
+            if (mask[i / 32] >> i % 32 & 1) c[kept++] = c[i];
         if ((n = kept) == 0) return -1;
     }
     if (greedy) {
-        for (i = 1, kept = 0; i < n; i++) if (flash__better(c + i, c + kept)) kept = i;
+        for (i = 1, kept = 0; i < n; i++)
+            if (flash__better(c + i, c + kept)) kept = i;
         return c[kept].id;
     }
-    scale = 1.0/p->temperature;
+    scale = 1.0 / p->temperature;
     best = c[0].logit;
     for (i = 1; i < n; i++) best = c[i].logit > best ? c[i].logit : best;
     if (p->top_k > 0 || (p->top_p > 0 && p->top_p < 1) || (p->typical_p > 0 && p->typical_p < 1)
@@ -13079,19 +14017,22 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
         flash__best_first(c, n, kept);
         if (p->typical_p > 0 && p->typical_p < 1)
             kept = flash__typical(c, kept, p->typical_p, scale, best);
-        for (i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
+        for (i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best) * scale);
         if (p->top_p > 0 && p->top_p < 1) {
-            for (i = 0; i < kept && mass < p->top_p*sum; i++)
-                mass += flash__exp((c[i].logit - best)*scale);
+            for (i = 0; i < kept && mass < p->top_p * sum; i++)
+                mass += flash__exp((c[i].logit - best) * scale);
             kept = i;
         }
         for (i = 1; i < kept && p->min_p > 0; i++)
-            if (flash__exp((c[i].logit - c[0].logit)*scale) < p->min_p) { kept = i; break; }
+            if (flash__exp((c[i].logit - c[0].logit) * scale) < p->min_p) {
+                kept = i;
+                break;
+            }
     }
-    for (sum = 0, i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best)*scale);
-    u = (double)(flash__random(random) >> 11)*(1.0/9007199254740992.0)*sum;
+    for (sum = 0, i = 0; i < kept; i++) sum += flash__exp((c[i].logit - best) * scale);
+    u = (double)(flash__random(random) >> 11) * (1.0 / 9007199254740992.0) * sum;
     for (mass = 0, i = 0; i + 1 < kept; i++)
-        if ((mass += flash__exp((c[i].logit - best)*scale)) > u) break;
+        if ((mass += flash__exp((c[i].logit - best) * scale)) > u) break;
     return c[i].id;
 }
 
@@ -13104,7 +14045,10 @@ static size_t flash__stops_longest(const flash_sampler *p)
 {
     size_t longest = 0, n;
     int i;
-    for (i = 0; i < p->n_stop; i++) { n = strlen(p->stop[i]); longest = FLASH__MAX(longest, n); }
+    for (i = 0; i < p->n_stop; i++) {
+        n = strlen(p->stop[i]);
+        longest = FLASH__MAX(longest, n);
+    }
     return longest;
 }
 
@@ -13114,7 +14058,8 @@ static int flash__sampler_ok(const flash_model *m, const flash_sampler *p)
     if (p->grammar && p->grammar->m->vocab.text != m->vocab.text) return 0;
     if (p->n_bias < 0 || (p->n_bias && !p->bias) || p->n_stop < 0 || (p->n_stop && !p->stop))
         return 0;
-    for (i = 0; i < p->n_stop; i++) if (!p->stop[i] || !p->stop[i][0]) return 0;
+    for (i = 0; i < p->n_stop; i++)
+        if (!p->stop[i] || !p->stop[i][0]) return 0;
     return p->temperature == p->temperature && p->top_k >= 0; /* no NaN */
 }
 
@@ -13132,7 +14077,8 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
         || desc->threads > FLASH_THREADS_MAX || desc->n_ctx > FLASH_CONTEXT_MAX
         || !flash__kv_type_ok(desc->kv, m->arch.d_head)
         || !desc->host.allocator.acquire != !desc->host.allocator.release
-        || !flash__sampler_ok(m, &desc->sampler)) return 0;
+        || !flash__sampler_ok(m, &desc->sampler))
+        return 0;
     arch = &m->arch;
     memset(&plan, 0, sizeof plan);
     plan.m = m;
@@ -13147,36 +14093,39 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     plan.chunk = FLASH__MIN(desc->chunk ? desc->chunk : FLASH__CHUNK, plan.n_ctx);
     plan.slots = FLASH__MAX(desc->threads, 1);
     plan.slice = 1;
-    T = (size_t)plan.chunk; D = (size_t)arch->d_model; L = (size_t)arch->n_layer;
+    T = (size_t)plan.chunk;
+    D = (size_t)arch->d_model;
+    L = (size_t)arch->n_layer;
     V = (size_t)arch->n_vocab;
     for (i = 0; i < arch->n_layer; i++) {
         Q = FLASH__MAX(Q, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_Q));
         KV = FLASH__MAX(KV, (size_t)flash__dim(arch, arch->layer + i, FLASH__DIM_KV));
         F = FLASH__MAX(F, (size_t)arch->layer[i].d_ffn);
         if (arch->layer[i].attention == FLASH_ATTENTION_CONV)
-            convs = 2*(size_t)(arch->conv_length - 1);
+            convs = 2 * (size_t)(arch->conv_length - 1);
     }
     widest = FLASH__MAX(D, Q);
     /* the products below fit, on 32-bit machines too */
-    if (FLASH__MAX(3*widest, FLASH__MAX(F, desc->all_logits ? V : 0)) > SIZE_MAX/4/T) return 0;
+    if (FLASH__MAX(3 * widest, FLASH__MAX(F, desc->all_logits ? V : 0)) > SIZE_MAX / 4 / T)
+        return 0;
     plan.ids = (int32_t *)flash__take(a, (size_t)plan.n_ctx, 4);
     plan.k = (uint8_t **)flash__take(a, L, sizeof *plan.k);
     plan.v = (uint8_t **)flash__take(a, L, sizeof *plan.v);
     plan.conv = (float **)flash__take(a, L, sizeof *plan.conv);
     plan.blocks = (int *)flash__take(a, L, sizeof *plan.blocks);
     plan.from = (int *)flash__take(a, L, sizeof *plan.from);
-    plan.x = (float *)flash__take(a, T*D, 4);
-    plan.h = (float *)flash__take(a, T*widest, 4);
-    plan.q = (float *)flash__take(a, T*(convs ? FLASH__MAX(widest, 3*D) : widest), 4);
-    plan.kk = (float *)flash__take(a, T*KV, 4);
-    plan.vv = (float *)flash__take(a, T*KV, 4);
-    plan.gate = (float *)flash__take(a, T*F, 4);
-    plan.up = (float *)flash__take(a, T*F, 4);
-    plan.rope = (float *)flash__take(a, T*(size_t)arch->rope_dims, 4);
-    plan.span = (float *)flash__take(a, ((size_t)plan.n_ctx/64/FLASH__SPAN + 1)
-                                     *(Q + 2*Q/(size_t)arch->d_head), 4);
-    plan.q8 = (flash__q8 *)flash__take(a, T*(FLASH__MAX(widest, F)/32), sizeof *plan.q8);
-    plan.logits = (float *)flash__take(a, desc->all_logits ? T*V : V, 4);
+    plan.x = (float *)flash__take(a, T * D, 4);
+    plan.h = (float *)flash__take(a, T * widest, 4);
+    plan.q = (float *)flash__take(a, T * (convs ? FLASH__MAX(widest, 3 * D) : widest), 4);
+    plan.kk = (float *)flash__take(a, T * KV, 4);
+    plan.vv = (float *)flash__take(a, T * KV, 4);
+    plan.gate = (float *)flash__take(a, T * F, 4);
+    plan.up = (float *)flash__take(a, T * F, 4);
+    plan.rope = (float *)flash__take(a, T * (size_t)arch->rope_dims, 4);
+    plan.span = (float *)flash__take(
+        a, ((size_t)plan.n_ctx / 64 / FLASH__SPAN + 1) * (Q + 2 * Q / (size_t)arch->d_head), 4);
+    plan.q8 = (flash__q8 *)flash__take(a, T * (FLASH__MAX(widest, F) / 32), sizeof *plan.q8);
+    plan.logits = (float *)flash__take(a, desc->all_logits ? T * V : V, 4);
     plan.candidate = (flash__candidate *)flash__take(a, V, sizeof *plan.candidate);
     if (desc->sampler.grammar) plan.match = flash__reading_plan(m, a);
     plan.stop_max = FLASH__MAX(flash__stops_longest(&desc->sampler), stop_max);
@@ -13188,11 +14137,11 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
     for (i = 0; i < arch->n_layer; i++) {
         const flash_layer *l = arch->layer + i;
         int blocks = flash__kv_blocks(l, plan.n_ctx, plan.chunk);
-        size_t bytes = (size_t)blocks*flash__kv_block(desc->kv, arch->d_head);
+        size_t bytes = (size_t)blocks * flash__kv_block(desc->kv, arch->d_head);
         uint8_t *k = (uint8_t *)flash__take(a, l->n_kv_head, bytes);
         uint8_t *v = (uint8_t *)flash__take(a, l->n_kv_head, bytes);
         float *conv = (float *)flash__take(a, l->attention == FLASH_ATTENTION_CONV ? convs : 0,
-                                           D*4);
+                                           D * 4);
         if (a->base) {
             plan.k[i] = k;
             plan.v[i] = v;
@@ -13206,7 +14155,7 @@ static int flash__session_plan(flash_session **out, const flash_model *m,
 
 FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_desc *desc)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_session *none;
     return flash__session_plan(&none, m, desc, 0, &a) ? a.used : 0;
 }
@@ -13214,15 +14163,15 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
 /* The first position whose keys and values a layer has. */
 static int flash__kept(const flash_session *s, int il)
 {
-    int block = (s->high - 1)/64 - s->blocks[il] + 1;
-    return FLASH__MAX(s->high && block > 0 ? 64*block : 0, s->from[il]);
+    int block = (s->high - 1) / 64 - s->blocks[il] + 1;
+    return FLASH__MAX(s->high && block > 0 ? 64 * block : 0, s->from[il]);
 }
 
 /* What counts from position 0. */
 static void flash__forget(flash_session *s)
 {
     s->high = 0;
-    memset(s->from, 0, (size_t)s->m->arch.n_layer*sizeof *s->from);
+    memset(s->from, 0, (size_t)s->m->arch.n_layer * sizeof *s->from);
 }
 
 /* What the grammar says is asked of the text from here on. */
@@ -13245,7 +14194,10 @@ static flash__reading *flash__text_state(flash_session *s)
     }
     for (; t->at < s->fed && !t->stuck; t->at++) {
         int state = flash__read_token(t, s->m, s->ids[t->at]);
-        if (state < 0) t->stuck = 1; else t->now = state;
+        if (state < 0)
+            t->stuck = 1;
+        else
+            t->now = state;
     }
     return t;
 }
@@ -13265,7 +14217,7 @@ FLASH_API void flash_session_reset(flash_session *s)
 static flash_status flash__session_new(flash_session **out, const flash_model *m,
                                        const flash_session_desc *desc, size_t stop_max)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     const flash_allocator *alloc;
     size_t block;
     if (!out) return FLASH_E_ARGUMENT;
@@ -13303,16 +14255,19 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
     size_t i;
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
     if (n > (size_t)(s->n_ctx - s->fed)) return FLASH_E_RANGE;
-    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
     if (n) {
-        memcpy(s->ids + s->fed, ids, n*sizeof *ids);
+        memcpy(s->ids + s->fed, ids, n * sizeof *ids);
         /* what follows text continues it: a leading space belongs to it */
         s->detok.begun = ids[n - 1] != s->m->vocab.bos && !flash_token_is_control(s->m, ids[n - 1]);
     }
     s->fed += (int)n;
     s->ended = 0;
-    if (n == 1 && *ids == s->sampled && !flash_token_is_end(s->m, *ids)) s->sampled = -1;
-    else if (n) flash__text_begins(s);
+    if (n == 1 && *ids == s->sampled && !flash_token_is_end(s->m, *ids))
+        s->sampled = -1;
+    else if (n)
+        flash__text_begins(s);
     return FLASH_E_NONE;
 }
 
@@ -13359,7 +14314,10 @@ static size_t flash__sure_text(const flash_session *s, int *stopped)
         for (i = 0; i < p->n_stop; i++) {
             n = strlen(p->stop[i]);
             if (memcmp(s->text + at, p->stop[i], FLASH__MIN(n, s->text_n - at))) continue;
-            if (n <= s->text_n - at) { *stopped = 1; return at; }
+            if (n <= s->text_n - at) {
+                *stopped = 1;
+                return at;
+            }
             half = 1;
         }
         if (half) return at;
@@ -13435,8 +14393,8 @@ FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *
 FLASH_API const float *flash_session_logits(const flash_session *s)
 {
     if (!s || !s->have_logits || s->pos != s->fed) return NULL;
-    return s->desc.all_logits ? s->logits + (size_t)(s->last_n - 1)*(size_t)s->m->arch.n_vocab
-        : s->logits;
+    return s->desc.all_logits ? s->logits + (size_t)(s->last_n - 1) * (size_t)s->m->arch.n_vocab
+                              : s->logits;
 }
 
 FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n)
@@ -13449,13 +14407,13 @@ FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *f
 }
 
 FLASH_API int flash_session_position(const flash_session *s) { return s ? s->pos : 0; }
-FLASH_API int flash_session_pending(const flash_session *s)  { return s ? s->fed - s->pos : 0; }
+FLASH_API int flash_session_pending(const flash_session *s) { return s ? s->fed - s->pos : 0; }
 FLASH_API double flash_session_progress(const flash_session *s)
 {
     double layers;
     if (!s || s->pos == s->fed) return 1;
-    layers = (double)s->layer/(s->m->arch.n_layer + 1); /* the head is one more */
-    return (s->pos - s->begin + s->run*layers)/(s->fed - s->begin);
+    layers = (double)s->layer / (s->m->arch.n_layer + 1); /* the head is one more */
+    return (s->pos - s->begin + s->run * layers) / (s->fed - s->begin);
 }
 FLASH_API int flash_session_capacity(const flash_session *s) { return s ? s->n_ctx : 0; }
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s) { return s ? s->ids : NULL; }
@@ -13477,12 +14435,17 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
     memset(&s->detok, 0, sizeof s->detok);
     s->detok.begun = position > 1;
     s->sampled = -1;
-    if (position <= s->text_at) flash__text_begins(s);
-    else if (s->match) s->match->at = -1; /* read again what is left of the text */
+    if (position <= s->text_at)
+        flash__text_begins(s);
+    else if (s->match)
+        s->match->at = -1; /* read again what is left of the text */
     return FLASH_E_NONE;
 }
 
-FLASH_API void flash_session_cancel(flash_session *s) { if (s) s->cancel = 1; }
+FLASH_API void flash_session_cancel(flash_session *s)
+{
+    if (s) s->cancel = 1;
+}
 
 FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampler *sampler)
 {
@@ -13509,15 +14472,15 @@ enum { FLASH__STATE_VERSION = 1, FLASH__STATE_HEAD = 96, FLASH__STATE_ROOM = 204
 
 typedef struct flash__state {
     int (*write)(void *user, const void *data, size_t bytes); /* NULL: counts, or reads data */
-    void          *user;
-    const uint8_t *data;       /* NULL: counts, or writes                                   */
-    uint64_t at, end;          /* bytes so far; of data                                     */
-    uint64_t sum;              /* of what was written                                       */
-    size_t   used;             /* of room                                                   */
-    int      failed;           /* the callback did, or data ends                            */
-    int      pos, fed, logits; /* of the state                                              */
-    size_t   text_n;
-    uint8_t  room[FLASH__STATE_ROOM + 8];
+    void *user;
+    const uint8_t *data;  /* NULL: counts, or writes                                   */
+    uint64_t at, end;     /* bytes so far; of data                                     */
+    uint64_t sum;         /* of what was written                                       */
+    size_t used;          /* of room                                                   */
+    int failed;           /* the callback did, or data ends                            */
+    int pos, fed, logits; /* of the state                                              */
+    size_t text_n;
+    uint8_t room[FLASH__STATE_ROOM + 8];
 } flash__state;
 
 /* n items of 1, 2 or 4 bytes at p go out, or come in. NULL: only passed over. */
@@ -13527,27 +14490,40 @@ static void flash__state_move(flash__state *st, void *p, size_t n, size_t item)
     uint32_t v;
     uint16_t h;
     size_t i, take;
-    st->at += n*item;
-    if (st->data && (st->failed || st->at > st->end)) { st->failed = 1; return; }
-    for (; x && (st->write || st->data) && n; n -= take, x += take*item) {
-        take = st->write ? FLASH__MIN(n, (FLASH__STATE_ROOM + 7 - st->used)/item) : n;
+    st->at += n * item;
+    if (st->data && (st->failed || st->at > st->end)) {
+        st->failed = 1;
+        return;
+    }
+    for (; x && (st->write || st->data) && n; n -= take, x += take * item) {
+        take = st->write ? FLASH__MIN(n, (FLASH__STATE_ROOM + 7 - st->used) / item) : n;
         y = st->room + st->used;
         if (st->data) {
-            const uint8_t *from = st->data + (size_t)(st->at - n*item);
+            const uint8_t *from = st->data + (size_t)(st->at - n * item);
             for (i = 0; item == 1 && i < n; i++) x[i] = from[i];
-            for (i = 0; item == 2 && i < n; i++)
-                { h = (uint16_t)flash__rd16(from + 2*i); memcpy(x + 2*i, &h, 2); }
-            for (i = 0; item == 4 && i < n; i++)
-                { v = flash__rd32(from + 4*i); memcpy(x + 4*i, &v, 4); }
+            for (i = 0; item == 2 && i < n; i++) {
+                h = (uint16_t)flash__rd16(from + 2 * i);
+                memcpy(x + 2 * i, &h, 2);
+            }
+            for (i = 0; item == 4 && i < n; i++) {
+                v = flash__rd32(from + 4 * i);
+                memcpy(x + 4 * i, &v, 4);
+            }
             continue;
         }
         for (i = 0; item == 1 && i < take; i++) y[i] = x[i];
-        for (i = 0; item == 2 && i < take; i++, y += 2)
-            { memcpy(&h, x + 2*i, 2); y[0] = (uint8_t)h; y[1] = (uint8_t)(h >> 8); }
-        for (i = 0; item == 4 && i < take; i++) { memcpy(&v, x + 4*i, 4); flash__wr32(y + 4*i, v); }
-        st->used += take*item;
+        for (i = 0; item == 2 && i < take; i++, y += 2) {
+            memcpy(&h, x + 2 * i, 2);
+            y[0] = (uint8_t)h;
+            y[1] = (uint8_t)(h >> 8);
+        }
+        for (i = 0; item == 4 && i < take; i++) {
+            memcpy(&v, x + 4 * i, 4);
+            flash__wr32(y + 4 * i, v);
+        }
+        st->used += take * item;
         if (st->used < FLASH__STATE_ROOM) continue;
-        st->sum = flash__sum_words(st->sum, st->room, FLASH__STATE_ROOM/8);
+        st->sum = flash__sum_words(st->sum, st->room, FLASH__STATE_ROOM / 8);
         st->failed = st->failed || st->write(st->user, st->room, FLASH__STATE_ROOM);
         st->used -= FLASH__STATE_ROOM;
         memmove(st->room, st->room + FLASH__STATE_ROOM, st->used);
@@ -13558,16 +14534,18 @@ static void flash__state_move(flash__state *st, void *p, size_t n, size_t item)
 static void flash__state_block(flash__state *st, flash_type kv, uint8_t *block, size_t C, size_t n,
                                int turned)
 {
-    size_t item = kv == FLASH_TYPE_F32 ? 4 : kv == FLASH_TYPE_F16 ? 2 : 1, i,
-        groups = kv == FLASH_TYPE_Q8_0 ? C/(size_t)flash__kv_group((int)C) : 0;
-    uint8_t *scales = block ? block + 64*C : NULL;
+    size_t item = kv == FLASH_TYPE_F32 ? 4
+        : kv == FLASH_TYPE_F16         ? 2
+                                       : 1,
+           i, groups = kv == FLASH_TYPE_Q8_0 ? C / (size_t)flash__kv_group((int)C) : 0;
+    uint8_t *scales = block ? block + 64 * C : NULL;
     if (!turned || n == 64) {
-        flash__state_move(st, block, n*C, item);
-        flash__state_move(st, scales, n*groups, 2);
+        flash__state_move(st, block, n * C, item);
+        flash__state_move(st, scales, n * groups, 2);
         return;
     }
-    for (i = 0; i < C; i++) flash__state_move(st, block ? block + 64*i*item : NULL, n, item);
-    for (i = 0; i < groups; i++) flash__state_move(st, scales ? scales + 128*i : NULL, n, 2);
+    for (i = 0; i < C; i++) flash__state_move(st, block ? block + 64 * i * item : NULL, n, item);
+    for (i = 0; i < groups; i++) flash__state_move(st, scales ? scales + 128 * i : NULL, n, 2);
 }
 
 /* A layer. Its keys and values begin with the first position they are of. */
@@ -13576,13 +14554,15 @@ static void flash__state_layer(flash__state *st, const flash_session *s, int il,
     const flash_layer *l = s->m->arch.layer + il;
     int first = flash__kept(s, il), blocks = s->blocks[il], b, h, last, n;
     size_t C = (size_t)s->m->arch.d_head, D = (size_t)s->m->arch.d_model,
-        bytes = flash__kv_block(s->desc.kv, (int)C);
+           bytes = flash__kv_block(s->desc.kv, (int)C);
     uint32_t word = (uint32_t)first;
     if (l->attention == FLASH_ATTENTION_CONV) {
         n = FLASH__MIN(s->m->arch.conv_length - 1, st->pos);
-        flash__state_move(st, touch ? s->conv[il] + (size_t)((s->side + 1)
-                                                             *(s->m->arch.conv_length - 1) - n)*D
-                          : NULL, (size_t)n*D, 4);
+        flash__state_move(st,
+                          touch ? s->conv[il]
+                                  + (size_t)((s->side + 1) * (s->m->arch.conv_length - 1) - n) * D
+                                : NULL,
+                          (size_t)n * D, 4);
     }
     if (!l->n_kv_head) return;
     flash__state_move(st, &word, 1, 4);
@@ -13592,11 +14572,11 @@ static void flash__state_layer(flash__state *st, const flash_session *s, int il,
         return;
     }
     if (st->data && touch) s->from[il] = first;
-    last = (st->pos - 1)/64;
+    last = (st->pos - 1) / 64;
     for (h = 0; st->pos && h < l->n_kv_head; h++)
-        for (b = first/64; b <= last; b++) { /* in order: a smaller ring is left with the end */
-            size_t at = (size_t)(h*blocks + b%blocks)*bytes;
-            n = FLASH__MIN(st->pos - 64*b, 64);
+        for (b = first / 64; b <= last; b++) { /* in order: a smaller ring is left with the end */
+            size_t at = (size_t)(h * blocks + b % blocks) * bytes;
+            n = FLASH__MIN(st->pos - 64 * b, 64);
             flash__state_block(st, s->desc.kv, touch ? s->k[il] + at : NULL, C, (size_t)n, 1);
             flash__state_block(st, s->desc.kv, touch ? s->v[il] + at : NULL, C, (size_t)n, 0);
         }
@@ -13609,8 +14589,11 @@ static void flash__state_walk(flash__state *st, const flash_session *s, int touc
     int i;
     flash__state_move(st, touch ? s->ids : NULL, (size_t)st->fed, 4);
     if (st->logits)
-        flash__state_move(st, touch ? s->logits + (s->desc.all_logits && s->last_n
-                                                   ? (size_t)(s->last_n - 1)*V : 0) : NULL, V, 4);
+        flash__state_move(
+            st,
+            touch ? s->logits + (s->desc.all_logits && s->last_n ? (size_t)(s->last_n - 1) * V : 0)
+                  : NULL,
+            V, 4);
     for (i = 0; i < s->m->arch.n_layer; i++) flash__state_layer(st, s, i, touch);
     flash__state_move(st, touch ? s->text : NULL, st->text_n, 1);
 }
@@ -13629,15 +14612,16 @@ static uint64_t flash__sum_tensors(uint64_t sum, const flash_model *m,
         if (rule->matrix) {
             memcpy(&w, at, sizeof w);
             if (!w.data) continue;
-            k = (size_t)w.rows*w.row_bytes/8;
-            sum = flash__sum_word(sum, (uint64_t)w.type << 56 | (uint64_t)w.rows << 28
-                                  | (uint64_t)w.cols);
-            sum = flash__sum_words(sum, w.data + k/2*8 - FLASH__MIN(k/2, 4)*8, FLASH__MIN(k, 8));
+            k = (size_t)w.rows * w.row_bytes / 8;
+            sum = flash__sum_word(
+                sum, (uint64_t)w.type << 56 | (uint64_t)w.rows << 28 | (uint64_t)w.cols);
+            sum = flash__sum_words(sum, w.data + k / 2 * 8 - FLASH__MIN(k / 2, 4) * 8,
+                                   FLASH__MIN(k, 8));
         } else {
             memcpy(&v, at, sizeof v);
             if (!v) continue;
-            k = (size_t)(flash__dim(&m->arch, l, rule->rows)*flash__dim(&m->arch, l, rule->cols));
-            sum = flash__sum_word(sum, (uint64_t)k << 32 | flash__f32_bits(v[k/2]));
+            k = (size_t)(flash__dim(&m->arch, l, rule->rows) * flash__dim(&m->arch, l, rule->cols));
+            sum = flash__sum_word(sum, (uint64_t)k << 32 | flash__f32_bits(v[k / 2]));
         }
     }
     return sum;
@@ -13648,12 +14632,15 @@ static uint64_t flash__sum_tensors(uint64_t sum, const flash_model *m,
 static uint64_t flash__fingerprint(const flash_model *m)
 {
     const flash_arch *a = &m->arch;
-    const int ints[] = { a->n_layer, a->d_model, a->d_head, a->n_vocab, a->tied, a->rope_dims,
-        a->rope_style, a->rope_scaling, a->rope_n_ctx, a->activation, a->conv_length, a->qk_norm,
-        a->temperature_n_ctx, m->vocab.kind, m->vocab.bos };
-    const float floats[] = { a->norm_eps, a->rope_base, a->rope_factor, a->rope_attn_factor,
-        a->rope_beta_fast, a->rope_beta_slow, a->rope_low_freq, a->rope_high_freq,
-        a->attention_scale, a->embedding_scale, a->logit_cap };
+    const int ints[] = {a->n_layer,           a->d_model,      a->d_head,
+                        a->n_vocab,           a->tied,         a->rope_dims,
+                        a->rope_style,        a->rope_scaling, a->rope_n_ctx,
+                        a->activation,        a->conv_length,  a->qk_norm,
+                        a->temperature_n_ctx, m->vocab.kind,   m->vocab.bos};
+    const float floats[] = {a->norm_eps,         a->rope_base,      a->rope_factor,
+                            a->rope_attn_factor, a->rope_beta_fast, a->rope_beta_slow,
+                            a->rope_low_freq,    a->rope_high_freq, a->attention_scale,
+                            a->embedding_scale,  a->logit_cap};
     uint64_t sum = 1;
     size_t i;
     for (i = 0; a->name[i]; i++) sum = flash__sum_word(sum, (uint8_t)a->name[i]);
@@ -13664,8 +14651,9 @@ static uint64_t flash__fingerprint(const flash_model *m)
                              &m->root);
     for (i = 0; i < (size_t)a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
-        sum = flash__sum_word(sum, (uint64_t)l->attention << 40 | (uint64_t)l->rope_plain << 32
-                              | (uint64_t)l->n_head << 16 | l->n_kv_head);
+        sum = flash__sum_word(sum,
+                              (uint64_t)l->attention << 40 | (uint64_t)l->rope_plain << 32
+                                  | (uint64_t)l->n_head << 16 | l->n_kv_head);
         sum = flash__sum_word(sum, (uint64_t)(uint32_t)l->d_ffn << 32 | (uint32_t)l->window);
         sum = flash__sum_word(sum, flash__f32_bits(l->rope_base));
         sum = flash__sum_tensors(sum, m, flash__layer_rules, FLASH__COUNT(flash__layer_rules), l,
@@ -13684,7 +14672,7 @@ static void flash__state_of(flash__state *st, const flash_session *s)
     st->at = FLASH__STATE_HEAD;
 }
 
-static uint64_t flash__state_size(uint64_t at) { return (at + 7)/8*8 + 8; }
+static uint64_t flash__state_size(uint64_t at) { return (at + 7) / 8 * 8 + 8; }
 
 FLASH_API uint64_t flash_session_save_bytes(const flash_session *s)
 {
@@ -13724,10 +14712,11 @@ FLASH_API flash_status flash_session_save(const flash_session *s,
     st.user = user;
     flash__state_walk(&st, s, 1);
     for (; st.used % 8; st.used++) st.room[st.used] = 0;
-    st.sum = flash__sum_words(st.sum, st.room, st.used/8);
+    st.sum = flash__sum_words(st.sum, st.room, st.used / 8);
     flash__wr64(head, st.sum);
     return st.failed || (st.used && write(user, st.room, st.used)) || write(user, head, 8)
-        ? FLASH_E_IO : FLASH_E_NONE;
+        ? FLASH_E_IO
+        : FLASH_E_NONE;
 }
 
 /* Fills st and checks all of the state; nothing is read into s. */
@@ -13751,23 +14740,29 @@ static flash_status flash__state_check(flash__state *st, const flash_session *s,
     if (flash__rd64(p + 16) != flash__fingerprint(s->m))
         return flash__fail(err, FLASH_E_ARGUMENT, 16, "the state is of another model");
     if (flash__rd64(p + 24) != (uint64_t)s->desc.kv)
-        return flash__fail(err, FLASH_E_ARGUMENT, 24, "keys and values of the state are of type "
-                           "%u, the session's are %s", flash__rd64(p + 24),
-                           flash_type_name(s->desc.kv));
-    pos = flash__rd64(p + 32); fed = flash__rd64(p + 40); text = flash__rd64(p + 48);
+        return flash__fail(err, FLASH_E_ARGUMENT, 24,
+                           "keys and values of the state are of type "
+                           "%u, the session's are %s",
+                           flash__rd64(p + 24), flash_type_name(s->desc.kv));
+    pos = flash__rd64(p + 32);
+    fed = flash__rd64(p + 40);
+    text = flash__rd64(p + 48);
     bytes = flash__rd64(p + 72);
     if (fed > (uint64_t)s->n_ctx)
         return flash__fail(err, FLASH_E_RANGE, 40, "the state has %u tokens, the session holds %i",
                            fed, s->n_ctx);
     if (text > s->stop_max)
-        return flash__fail(err, FLASH_E_ARGUMENT, 48, "the state holds back %u bytes for its stop "
-                           "strings, the session's have at most %u", text, (uint64_t)s->stop_max);
+        return flash__fail(err, FLASH_E_ARGUMENT, 48,
+                           "the state holds back %u bytes for its stop "
+                           "strings, the session's have at most %u",
+                           text, (uint64_t)s->stop_max);
     if (f->size < bytes)
         return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the state has %u bytes of %u",
                            (uint64_t)f->size, bytes);
     if (f->size > bytes || bytes % 8 || bytes < FLASH__STATE_HEAD + 8
-        || flash__rd64(p + bytes - 8) != flash__sum_words(0, p + FLASH__STATE_HEAD, (size_t)
-                                                          (bytes - FLASH__STATE_HEAD - 8)/8))
+        || flash__rd64(p + bytes - 8)
+            != flash__sum_words(0, p + FLASH__STATE_HEAD,
+                                (size_t)(bytes - FLASH__STATE_HEAD - 8) / 8))
         return flash__fail(err, FLASH_E_FORMAT, 0, "the state is damaged: its sum is wrong");
     /* What a sum does not keep away. */
     memset(st, 0, sizeof *st);
@@ -13784,8 +14779,8 @@ static flash_status flash__state_check(flash__state *st, const flash_session *s,
         || (p[71] && (pos != fed || !pos)))
         return flash__fail(err, FLASH_E_FORMAT, 0, "the state contradicts itself");
     for (i = 0; i < fed; i++)
-        if (flash__rd32(p + FLASH__STATE_HEAD + 4*i) >= (uint32_t)s->m->arch.n_vocab)
-            return flash__fail(err, FLASH_E_FORMAT, FLASH__STATE_HEAD + 4*i,
+        if (flash__rd32(p + FLASH__STATE_HEAD + 4 * i) >= (uint32_t)s->m->arch.n_vocab)
+            return flash__fail(err, FLASH_E_FORMAT, FLASH__STATE_HEAD + 4 * i,
                                "the state has a token that is not in the vocabulary");
     return FLASH_E_NONE;
 }
@@ -13836,31 +14831,39 @@ FLASH_API flash_status flash_session_fork(flash_session **out, const flash_sessi
     if (!s) return FLASH_E_ARGUMENT;
     status = flash__session_new(&t, s->m, &s->desc, s->stop_max);
     if (status) return status;
-    t->pos = s->pos;             t->fed = s->fed;     t->begin = s->begin;
-    t->high = s->high;           t->side = s->side;
-    t->last = s->last;           t->last_n = s->last_n;
+    t->pos = s->pos;
+    t->fed = s->fed;
+    t->begin = s->begin;
+    t->high = s->high;
+    t->side = s->side;
+    t->last = s->last;
+    t->last_n = s->last_n;
     t->have_logits = s->pos == s->fed && s->have_logits;
-    t->ended = s->ended;         t->random = s->random;
-    t->detok = s->detok;         t->text_n = s->text_n;
-    t->text_at = s->text_at;     t->text_fresh = s->text_fresh;
+    t->ended = s->ended;
+    t->random = s->random;
+    t->detok = s->detok;
+    t->text_n = s->text_n;
+    t->text_at = s->text_at;
+    t->text_fresh = s->text_fresh;
     t->sampled = s->sampled;
     if (t->match) t->match->at = -1; /* read again */
-    memcpy(t->from, s->from, (size_t)s->m->arch.n_layer*sizeof *s->from);
-    memcpy(t->ids, s->ids, (size_t)s->fed*sizeof *s->ids);
+    memcpy(t->from, s->from, (size_t)s->m->arch.n_layer * sizeof *s->from);
+    memcpy(t->ids, s->ids, (size_t)s->fed * sizeof *s->ids);
     memcpy(t->text, s->text, s->text_n);
     if (t->have_logits)
-        memcpy(t->logits, s->logits, (s->desc.all_logits ? (size_t)s->last_n : 1)
-               *(size_t)s->m->arch.n_vocab*sizeof *s->logits);
+        memcpy(t->logits, s->logits,
+               (s->desc.all_logits ? (size_t)s->last_n : 1) * (size_t)s->m->arch.n_vocab
+                   * sizeof *s->logits);
     for (i = 0; i < s->m->arch.n_layer; i++) {
         const flash_layer *l = s->m->arch.layer + i;
         size_t bytes = flash__kv_block(s->desc.kv, s->m->arch.d_head),
-            side = (size_t)(s->m->arch.conv_length - 1)*(size_t)s->m->arch.d_model;
+               side = (size_t)(s->m->arch.conv_length - 1) * (size_t)s->m->arch.d_model;
         if (l->attention == FLASH_ATTENTION_CONV)
-            memcpy(t->conv[i] + (size_t)s->side*side, s->conv[i] + (size_t)s->side*side,
-                   side*sizeof **s->conv);
+            memcpy(t->conv[i] + (size_t)s->side * side, s->conv[i] + (size_t)s->side * side,
+                   side * sizeof **s->conv);
         for (h = 0; s->pos && h < l->n_kv_head; h++)
-            for (b = flash__kept(s, i)/64; b <= (s->pos - 1)/64; b++) {
-                size_t at = (size_t)(h*s->blocks[i] + b%s->blocks[i])*bytes;
+            for (b = flash__kept(s, i) / 64; b <= (s->pos - 1) / 64; b++) {
+                size_t at = (size_t)(h * s->blocks[i] + b % s->blocks[i]) * bytes;
                 memcpy(t->k[i] + at, s->k[i] + at, bytes);
                 memcpy(t->v[i] + at, s->v[i] + at, bytes);
             }
@@ -13876,7 +14879,8 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
     int last_n, logits;
     if (!s || (!ids && n)) return FLASH_E_ARGUMENT;
     if (n > (size_t)s->n_ctx) return FLASH_E_RANGE;
-    for (i = 0; i < n; i++) if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
+    for (i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
     while (same < n && same < (size_t)s->pos && s->ids[same] == ids[same]) same++;
     logits = s->have_logits && same == n && s->pos == s->fed && (size_t)s->fed == n;
     last_n = s->last_n;
@@ -13912,21 +14916,23 @@ static int flash__workload_ok(const flash_workload *u)
         || a->rope_dims > a->d_head || a->rope_dims & 1 || !flash_row_bytes(u->weights, 256)
         || !flash__kv_type_ok(u->kv, a->d_head) || u->threads < 0 || u->threads > FLASH_THREADS_MAX
         || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
-        || u->position >= FLASH_CONTEXT_MAX) return 0;
+        || u->position >= FLASH_CONTEXT_MAX)
+        return 0;
     for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++) /* parts without their matrices */
         if (flash__layer_rules[k].matrix && !(flash__layer_rules[k].need & fact->bit))
             lacks |= flash__layer_rules[k].parts;
     for (i = 0; i < a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
-        if (l->attention > FLASH_ATTENTION_CHUNK || flash__parts(l) & lacks
-            || l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
-            || (int)l->n_head*a->d_head > FLASH_DIM_MAX
+        if (l->attention > FLASH_ATTENTION_CHUNK || flash__parts(l) & lacks || l->d_ffn < 0
+            || l->d_ffn > FLASH_DIM_MAX || l->window < 0
+            || (int)l->n_head * a->d_head > FLASH_DIM_MAX
             || (flash__parts(l) & FLASH__HAS_KV ? !l->n_kv_head || l->n_head % l->n_kv_head
-                : l->n_kv_head)
+                                                : l->n_kv_head)
             || ((l->attention == FLASH_ATTENTION_CHUNK || l->attention == FLASH_ATTENTION_WINDOW)
                 && !l->window)
             || (l->attention == FLASH_ATTENTION_CONV
-                && (a->conv_length < 2 || a->conv_length > 64))) return 0;
+                && (a->conv_length < 2 || a->conv_length > 64)))
+            return 0;
     }
     return 1;
 }
@@ -13934,11 +14940,11 @@ static int flash__workload_ok(const flash_workload *u)
 /* What the parts of a made-up model share. ones: [D conv_length] or more; pattern: quantised. */
 typedef struct flash__invention {
     const flash_arch *arch;
-    int               bit;
-    flash_type        type;
-    const float      *ones;
-    const uint8_t    *pattern;
-    flash__arena     *arena;
+    int bit;
+    flash_type type;
+    const float *ones;
+    const uint8_t *pattern;
+    flash__arena *arena;
 } flash__invention;
 
 /* The tensors of one layer, or of the root: fields of base, memory from the arena. Without memory
@@ -13951,8 +14957,10 @@ static int flash__invent_part(const flash__invention *v, const flash_layer *l,
         void *field = (uint8_t *)base + rule->at;
         flash__mat w;
         int root = rule->parts == FLASH__HAS_ANY;
-        if (root && rule->at == offsetof(flash__root, head) ? v->arch->tied
-            : !(rule->need & v->bit) || !(root || rule->parts & flash__parts(l))) continue;
+        if (root && rule->at == offsetof(flash__root, head)
+                ? v->arch->tied
+                : !(rule->need & v->bit) || !(root || rule->parts & flash__parts(l)))
+            continue;
         if (!rule->matrix) { /* norms, biases, convolutions */
             memcpy(field, &v->ones, sizeof v->ones);
             continue;
@@ -13968,9 +14976,9 @@ static int flash__invent_part(const flash__invention *v, const flash_layer *l,
         w.cols = (int)cols;
         w.row_bytes = size;
         memcpy(field, &w, sizeof w);
-        for (at = 0; at < rows*size; at += bytes)
+        for (at = 0; at < rows * size; at += bytes)
             memcpy((uint8_t *)(uintptr_t)w.data + at, v->pattern,
-                   FLASH__MIN(bytes, rows*size - at));
+                   FLASH__MIN(bytes, rows * size - at));
     }
     return 1;
 }
@@ -13984,8 +14992,9 @@ static int flash__invent(flash_model **out, const flash_workload *u, flash__aren
     flash__root root;
     flash__invention v;
     uint64_t state = 1;
-    size_t k, longest = FLASH__MAX((size_t)arch->d_model*(size_t)FLASH__MAX(arch->conv_length, 1),
-                                   (size_t)FLASH__PATTERN);
+    size_t k,
+        longest = FLASH__MAX((size_t)arch->d_model * (size_t)FLASH__MAX(arch->conv_length, 1),
+                             (size_t)FLASH__PATTERN);
     int i, ok;
     float *ones;
     uint8_t *pattern;
@@ -14003,8 +15012,8 @@ static int flash__invent(flash_model **out, const flash_workload *u, flash__aren
     *out = m;
     if (m) {
         for (k = 0; k < FLASH__PATTERN; k++) /* of deviation 1/sqrt(D) */
-            ones[k] = ((float)(flash__random(&state) >> 40)/8388608.0f - 1)
-                *sqrtf(3.0f/(float)arch->d_model);
+            ones[k] = ((float)(flash__random(&state) >> 40) / 8388608.0f - 1)
+                * sqrtf(3.0f / (float)arch->d_model);
         flash_quantize(v.type, ones, pattern, FLASH__PATTERN);
         for (k = 0; k < longest; k++) ones[k] = 1;
         memset(m, 0, sizeof *m);
@@ -14034,11 +15043,12 @@ static void flash__arch_plain(flash_arch *a)
     a->norm_eps = 1e-5f;
     a->rope_scaling = FLASH_ROPE_PLAIN;
     a->rope_factor = a->rope_attn_factor = a->embedding_scale = 1;
-    a->attention_scale = 1/sqrtf((float)a->d_head);
+    a->attention_scale = 1 / sqrtf((float)a->d_head);
     a->n_ctx = FLASH_CONTEXT_MAX;
     a->temperature_n_ctx = 0;
     a->name[sizeof a->name - 1] = 0;
-    for (i = 0; i < a->n_layer; i++) if (a->layer[i].rope_base != 0) a->layer[i].rope_base = 10000;
+    for (i = 0; i < a->n_layer; i++)
+        if (a->layer[i].rope_base != 0) a->layer[i].rope_base = 10000;
 }
 
 static void flash__workload_session(const flash_workload *u, const flash_host *host,
@@ -14056,7 +15066,7 @@ static void flash__workload_session(const flash_workload *u, const flash_host *h
 static size_t flash__workload_plan(const flash_workload *u, const flash_session_desc *d,
                                    flash_isa isa, size_t *session, flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_model *m, counted;
     uint8_t probe[256];
     float zeros[256];
@@ -14071,8 +15081,10 @@ static size_t flash__workload_plan(const flash_workload *u, const flash_session_
              && flash_quantize(u->weights, zeros, probe, (size_t)flash_type_block(u->weights)))
         flash__fail(err, FLASH_E_ARGUMENT, 0, "weights of type %s cannot be made", type);
     else if (!flash__invent(&m, u, &a))
-        flash__fail(err, FLASH_E_ARGUMENT, 0, "a width of the shape is no multiple of %i, the "
-                    "block of %s", flash_type_block(u->weights), type);
+        flash__fail(err, FLASH_E_ARGUMENT, 0,
+                    "a width of the shape is no multiple of %i, the "
+                    "block of %s",
+                    flash_type_block(u->weights), type);
     else {
         counted.arch = *u->arch;
         *session = flash_session_memory(&counted, d);
@@ -14085,7 +15097,8 @@ static size_t flash__workload_plan(const flash_workload *u, const flash_session_
 static int flash__workload_check(const flash_workload *u, flash_error *err)
 {
     if (flash__workload_ok(u)) return 1;
-    flash__fail(err, FLASH_E_ARGUMENT, 0, "a shape, type or length is out of range, or the "
+    flash__fail(err, FLASH_E_ARGUMENT, 0,
+                "a shape, type or length is out of range, or the "
                 "architecture has no such layers");
     return 0;
 }
@@ -14118,7 +15131,7 @@ static double flash__time_tokens(flash_session *s, int position, int n)
     s->pos = position;
     s->fed = position + n;
     for (i = position; i < s->fed; i++)
-        s->ids[i] = (int32_t)((3 + (int64_t)i*7919%509)%s->m->arch.n_vocab);
+        s->ids[i] = (int32_t)((3 + (int64_t)i * 7919 % 509) % s->m->arch.n_vocab);
     flash__forward(s, NULL);
     flash_session_sample(s);
     return flash__clock(&s->desc.host) - begin;
@@ -14139,8 +15152,8 @@ static void flash__measurement_sum_up(flash_measurement *out)
             for (j = i; j > 0 && x[j - 1] > v; j--) x[j] = x[j - 1];
             x[j] = v;
         }
-        middle[phase] = v = (x[(out->n - 1)/2] + x[out->n/2])/2;
-        spread[phase] = v > 0 ? (x[out->n - 1] - x[0])/v : 0;
+        middle[phase] = v = (x[(out->n - 1) / 2] + x[out->n / 2]) / 2;
+        spread[phase] = v > 0 ? (x[out->n - 1] - x[0]) / v : 0;
     }
     out->median.prefill = middle[0];
     out->median.decode = middle[1];
@@ -14151,7 +15164,7 @@ static void flash__measurement_sum_up(flash_measurement *out)
 FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash_workload *work,
                                              const flash_measure_desc *desc, flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_measure_desc how;
     flash_session_desc d;
     flash_workload u;
@@ -14168,7 +15181,8 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
     if (!how.tokens) how.tokens = 8;
     if (!out || how.repeats < 0 || how.repeats > FLASH_LATENCY_REPEATS_MAX || how.tokens < 0
         || how.tokens > 4096 || !how.host.allocator.acquire != !how.host.allocator.release)
-        return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the measurement, or repeats or "
+        return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                           "no place for the measurement, or repeats or "
                            "tokens out of range, or only one half of an allocator");
     if (!flash__workload_check(work, err)) return FLASH_E_ARGUMENT;
     u = *work;
@@ -14181,8 +15195,9 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
     if (!(flash__clock(&how.host) > 0))
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "no clock: give host.clock");
     a.base = (uint8_t *)flash__acquire(&how.host.allocator, bytes);
-    if (!a.base) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the weights (%u bytes)",
-                                    (uint64_t)bytes);
+    if (!a.base)
+        return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the weights (%u bytes)",
+                           (uint64_t)bytes);
     flash__invent(&m, &u, &a);
     flash__kernels_select(&m->k, how.isa);
     m->desc.host = how.host;
@@ -14195,8 +15210,11 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
     memset(out, 0, sizeof *out);
     out->n = how.repeats;
     for (i = 0; i < arch.n_layer; i++) {
-        n = arch.layer[i].n_kv_head*(size_t)s->blocks[i]*flash__kv_block(u.kv, arch.d_head);
-        if (n) { memset(s->k[i], 0, n); memset(s->v[i], 0, n); }
+        n = arch.layer[i].n_kv_head * (size_t)s->blocks[i] * flash__kv_block(u.kv, arch.d_head);
+        if (n) {
+            memset(s->k[i], 0, n);
+            memset(s->v[i], 0, n);
+        }
     }
     if (u.prompt) flash__time_tokens(s, 0, FLASH__MIN(u.prompt, s->chunk));
     flash__time_tokens(s, u.position, 1);
@@ -14204,7 +15222,7 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
         flash_timing *t = &out->each[i];
         if (u.prompt) t->prefill = flash__time_tokens(s, 0, u.prompt);
         for (j = 0; j < how.tokens; j++)
-            t->decode += flash__time_tokens(s, u.position, 1)/how.tokens;
+            t->decode += flash__time_tokens(s, u.position, 1) / how.tokens;
     }
     flash__measurement_sum_up(out);
     flash_session_free(s);
@@ -14228,12 +15246,12 @@ static double flash__gp_predict(const flash__gp *g, const double *x, double *k, 
 {
     double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), mean, v;
     size_t i;
-    for (i = 0; i < g->n; i++) k[i] = flash__gp_distance(g, w, x, g->x + i*(size_t)g->d);
+    for (i = 0; i < g->n; i++) k[i] = flash__gp_distance(g, w, x, g->x + i * (size_t)g->d);
     flash__gp_kernels(sf2, g->n, k, NULL);
     mean = flash__dot64(k, g->alpha, g->n);
     flash__solve_lower(g->L, k, g->n);
     v = sf2 - flash__dot64(k, k, g->n);
-    *variance = FLASH__MAX(v, 1e-12*sf2);
+    *variance = FLASH__MAX(v, 1e-12 * sf2);
     return mean;
 }
 
@@ -14244,8 +15262,8 @@ static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance
     size_t n = g->n, i;
     flash__inverse(g->L, g->rows, g->inverse, n);
     for (i = 0; i < n; i++) {
-        variance[i] = 1/g->inverse[i*n + i];
-        mean[i] = g->y[i] - g->alpha[i]*variance[i];
+        variance[i] = 1 / g->inverse[i * n + i];
+        mean[i] = g->y[i] - g->alpha[i] * variance[i];
     }
 }
 
@@ -14254,80 +15272,93 @@ static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance
 static void flash__least_squares(const double *a, const double *y, size_t n, int m, double ridge,
                                  double *b)
 {
-    double H[16*16], h[16], L[16*16], z[16], slope;
-    int free_[16] = { 0 }, order[16], i, j, k, turn, used;
+    double H[16 * 16], h[16], L[16 * 16], z[16], slope;
+    int free_[16] = {0}, order[16], i, j, k, turn, used;
     size_t r;
     for (i = 0; i < m; i++) {
         for (j = 0; j <= i; j++) {
             double s = i == j ? ridge : 0;
-            for (r = 0; r < n; r++) s += a[r*(size_t)m + (size_t)i]*a[r*(size_t)m + (size_t)j];
-            H[i*m + j] = H[j*m + i] = s;
+            for (r = 0; r < n; r++)
+                s += a[r * (size_t)m + (size_t)i] * a[r * (size_t)m + (size_t)j];
+            H[i * m + j] = H[j * m + i] = s;
         }
-        for (h[i] = 0, r = 0; r < n; r++) h[i] += a[r*(size_t)m + (size_t)i]*y[r];
+        for (h[i] = 0, r = 0; r < n; r++) h[i] += a[r * (size_t)m + (size_t)i] * y[r];
         b[i] = 0;
     }
-    for (turn = 0; turn < 10*m; turn++) {
+    for (turn = 0; turn < 10 * m; turn++) {
         int enters = -1;
         double most = 1e-10;
         for (i = 0; i < m; i++) {
-            slope = h[i] - flash__dot64(H + i*m, b, (size_t)m);
-            if (!free_[i] && slope > most*(1 + fabs(h[i])))
-                { most = slope/(1 + fabs(h[i])); enters = i; }
+            slope = h[i] - flash__dot64(H + i * m, b, (size_t)m);
+            if (!free_[i] && slope > most * (1 + fabs(h[i]))) {
+                most = slope / (1 + fabs(h[i]));
+                enters = i;
+            }
         }
         if (enters < 0) return;
         free_[enters] = 1;
         for (;;) { /* solve for the free ones; those that would fall below 0 leave */
             double share = 1;
-            for (used = i = 0; i < m; i++) if (free_[i]) order[used++] = i;
+            for (used = i = 0; i < m; i++)
+                if (free_[i]) order[used++] = i;
             for (i = 0; i < used; i++) {
-                for (j = 0; j <= i; j++) L[i*used + j] = H[order[i]*m + order[j]];
+                for (j = 0; j <= i; j++) L[i * used + j] = H[order[i] * m + order[j]];
                 z[i] = h[order[i]];
             }
-            if (!flash__cholesky(L, (size_t)used)) { free_[enters] = 0; return; }
+            if (!flash__cholesky(L, (size_t)used)) {
+                free_[enters] = 0;
+                return;
+            }
             flash__solve_lower(L, z, (size_t)used);
             flash__solve_upper(L, z, (size_t)used);
             for (i = 0; i < used; i++) {
                 k = order[i];
-                if (z[i] <= 0) share = FLASH__MIN(share, b[k] > 0 ? b[k]/(b[k] - z[i]) : 0);
+                if (z[i] <= 0) share = FLASH__MIN(share, b[k] > 0 ? b[k] / (b[k] - z[i]) : 0);
             }
             for (i = 0; i < used; i++) {
                 k = order[i];
-                b[k] += share*(z[i] - b[k]);
-                if (share < 1 && z[i] <= 0 && b[k] <= 1e-14) { b[k] = 0; free_[k] = 0; }
+                b[k] += share * (z[i] - b[k]);
+                if (share < 1 && z[i] <= 0 && b[k] <= 1e-14) {
+                    b[k] = 0;
+                    free_[k] = 0;
+                }
             }
             if (share >= 1) break;
         }
     }
 }
 enum {
-    FLASH__WORK_MIX,        /* operations of matrices in place of or around attention */
-    FLASH__WORK_FFN,        /* of feed-forward parts                                  */
-    FLASH__WORK_FULL,       /* of scores and values where all positions are seen      */
-    FLASH__WORK_WINDOW,     /* where a window or a chunk is                           */
-    FLASH__WORK_HEAD,       /* weights of the head, for one token                     */
-    FLASH__WORK_WEIGHTS,    /* bytes of the layers' weights, once a chunk             */
-    FLASH__WORK_KV,         /* bytes of keys and values                               */
-    FLASH__WORK_FLOATS,     /* activations between matrices                           */
-    FLASH__WORK_STEPS,      /* mixers and feed-forward parts, once a chunk            */
+    FLASH__WORK_MIX,     /* operations of matrices in place of or around attention */
+    FLASH__WORK_FFN,     /* of feed-forward parts                                  */
+    FLASH__WORK_FULL,    /* of scores and values where all positions are seen      */
+    FLASH__WORK_WINDOW,  /* where a window or a chunk is                           */
+    FLASH__WORK_HEAD,    /* weights of the head, for one token                     */
+    FLASH__WORK_WEIGHTS, /* bytes of the layers' weights, once a chunk             */
+    FLASH__WORK_KV,      /* bytes of keys and values                               */
+    FLASH__WORK_FLOATS,  /* activations between matrices                           */
+    FLASH__WORK_STEPS,   /* mixers and feed-forward parts, once a chunk            */
     FLASH__WORK_ONE,
     FLASH__WORK_COUNT
 };
-enum { FLASH__SHAPE_INPUTS = 8, FLASH__SHAPE_KINDS = 4,
-       FLASH__SHAPE = FLASH__SHAPE_INPUTS + FLASH__SHAPE_KINDS };
+enum {
+    FLASH__SHAPE_INPUTS = 8,
+    FLASH__SHAPE_KINDS = 4,
+    FLASH__SHAPE = FLASH__SHAPE_INPUTS + FLASH__SHAPE_KINDS
+};
 
 /* One phase: mean by columns times beta, residual by a process over scaled inputs. */
 typedef struct flash__phase {
-    int m, d, categories;               /* columns, inputs, the last of which are compared  */
+    int m, d, categories; /* columns, inputs, the last of which are compared  */
     double beta[16], lo[FLASH__GP_INPUTS], range[FLASH__GP_INPUTS];
-    double mean, scale;                 /* of the residual's logarithm                      */
-    double error;                       /* mean relative one, each point left out in turn   */
+    double mean, scale; /* of the residual's logarithm                      */
+    double error;       /* mean relative one, each point left out in turn   */
     flash__gp gp;
 } flash__phase;
 
 struct flash_latency {
     flash_host host;
-    size_t block;                       /* [B] */
-    flash__phase phase[2];              /* prefill, decode; gp.n 0: not measured            */
+    size_t block;          /* [B] */
+    flash__phase phase[2]; /* prefill, decode; gp.n 0: not measured            */
 };
 
 /* Positions that tokens [from, from + T) see in a layer, added up. */
@@ -14336,15 +15367,15 @@ static double flash__seen(const flash_layer *l, int from, int T)
     double n = T, first = from, w = l->window, whole, rest;
     if (l->attention == FLASH_ATTENTION_WINDOW) {
         double grow = FLASH__MIN(FLASH__MAX(w - first, 0), n); /* tokens that see all before them */
-        return grow*(first + (grow + 1)/2) + (n - grow)*w;
+        return grow * (first + (grow + 1) / 2) + (n - grow) * w;
     }
-    if (l->attention != FLASH_ATTENTION_CHUNK) return n*(first + (n + 1)/2);
-    whole = floor((first + n)/w); /* up to the end, less up to the beginning */
-    rest = first + n - whole*w;
-    n = whole*w*(w + 1)/2 + rest*(rest + 1)/2;
-    whole = floor(first/w);
-    rest = first - whole*w;
-    return n - whole*w*(w + 1)/2 - rest*(rest + 1)/2;
+    if (l->attention != FLASH_ATTENTION_CHUNK) return n * (first + (n + 1) / 2);
+    whole = floor((first + n) / w); /* up to the end, less up to the beginning */
+    rest = first + n - whole * w;
+    n = whole * w * (w + 1) / 2 + rest * (rest + 1) / 2;
+    whole = floor(first / w);
+    rest = first - whole * w;
+    return n - whole * w * (w + 1) / 2 - rest * (rest + 1) / 2;
 }
 
 /* The columns of T tokens after `from`, worked on in chunks. */
@@ -14352,32 +15383,34 @@ static void flash__work(const flash_workload *u, int from, int T, double *c)
 {
     const flash_arch *a = u->arch;
     double tokens = T, D = a->d_model, C = a->d_head, all = 0, mats;
-    int i, chunk = u->chunk ? u->chunk : FLASH__CHUNK, chunks = (T + chunk - 1)/chunk;
+    int i, chunk = u->chunk ? u->chunk : FLASH__CHUNK, chunks = (T + chunk - 1) / chunk;
     for (i = 0; i < FLASH__WORK_COUNT; i++) c[i] = 0;
     for (i = 0; i < a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
         double H = l->n_head, K = l->n_kv_head, F = l->d_ffn, seen;
         int parts = flash__parts(l);
-        mats = parts & FLASH__HAS_KV ? D*C*(2*H + 2*K) : parts & FLASH__HAS_CONV ? 4*D*D
-            : parts & FLASH__HAS_LINEAR ? D*D : 0;
-        c[FLASH__WORK_MIX] += 2*tokens*mats;
-        c[FLASH__WORK_FFN] += 2*tokens*3*D*F;
-        all += mats + 3*D*F;
+        mats = parts & FLASH__HAS_KV    ? D * C * (2 * H + 2 * K)
+            : parts & FLASH__HAS_CONV   ? 4 * D * D
+            : parts & FLASH__HAS_LINEAR ? D * D
+                                        : 0;
+        c[FLASH__WORK_MIX] += 2 * tokens * mats;
+        c[FLASH__WORK_FFN] += 2 * tokens * 3 * D * F;
+        all += mats + 3 * D * F;
         if (parts & FLASH__HAS_KV) {
             seen = flash__seen(l, from, T);
-            c[l->attention == FLASH_ATTENTION_FULL ? FLASH__WORK_FULL : FLASH__WORK_WINDOW]
-                += 4*H*C*seen;
-            c[FLASH__WORK_KV] += K/64*(double)flash__kv_block(u->kv, a->d_head)
-                *(T == 1 ? 2*seen : 2*tokens);
+            c[l->attention == FLASH_ATTENTION_FULL ? FLASH__WORK_FULL : FLASH__WORK_WINDOW] += 4 * H
+                * C * seen;
+            c[FLASH__WORK_KV] += K / 64 * (double)flash__kv_block(u->kv, a->d_head)
+                * (T == 1 ? 2 * seen : 2 * tokens);
         }
-        if (parts & FLASH__HAS_MIXER)
-            c[FLASH__WORK_FLOATS] += tokens*(4*D + 2*C*(H + K));
-        if (parts & FLASH__HAS_FFN) c[FLASH__WORK_FLOATS] += tokens*(4*D + 3*F);
-        c[FLASH__WORK_STEPS] += chunks*(!!(parts & FLASH__HAS_MIXER) + !!(parts & FLASH__HAS_FFN));
+        if (parts & FLASH__HAS_MIXER) c[FLASH__WORK_FLOATS] += tokens * (4 * D + 2 * C * (H + K));
+        if (parts & FLASH__HAS_FFN) c[FLASH__WORK_FLOATS] += tokens * (4 * D + 3 * F);
+        c[FLASH__WORK_STEPS] += chunks
+            * (!!(parts & FLASH__HAS_MIXER) + !!(parts & FLASH__HAS_FFN));
     }
-    c[FLASH__WORK_HEAD] = D*a->n_vocab;
+    c[FLASH__WORK_HEAD] = D * a->n_vocab;
     /* bytes of 256 weights are exact in every type */
-    c[FLASH__WORK_WEIGHTS] = chunks*all*(double)flash_row_bytes(u->weights, 256)/256;
+    c[FLASH__WORK_WEIGHTS] = chunks * all * (double)flash_row_bytes(u->weights, 256) / 256;
     c[FLASH__WORK_ONE] = 1;
 }
 
@@ -14392,7 +15425,7 @@ FLASH_API double flash_arch_flops(const flash_arch *a, int from, int n)
     if (n < 1 || !flash__workload_ok(&u)) return 0;
     flash__work(&u, from, n, c);
     return c[FLASH__WORK_MIX] + c[FLASH__WORK_FFN] + c[FLASH__WORK_FULL] + c[FLASH__WORK_WINDOW]
-        + 2*c[FLASH__WORK_HEAD];
+        + 2 * c[FLASH__WORK_HEAD];
 }
 
 /* What tells shapes apart: sizes first, then what is compared. */
@@ -14405,18 +15438,21 @@ static void flash__shape(const flash_workload *u, int from, int T, double *z)
         const flash_layer *l = a->layer + i;
         heads += l->n_head;
         ffn += l->d_ffn;
-        if (l->attention == FLASH_ATTENTION_FULL) full++;
-        else if (l->n_kv_head) window++;
-        else if (l->attention != FLASH_ATTENTION_SKIP) other++;
+        if (l->attention == FLASH_ATTENTION_FULL)
+            full++;
+        else if (l->n_kv_head)
+            window++;
+        else if (l->attention != FLASH_ATTENTION_SKIP)
+            other++;
     }
     z[0] = flash__log(1.0 + from + T);
     z[1] = flash__log(a->d_model);
-    z[2] = flash__log(1 + ffn/a->n_layer);
+    z[2] = flash__log(1 + ffn / a->n_layer);
     z[3] = a->n_layer;
     z[4] = full;
     z[5] = window;
     z[6] = other;
-    z[7] = heads*a->d_head/FLASH__MAX(full + window, 1);
+    z[7] = heads * a->d_head / FLASH__MAX(full + window, 1);
     z[8] = u->weights;
     z[9] = u->kv;
     z[10] = FLASH__MAX(u->threads, 1);
@@ -14429,28 +15465,29 @@ static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
 {
     size_t n = p->gp.n, m = (size_t)p->m, d = (size_t)p->d, i, j;
     double most[16], ones = 0;
-    for (i = 0; i < n; i++) if (!(y[i] > 0)) return 0;
+    for (i = 0; i < n; i++)
+        if (!(y[i] > 0)) return 0;
     for (j = 0; j < m; j++) { /* relative errors: rows over their time; columns of about 1 */
         for (most[j] = 0, i = 0; i < n; i++) {
-            c[i*m + j] /= y[i];
-            most[j] = FLASH__MAX(most[j], c[i*m + j]);
+            c[i * m + j] /= y[i];
+            most[j] = FLASH__MAX(most[j], c[i * m + j]);
         }
         if (!(most[j] > 0)) most[j] = 1;
-        for (i = 0; i < n; i++) c[i*m + j] /= most[j];
+        for (i = 0; i < n; i++) c[i * m + j] /= most[j];
     }
     for (i = 0; i < n; i++) p->gp.alpha[i] = 1;
-    flash__least_squares(c, p->gp.alpha, n, p->m, 1e-9*(double)n, p->beta);
+    flash__least_squares(c, p->gp.alpha, n, p->m, 1e-9 * (double)n, p->beta);
     for (j = 0; j < m; j++) ones += p->beta[j];
     if (!(ones > 0)) return 0;
     for (p->mean = 0, i = 0; i < n; i++) {
-        double counted = flash__dot64(c + i*m, p->beta, m);
+        double counted = flash__dot64(c + i * m, p->beta, m);
         if (!(counted > 1e-6)) return 0;
         p->gp.y[i] = -flash__log(counted);
-        p->mean += p->gp.y[i]/(double)n;
+        p->mean += p->gp.y[i] / (double)n;
     }
     for (p->scale = 0, i = 0; i < n; i++) {
         p->gp.y[i] -= p->mean;
-        p->scale += p->gp.y[i]*p->gp.y[i]/(double)n;
+        p->scale += p->gp.y[i] * p->gp.y[i] / (double)n;
     }
     p->scale = FLASH__MAX(sqrt(p->scale), 1e-6);
     for (i = 0; i < n; i++) p->gp.y[i] /= p->scale;
@@ -14459,11 +15496,11 @@ static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
         double hi = z[j];
         p->lo[j] = z[j];
         for (i = 0; i < n; i++) {
-            p->lo[j] = FLASH__MIN(p->lo[j], z[i*d + j]);
-            hi = FLASH__MAX(hi, z[i*d + j]);
+            p->lo[j] = FLASH__MIN(p->lo[j], z[i * d + j]);
+            hi = FLASH__MAX(hi, z[i * d + j]);
         }
         p->range[j] = hi > p->lo[j] ? hi - p->lo[j] : 1;
-        for (i = 0; i < n; i++) p->gp.x[i*d + j] = (z[i*d + j] - p->lo[j])/p->range[j];
+        for (i = 0; i < n; i++) p->gp.x[i * d + j] = (z[i * d + j] - p->lo[j]) / p->range[j];
     }
     p->gp.priors = 1;
     p->gp.noise = -3;
@@ -14471,7 +15508,7 @@ static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
     if (!flash__gp_fit(&p->gp, 3, 60)) return 0;
     flash__gp_leave_one_out(&p->gp, c, c + n);
     for (p->error = 0, i = 0; i < n; i++)
-        p->error += fabs(flash__exp(p->scale*(c[i] - p->gp.y[i])) - 1)/(double)n;
+        p->error += fabs(flash__exp(p->scale * (c[i] - p->gp.y[i])) - 1) / (double)n;
     return 1;
 }
 
@@ -14481,13 +15518,13 @@ static flash_interval flash__phase_predict(const flash__phase *p, const double *
     double x[FLASH__GP_INPUTS], k[FLASH_LATENCY_POINTS_MAX], variance, mean, sd, counted;
     flash_interval t;
     int j;
-    for (j = 0; j < p->d; j++) x[j] = (z[j] - p->lo[j])/p->range[j];
-    mean = p->mean + p->scale*flash__gp_predict(&p->gp, x, k, &variance);
-    sd = 1.6448536269514722*p->scale*sqrt(variance + flash__exp(p->gp.theta[p->d + 1]));
+    for (j = 0; j < p->d; j++) x[j] = (z[j] - p->lo[j]) / p->range[j];
+    mean = p->mean + p->scale * flash__gp_predict(&p->gp, x, k, &variance);
+    sd = 1.6448536269514722 * p->scale * sqrt(variance + flash__exp(p->gp.theta[p->d + 1]));
     counted = flash__dot64(c, p->beta, (size_t)p->m);
-    t.mean = counted*flash__exp(mean);
-    t.lo = counted*flash__exp(mean - sd);
-    t.hi = counted*flash__exp(mean + sd);
+    t.mean = counted * flash__exp(mean);
+    t.lo = counted * flash__exp(mean - sd);
+    t.hi = counted * flash__exp(mean + sd);
     return t;
 }
 
@@ -14497,9 +15534,9 @@ static int flash__phase_knows(const flash__phase *p, const double *z)
     size_t i;
     int j, same;
     for (i = 0; i < p->gp.n; i++) {
-        const double *x = p->gp.x + i*FLASH__SHAPE;
+        const double *x = p->gp.x + i * FLASH__SHAPE;
         for (same = 1, j = FLASH__SHAPE_INPUTS; j < FLASH__SHAPE; j++)
-            same &= x[j] == (z[j] - p->lo[j])/p->range[j];
+            same &= x[j] == (z[j] - p->lo[j]) / p->range[j];
         if (same) return 1;
     }
     return 0;
@@ -14529,16 +15566,16 @@ static flash_latency *flash__latency_plan(flash__arena *a, const size_t *n, int 
 }
 
 FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
-                                         const flash_timing *time, size_t n,
-                                         const flash_host *host, flash_error *err)
+                                         const flash_timing *time, size_t n, const flash_host *host,
+                                         flash_error *err)
 {
-    static const char *const name[2] = { "prefill", "decode" };
-    flash__arena rest = { NULL, 0 }, room = { NULL, 0 };
+    static const char *const name[2] = {"prefill", "decode"};
+    flash__arena rest = {NULL, 0}, room = {NULL, 0};
     flash__phase fitted[2], kept[2];
     flash_host h;
     flash_latency *l;
     double *c, *z, *y;
-    size_t count[2] = { 0, 0 }, most, need, i, j, d = FLASH__SHAPE, m = FLASH__WORK_COUNT;
+    size_t count[2] = {0, 0}, most, need, i, j, d = FLASH__SHAPE, m = FLASH__WORK_COUNT;
     int k, ok = 1;
     if (!out) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no place for the latency model");
     *out = NULL;
@@ -14569,10 +15606,9 @@ FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_worklo
     flash__latency_plan(&rest, count, 0, kept);
     flash__latency_plan(&room, count, 1, fitted);
     most = FLASH__MAX(count[0], count[1]);
-    flash__take(&room, most*(m + d + 1), sizeof(double));
+    flash__take(&room, most * (m + d + 1), sizeof(double));
     if (rest.used == SIZE_MAX || room.used == SIZE_MAX)
-        return flash__fail(err, FLASH_E_TOO_LARGE, 0,
-                           "more memory than this machine can address");
+        return flash__fail(err, FLASH_E_TOO_LARGE, 0, "more memory than this machine can address");
     need = rest.used;
     rest.base = (uint8_t *)flash__acquire(&h.allocator, need);
     room.base = rest.base ? (uint8_t *)flash__acquire(&h.allocator, room.used) : NULL;
@@ -14584,13 +15620,16 @@ FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_worklo
     rest.used = room.used = 0;
     l = flash__latency_plan(&rest, count, 0, kept);
     flash__latency_plan(&room, count, 1, fitted);
-    c = (double *)flash__take(&room, FLASH__MAX(count[0], count[1])*(m + d + 1), sizeof *c);
+    c = (double *)flash__take(&room, FLASH__MAX(count[0], count[1]) * (m + d + 1), sizeof *c);
     for (k = 0; k < 2; k++) {
-        z = c + count[k]*m;
-        y = z + count[k]*d;
+        z = c + count[k] * m;
+        y = z + count[k] * d;
         for (i = j = 0; i < n; i++) {
             y[j] = flash__phase_time(time + i, k);
-            if (y[j] > 0) { flash__phase_of(work + i, k, c + j*m, z + j*d); j++; }
+            if (y[j] > 0) {
+                flash__phase_of(work + i, k, c + j * m, z + j * d);
+                j++;
+            }
             if (j == count[k]) break;
         }
         if (count[k]) ok &= flash__phase_fit(&fitted[k], c, z, y);
@@ -14599,8 +15638,9 @@ FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_worklo
         l->phase[k].gp.lml = fitted[k].gp.lml;
         memcpy(l->phase[k].gp.theta, fitted[k].gp.theta, sizeof kept[k].gp.theta);
         for (i = 0; ok && i < count[k]; i++) {
-            memcpy(kept[k].gp.x + i*d, fitted[k].gp.x + i*d, d*sizeof *c);
-            memcpy(kept[k].gp.L + i*count[k], fitted[k].gp.L + i*count[k], count[k]*sizeof *c);
+            memcpy(kept[k].gp.x + i * d, fitted[k].gp.x + i * d, d * sizeof *c);
+            memcpy(kept[k].gp.L + i * count[k], fitted[k].gp.L + i * count[k],
+                   count[k] * sizeof *c);
             kept[k].gp.y[i] = fitted[k].gp.y[i];
             kept[k].gp.alpha[i] = fitted[k].gp.alpha[i];
         }
@@ -14627,17 +15667,18 @@ FLASH_API void flash_latency_free(flash_latency *l)
 /* Text of a model: "flash-latency 1", then words of hexadecimal digits: the number of points of
    both phases; for each that has any the bits of its doubles in the order below; a hash of all. */
 typedef struct flash__hexes {
-    char       *to;     /* [cap], or NULL while it reads                    */
-    const char *from;   /* [n], or NULL while it writes                     */
-    size_t      n, cap;
-    uint64_t    hash;
-    int         bad;
+    char *to;         /* [cap], or NULL while it reads                    */
+    const char *from; /* [n], or NULL while it writes                     */
+    size_t n, cap;
+    uint64_t hash;
+    int bad;
 } flash__hexes;
 
 static void flash__hex_put(flash__hexes *w, const char *text, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++, w->n++) if (w->n < w->cap) w->to[w->n] = text[i];
+    for (i = 0; i < n; i++, w->n++)
+        if (w->n < w->cap) w->to[w->n] = text[i];
 }
 
 static uint64_t flash__hex(flash__hexes *w, uint64_t v)
@@ -14647,19 +15688,25 @@ static uint64_t flash__hex(flash__hexes *w, uint64_t v)
     if (w->from) {
         for (v = 0, i = 0; i < 17 && w->n; i++, w->from++, w->n--) {
             c = (unsigned char)*w->from;
-            if (c >= '0' && c <= '9') c -= '0';
-            else if (c >= 'a' && c <= 'f') c -= 'a' - 10;
-            else break;
+            if (c >= '0' && c <= '9')
+                c -= '0';
+            else if (c >= 'a' && c <= 'f')
+                c -= 'a' - 10;
+            else
+                break;
             v = v << 4 | (uint64_t)c;
         }
         w->bad |= i != 16 || !w->n || (c != ' ' && c != '\n');
-        if (w->n) { w->from++; w->n--; }
+        if (w->n) {
+            w->from++;
+            w->n--;
+        }
     } else {
-        for (i = 0; i < 16; i++) digits[i] = "0123456789abcdef"[v >> (60 - 4*i) & 15];
+        for (i = 0; i < 16; i++) digits[i] = "0123456789abcdef"[v >> (60 - 4 * i) & 15];
         digits[16] = '\n';
         flash__hex_put(w, digits, 17);
     }
-    w->hash = (w->hash ^ v)*0x9e3779b97f4a7c15u;
+    w->hash = (w->hash ^ v) * 0x9e3779b97f4a7c15u;
     w->hash ^= w->hash >> 29;
     return v;
 }
@@ -14683,7 +15730,7 @@ static void flash__hex_phase(flash__hexes *w, flash__phase *p)
     flash__hex_doubles(w, &p->scale, 1, 1e-6, 1420);
     flash__hex_doubles(w, &p->error, 1, 0, 1e300);
     flash__hex_doubles(w, p->gp.theta, d + 2, -14, 8);
-    flash__hex_doubles(w, p->gp.x, p->gp.n*d, 0, 1);
+    flash__hex_doubles(w, p->gp.x, p->gp.n * d, 0, 1);
     flash__hex_doubles(w, p->gp.y, p->gp.n, -46, 46); /* of variance 1: at most sqrt(n) */
 }
 
@@ -14701,7 +15748,8 @@ FLASH_API size_t flash_latency_save(const flash_latency *l, char *text, size_t c
     w.cap = text ? cap : 0;
     flash__hex_put(&w, flash__latency_title, sizeof flash__latency_title - 1);
     for (k = 0; k < 2; k++) flash__hex(&w, l->phase[k].gp.n);
-    for (k = 0; k < 2; k++) if (l->phase[k].gp.n) flash__hex_phase(&w, &same.phase[k]);
+    for (k = 0; k < 2; k++)
+        if (l->phase[k].gp.n) flash__hex_phase(&w, &same.phase[k]);
     flash__hex(&w, w.hash);
     return w.n;
 }
@@ -14710,7 +15758,7 @@ FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text,
                                           const flash_host *host, flash_error *err)
 {
     const size_t title = sizeof flash__latency_title - 1;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash__phase phase[2];
     flash__hexes w;
     flash_host h;
@@ -14728,8 +15776,14 @@ FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text,
     w.from = text;
     w.n = bytes;
     while (w.n && *w.from == '#') {
-        while (w.n && *w.from != '\n') { w.from++; w.n--; }
-        if (w.n) { w.from++; w.n--; }
+        while (w.n && *w.from != '\n') {
+            w.from++;
+            w.n--;
+        }
+        if (w.n) {
+            w.from++;
+            w.n--;
+        }
     }
     if (w.n < title || memcmp(w.from, flash__latency_title, title))
         return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "this is no latency model");
@@ -14742,7 +15796,7 @@ FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text,
     }
     if (w.bad || !(n[0] + n[1]))
         return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "a number of measurements is wrong");
-    if (w.n < 17*(n[0] + n[1])*(FLASH__SHAPE + 1))
+    if (w.n < 17 * (n[0] + n[1]) * (FLASH__SHAPE + 1))
         return flash__fail(err, FLASH_E_TRUNCATED, bytes, "the text ends too early");
     flash__latency_plan(&a, n, 0, phase);
     need = a.used;
@@ -14753,16 +15807,21 @@ FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text,
     memcpy(l->phase, phase, sizeof phase);
     l->host = h;
     l->block = need;
-    for (k = 0; k < 2; k++) if (n[k]) flash__hex_phase(&w, &l->phase[k]);
+    for (k = 0; k < 2; k++)
+        if (n[k]) flash__hex_phase(&w, &l->phase[k]);
     hash = w.hash;
     w.bad |= flash__hex(&w, 0) != hash;
     for (; w.n; w.from++, w.n--)
         w.bad |= *w.from != '\n' && *w.from != '\r' && *w.from != ' ' && *w.from != '\t';
     for (k = 0; k < 2 && !w.bad; k++)
         if (n[k]) w.bad = !flash__gp_factor(&l->phase[k].gp);
-    if (!w.bad) { *out = l; return FLASH_E_NONE; }
+    if (!w.bad) {
+        *out = l;
+        return FLASH_E_NONE;
+    }
     flash_latency_free(l);
-    return flash__fail(err, FLASH_E_FORMAT, bytes - w.n, "the numbers are not those of a latency "
+    return flash__fail(err, FLASH_E_FORMAT, bytes - w.n,
+                       "the numbers are not those of a latency "
                        "model: damaged?");
 }
 
@@ -14789,7 +15848,8 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
         t[k] = flash__phase_predict(&l->phase[k], c, z);
         if (!(t[k].lo > 0 && t[k].hi < 1e300)) return FLASH_E_FORMAT;
     }
-    for (k = 0; k < 2; k++) if (to[k]) *to[k] = t[k];
+    for (k = 0; k < 2; k++)
+        if (to[k]) *to[k] = t[k];
     return FLASH_E_NONE;
 }
 
@@ -14811,12 +15871,12 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
 static double flash__log1p(double x)
 {
     double u = 1 + x;
-    return u == 1 ? x : flash__log(u)*x/(u - 1);
+    return u == 1 ? x : flash__log(u) * x / (u - 1);
 }
 static double flash__expm1(double x)
 {
     double u = flash__exp(x);
-    return u == 1 ? x : x < -30 || x > 30 ? u - 1 : (u - 1)*x/flash__log(u);
+    return u == 1 ? x : x < -30 || x > 30 ? u - 1 : (u - 1) * x / flash__log(u);
 }
 
 /* log(1 - e^w), w < 0, and log(e^a + e^b). */
@@ -14834,13 +15894,17 @@ static double flash__ratio(const double *p, int n, const double *q, double x)
 {
     double a = p[0], b = q[0];
     int i;
-    for (i = 1; i < n; i++) { a = a*x + p[i]; b = b*x + q[i]; }
-    return a/b;
+    for (i = 1; i < n; i++) {
+        a = a * x + p[i];
+        b = b * x + q[i];
+    }
+    return a / b;
 }
 
 /* e^(x^2) erfc(x), x >= 0: rational approximations of Cody 1969, Mathematics of Computation 23. */
 static double flash__erfcx(double x)
 {
+    /* clang-format off */
     static const double p0[5] = { 1.85777706184603153e-1, 3.16112374387056560,
         1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3 };
     static const double q0[5] = { 1, 2.36012909523441209e1, 2.44024637934444173e2,
@@ -14856,19 +15920,20 @@ static double flash__erfcx(double x)
         6.58749161529837803e-4 };
     static const double q2[6] = { 1, 2.56852019228982242, 1.87295284992346725,
         5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3 };
-    double y = x*x;
-    if (x <= 0.46875) return flash__exp(y)*(1 - x*flash__ratio(p0, 5, q0, y));
+    /* clang-format on */
+    double y = x * x;
+    if (x <= 0.46875) return flash__exp(y) * (1 - x * flash__ratio(p0, 5, q0, y));
     if (x <= 4) return flash__ratio(p1, 9, q1, x);
-    y = 1/y;
-    return (0.56418958354775628695 - y*flash__ratio(p2, 6, q2, y))/x;
+    y = 1 / y;
+    return (0.56418958354775628695 - y * flash__ratio(p2, 6, q2, y)) / x;
 }
 
 /* log Phi(z), the normal distribution; slope: its derivative, phi/Phi. */
 static double flash__log_normal(double z, double *slope)
 {
-    double x = fabs(z)*0.70710678118654752, log_phi = -0.5*z*z - 0.91893853320467274,
-        tail = 0.5*flash__erfcx(x), v; /* times e^(-z^2/2): the smaller side */
-    v = z < 0 ? flash__log(tail) - 0.5*z*z : flash__log1p(-tail*flash__exp(-0.5*z*z));
+    double x = fabs(z) * 0.70710678118654752, log_phi = -0.5 * z * z - 0.91893853320467274,
+           tail = 0.5 * flash__erfcx(x), v; /* times e^(-z^2/2): the smaller side */
+    v = z < 0 ? flash__log(tail) - 0.5 * z * z : flash__log1p(-tail * flash__exp(-0.5 * z * z));
     *slope = flash__exp(log_phi - v);
     return v;
 }
@@ -14879,19 +15944,19 @@ static double flash__log_normal(double z, double *slope)
 static double flash__log_excess(double z, double *mean, double *sd)
 {
     const double half_log_half_pi = 0.22579135264472743;
-    double log_phi = -0.5*z*z - 0.91893853320467274, e = flash__erfcx(fabs(z)*0.70710678118654752),
-        w;
+    double log_phi = -0.5 * z * z - 0.91893853320467274,
+           e = flash__erfcx(fabs(z) * 0.70710678118654752), w;
     if (z > -1) {
-        double phi = flash__exp(log_phi), Phi = phi*1.2533141373155003*e, g;
+        double phi = flash__exp(log_phi), Phi = phi * 1.2533141373155003 * e, g;
         if (z > 0) Phi = 1 - Phi;
-        g = phi + z*Phi;
-        *mean = Phi/g;
-        *sd = phi/g;
+        g = phi + z * Phi;
+        *mean = Phi / g;
+        *sd = phi / g;
         return flash__log(g);
     }
-    w = z < -1e6 ? -2*flash__log(-z) : flash__log1mexp(flash__log(-z*e) + half_log_half_pi);
+    w = z < -1e6 ? -2 * flash__log(-z) : flash__log1mexp(flash__log(-z * e) + half_log_half_pi);
     *sd = flash__exp(-w);
-    *mean = *sd*1.2533141373155003*e;
+    *mean = *sd * 1.2533141373155003 * e;
     return log_phi + w;
 }
 
@@ -14899,14 +15964,14 @@ static double flash__log_excess(double z, double *mean, double *sd)
 static double flash__log_below(double t, double m, double s, double *mean, double *sd)
 {
     if (s > 0) {
-        double v = flash__log(s) + flash__log_excess((t - m)/s, mean, sd);
+        double v = flash__log(s) + flash__log_excess((t - m) / s, mean, sd);
         *mean /= s;
         *sd /= s;
         return v;
     }
     *sd = *mean = 0;
     if (!(t > m)) return FLASH__NOTHING;
-    *mean = 1/(t - m);
+    *mean = 1 / (t - m);
     return flash__log(t - m);
 }
 
@@ -14924,21 +15989,24 @@ static double flash__log_ehvi(const double *a, const double *b, size_t n, const 
             up = flash__log_below(i < n ? a[i] : r[0], m[0], s[0], &up_m, &up_s);
         if (up > below) {
             high = flash__log_below(i ? b[i - 1] : r[1], m[1], s[1], &h_m, &h_s);
-            if (below <= FLASH__NOTHING) { width = up; d_m = up_m; d_s = up_s; }
-            else {
+            if (below <= FLASH__NOTHING) {
+                width = up;
+                d_m = up_m;
+                d_s = up_s;
+            } else {
                 double less = flash__log1mexp(below - up), p = flash__exp(-less),
-                    q = flash__exp(below - up - less);
+                       q = flash__exp(below - up - less);
                 width = up + less;
-                d_m = p*up_m - q*low_m;
-                d_s = p*up_s - q*low_s;
+                d_m = p * up_m - q * low_m;
+                d_s = p * up_s - q * low_s;
             }
             if (high > FLASH__NOTHING) {
                 double all = flash__log_add(sum, width + high), old = flash__exp(sum - all);
                 share = flash__exp(width + high - all);
-                dm[0] = old*dm[0] - share*d_m;
-                ds[0] = old*ds[0] + share*d_s;
-                dm[1] = old*dm[1] - share*h_m;
-                ds[1] = old*ds[1] + share*h_s;
+                dm[0] = old * dm[0] - share * d_m;
+                ds[0] = old * ds[0] + share * d_s;
+                dm[1] = old * dm[1] - share * h_m;
+                ds[1] = old * ds[1] + share * h_s;
                 sum = all;
             }
         }
@@ -14953,20 +16021,25 @@ static double flash__log_ehvi(const double *a, const double *b, size_t n, const 
 static int flash__covers(const double *a, const double *b, int m)
 {
     int k;
-    for (k = 0; k < m; k++) if (a[k] > b[k]) return 0;
+    for (k = 0; k < m; k++)
+        if (a[k] > b[k]) return 0;
     return 1;
 }
 
 /* Order of rows: by column `first`, then by the others. */
-typedef struct flash__rows { const double *y; int m, first; } flash__rows;
+typedef struct flash__rows {
+    const double *y;
+    int m, first;
+} flash__rows;
 
 static int flash__row_less(const void *ctx, uint32_t i, uint32_t j)
 {
     const flash__rows *c = (const flash__rows *)ctx;
-    const double *a = c->y + i*(size_t)c->m, *b = c->y + j*(size_t)c->m;
+    const double *a = c->y + i * (size_t)c->m, *b = c->y + j * (size_t)c->m;
     int k;
     if (a[c->first] < b[c->first] || a[c->first] > b[c->first]) return a[c->first] < b[c->first];
-    for (k = 0; k < c->m; k++) if (a[k] < b[k] || a[k] > b[k]) return a[k] < b[k];
+    for (k = 0; k < c->m; k++)
+        if (a[k] < b[k] || a[k] > b[k]) return a[k] < b[k];
     return i < j;
 }
 
@@ -14981,10 +16054,13 @@ static size_t flash__front(const double *y, int m, uint32_t *index, size_t n)
     c.first = 0;
     flash__sort(index, n, flash__row_less, &c);
     for (i = 0; i < n; i++) { /* only rows before it can cover it */
-        const double *row = y + index[i]*(size_t)m;
+        const double *row = y + index[i] * (size_t)m;
         uint32_t v = index[i];
-        if (m == 2) j = kept && y[index[kept - 1]*(size_t)2 + 1] <= row[1] ? 0 : kept;
-        else for (j = 0; j < kept; j++) if (flash__covers(y + index[j]*(size_t)m, row, m)) break;
+        if (m == 2)
+            j = kept && y[index[kept - 1] * (size_t)2 + 1] <= row[1] ? 0 : kept;
+        else
+            for (j = 0; j < kept; j++)
+                if (flash__covers(y + index[j] * (size_t)m, row, m)) break;
         if (j < kept) continue;
         index[i] = index[kept]; /* the covered ones stay behind, in any order */
         index[kept++] = v;
@@ -15003,16 +16079,16 @@ static double flash__volume(const double *y, int stride, const uint32_t *index, 
     c.y = y;
     c.m = stride;
     c.first = m - 1;
-    memcpy(work, index, n*sizeof *work);
+    memcpy(work, index, n * sizeof *work);
     flash__sort(work, n, flash__row_less, &c);
     for (i = 0; i < n; i++) {
-        const double *row = y + work[i]*(size_t)stride;
-        double top = i + 1 < n ? y[work[i + 1]*(size_t)stride + (size_t)(m - 1)] : r[m - 1];
+        const double *row = y + work[i] * (size_t)stride;
+        double top = i + 1 < n ? y[work[i + 1] * (size_t)stride + (size_t)(m - 1)] : r[m - 1];
         top = FLASH__MIN(top, r[m - 1]);
         if (row[0] < least) least = row[0];
         if (!(top > row[m - 1])) continue;
         sum += (top - row[m - 1])
-            *(m == 2 ? r[0] - least : flash__volume(y, stride, work, i + 1, m - 1, r, work + n));
+            * (m == 2 ? r[0] - least : flash__volume(y, stride, work, i + 1, m - 1, r, work + n));
     }
     return sum;
 }
@@ -15037,8 +16113,14 @@ FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const doubl
    trials look different; a space may have fewer points than trials are wanted. */
 
 #ifdef FLASH__SEARCH
-enum { FLASH__SEARCH_DRAWS = 1536, FLASH__SEARCH_STARTS = 8, FLASH__SEARCH_SAMPLES = 16,
-       FLASH__SEARCH_VOLUME = 512, FLASH__SEARCH_LINE = 4096, FLASH__SEARCH_WINDOW = 20 };
+enum {
+    FLASH__SEARCH_DRAWS = 1536,
+    FLASH__SEARCH_STARTS = 8,
+    FLASH__SEARCH_SAMPLES = 16,
+    FLASH__SEARCH_VOLUME = 512,
+    FLASH__SEARCH_LINE = 4096,
+    FLASH__SEARCH_WINDOW = 20
+};
 
 /* Where all outputs of the model are at one x. */
 typedef struct flash__outlook {
@@ -15048,52 +16130,52 @@ typedef struct flash__outlook {
 
 struct flash_search {
     flash_search_desc desc;
-    size_t   block;                         /* [B]                                            */
-    int      P, m, values;                  /* parameters; objectives, at least 2; all values */
-    int      samples, categories;
-    int      active[FLASH_SEARCH_PARAMS_MAX];   /* 1 + the parameter that decides, or 0       */
-    int      slot[FLASH_SEARCH_PARAMS_MAX];     /* input of the process; categories last      */
-    double   reference[FLASH_SEARCH_OBJECTIVES_MAX];
-    int      trials, told;                  /* all, and those with values                     */
-    int      begun;                         /* the journal has its first line                 */
-    int      replaying;
-    double   expected;                      /* of the last suggestion, relative; below 0: none */
-    double  *x, *y;                         /* [max_trials,P], [max_trials,values]            */
-    uint8_t *state;                         /* [max_trials]                                   */
-    uint32_t *turn;                         /* [max_trials] when the values were told: 0, 1...*/
-    uint32_t *sobol;                        /* [P,32] direction numbers                       */
-    uint32_t *index, *work;                 /* [max_trials], [4 max_trials]                   */
-    double  *row;                           /* [max_trials,m] objectives to be compared       */
+    size_t block;     /* [B]                                            */
+    int P, m, values; /* parameters; objectives, at least 2; all values */
+    int samples, categories;
+    int active[FLASH_SEARCH_PARAMS_MAX]; /* 1 + the parameter that decides, or 0       */
+    int slot[FLASH_SEARCH_PARAMS_MAX];   /* input of the process; categories last      */
+    double reference[FLASH_SEARCH_OBJECTIVES_MAX];
+    int trials, told; /* all, and those with values                     */
+    int begun;        /* the journal has its first line                 */
+    int replaying;
+    double expected;        /* of the last suggestion, relative; below 0: none */
+    double *x, *y;          /* [max_trials,P], [max_trials,values]            */
+    uint8_t *state;         /* [max_trials]                                   */
+    uint32_t *turn;         /* [max_trials] when the values were told: 0, 1...*/
+    uint32_t *sobol;        /* [P,32] direction numbers                       */
+    uint32_t *index, *work; /* [max_trials], [4 max_trials]                   */
+    double *row;            /* [max_trials,m] objectives to be compared       */
     /* NSGA-II: parents after the first `bred` trials */
-    uint32_t *parent, *rank;                /* [3 population], the last third for copies      */
-    double  *crowd;                         /* [3 population]                                 */
-    int      parents, bred;
+    uint32_t *parent, *rank; /* [3 population], the last third for copies      */
+    double *crowd;           /* [3 population]                                 */
+    int parents, bred;
     /* EHVI: one process for each value that is not known, all at the same n points */
-    flash__gp gp;                           /* its arrays are shared                          */
-    int      fitted;                        /* values the thetas come from                    */
-    double   theta[FLASH_SEARCH_VALUES_MAX][FLASH__GP_THETA];
-    double   shift[FLASH_SEARCH_VALUES_MAX], scale[FLASH_SEARCH_VALUES_MAX];
-    double   noise[FLASH_SEARCH_VALUES_MAX]; /* deviations that are known, else 0                 */
-    double  *Q[FLASH_SEARCH_VALUES_MAX];    /* [n,n] inverse covariance                       */
-    double  *beta[FLASH_SEARCH_VALUES_MAX]; /* [samples,n] weights of the kernel: means       */
-    double  *f[FLASH_SEARCH_VALUES_MAX];    /* [samples,n] values at the points               */
-    double  *mean[FLASH_SEARCH_VALUES_MAX]; /* [n] and their means                            */
-    double  *k[FLASH_SEARCH_VALUES_MAX];    /* [n] kernel between a point and those           */
-    double  *r2[FLASH_SEARCH_VALUES_MAX];   /* [n] squares of distance from the centre        */
-    double   centre[FLASH_SEARCH_PARAMS_MAX];   /* inputs                                     */
-    int      centred;                       /* there is one                                   */
-    double  *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance  */
-    double   w[FLASH_SEARCH_VALUES_MAX][FLASH__GP_INPUTS], sf2[FLASH_SEARCH_VALUES_MAX];
-    double  *a, *b;                         /* [samples,n] fronts of two objectives           */
+    flash__gp gp; /* its arrays are shared                          */
+    int fitted;   /* values the thetas come from                    */
+    double theta[FLASH_SEARCH_VALUES_MAX][FLASH__GP_THETA];
+    double shift[FLASH_SEARCH_VALUES_MAX], scale[FLASH_SEARCH_VALUES_MAX];
+    double noise[FLASH_SEARCH_VALUES_MAX];  /* deviations that are known, else 0                 */
+    double *Q[FLASH_SEARCH_VALUES_MAX];     /* [n,n] inverse covariance                       */
+    double *beta[FLASH_SEARCH_VALUES_MAX];  /* [samples,n] weights of the kernel: means       */
+    double *f[FLASH_SEARCH_VALUES_MAX];     /* [samples,n] values at the points               */
+    double *mean[FLASH_SEARCH_VALUES_MAX];  /* [n] and their means                            */
+    double *k[FLASH_SEARCH_VALUES_MAX];     /* [n] kernel between a point and those           */
+    double *r2[FLASH_SEARCH_VALUES_MAX];    /* [n] squares of distance from the centre        */
+    double centre[FLASH_SEARCH_PARAMS_MAX]; /* inputs                                     */
+    int centred;                            /* there is one                                   */
+    double *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance  */
+    double w[FLASH_SEARCH_VALUES_MAX][FLASH__GP_INPUTS], sf2[FLASH_SEARCH_VALUES_MAX];
+    double *a, *b; /* [samples,n] fronts of two objectives           */
     uint32_t n_front[FLASH__SEARCH_SAMPLES];
-    double  *u;                             /* [VOLUME,m] of more: points not dominated       */
-    int      n_u;
-    double   log_volume;                    /* of what they are spread over                   */
-    double   limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference                             */
-    double   r[FLASH_SEARCH_OBJECTIVES_MAX];    /* the same in the model's units              */
-    double  *draw, *score, *key;            /* [DRAWS,P], [DRAWS], [DRAWS]                    */
+    double *u; /* [VOLUME,m] of more: points not dominated       */
+    int n_u;
+    double log_volume;                         /* of what they are spread over                   */
+    double limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference                             */
+    double r[FLASH_SEARCH_OBJECTIVES_MAX];     /* the same in the model's units              */
+    double *draw, *score, *key;                /* [DRAWS,P], [DRAWS], [DRAWS]                    */
     /* of a search along reals */
-    const double *from;                     /* x, whose other coordinates stay                */
+    const double *from; /* x, whose other coordinates stay                */
 };
 
 /* ---- the space ---- */
@@ -15104,15 +16186,15 @@ static int flash__param_discrete(const flash_param *p) { return p->kind < FLASH_
 static int flash__param_count(const flash_param *p)
 {
     double step = p->step > 0 ? p->step : 1;
-    return p->kind == FLASH_PARAM_INTEGER ? (int)floor((p->hi - p->lo)/step + 1e-9) + 1
-        : p->n_value;
+    return p->kind == FLASH_PARAM_INTEGER ? (int)floor((p->hi - p->lo) / step + 1e-9) + 1
+                                          : p->n_value;
 }
 
 /* The i-th of them, and the number of the one nearest to v. */
 static double flash__param_value(const flash_param *p, int i)
 {
     if (p->kind == FLASH_PARAM_ORDINAL) return p->value[i];
-    return p->kind == FLASH_PARAM_CATEGORY ? i : p->lo + i*(p->step > 0 ? p->step : 1);
+    return p->kind == FLASH_PARAM_CATEGORY ? i : p->lo + i * (p->step > 0 ? p->step : 1);
 }
 static int flash__param_index(const flash_param *p, double v)
 {
@@ -15120,13 +16202,16 @@ static int flash__param_index(const flash_param *p, double v)
     double at;
     if (p->kind == FLASH_PARAM_ORDINAL) { /* distances from v fall, then rise */
         while (n > 1) {
-            middle = i + n/2;
-            if (p->value[middle] - v <= v - p->value[middle - 1]) { n -= n/2; i = middle; }
-            else n = n/2;
+            middle = i + n / 2;
+            if (p->value[middle] - v <= v - p->value[middle - 1]) {
+                n -= n / 2;
+                i = middle;
+            } else
+                n = n / 2;
         }
         return i;
     }
-    at = p->kind == FLASH_PARAM_CATEGORY ? v : (v - p->lo)/(p->step > 0 ? p->step : 1);
+    at = p->kind == FLASH_PARAM_CATEGORY ? v : (v - p->lo) / (p->step > 0 ? p->step : 1);
     return at > 0 ? at < n - 1 ? (int)(at + 0.5) : n - 1 : 0; /* NaN: 0 */
 }
 
@@ -15134,17 +16219,16 @@ static int flash__param_index(const flash_param *p, double v)
 static double flash__param_at(const flash_param *p, double u)
 {
     int n;
-    if (p->kind == FLASH_PARAM_LOG)
-        return p->lo*flash__exp(u*flash__log(p->hi/p->lo));
-    if (p->kind == FLASH_PARAM_REAL) return p->lo + u*(p->hi - p->lo);
+    if (p->kind == FLASH_PARAM_LOG) return p->lo * flash__exp(u * flash__log(p->hi / p->lo));
+    if (p->kind == FLASH_PARAM_REAL) return p->lo + u * (p->hi - p->lo);
     n = flash__param_count(p);
-    return flash__param_value(p, u > 0 ? FLASH__MIN((int)(u*n), n - 1) : 0);
+    return flash__param_value(p, u > 0 ? FLASH__MIN((int)(u * n), n - 1) : 0);
 }
 static double flash__param_unit(const flash_param *p, double v)
 {
-    if (p->kind == FLASH_PARAM_LOG) return flash__log(v/p->lo)/flash__log(p->hi/p->lo);
-    if (p->kind == FLASH_PARAM_REAL) return (v - p->lo)/(p->hi - p->lo);
-    return (flash__param_index(p, v) + 0.5)/flash__param_count(p);
+    if (p->kind == FLASH_PARAM_LOG) return flash__log(v / p->lo) / flash__log(p->hi / p->lo);
+    if (p->kind == FLASH_PARAM_REAL) return (v - p->lo) / (p->hi - p->lo);
+    return (flash__param_index(p, v) + 0.5) / flash__param_count(p);
 }
 
 /* Brings every value into its range, and those that do not count to their least. */
@@ -15156,8 +16240,10 @@ static void flash__canonical(const flash_search *s, double *x)
         int off = s->active[j] && !(x[s->active[j] - 1] >= p->active_from);
         if (flash__param_discrete(p))
             x[j] = flash__param_value(p, off ? 0 : flash__param_index(p, x[j]));
-        else if (off || !(x[j] > p->lo)) x[j] = p->lo;
-        else if (x[j] > p->hi) x[j] = p->hi;
+        else if (off || !(x[j] > p->lo))
+            x[j] = p->lo;
+        else if (x[j] > p->hi)
+            x[j] = p->hi;
     }
 }
 
@@ -15177,7 +16263,7 @@ static int flash__tried(const flash_search *s, const double *x)
 {
     int i, j;
     for (i = s->trials - 1; i >= 0; i--) {
-        const double *old = s->x + (size_t)i*(size_t)s->P;
+        const double *old = s->x + (size_t)i * (size_t)s->P;
         for (j = 0; j < s->P && !(x[j] < old[j] || x[j] > old[j]); j++) {}
         if (j == s->P) return 1;
     }
@@ -15192,8 +16278,9 @@ static void flash__inputs(const flash_search *s, const double *x, double *z)
         const flash_param *p = s->desc.param + j;
         int n = flash__param_discrete(p) ? flash__param_count(p) : 0;
         z[s->slot[j]] = p->kind == FLASH_PARAM_CATEGORY ? x[j]
-            : n > 1 ? flash__param_index(p, x[j])/(double)(n - 1)
-            : n ? 0 : flash__param_unit(p, x[j]);
+            : n > 1 ? flash__param_index(p, x[j]) / (double)(n - 1)
+            : n     ? 0
+                    : flash__param_unit(p, x[j]);
     }
 }
 
@@ -15202,7 +16289,7 @@ static void flash__inputs(const flash_search *s, const double *x, double *z)
 /* A stream for the n-th suggestion. */
 static uint64_t flash__stream(const flash_search *s, int n)
 {
-    uint64_t state = s->desc.seed*0x9e3779b97f4a7c15u + (uint64_t)n;
+    uint64_t state = s->desc.seed * 0x9e3779b97f4a7c15u + (uint64_t)n;
     return flash__random(&state);
 }
 
@@ -15226,16 +16313,19 @@ static void flash__sobol_plan(flash_search *s, uint64_t *random)
     uint32_t polynomial = 2;
     int degree = 0, j, k, i;
     for (j = 0; j < s->P; j++) {
-        uint32_t *v = s->sobol + (size_t)j*32;
+        uint32_t *v = s->sobol + (size_t)j * 32;
         do {
             polynomial++;
             if (polynomial >> (degree + 1)) degree++;
         } while (j && (!(polynomial & 1) || !flash__primitive(polynomial, degree)));
-        if (!j) { polynomial = 2; degree = 1; }
+        if (!j) {
+            polynomial = 2;
+            degree = 1;
+        }
         for (k = 0; k < 32; k++) {
             if (!j || k < degree) { /* 0.1xxx in binary, after k zeros */
                 uint32_t bits = (uint32_t)(flash__random(random) >> 32), one = 0x80000000u >> k;
-                v[k] = one | (j ? bits & ~(2*one - 1) : bits & (one - 1));
+                v[k] = one | (j ? bits & ~(2 * one - 1) : bits & (one - 1));
             } else {
                 v[k] = v[k - degree] ^ v[k - degree] >> degree;
                 for (i = 1; i < degree; i++)
@@ -15252,8 +16342,9 @@ static void flash__sobol(const flash_search *s, uint32_t n, double *x)
     int j, k;
     for (j = 0; j < s->P; j++) {
         uint32_t bits = (uint32_t)(flash__random(&shift) >> 32);
-        for (k = 0; k < 32; k++) if (n >> k & 1) bits ^= s->sobol[(size_t)j*32 + (size_t)k];
-        x[j] = flash__param_at(s->desc.param + j, (bits + 0.5)*2.3283064365386963e-10);
+        for (k = 0; k < 32; k++)
+            if (n >> k & 1) bits ^= s->sobol[(size_t)j * 32 + (size_t)k];
+        x[j] = flash__param_at(s->desc.param + j, (bits + 0.5) * 2.3283064365386963e-10);
     }
 }
 
@@ -15276,10 +16367,10 @@ static void flash__mutate(const flash_search *s, int j, double *x, uint64_t *ran
     if (flash__param_discrete(p)) {
         int n = flash__param_count(p), i = flash__param_index(p, x[j]);
         if (n > 1)
-            x[j] = flash__param_value(p, (i + 1 + (int)(flash__uniform(random)*(n - 1)))%n);
+            x[j] = flash__param_value(p, (i + 1 + (int)(flash__uniform(random) * (n - 1))) % n);
         return;
     }
-    u = flash__param_unit(p, x[j]) + 0.1*flash__normal(random);
+    u = flash__param_unit(p, x[j]) + 0.1 * flash__normal(random);
     x[j] = flash__param_at(p, FLASH__MIN(FLASH__MAX(u, 0), 1));
 }
 
@@ -15287,11 +16378,11 @@ static void flash__mutate(const flash_search *s, int j, double *x, uint64_t *ran
 
 static double *flash__trial_x(const flash_search *s, int i)
 {
-    return s->x + (size_t)i*(size_t)s->P;
+    return s->x + (size_t)i * (size_t)s->P;
 }
 static double *flash__trial_y(const flash_search *s, int i)
 {
-    return s->y + (size_t)i*(size_t)s->values;
+    return s->y + (size_t)i * (size_t)s->values;
 }
 
 static int flash__known(const flash_search *s, int o)
@@ -15307,7 +16398,8 @@ static double flash__known_at(const flash_search *s, int o, const double *x)
 static int flash__good(const flash_search *s, const double *y) /* constraints hold */
 {
     int k;
-    for (k = s->m; k < s->values; k++) if (y[k] > 0) return 0;
+    for (k = s->m; k < s->values; k++)
+        if (y[k] > 0) return 0;
     return 1;
 }
 
@@ -15319,7 +16411,8 @@ static size_t flash__done_good(flash_search *s, int told)
     int i;
     for (i = 0; i < s->trials; i++)
         if (s->state[i] == FLASH_TRIAL_DONE && s->turn[i] < (uint32_t)told
-            && flash__good(s, flash__trial_y(s, i))) s->index[n++] = (uint32_t)i;
+            && flash__good(s, flash__trial_y(s, i)))
+            s->index[n++] = (uint32_t)i;
     return n;
 }
 
@@ -15328,7 +16421,7 @@ static size_t flash__done_rows(flash_search *s, int told)
 {
     size_t n = flash__done_good(s, told), m = (size_t)s->m, i;
     for (i = 0; i < n; i++)
-        memcpy(s->row + s->index[i]*m, flash__trial_y(s, (int)s->index[i]), m*sizeof *s->row);
+        memcpy(s->row + s->index[i] * m, flash__trial_y(s, (int)s->index[i]), m * sizeof *s->row);
     return n;
 }
 
@@ -15342,16 +16435,23 @@ static void flash__reference(const flash_search *s, const double *y, const uint3
     int k;
     for (k = 0; k < s->m; k++) {
         double lo = 1e300, hi = -1e300;
-        if (k >= s->desc.n_objective) { r[k] = 1; continue; }
-        if (s->desc.reference) { r[k] = s->reference[k]; continue; }
+        if (k >= s->desc.n_objective) {
+            r[k] = 1;
+            continue;
+        }
+        if (s->desc.reference) {
+            r[k] = s->reference[k];
+            continue;
+        }
         for (i = 0; i < n; i++) {
-            double v = y[index[i]*(size_t)s->m + (size_t)k];
+            double v = y[index[i] * (size_t)s->m + (size_t)k];
             lo = FLASH__MIN(lo, v);
             hi = FLASH__MAX(hi, v);
         }
         if (!n) lo = hi = 0;
-        r[k] = hi + (hi > lo ? FLASH__MAX(0.1, 1/(double)n)*(hi - lo)
-                     : 0.1*FLASH__MAX(fabs(hi), 1e-7));
+        r[k] = hi
+            + (hi > lo ? FLASH__MAX(0.1, 1 / (double)n) * (hi - lo)
+                       : 0.1 * FLASH__MAX(fabs(hi), 1e-7));
     }
 }
 
@@ -15391,8 +16491,8 @@ static void flash__limits(flash_search *s, int told)
    them look alike, and the square of 1e200 is not finite. */
 static void flash__targets(flash_search *s, int o, size_t n)
 {
-    double mean = 0, variance = 0, least = 1e300, limit = o < s->m ? s->limit[o] : 0, v,
-        middle, *y = s->gp.y;
+    double mean = 0, variance = 0, least = 1e300, limit = o < s->m ? s->limit[o] : 0, v, middle,
+           *y = s->gp.y;
     flash__rows order;
     int turn;
     size_t i;
@@ -15405,26 +16505,26 @@ static void flash__targets(flash_search *s, int o, size_t n)
     order.m = 1;
     order.first = 0;
     flash__sort(s->work, n, flash__row_less, &order);
-    middle = FLASH__MAX(limit, y[s->work[n/2]]);
-    v = middle > least ? FLASH__MIN(middle + 5*(middle - least), 1e150) : 1e150;
+    middle = FLASH__MAX(limit, y[s->work[n / 2]]);
+    v = middle > least ? FLASH__MIN(middle + 5 * (middle - least), 1e150) : 1e150;
     for (i = 0; i < n; i++) y[i] = FLASH__MAX(FLASH__MIN(y[i], v), -1e150);
     for (turn = o < s->m ? 0 : 1; turn < 2; turn++) {
-        for (mean = 0, i = 0; i < n; i++) mean += y[i]/(double)n;
-        for (variance = 0, i = 0; i < n; i++) variance += (y[i] - mean)*(y[i] - mean)/(double)n;
-        v = FLASH__MAX(3*(limit - least), sqrt(variance));
+        for (mean = 0, i = 0; i < n; i++) mean += y[i] / (double)n;
+        for (variance = 0, i = 0; i < n; i++) variance += (y[i] - mean) * (y[i] - mean) / (double)n;
+        v = FLASH__MAX(3 * (limit - least), sqrt(variance));
         for (i = 0; !turn && v > 0 && i < n; i++)
-            if (y[i] > limit) y[i] = limit + v*flash__log1p((y[i] - limit)/v);
+            if (y[i] > limit) y[i] = limit + v * flash__log1p((y[i] - limit) / v);
     }
     s->shift[o] = mean;
-    s->scale[o] = FLASH__MAX(sqrt(variance), 1e-12*FLASH__MAX(fabs(mean), 1));
-    for (i = 0; i < n; i++) y[i] = (y[i] - mean)/s->scale[o];
+    s->scale[o] = FLASH__MAX(sqrt(variance), 1e-12 * FLASH__MAX(fabs(mean), 1));
+    for (i = 0; i < n; i++) y[i] = (y[i] - mean) / s->scale[o];
 }
 
 static void flash__load_inputs(flash_search *s, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++)
-        flash__inputs(s, flash__trial_x(s, (int)s->index[i]), s->gp.x + i*(size_t)s->P);
+        flash__inputs(s, flash__trial_x(s, (int)s->index[i]), s->gp.x + i * (size_t)s->P);
 }
 
 /* How many of n values the length scales come from: all of few, later they are chosen anew when
@@ -15433,7 +16533,7 @@ static int flash__fit_at(int n)
 {
     int at = 64;
     if (n <= at) return n;
-    while (at + at/16 <= n) at += at/16;
+    while (at + at / 16 <= n) at += at / 16;
     return at;
 }
 
@@ -15453,8 +16553,10 @@ static int flash__model_fit(flash_search *s)
         s->gp.priors = 1;
         flash__load_inputs(s, (size_t)n);
         flash__targets(s, o, (size_t)n);
-        noise = s->noise[o]/s->scale[o];
-        s->gp.noise = noise > 0 ? 2*flash__log(FLASH__MAX(noise, 0.002)) : s->desc.noisy ? -3 : -9;
+        noise = s->noise[o] / s->scale[o];
+        s->gp.noise = noise > 0 ? 2 * flash__log(FLASH__MAX(noise, 0.002))
+            : s->desc.noisy     ? -3
+                                : -9;
         s->gp.noise_spread = noise > 0 ? 0.04 : 4; /* a tenth of the deviation */
         if (!flash__gp_fit(&s->gp, 2, n > 96 ? 12 : 18)) return 0;
         memcpy(s->theta[o], s->gp.theta, sizeof s->gp.theta);
@@ -15472,16 +16574,22 @@ static void flash__near(flash_search *s, int o, const double *z)
     size_t i;
     int changed[4], n = 0, j, t;
     for (j = 0; j < s->P && n <= 4 && s->centred; j++)
-        if (z[j] < c[j] || z[j] > c[j]) { if (n < 4) changed[n] = j; n++; }
+        if (z[j] < c[j] || z[j] > c[j]) {
+            if (n < 4) changed[n] = j;
+            n++;
+        }
     for (i = 0; i < g->n; i++, at += s->P) {
         double r2 = s->r2[o][i];
-        if (!s->centred || n > 4) r2 = flash__gp_distance(g, w, z, at);
-        else for (t = 0; t < n; t++) {
-            j = changed[t];
-            r2 += w[j]*(j < s->P - s->categories
-                ? flash__gp_plain(z[j], at[j]) - flash__gp_plain(c[j], at[j])
-                : flash__gp_category(z[j], at[j]) - flash__gp_category(c[j], at[j]));
-        }
+        if (!s->centred || n > 4)
+            r2 = flash__gp_distance(g, w, z, at);
+        else
+            for (t = 0; t < n; t++) {
+                j = changed[t];
+                r2 += w[j]
+                    * (j < s->P - s->categories
+                           ? flash__gp_plain(z[j], at[j]) - flash__gp_plain(c[j], at[j])
+                           : flash__gp_category(z[j], at[j]) - flash__gp_category(c[j], at[j]));
+            }
         s->k[o][i] = r2 > 0 ? r2 : 0;
     }
     flash__gp_kernels(s->sf2[o], g->n, s->k[o], s->slope[o]);
@@ -15496,7 +16604,7 @@ static void flash__centre(flash_search *s, const double *x)
     for (o = 0; o < s->values; o++)
         for (i = 0; !flash__known(s, o) && i < s->gp.n; i++)
             s->r2[o][i] = flash__gp_distance(&s->gp, s->w[o], s->centre,
-                                             s->gp.x + i*(size_t)s->P);
+                                             s->gp.x + i * (size_t)s->P);
     s->centred = 1;
 }
 
@@ -15517,7 +16625,7 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
     if (!flash__gp_factor(g)) return 0;
     if (n > done) {
         for (i = done; i < n; i++) {
-            flash__near(s, o, g->x + i*(size_t)s->P);
+            flash__near(s, o, g->x + i * (size_t)s->P);
             g->y[i] = flash__dot64(s->k[o], g->alpha, done);
         }
         g->n = n;
@@ -15526,33 +16634,32 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
     flash__inverse(g->L, g->rows, g->inverse, n);
     /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
     noise = s->desc.noisy ? flash__exp(g->theta[s->P + 1]) : 0;
-    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise*g->alpha[i];
+    for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise * g->alpha[i];
     if (s->samples > 1) {
         for (i = 0; i < n; i++)
             for (j = 0; j <= i; j++)
-                g->rows[i*n + j] = noise*((i == j)*1.000001 - noise*g->inverse[i*n + j]);
+                g->rows[i * n + j] = noise * ((i == j) * 1.000001 - noise * g->inverse[i * n + j]);
         if (!flash__cholesky(g->rows, n)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
-            z = s->beta[o] + c*n;
+            z = s->beta[o] + c * n;
             for (i = 0; i < n; i++) z[i] = flash__normal(random);
             for (i = 0; i < n; i++)
-                s->f[o][c*n + i] = s->mean[o][i]
-                    + flash__dot64(g->rows + i*n, z, i + 1);
+                s->f[o][c * n + i] = s->mean[o][i] + flash__dot64(g->rows + i * n, z, i + 1);
         }
     }
-    memcpy(s->beta[o], g->alpha, n*sizeof *g->alpha);
+    memcpy(s->beta[o], g->alpha, n * sizeof *g->alpha);
     if (s->samples > 1 && o < s->m) {
         g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
         if (!flash__gp_factor(g)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
-            z = s->beta[o] + c*n;
-            memcpy(z, s->f[o] + c*n, n*sizeof *z);
+            z = s->beta[o] + c * n;
+            memcpy(z, s->f[o] + c * n, n * sizeof *z);
             flash__solve_lower(g->L, z, n);
             flash__solve_upper(g->L, z, n);
         }
         flash__inverse(g->L, g->rows, g->inverse, n);
     }
-    memcpy(s->Q[o], g->inverse, n*n*sizeof *g->inverse);
+    memcpy(s->Q[o], g->inverse, n * n * sizeof *g->inverse);
     return 1;
 }
 
@@ -15560,35 +16667,34 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
    s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
    farther is out of reach, and would leave few points where a trial makes the difference; unless
    all of the box is far, as long as nothing near the reference is found. */
-static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n,
-                                 uint64_t *random)
+static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n, uint64_t *random)
 {
     double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
     int turn, k, m = s->m, away, near_it = 0;
     size_t i;
     for (k = 0; k < m; k++) {
         lo[k] = s->r[k] - 1;
-        for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i]*(size_t)m + (size_t)k]);
-        lo[k] -= 0.2*(s->r[k] - lo[k]);
-        beyond[k] = s->r[k] + 0.2*(s->r[k] - lo[k]);
+        for (i = 0; i < n; i++) lo[k] = FLASH__MIN(lo[k], s->row[front[i] * (size_t)m + (size_t)k]);
+        lo[k] -= 0.2 * (s->r[k] - lo[k]);
+        beyond[k] = s->r[k] + 0.2 * (s->r[k] - lo[k]);
     }
-    for (i = 0; i < n; i++) near_it |= flash__covers(s->row + front[i]*(size_t)m, beyond, m);
+    for (i = 0; i < n; i++) near_it |= flash__covers(s->row + front[i] * (size_t)m, beyond, m);
     for (s->log_volume = 0, k = 0; k < m; k++) s->log_volume += flash__log(s->r[k] - lo[k]);
-    for (s->n_u = turn = 0; turn < 16*FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
+    for (s->n_u = turn = 0; turn < 16 * FLASH__SEARCH_VOLUME && s->n_u < FLASH__SEARCH_VOLUME;
          turn++) {
-        double *u = s->u + s->n_u*m;
+        double *u = s->u + s->n_u * m;
         for (k = 0; k < m; k++) {
-            u[k] = lo[k] + flash__uniform(random)*(s->r[k] - lo[k]);
-            beyond[k] = u[k] + 0.2*(s->r[k] - lo[k]);
+            u[k] = lo[k] + flash__uniform(random) * (s->r[k] - lo[k]);
+            beyond[k] = u[k] + 0.2 * (s->r[k] - lo[k]);
         }
         for (away = near_it, i = 0; i < n; i++) {
-            const double *row = s->row + front[i]*(size_t)m;
+            const double *row = s->row + front[i] * (size_t)m;
             if (flash__covers(row, u, m)) break;
             if (flash__covers(row, beyond, m)) away = 0;
         }
         s->n_u += i == n && !away;
     }
-    s->log_volume += flash__log(FLASH__MAX(s->n_u, 1)/(double)turn);
+    s->log_volume += flash__log(FLASH__MAX(s->n_u, 1) / (double)turn);
 }
 
 /* Everything that judging a point needs; 0: there are too few values, or they cannot be fitted. */
@@ -15609,26 +16715,26 @@ static int flash__model(flash_search *s, uint64_t *random)
             s->scale[o] = 1;
             for (c = 0; c < (size_t)s->samples; c++)
                 for (i = 0; i < n; i++)
-                    s->f[o][c*n + i] = s->mean[o][i] = flash__trial_y(s, (int)s->index[i])[o];
+                    s->f[o][c * n + i] = s->mean[o][i] = flash__trial_y(s, (int)s->index[i])[o];
         }
     }
-    for (o = 0; o < m; o++) s->r[o] = (s->limit[o] - s->shift[o])/s->scale[o];
+    for (o = 0; o < m; o++) s->r[o] = (s->limit[o] - s->shift[o]) / s->scale[o];
     s->gp.n = n;
     for (c = 0; c < (size_t)s->samples; c++) {
         uint32_t *index = s->work, *count = s->n_front + c;
         for (kept = i = 0; i < n; i++) {
-            for (o = m; o < s->values && s->f[o][c*n + i] <= -s->shift[o]/s->scale[o]; o++) {}
+            for (o = m; o < s->values && s->f[o][c * n + i] <= -s->shift[o] / s->scale[o]; o++) {}
             if (o < s->values) continue;
-            for (o = 0; o < m; o++) s->row[i*(size_t)m + (size_t)o] = s->f[o][c*n + i];
+            for (o = 0; o < m; o++) s->row[i * (size_t)m + (size_t)o] = s->f[o][c * n + i];
             index[kept++] = (uint32_t)i;
         }
         kept = flash__front(s->row, m, index, kept);
         for (*count = 0, i = 0; i < kept; i++) {
-            const double *row = s->row + index[i]*(size_t)m;
+            const double *row = s->row + index[i] * (size_t)m;
             for (o = 0; o < m && row[o] < s->r[o]; o++) {}
             if (o < m) continue;
-            s->a[c*n + *count] = row[0];
-            s->b[c*n + *count] = row[1];
+            s->a[c * n + *count] = row[0];
+            s->b[c * n + *count] = row[1];
             ++*count;
         }
         if (!c && m > 2) flash__volume_points(s, index, kept, random);
@@ -15644,7 +16750,7 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
                             double g_m[][FLASH__SEARCH_SAMPLES], double *g_s)
 {
     double sum = FLASH__NOTHING, one, dm[FLASH_SEARCH_OBJECTIVES_MAX],
-        ds[FLASH_SEARCH_OBJECTIVES_MAX], mean[2], slope;
+           ds[FLASH_SEARCH_OBJECTIVES_MAX], mean[2], slope;
     int c, o, k, i, m = s->m, samples = m == 2 ? s->samples : 1;
     for (o = 0; o < s->values; o++) {
         g_s[o] = 0;
@@ -15653,7 +16759,7 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     for (c = 0; c < samples && m == 2; c++) {
         double all, old, share;
         for (o = 0; o < 2; o++) mean[o] = v->mean[o][c];
-        one = flash__log_ehvi(s->a + (size_t)c*s->gp.n, s->b + (size_t)c*s->gp.n, s->n_front[c],
+        one = flash__log_ehvi(s->a + (size_t)c * s->gp.n, s->b + (size_t)c * s->gp.n, s->n_front[c],
                               s->r, mean, v->sd, dm, ds);
         if (one <= FLASH__NOTHING) continue;
         all = flash__log_add(sum, one);
@@ -15661,30 +16767,33 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
         share = flash__exp(one - all);
         for (o = 0; o < 2; o++) {
             for (k = 0; k < c; k++) g_m[o][k] *= old;
-            g_m[o][c] = share*dm[o];
-            g_s[o] = old*g_s[o] + share*ds[o];
+            g_m[o][c] = share * dm[o];
+            g_s[o] = old * g_s[o] + share * ds[o];
         }
         sum = all;
     }
     for (i = 0; i < s->n_u && m > 2; i++) {
-        const double *u = s->u + i*m;
+        const double *u = s->u + i * m;
         double all, old, share;
         for (one = 0, o = 0; o < m; o++) {
             double z, sd = v->sd[o];
             dm[o] = ds[o] = 0;
-            if (!(sd > 0)) { if (u[o] < v->mean[o][0]) one = FLASH__NOTHING; continue; }
-            z = (u[o] - v->mean[o][0])/sd;
+            if (!(sd > 0)) {
+                if (u[o] < v->mean[o][0]) one = FLASH__NOTHING;
+                continue;
+            }
+            z = (u[o] - v->mean[o][0]) / sd;
             one += flash__log_normal(z, &slope);
-            dm[o] = -slope/sd;
-            ds[o] = -slope*z/sd;
+            dm[o] = -slope / sd;
+            ds[o] = -slope * z / sd;
         }
         if (one <= FLASH__NOTHING) continue;
         all = flash__log_add(sum, one);
         old = flash__exp(sum - all);
         share = flash__exp(one - all);
         for (o = 0; o < m; o++) {
-            g_m[o][0] = old*g_m[o][0] + share*dm[o];
-            g_s[o] = old*g_s[o] + share*ds[o];
+            g_m[o][0] = old * g_m[o][0] + share * dm[o];
+            g_s[o] = old * g_s[o] + share * ds[o];
         }
         sum = all;
     }
@@ -15692,10 +16801,10 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     sum -= flash__log(m == 2 ? samples : s->n_u);
     if (m > 2) sum += s->log_volume;
     for (o = m; o < s->values; o++) { /* all constraints hold */
-        double z = (-s->shift[o]/s->scale[o] - v->mean[o][0])/v->sd[o];
+        double z = (-s->shift[o] / s->scale[o] - v->mean[o][0]) / v->sd[o];
         sum += flash__log_normal(z, &slope);
-        g_m[o][0] = -slope/v->sd[o];
-        g_s[o] = -slope*z/v->sd[o];
+        g_m[o][0] = -slope / v->sd[o];
+        g_s[o] = -slope * z / v->sd[o];
     }
     return sum;
 }
@@ -15707,10 +16816,10 @@ static double flash__deviation(const flash_search *s, int o)
     double variance = 0;
     size_t n = s->gp.n, i;
     for (i = 0; i < n; i++) { /* k'Qk by its lower triangle */
-        const double *row = s->Q[o] + i*n;
-        variance += k[i]*(2*flash__dot64(row, k, i) + row[i]*k[i]);
+        const double *row = s->Q[o] + i * n;
+        variance += k[i] * (2 * flash__dot64(row, k, i) + row[i] * k[i]);
     }
-    return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12*s->sf2[o]));
+    return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12 * s->sf2[o]));
 }
 
 /* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
@@ -15734,8 +16843,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
             continue;
         }
         flash__near(s, o, z);
-        for (c = 0; c < samples; c++)
-            v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c*n, n);
+        for (c = 0; c < samples; c++) v.mean[o][c] = flash__dot64(s->k[o], s->beta[o] + c * n, n);
         v.sd[o] = flash__deviation(s, o);
     }
     value = flash__growth(s, &v, g_m, g_s);
@@ -15748,27 +16856,27 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
             for (j = 0; j < s->P; j++) { /* by differences: no one knows its derivative */
                 const flash_param *p = s->desc.param + j;
                 if (flash__param_discrete(p)) continue;
-                memcpy(there, x, (size_t)s->P*sizeof *x);
+                memcpy(there, x, (size_t)s->P * sizeof *x);
                 u = flash__param_unit(p, x[j]);
                 there[j] = flash__param_at(p, FLASH__MIN(u + 1e-5, 1));
                 up = flash__known_at(s, o, there);
                 there[j] = flash__param_at(p, FLASH__MAX(u - 1e-5, 0));
                 down = flash__known_at(s, o, there);
-                up = (up - down)/(FLASH__MIN(u + 1e-5, 1) - FLASH__MAX(u - 1e-5, 0));
-                if (flash__finite(up)) grad[j] += total*up;
+                up = (up - down) / (FLASH__MIN(u + 1e-5, 1) - FLASH__MAX(u - 1e-5, 0));
+                if (flash__finite(up)) grad[j] += total * up;
             }
             continue;
         }
         for (i = 0; i < n; i++) { /* by k_i: through the means, and the deviation */
-            double by = -g_s[o]*flash__dot64(s->Q[o] + i*n, s->k[o], n)/v.sd[o];
-            const double *point = s->gp.x + i*(size_t)s->P;
+            double by = -g_s[o] * flash__dot64(s->Q[o] + i * n, s->k[o], n) / v.sd[o];
+            const double *point = s->gp.x + i * (size_t)s->P;
             for (c = 0; c < (size_t)(o < s->m ? s->samples : 1); c++)
-                by += g_m[o][c]*s->beta[o][c*n + i];
-            by *= 2*s->slope[o][i];
+                by += g_m[o][c] * s->beta[o][c * n + i];
+            by *= 2 * s->slope[o][i];
             for (j = 0; j < s->P; j++) {
                 int t = s->slot[j];
                 if (!flash__param_discrete(s->desc.param + j))
-                    grad[j] += by*s->w[o][t]*(z[t] - point[t]);
+                    grad[j] += by * s->w[o][t] * (z[t] - point[t]);
             }
         }
     }
@@ -15779,7 +16887,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
 static void flash__reals(const flash_search *s, const double *z, double *x)
 {
     int j;
-    memcpy(x, s->from, (size_t)s->P*sizeof *x);
+    memcpy(x, s->from, (size_t)s->P * sizeof *x);
     for (j = 0; j < s->P; j++)
         if (!flash__param_discrete(s->desc.param + j))
             x[j] = flash__param_at(s->desc.param + j, z[j]);
@@ -15799,11 +16907,11 @@ static double flash__judge_reals(void *ctx, const double *z, double *grad)
 }
 
 /* x with another value of parameter j, or with those of j and k exchanged (v unused): better than
-   *best and not tried, it becomes x. */
+ *best and not tried, it becomes x. */
 static int flash__try(flash_search *s, double *x, double *best, int j, int k, double v)
 {
     double there[FLASH_SEARCH_PARAMS_MAX], score;
-    memcpy(there, x, (size_t)s->P*sizeof *x);
+    memcpy(there, x, (size_t)s->P * sizeof *x);
     there[j] = k < 0 ? v : x[k];
     if (k >= 0) there[k] = x[j];
     flash__canonical(s, there);
@@ -15812,7 +16920,7 @@ static int flash__try(flash_search *s, double *x, double *best, int j, int k, do
     score = flash__judge(s, there, NULL);
     if (!(score > *best)) return 0;
     *best = score;
-    memcpy(x, there, (size_t)s->P*sizeof *x);
+    memcpy(x, there, (size_t)s->P * sizeof *x);
     flash__centre(s, x);
     return 1;
 }
@@ -15828,14 +16936,17 @@ static double flash__climb(flash_search *s, double *x, double best)
     flash__centre(s, x);
     for (turn = 0; turn < 16; turn++) {
         for (better = j = 0; j < s->P; j++) {
-            if (!flash__param_discrete(param + j)) { reals = 1; continue; }
+            if (!flash__param_discrete(param + j)) {
+                reals = 1;
+                continue;
+            }
             n = flash__param_count(param + j);
             if (n <= 16)
                 for (i = 0; i < n; i++)
                     better |= flash__try(s, x, &best, j, -1, flash__param_value(param + j, i));
             else
                 for (i = 1; i < n; i *= 4) /* many values: steps of 1, 4, 16... either way */
-                    for (k = -i; k <= i; k += 2*i) {
+                    for (k = -i; k <= i; k += 2 * i) {
                         int to = flash__param_index(param + j, x[j]) + k;
                         if (to >= 0 && to < n)
                             better |= flash__try(s, x, &best, j, -1,
@@ -15855,7 +16966,7 @@ static double flash__climb(flash_search *s, double *x, double best)
             if (value > best + 1e-9 && !flash__tried(s, there)) {
                 better |= value > best + 1e-4;
                 best = value;
-                memcpy(x, there, (size_t)s->P*sizeof *x);
+                memcpy(x, there, (size_t)s->P * sizeof *x);
                 flash__centre(s, x);
             }
             if (better && turn > 3) break;
@@ -15865,7 +16976,8 @@ static double flash__climb(flash_search *s, double *x, double best)
             for (k = j + 1; k < s->P && flash__param_discrete(param + j); k++) {
                 if (param[j].kind != param[k].kind
                     || flash__param_count(param + j) != flash__param_count(param + k)
-                    || !(x[j] < x[k] || x[j] > x[k])) continue;
+                    || !(x[j] < x[k] || x[j] > x[k]))
+                    continue;
                 better |= flash__try(s, x, &best, j, k, 0);
             }
         if (!better) break;
@@ -15880,7 +16992,7 @@ static void flash__least_known(flash_search *s, size_t n, double *x)
     size_t P = (size_t)s->P, i;
     int o;
     for (i = 0; i < n; i++) {
-        flash__inputs(s, s->draw + i*P, z);
+        flash__inputs(s, s->draw + i * P, z);
         for (value = 1, o = 0; o < s->values; o++) {
             if (flash__known(s, o)) continue;
             flash__near(s, o, z);
@@ -15888,7 +17000,7 @@ static void flash__least_known(flash_search *s, size_t n, double *x)
         }
         if (value <= top) continue;
         top = value;
-        memcpy(x, s->draw + i*P, P*sizeof *x);
+        memcpy(x, s->draw + i * P, P * sizeof *x);
     }
 }
 
@@ -15901,20 +17013,20 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
     size_t front = flash__front(s->row, s->m, s->index, flash__done_rows(s, s->told));
     double mean = 0, sd = 0, top = FLASH__NOTHING, value;
     int turn, j, kept = 0, found = 0;
-    for (turn = 0; turn < 2*FLASH__SEARCH_DRAWS && n < FLASH__SEARCH_DRAWS/few; turn++) {
-        double *there = s->draw + n*P;
-        if (turn%3 || !front)
-            flash__sobol(s, (uint32_t)(id*FLASH__SEARCH_DRAWS + turn), there);
+    for (turn = 0; turn < 2 * FLASH__SEARCH_DRAWS && n < FLASH__SEARCH_DRAWS / few; turn++) {
+        double *there = s->draw + n * P;
+        if (turn % 3 || !front)
+            flash__sobol(s, (uint32_t)(id * FLASH__SEARCH_DRAWS + turn), there);
         else {
-            size_t one = (size_t)(flash__uniform(random)*(double)front);
-            memcpy(there, flash__trial_x(s, (int)s->index[one]), P*sizeof *there);
+            size_t one = (size_t)(flash__uniform(random) * (double)front);
+            memcpy(there, flash__trial_x(s, (int)s->index[one]), P * sizeof *there);
             for (j = 0; j < 3 && (!j || flash__uniform(random) < 0.6); j++)
-                flash__mutate(s, (int)(flash__uniform(random)*s->P), there, random);
+                flash__mutate(s, (int)(flash__uniform(random) * s->P), there, random);
         }
         if (flash__settle(s, there) && !flash__tried(s, there)) n++;
     }
     for (i = 0; i < n; i++) {
-        s->score[i] = flash__judge(s, s->draw + i*P, NULL);
+        s->score[i] = flash__judge(s, s->draw + i * P, NULL);
         if (s->score[i] <= FLASH__NOTHING) continue;
         mean += s->score[i];
         kept++;
@@ -15923,27 +17035,29 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
     if (!kept) return n > 0;
     mean /= kept;
     for (i = 0; i < n; i++)
-        if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean)*(s->score[i] - mean)/kept;
+        if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean) * (s->score[i] - mean) / kept;
     sd = sqrt(sd) + 1e-9;
     for (best = i = 0; i < n; i++) { /* Boltzmann's choice without replacement: Gumbel noise */
         s->key[i] = s->score[i] <= FLASH__NOTHING ? FLASH__NOTHING
-            : 2*(s->score[i] - mean)/sd - flash__log(-flash__log(flash__uniform(random) + 1e-17));
+                                                  : 2 * (s->score[i] - mean) / sd
+                - flash__log(-flash__log(flash__uniform(random) + 1e-17));
         if (s->score[i] > s->score[best]) best = i;
     }
-    for (start = 0; start < FLASH__SEARCH_STARTS/few; start++) {
+    for (start = 0; start < FLASH__SEARCH_STARTS / few; start++) {
         if (start)
-            for (best = 0, i = 1; i < n; i++) if (s->key[i] > s->key[best]) best = i;
+            for (best = 0, i = 1; i < n; i++)
+                if (s->key[i] > s->key[best]) best = i;
         if (s->key[best] <= FLASH__NOTHING) break;
         s->key[best] = FLASH__NOTHING;
-        value = flash__climb(s, s->draw + best*P, s->score[best]);
+        value = flash__climb(s, s->draw + best * P, s->score[best]);
         if (value > top) {
             top = value;
             found = 1;
-            memcpy(x, s->draw + best*P, P*sizeof *x);
+            memcpy(x, s->draw + best * P, P * sizeof *x);
         }
     }
     for (value = 1, j = 0; j < s->desc.n_objective; j++) value *= s->scale[j];
-    s->expected = flash__exp(top)*value; /* in units of the objectives; relative from ask on */
+    s->expected = flash__exp(top) * value; /* in units of the objectives; relative from ask on */
     return found;
 }
 
@@ -15967,8 +17081,11 @@ static void flash__rank(flash_search *s, size_t n, const double *violation)
     int k, m = s->m;
     for (i = 0; i < n; i++) {
         s->crowd[i] = 0;
-        s->rank[i] = (uint32_t)(2*n);
-        if (!(violation[i] > 0)) { left[count++] = (uint32_t)i; continue; }
+        s->rank[i] = (uint32_t)(2 * n);
+        if (!(violation[i] > 0)) {
+            left[count++] = (uint32_t)i;
+            continue;
+        }
         s->rank[i] = (uint32_t)n;
         for (j = 0; j < n; j++) s->rank[i] += violation[j] < violation[i];
     }
@@ -15982,16 +17099,17 @@ static void flash__rank(flash_search *s, size_t n, const double *violation)
             c.m = m;
             c.first = k;
             flash__sort(left, kept, flash__row_less, &c);
-            range = s->row[left[kept - 1]*(size_t)m + (size_t)k]
-                - s->row[left[0]*(size_t)m + (size_t)k];
+            range = s->row[left[kept - 1] * (size_t)m + (size_t)k]
+                - s->row[left[0] * (size_t)m + (size_t)k];
             s->crowd[left[0]] = s->crowd[left[kept - 1]] = 1e300;
             for (i = 1; i + 1 < kept && range > 0; i++)
-                s->crowd[left[i]] += (s->row[left[i + 1]*(size_t)m + (size_t)k]
-                                      - s->row[left[i - 1]*(size_t)m + (size_t)k])/range;
+                s->crowd[left[i]] += (s->row[left[i + 1] * (size_t)m + (size_t)k]
+                                      - s->row[left[i - 1] * (size_t)m + (size_t)k])
+                    / range;
         }
         rank++;
         count -= kept;
-        memmove(left, left + kept, count*sizeof *left);
+        memmove(left, left + kept, count * sizeof *left);
     }
 }
 
@@ -16003,7 +17121,7 @@ static void flash__generation(flash_search *s)
         if (s->state[i] == FLASH_TRIAL_DONE) s->parent[n++] = (uint32_t)i;
     for (i = 0; i < n; i++) {
         const double *y = flash__trial_y(s, (int)s->parent[i]);
-        memcpy(s->row + (size_t)i*(size_t)s->m, y, (size_t)s->m*sizeof *y);
+        memcpy(s->row + (size_t)i * (size_t)s->m, y, (size_t)s->m * sizeof *y);
         for (s->key[i] = 0, k = s->m; k < s->values; k++) s->key[i] += FLASH__MAX(y[k], 0);
     }
     flash__rank(s, (size_t)n, s->key);
@@ -16011,22 +17129,22 @@ static void flash__generation(flash_search *s)
     flash__sort(s->index, (size_t)n, flash__fitter, s);
     s->parents = FLASH__MIN(n, pop);
     for (i = 0; i < n; i++) s->work[i] = s->parent[s->index[i]];
-    memcpy(s->parent, s->work, (size_t)s->parents*sizeof *s->parent);
+    memcpy(s->parent, s->work, (size_t)s->parents * sizeof *s->parent);
     for (i = 0; i < s->parents; i++) { /* sorted: an earlier parent is the fitter one */
         s->key[i] = s->crowd[s->index[i]];
         s->work[i] = s->rank[s->index[i]];
     }
-    memcpy(s->crowd, s->key, (size_t)s->parents*sizeof *s->crowd);
-    memcpy(s->rank, s->work, (size_t)s->parents*sizeof *s->rank);
+    memcpy(s->crowd, s->key, (size_t)s->parents * sizeof *s->crowd);
+    memcpy(s->rank, s->work, (size_t)s->parents * sizeof *s->rank);
     s->bred = next;
 }
 
 /* Copies n parents from one place of their arrays to another. */
 static void flash__copy_parents(flash_search *s, int to, int from, int n)
 {
-    memcpy(s->parent + to, s->parent + from, (size_t)n*sizeof *s->parent);
-    memcpy(s->rank + to, s->rank + from, (size_t)n*sizeof *s->rank);
-    memcpy(s->crowd + to, s->crowd + from, (size_t)n*sizeof *s->crowd);
+    memcpy(s->parent + to, s->parent + from, (size_t)n * sizeof *s->parent);
+    memcpy(s->rank + to, s->rank + from, (size_t)n * sizeof *s->rank);
+    memcpy(s->crowd + to, s->crowd + from, (size_t)n * sizeof *s->crowd);
 }
 
 /* Parents from all whole generations. */
@@ -16040,15 +17158,15 @@ static void flash__breed(flash_search *s)
 static void flash__cross(double *a, double *b, uint64_t *random)
 {
     double lo = FLASH__MIN(*a, *b), hi = FLASH__MAX(*a, *b), u = flash__uniform(random), side, q,
-        c[2];
+           c[2];
     int i;
     if (hi - lo < 1e-14) return;
     for (i = 0; i < 2; i++) {
-        side = 1 + 2*(i ? 1 - hi : lo)/(hi - lo);
-        q = 2 - flash__exp(-16*flash__log(side));
-        q = u <= 1/q ? u*q : 1/(2 - u*q);
-        q = q > 0 ? flash__exp(flash__log(q)/16) : 0;
-        c[i] = 0.5*(lo + hi + (i ? q : -q)*(hi - lo));
+        side = 1 + 2 * (i ? 1 - hi : lo) / (hi - lo);
+        q = 2 - flash__exp(-16 * flash__log(side));
+        q = u <= 1 / q ? u * q : 1 / (2 - u * q);
+        q = q > 0 ? flash__exp(flash__log(q) / 16) : 0;
+        c[i] = 0.5 * (lo + hi + (i ? q : -q) * (hi - lo));
         c[i] = FLASH__MIN(FLASH__MAX(c[i], 0), 1);
     }
     i = flash__uniform(random) < 0.5;
@@ -16058,9 +17176,9 @@ static void flash__cross(double *a, double *b, uint64_t *random)
 static double flash__nudge(double v, uint64_t *random)
 {
     double u = flash__uniform(random), room = u < 0.5 ? v : 1 - v, q;
-    q = u < 0.5 ? 2*u : 2*(1 - u);
-    q = q + (1 - q)*flash__exp(21*flash__log(FLASH__MAX(1 - room, 1e-300)));
-    q = q > 0 ? flash__exp(flash__log(q)/21) : 0;
+    q = u < 0.5 ? 2 * u : 2 * (1 - u);
+    q = q + (1 - q) * flash__exp(21 * flash__log(FLASH__MAX(1 - room, 1e-300)));
+    q = q > 0 ? flash__exp(flash__log(q) / 21) : 0;
     v += u < 0.5 ? q - 1 : 1 - q;
     return FLASH__MIN(FLASH__MAX(v, 0), 1);
 }
@@ -16068,26 +17186,30 @@ static double flash__nudge(double v, uint64_t *random)
 /* One of the two children of a pair of parents, which id and id ^ 1 share. */
 static void flash__child(const flash_search *s, int id, int again, double *x)
 {
-    uint64_t random = flash__stream(s, id/2*4096 + again);
+    uint64_t random = flash__stream(s, id / 2 * 4096 + again);
     double both[2][FLASH_SEARCH_PARAMS_MAX], unit[2];
     int pick[2], i, j, cross;
     for (i = 0; i < 2; i++) {
-        int a = (int)(flash__uniform(&random)*s->parents),
-            b = (int)(flash__uniform(&random)*s->parents);
-        pick[i] = s->rank[a] == s->rank[b] && !(s->crowd[a] < s->crowd[b]
-            || s->crowd[a] > s->crowd[b]) ? a : FLASH__MIN(a, b);
-        memcpy(both[i], flash__trial_x(s, (int)s->parent[pick[i]]), (size_t)s->P*sizeof *x);
+        int a = (int)(flash__uniform(&random) * s->parents),
+            b = (int)(flash__uniform(&random) * s->parents);
+        pick[i] = s->rank[a] == s->rank[b]
+                && !(s->crowd[a] < s->crowd[b] || s->crowd[a] > s->crowd[b])
+            ? a
+            : FLASH__MIN(a, b);
+        memcpy(both[i], flash__trial_x(s, (int)s->parent[pick[i]]), (size_t)s->P * sizeof *x);
     }
     cross = flash__uniform(&random) < 0.9;
     for (j = 0; j < s->P; j++) {
         const flash_param *p = s->desc.param + j;
-        double chance = FLASH__MIN(0.5, 1.0/s->P);
-        for (i = 0; i < 2; i++)
-            unit[i] = flash__param_unit(p, both[i][j]);
+        double chance = FLASH__MIN(0.5, 1.0 / s->P);
+        for (i = 0; i < 2; i++) unit[i] = flash__param_unit(p, both[i][j]);
         if (cross && flash__uniform(&random) < 0.5) {
-            if (p->kind == FLASH_PARAM_CATEGORY)
-                { double v = unit[0]; unit[0] = unit[1]; unit[1] = v; }
-            else flash__cross(&unit[0], &unit[1], &random);
+            if (p->kind == FLASH_PARAM_CATEGORY) {
+                double v = unit[0];
+                unit[0] = unit[1];
+                unit[1] = v;
+            } else
+                flash__cross(&unit[0], &unit[1], &random);
         }
         for (i = 0; i < 2; i++) {
             int moves = flash__uniform(&random) < chance;
@@ -16096,7 +17218,7 @@ static void flash__child(const flash_search *s, int id, int again, double *x)
             if (flash__param_discrete(p) && moves) flash__mutate(s, j, both[i], &random);
         }
     }
-    memcpy(x, both[id & 1], (size_t)s->P*sizeof *x);
+    memcpy(x, both[id & 1], (size_t)s->P * sizeof *x);
 }
 
 /* ---- numbers and lines of the journal ---- */
@@ -16109,25 +17231,25 @@ static int flash__digits(double v, char *digits, int *exponent)
     uint32_t n[96];
     uint64_t u = flash__f64_bits(v) & 0x7fffffffffffffffu, m = u & 0xfffffffffffffu;
     int e = (int)(u >> 52), size = 0, i, at, left, count = 0;
-    char all[96*9 + 1];
+    char all[96 * 9 + 1];
     if (!u) return 0;
     if (e) m |= 0x10000000000000u;
     e = (e ? e : 1) - 1075;
-    for (; m; m /= BASE) n[size++] = (uint32_t)(m%BASE);
+    for (; m; m /= BASE) n[size++] = (uint32_t)(m % BASE);
     for (left = e < 0 ? -e : e; left; left -= at) { /* times 2^e, or 5^-e over 10^-e */
         uint32_t factor = 1;
         uint64_t carry = 0;
         for (at = 0; at < left && at < 12; at++) factor *= e < 0 ? 5 : 2;
         for (i = 0; i < size; i++) {
-            carry += (uint64_t)n[i]*factor;
-            n[i] = (uint32_t)(carry%BASE);
+            carry += (uint64_t)n[i] * factor;
+            n[i] = (uint32_t)(carry % BASE);
             carry /= BASE;
         }
         if (carry) n[size++] = (uint32_t)carry;
     }
     for (i = size; i-- > 0;)
-        for (at = BASE/10; at; at /= 10) {
-            int d = (int)(n[i]/(uint32_t)at%10);
+        for (at = BASE / 10; at; at /= 10) {
+            int d = (int)(n[i] / (uint32_t)at % 10);
             if (count || d) all[count++] = (char)('0' + d);
         }
     *exponent = count - 1 + FLASH__MIN(e, 0);
@@ -16135,7 +17257,10 @@ static int flash__digits(double v, char *digits, int *exponent)
     for (i = count - 1; i > 17 && all[i] == '0'; i--) {}
     if (count > 17 && (i > 17 || all[17] != '5' ? all[17] >= '5' : all[16] & 1)) { /* half: even */
         for (i = 16; i >= 0 && ++digits[i] > '9'; i--) digits[i] = '0';
-        if (i < 0) { digits[0] = '1'; ++*exponent; }
+        if (i < 0) {
+            digits[0] = '1';
+            ++*exponent;
+        }
     }
     return 1;
 }
@@ -16150,9 +17275,15 @@ static int flash__number(const char **p, const char *end, double *to)
     double v = 0, scale = 1, ten = 10;
     memset(digits, '0', sizeof digits);
     for (q += minus; q < end && ((*q >= '0' && *q <= '9') || (*q == '.' && !point)); q++) {
-        if (*q == '.') { point = 1; continue; }
+        if (*q == '.') {
+            point = 1;
+            continue;
+        }
         if (++seen > 400) return 0;
-        if (n < 17 && (n || *q != '0')) { digits[n++] = *q; v = 10*v + (*q - '0'); }
+        if (n < 17 && (n || *q != '0')) {
+            digits[n++] = *q;
+            v = 10 * v + (*q - '0');
+        }
         if (n ? !point : point) e += n ? 1 : -1; /* of the first digit that is not 0 */
     }
     if (!seen) return 0;
@@ -16160,7 +17291,8 @@ static int flash__number(const char **p, const char *end, double *to)
         q++;
         if (q < end && (*q == '-' || *q == '+')) down = *q++ == '-';
         if (q == end || *q < '0' || *q > '9') return 0;
-        for (; q < end && *q >= '0' && *q <= '9'; q++) if (x < 10000) x = 10*x + (*q - '0');
+        for (; q < end && *q >= '0' && *q <= '9'; q++)
+            if (x < 10000) x = 10 * x + (*q - '0');
         e += down ? -x : x;
     }
     *p = q;
@@ -16169,21 +17301,30 @@ static int flash__number(const char **p, const char *end, double *to)
     if (e > 300) return 0;
     k = e - (n - 1);
     down = k < 0;
-    if (k < -256) { v /= 1e256; k += 256; }
-    for (k = down ? -k : k; k; k >>= 1, ten *= ten) if (k & 1) scale *= ten;
-    v = down ? v/scale : v*scale;
+    if (k < -256) {
+        v /= 1e256;
+        k += 256;
+    }
+    for (k = down ? -k : k; k; k >>= 1, ten *= ten)
+        if (k & 1) scale *= ten;
+    v = down ? v / scale : v * scale;
     for (i = 0; i < 33; i++) { /* the neighbour that is written with these digits */
-        uint64_t u = flash__f64_bits(v), apart = (uint64_t)(i + 1)/2;
+        uint64_t u = flash__f64_bits(v), apart = (uint64_t)(i + 1) / 2;
         double there = flash__bits_f64(i & 1 ? u + apart : u - FLASH__MIN(apart, u));
-        if (flash__digits(there, same, &k) && k == e && !memcmp(same, digits, sizeof same))
-            { v = there; break; }
+        if (flash__digits(there, same, &k) && k == e && !memcmp(same, digits, sizeof same)) {
+            v = there;
+            break;
+        }
     }
     *to = minus ? -v : v;
     return 1;
 }
 
 /* A line that is being written. */
-typedef struct flash__line { char text[FLASH__SEARCH_LINE]; size_t n; } flash__line;
+typedef struct flash__line {
+    char text[FLASH__SEARCH_LINE];
+    size_t n;
+} flash__line;
 
 static void flash__put_text(flash__line *l, const char *text)
 {
@@ -16197,15 +17338,19 @@ static void flash__put_count(flash__line *l, uint64_t v)
     char digits[24];
     int n = 23;
     digits[n] = 0;
-    do digits[--n] = (char)('0' + v%10); while (v /= 10);
+    do digits[--n] = (char)('0' + v % 10);
+    while (v /= 10);
     flash__put_text(l, digits + n);
 }
 static void flash__put_number(flash__line *l, double v)
 {
-    char digits[17], one[2] = { 0, 0 };
+    char digits[17], one[2] = {0, 0};
     int e, n = 17, i;
     if (flash__f64_bits(v) >> 63) flash__put_text(l, "-");
-    if (!flash__digits(v, digits, &e)) { flash__put_text(l, "0"); return; }
+    if (!flash__digits(v, digits, &e)) {
+        flash__put_text(l, "0");
+        return;
+    }
     while (n > 1 && digits[n - 1] == '0') n--;
     if (e < -5 || e > 16) { /* d.ddde-xx */
         for (i = 0; i < n; i++) {
@@ -16240,7 +17385,7 @@ static void flash__put_numbers(flash__line *l, const char *name, const double *v
 static uint32_t flash__fnv(const char *p, size_t n)
 {
     uint32_t h = 2166136261u;
-    for (; n--; p++) h = (h ^ (unsigned char)*p)*16777619u;
+    for (; n--; p++) h = (h ^ (unsigned char)*p) * 16777619u;
     return h;
 }
 static uint32_t flash__fold(double v)
@@ -16256,7 +17401,7 @@ static flash_status flash__journal(flash_search *s, flash__line *l, flash_error 
     uint32_t h = flash__fnv(l->text, l->n);
     int i;
     if (!s->desc.journal || s->replaying) return FLASH_E_NONE;
-    for (i = 0; i < 8; i++) hash[i] = "0123456789abcdef"[h >> (28 - 4*i) & 15];
+    for (i = 0; i < 8; i++) hash[i] = "0123456789abcdef"[h >> (28 - 4 * i) & 15];
     hash[8] = 0;
     flash__put_text(l, ",\"sum\":\"");
     flash__put_text(l, hash);
@@ -16283,9 +17428,9 @@ static void flash__title(const flash_search *s, flash__line *l)
         facts[4] = p->n_value;
         facts[5] = s->active[j];
         facts[6] = s->active[j] ? p->active_from : 0;
-        for (i = 0; i < 7; i++) h = (h ^ flash__fold(facts[i]))*16777619u;
+        for (i = 0; i < 7; i++) h = (h ^ flash__fold(facts[i])) * 16777619u;
         for (i = 0; p->kind == FLASH_PARAM_ORDINAL && i < p->n_value; i++)
-            h = (h ^ flash__fold(p->value[i]))*16777619u;
+            h = (h ^ flash__fold(p->value[i])) * 16777619u;
     }
     flash__put_text(l, "{\"flash-search\":1,\"parameters\":");
     flash__put_count(l, (uint64_t)s->P);
@@ -16345,19 +17490,21 @@ static flash_status flash__search_check(flash_search *s, const flash_search_desc
     if (!d->n_objective) d->n_objective = 2;
     if (!d->max_trials) d->max_trials = 200;
     if (!d->population) d->population = 100;
-    if (!d->initial)
-        d->initial = FLASH__MAX(FLASH__MIN(2*d->n_param, d->max_trials/5), 5);
+    if (!d->initial) d->initial = FLASH__MAX(FLASH__MIN(2 * d->n_param, d->max_trials / 5), 5);
     if (d->n_objective < 1 || d->n_objective > FLASH_SEARCH_OBJECTIVES_MAX || d->n_constraint < 0
         || d->n_constraint > FLASH_SEARCH_CONSTRAINTS_MAX)
-        return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i objectives, %i constraints; want 1 to %i "
-                           "and 0 to %i", d->n_objective, d->n_constraint,
-                           (int)FLASH_SEARCH_OBJECTIVES_MAX, (int)FLASH_SEARCH_CONSTRAINTS_MAX);
+        return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                           "%i objectives, %i constraints; want 1 to %i "
+                           "and 0 to %i",
+                           d->n_objective, d->n_constraint, (int)FLASH_SEARCH_OBJECTIVES_MAX,
+                           (int)FLASH_SEARCH_CONSTRAINTS_MAX);
     k = d->method == FLASH_SEARCH_EHVI ? FLASH_SEARCH_MODEL_TRIALS_MAX : FLASH_SEARCH_TRIALS_MAX;
     if (d->max_trials < 1 || d->max_trials > k)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "%i trials; want 1 to %i", d->max_trials, k);
     if (d->initial < 1 || d->population < 4 || d->population > FLASH_SEARCH_TRIALS_MAX
         || (unsigned)d->method > FLASH_SEARCH_RANDOM)
-        return flash__fail(err, FLASH_E_ARGUMENT, 0, "initial, population (at least 4) or method "
+        return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                           "initial, population (at least 4) or method "
                            "out of range");
     s->P = d->n_param;
     s->m = FLASH__MAX(d->n_objective, 2);
@@ -16386,8 +17533,9 @@ static flash_status flash__search_check(flash_search *s, const flash_search_desc
         switch ((int)p->kind) {
         case FLASH_PARAM_INTEGER:
             if (!flash__finite(p->lo) || !flash__finite(p->hi) || !(p->step >= 0)
-                || !flash__finite(p->step) || p->hi < p->lo || !((p->hi - p->lo)/step < 1e6))
-                return flash__no_param(err, p, j, "want lo <= hi, step > 0, at most a million "
+                || !flash__finite(p->step) || p->hi < p->lo || !((p->hi - p->lo) / step < 1e6))
+                return flash__no_param(err, p, j,
+                                       "want lo <= hi, step > 0, at most a million "
                                        "values");
             break;
         case FLASH_PARAM_ORDINAL:
@@ -16406,13 +17554,14 @@ static flash_status flash__search_check(flash_search *s, const flash_search_desc
         case FLASH_PARAM_LOG:
             if (!flash__finite(p->lo) || !flash__finite(p->hi) || !(p->lo < p->hi)
                 || (p->kind == FLASH_PARAM_LOG && !(p->lo >= 1e-300))
-                || !flash__finite(p->kind == FLASH_PARAM_LOG ? p->hi/p->lo : p->hi - p->lo))
+                || !flash__finite(p->kind == FLASH_PARAM_LOG ? p->hi / p->lo : p->hi - p->lo))
                 return flash__no_param(err, p, j, "want lo < hi, on a logarithmic scale 0 < lo");
             break;
         default: return flash__no_param(err, p, j, "of no known kind");
         }
         if (!p->active_if) continue;
-        for (i = 0; i < j; i++) if (!strcmp(p->active_if, d->param[i].name)) s->active[j] = i + 1;
+        for (i = 0; i < j; i++)
+            if (!strcmp(p->active_if, d->param[i].name)) s->active[j] = i + 1;
         if (!s->active[j] || !flash__finite(p->active_from))
             return flash__no_param(err, p, j, "depends on no earlier parameter, or on no number");
     }
@@ -16425,19 +17574,20 @@ static flash_status flash__search_check(flash_search *s, const flash_search_desc
 static flash_search *flash__search_plan(flash__arena *a, flash_search *s)
 {
     const size_t n = (size_t)s->desc.max_trials, P = (size_t)s->P, m = (size_t)s->m,
-        samples = (size_t)s->samples, pop = 2*(size_t)s->desc.population, most = pop/2*3;
+                 samples = (size_t)s->samples, pop = 2 * (size_t)s->desc.population,
+                 most = pop / 2 * 3;
     flash_search *own = (flash_search *)flash__take(a, 1, sizeof *own);
     size_t square = SIZE_MAX, rows = n;
     int o;
     if (s->desc.method == FLASH_SEARCH_NSGA2) rows = FLASH__MAX(n, pop);
-    s->x = (double *)flash__take(a, n, P*sizeof *s->x);
-    s->y = (double *)flash__take(a, n, (size_t)s->values*sizeof *s->y);
+    s->x = (double *)flash__take(a, n, P * sizeof *s->x);
+    s->y = (double *)flash__take(a, n, (size_t)s->values * sizeof *s->y);
     s->state = (uint8_t *)flash__take(a, n, 1);
     s->turn = (uint32_t *)flash__take(a, n, sizeof *s->turn);
-    s->sobol = (uint32_t *)flash__take(a, P, 32*sizeof *s->sobol);
+    s->sobol = (uint32_t *)flash__take(a, P, 32 * sizeof *s->sobol);
     s->index = (uint32_t *)flash__take(a, rows, sizeof *s->index);
-    s->work = (uint32_t *)flash__take(a, rows, m*sizeof *s->work);
-    s->row = (double *)flash__take(a, rows, m*sizeof *s->row);
+    s->work = (uint32_t *)flash__take(a, rows, m * sizeof *s->work);
+    s->row = (double *)flash__take(a, rows, m * sizeof *s->row);
     if (s->desc.method == FLASH_SEARCH_NSGA2) {
         s->parent = (uint32_t *)flash__take(a, most, sizeof *s->parent);
         s->rank = (uint32_t *)flash__take(a, most, sizeof *s->rank);
@@ -16448,19 +17598,19 @@ static flash_search *flash__search_plan(flash__arena *a, flash_search *s)
         if (!flash__mul(&square, n, n)) square = SIZE_MAX;
         flash__gp_plan(&s->gp, n, s->P, s->categories, 0, a);
         for (o = 0; o < s->values; o++) {
-            s->f[o] = (double *)flash__take(a, n, samples*sizeof(double));
+            s->f[o] = (double *)flash__take(a, n, samples * sizeof(double));
             s->mean[o] = (double *)flash__take(a, n, sizeof(double));
             if (flash__known(s, o)) continue;
-            s->beta[o] = (double *)flash__take(a, n, samples*sizeof(double));
+            s->beta[o] = (double *)flash__take(a, n, samples * sizeof(double));
             s->Q[o] = (double *)flash__take(a, square, sizeof(double));
             s->k[o] = (double *)flash__take(a, n, sizeof(double));
             s->slope[o] = (double *)flash__take(a, n, sizeof(double));
             s->r2[o] = (double *)flash__take(a, n, sizeof(double));
         }
-        s->a = (double *)flash__take(a, n, samples*sizeof(double));
-        s->b = (double *)flash__take(a, n, samples*sizeof(double));
-        s->u = (double *)flash__take(a, FLASH__SEARCH_VOLUME, m*sizeof(double));
-        s->draw = (double *)flash__take(a, FLASH__SEARCH_DRAWS, P*sizeof(double));
+        s->a = (double *)flash__take(a, n, samples * sizeof(double));
+        s->b = (double *)flash__take(a, n, samples * sizeof(double));
+        s->u = (double *)flash__take(a, FLASH__SEARCH_VOLUME, m * sizeof(double));
+        s->draw = (double *)flash__take(a, FLASH__SEARCH_DRAWS, P * sizeof(double));
         s->score = (double *)flash__take(a, FLASH__SEARCH_DRAWS, sizeof(double));
         s->key = (double *)flash__take(a, FLASH__SEARCH_DRAWS, sizeof(double));
     }
@@ -16469,7 +17619,7 @@ static flash_search *flash__search_plan(flash__arena *a, flash_search *s)
 
 FLASH_API size_t flash_search_memory(const flash_search_desc *desc, flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_search s;
     if (flash__search_check(&s, desc, err)) return 0;
     flash__search_plan(&a, &s);
@@ -16481,7 +17631,7 @@ FLASH_API size_t flash_search_memory(const flash_search_desc *desc, flash_error 
 FLASH_API flash_status flash_search_create(flash_search **out, const flash_search_desc *desc,
                                            flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_search s, *own;
     flash_status status;
     uint64_t random;
@@ -16535,7 +17685,7 @@ static flash_status flash__begin(flash_search *s, const double *x, const double 
     }
     status = flash__record(s, y ? "add" : "ask", s->trials + 1, x, y ? values : NULL, err);
     if (status) return status;
-    memcpy(flash__trial_x(s, s->trials), x, (size_t)s->P*sizeof *x);
+    memcpy(flash__trial_x(s, s->trials), x, (size_t)s->P * sizeof *x);
     s->state[s->trials] = (uint8_t)(y ? FLASH_TRIAL_DONE : FLASH_TRIAL_PENDING);
     if (y) s->turn[s->trials] = (uint32_t)s->told++;
     s->trials++;
@@ -16566,7 +17716,7 @@ FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash
     bred = s->bred;
     s->expected = -1;
     if (d->method == FLASH_SEARCH_NSGA2 && s->trials >= d->population) {
-        flash__copy_parents(s, 2*d->population, 0, parents);
+        flash__copy_parents(s, 2 * d->population, 0, parents);
         flash__breed(s);
         for (again = 0; again < 64 && !found && s->parents; again++) {
             flash__child(s, s->trials, again, x);
@@ -16576,12 +17726,15 @@ FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash
     if (d->method == FLASH_SEARCH_EHVI && alive >= d->initial && flash__model(s, &random))
         found = flash__propose(s, s->trials, &random, x);
     if (!found && !flash__fresh(s, (uint32_t)s->trials, x))
-        status = flash__fail(err, FLASH_E_RANGE, 0, "no feasible point was found that was not "
-                             "tried before (%i were)", s->trials);
-    else status = flash__begin(s, x, NULL, err);
+        status = flash__fail(err, FLASH_E_RANGE, 0,
+                             "no feasible point was found that was not "
+                             "tried before (%i were)",
+                             s->trials);
+    else
+        status = flash__begin(s, x, NULL, err);
     if (!status) return flash_search_trial(s, s->trials, out);
     s->expected = expected; /* as if it had not been asked: the journal knows nothing of it */
-    if (s->bred != bred) flash__copy_parents(s, 0, 2*d->population, parents);
+    if (s->bred != bred) flash__copy_parents(s, 0, 2 * d->population, parents);
     s->parents = parents;
     s->bred = bred;
     return status;
@@ -16603,7 +17756,7 @@ static flash_status flash__tell(flash_search *s, int id, const double *y, flash_
     if (status) return status;
     if (!y) return flash__fail(err, FLASH_E_ARGUMENT, 0, "trial %i: no values", id);
     n = s->desc.n_objective;
-    memcpy(row, flash__trial_y(s, id - 1), (size_t)s->values*sizeof *row);
+    memcpy(row, flash__trial_y(s, id - 1), (size_t)s->values * sizeof *row);
     for (o = 0; o < n + s->desc.n_constraint; o++) {
         double *to = row + (o < n ? o : s->m + o - n);
         if (o >= n || !s->desc.known[o]) *to = y[o];
@@ -16615,14 +17768,13 @@ static flash_status flash__tell(flash_search *s, int id, const double *y, flash_
     }
     status = flash__record(s, state == FLASH_TRIAL_DONE ? "tell" : "stop", id, NULL, told, err);
     if (status) return status;
-    memcpy(flash__trial_y(s, id - 1), row, (size_t)s->values*sizeof *row);
+    memcpy(flash__trial_y(s, id - 1), row, (size_t)s->values * sizeof *row);
     s->state[id - 1] = (uint8_t)state;
     s->turn[id - 1] = (uint32_t)s->told++;
     return FLASH_E_NONE;
 }
 
-FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
-                                         flash_error *err)
+FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y, flash_error *err)
 {
     return flash__tell(s, id, y, FLASH_TRIAL_DONE, err);
 }
@@ -16649,7 +17801,7 @@ FLASH_API flash_status flash_search_stop(flash_search *s, int id, const double *
     for (o = 0; learns && o < s->desc.n_objective; o++)
         learns = s->desc.known[o] || flash__finite(best[o]);
     return learns ? flash__tell(s, id, best, FLASH_TRIAL_ABANDONED, err)
-        : flash_search_drop(s, id, FLASH_TRIAL_ABANDONED, err);
+                  : flash_search_drop(s, id, FLASH_TRIAL_ABANDONED, err);
 }
 
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
@@ -16659,10 +17811,10 @@ FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const 
     int j;
     if (!s || !x || !y) return flash__fail(err, FLASH_E_ARGUMENT, 0, "no search, x or y");
     if (s->trials == s->desc.max_trials) return flash__full(s, err);
-    memcpy(same, x, (size_t)s->P*sizeof *x);
+    memcpy(same, x, (size_t)s->P * sizeof *x);
     flash__canonical(s, same);
     for (j = 0; j < s->P; j++)
-        if (!(fabs(x[j] - same[j]) <= 1e-9*fabs(same[j])))
+        if (!(fabs(x[j] - same[j]) <= 1e-9 * fabs(same[j])))
             return flash__no_param(err, s->desc.param + j, j, "this value is not in the space");
     if (s->desc.feasible && !s->desc.feasible(s->desc.user, same))
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "this point is not feasible");
@@ -16674,12 +17826,13 @@ FLASH_API int flash_search_hopeless(const flash_search *s, int id, const double 
     double y[FLASH_SEARCH_VALUES_MAX];
     int i, o;
     if (!best || flash__pending(s, id, NULL)) return 0;
-    memcpy(y, flash__trial_y(s, id - 1), (size_t)s->values*sizeof *y);
+    memcpy(y, flash__trial_y(s, id - 1), (size_t)s->values * sizeof *y);
     for (o = 0; o < s->desc.n_objective; o++) {
         if (!s->desc.known[o]) y[o] = best[o];
         if (s->desc.reference && y[o] >= s->reference[o]) return 1;
     }
-    for (o = 0; o < s->m; o++) if (!(y[o] <= 0 || y[o] > 0)) return 0; /* NaN says nothing */
+    for (o = 0; o < s->m; o++)
+        if (!(y[o] <= 0 || y[o] > 0)) return 0; /* NaN says nothing */
     for (i = 0; i < s->trials; i++) {
         const double *row = flash__trial_y(s, i);
         if (s->state[i] == FLASH_TRIAL_DONE && flash__good(s, row) && flash__covers(row, y, s->m))
@@ -16696,10 +17849,10 @@ FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_t
     memset(out, 0, sizeof *out);
     out->id = id;
     out->state = (flash_trial_state)s->state[id - 1];
-    memcpy(out->x, flash__trial_x(s, id - 1), (size_t)s->P*sizeof *out->x);
-    memcpy(out->y, flash__trial_y(s, id - 1), (size_t)n*sizeof *out->y);
+    memcpy(out->x, flash__trial_x(s, id - 1), (size_t)s->P * sizeof *out->x);
+    memcpy(out->y, flash__trial_y(s, id - 1), (size_t)n * sizeof *out->y);
     memcpy(out->y + n, flash__trial_y(s, id - 1) + s->m,
-           (size_t)s->desc.n_constraint*sizeof *out->y);
+           (size_t)s->desc.n_constraint * sizeof *out->y);
     return FLASH_E_NONE;
 }
 
@@ -16717,7 +17870,7 @@ static size_t flash__best(flash_search *s)
         uint32_t t = s->index[i];
         if (s->state[t] != FLASH_TRIAL_DONE || !flash__good(s, flash__trial_y(s, (int)t))) continue;
         for (o = 0; o < m; o++)
-            s->row[t*(size_t)m + (size_t)o] = s->shift[o] + s->scale[o]*s->mean[o][i];
+            s->row[t * (size_t)m + (size_t)o] = s->shift[o] + s->scale[o] * s->mean[o][i];
         s->index[n++] = t;
     }
     return flash__front(s->row, m, s->index, n);
@@ -16752,16 +17905,16 @@ FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out
     n = flash__best(s);
     out->front = (int)n;
     flash__reference(s, s->row, s->index, n, r);
-    memcpy(out->reference, r, (size_t)s->desc.n_objective*sizeof *r);
+    memcpy(out->reference, r, (size_t)s->desc.n_objective * sizeof *r);
     out->hypervolume = flash__volume(s->row, m, s->index, n, m, r, s->work);
     if (!(out->hypervolume > 0)) return;
-    if (s->expected/out->hypervolume >= 0) /* not NaN, of two that are infinite */
-        out->expected = s->expected/out->hypervolume;
+    if (s->expected / out->hypervolume >= 0) /* not NaN, of two that are infinite */
+        out->expected = s->expected / out->hypervolume;
     if (s->told <= FLASH__SEARCH_WINDOW) return;
     n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW); /* by the rows as they are: means */
     n = flash__front(s->row, m, s->index, n);
     before = flash__volume(s->row, m, s->index, n, m, r, s->work);
-    out->gain = FLASH__MAX(1 - before/out->hypervolume, 0);
+    out->gain = FLASH__MAX(1 - before / out->hypervolume, 0);
 }
 
 /* A fixed text at *p. */
@@ -16786,7 +17939,7 @@ static int flash__read_numbers(const char **p, const char *end, const char *name
 /* One line, without its hash: NULL, or what is wrong. */
 static const char *flash__replay_line(flash_search *s, const char *p, const char *end)
 {
-    static const char *const what[] = { "ask", "tell", "fail", "abandon", "add", "stop" };
+    static const char *const what[] = {"ask", "tell", "fail", "abandon", "add", "stop"};
     static const char damaged[] = "not a line of a journal";
     double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX], same[FLASH_SEARCH_PARAMS_MAX],
         id;
@@ -16800,7 +17953,8 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
         return NULL;
     }
     if (!flash__expect(&p, end, "{\"")) return damaged;
-    for (kind = 0; kind < 6; kind++) if (flash__expect(&p, end, what[kind])) break;
+    for (kind = 0; kind < 6; kind++)
+        if (flash__expect(&p, end, what[kind])) break;
     if (kind == 6 || !flash__expect(&p, end, "\":") || !flash__number(&p, end, &id)) return damaged;
     if (kind == 0 || kind == 4) {
         if (!flash__read_numbers(&p, end, ",\"x\":", x, s->P)) return damaged;
@@ -16809,8 +17963,9 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
         for (j = 0; j < s->P; j++)
             if (x[j] < same[j] || x[j] > same[j]) return "a value that is not in the space";
     }
-    if ((kind == 1 || kind > 3) && !flash__read_numbers(&p, end, ",\"y\":", y,
-            s->desc.n_objective + s->desc.n_constraint)) return damaged;
+    if ((kind == 1 || kind > 3)
+        && !flash__read_numbers(&p, end, ",\"y\":", y, s->desc.n_objective + s->desc.n_constraint))
+        return damaged;
     if (p != end) return damaged;
     if (!(id >= 1 && id <= s->trials + 1)) return "a trial out of turn";
     if (kind == 0 || kind == 4) {
@@ -16821,8 +17976,9 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
     } else if (kind == 1 || kind == 5)
         status = flash__tell(s, (int)id, y, kind == 1 ? FLASH_TRIAL_DONE : FLASH_TRIAL_ABANDONED,
                              NULL);
-    else status = flash_search_drop(s, (int)id, kind == 2 ? FLASH_TRIAL_FAILED
-                                    : FLASH_TRIAL_ABANDONED, NULL);
+    else
+        status = flash_search_drop(s, (int)id,
+                                   kind == 2 ? FLASH_TRIAL_FAILED : FLASH_TRIAL_ABANDONED, NULL);
     return status ? "a trial that is not pending, or a value that is no number" : NULL;
 }
 
@@ -16854,8 +18010,7 @@ FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, si
                 if (!d || !*d) break;
                 hash = hash << 4 | (uint32_t)(d - digits);
             }
-            if (i == 8 && hash == flash__fnv(p, n - 18))
-                why = flash__replay_line(s, p, p + n - 18);
+            if (i == 8 && hash == flash__fnv(p, n - 18)) why = flash__replay_line(s, p, p + n - 18);
         }
         if (!why) continue;
         s->replaying = 0;
@@ -16888,59 +18043,76 @@ FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, si
 #ifdef FLASH__TRAIN
 typedef FLASH__REAL flash__real; /* float; double for the check of the gradients */
 enum { FLASH__IN_FLOAT = sizeof(flash__real) == sizeof(float) ? 1 : 0 };
-enum { FLASH__LOSS_ROWS = 128, FLASH__UPDATE = 16384,
-       /* of a matrix product: inner dimension, rows and columns worked on at once, columns of an
-          item */
-       FLASH__GEMM_K = 256, FLASH__GEMM_ROWS = 32, FLASH__GEMM_COLS = 64, FLASH__GEMM_WIDE = 256,
-       FLASH__GEMM_ROOM = FLASH__GEMM_K*(FLASH__GEMM_WIDE + FLASH__GEMM_ROWS)
-           + FLASH__GEMM_ROWS*FLASH__GEMM_COLS };
+enum {
+    FLASH__LOSS_ROWS = 128,
+    FLASH__UPDATE = 16384,
+    /* of a matrix product: inner dimension, rows and columns worked on at once, columns of an
+       item */
+    FLASH__GEMM_K = 256,
+    FLASH__GEMM_ROWS = 32,
+    FLASH__GEMM_COLS = 64,
+    FLASH__GEMM_WIDE = 256,
+    FLASH__GEMM_ROOM = FLASH__GEMM_K * (FLASH__GEMM_WIDE + FLASH__GEMM_ROWS)
+        + FLASH__GEMM_ROWS * FLASH__GEMM_COLS
+};
 
 /* What a layer learns, by the fields of the rules. */
-enum { FLASH__W_ATTN_NORM, FLASH__W_Q, FLASH__W_K, FLASH__W_V, FLASH__W_O, FLASH__W_Q_NORM,
-       FLASH__W_K_NORM, FLASH__W_FFN_NORM, FLASH__W_GATE, FLASH__W_UP, FLASH__W_DOWN,
-       FLASH__W_COUNT };
+enum {
+    FLASH__W_ATTN_NORM,
+    FLASH__W_Q,
+    FLASH__W_K,
+    FLASH__W_V,
+    FLASH__W_O,
+    FLASH__W_Q_NORM,
+    FLASH__W_K_NORM,
+    FLASH__W_FFN_NORM,
+    FLASH__W_GATE,
+    FLASH__W_UP,
+    FLASH__W_DOWN,
+    FLASH__W_COUNT
+};
 static const uint16_t flash__learned[FLASH__W_COUNT] = {
-    FLASH__LAYER(attn_norm), FLASH__LAYER(q), FLASH__LAYER(k), FLASH__LAYER(v), FLASH__LAYER(o),
-    FLASH__LAYER(q_norm), FLASH__LAYER(k_norm), FLASH__LAYER(ffn_norm), FLASH__LAYER(gate),
-    FLASH__LAYER(up), FLASH__LAYER(down) };
+    FLASH__LAYER(attn_norm), FLASH__LAYER(q),      FLASH__LAYER(k),      FLASH__LAYER(v),
+    FLASH__LAYER(o),         FLASH__LAYER(q_norm), FLASH__LAYER(k_norm), FLASH__LAYER(ffn_norm),
+    FLASH__LAYER(gate),      FLASH__LAYER(up),     FLASH__LAYER(down)};
 
 typedef struct flash__leaf { /* one tensor */
-    char   name[40];
-    int    matrix, residual, rows, cols; /* residual: its product is added to the stream */
-    size_t at;                           /* of its first weight in each of the arrays    */
+    char name[40];
+    int matrix, residual, rows, cols; /* residual: its product is added to the stream */
+    size_t at;                        /* of its first weight in each of the arrays    */
 } flash__leaf;
 
-typedef struct flash__lesson { /* one layer */
-    size_t at[FLASH__W_COUNT];      /* of its weights, 0: none (the embedding is at 0)    */
-    int    rope;                    /* which table                                        */
-    flash__real *in, *q, *k, *v;    /* [N,D], [N,H*C], [N,K*C] twice                      */
-    flash__real *o, *lse;           /* [N,H*C], [N,H]                                     */
-    flash__real *mid, *gate, *up;   /* [N,D] after attention, [N,F] twice                 */
+typedef struct flash__lesson {    /* one layer */
+    size_t at[FLASH__W_COUNT];    /* of its weights, 0: none (the embedding is at 0)    */
+    int rope;                     /* which table                                        */
+    flash__real *in, *q, *k, *v;  /* [N,D], [N,H*C], [N,K*C] twice                      */
+    flash__real *o, *lse;         /* [N,H*C], [N,H]                                     */
+    flash__real *mid, *gate, *up; /* [N,D] after attention, [N,F] twice                 */
 } flash__lesson;
 
 struct flash_trainer {
-    flash_trainer_desc desc;   /* defaults filled in                               */
-    flash_arch     arch;
+    flash_trainer_desc desc; /* defaults filled in                               */
+    flash_arch arch;
     flash__kernels k;
-    flash__pool    pool;
-    flash_session *teacher;    /* NULL: none; in this block                        */
-    size_t         block;      /* [B]                                              */
-    int            slots, N;   /* workers; rows of a batch                         */
-    uint64_t       step, tokens;
-    flash__leaf   *leaf;
-    size_t         n_leaf, n;  /* tensors; weights, each tensor a multiple of 16   */
-    size_t         head, out_norm;
-    flash__lesson *layer;      /* [L]                                              */
-    flash__real   *w, *g, *m, *v;     /* [n] weights, gradients, moments           */
-    flash__real   *out;        /* [N,D] after the last layer                       */
-    flash__real   *normed, *dnorm, *dx; /* [N,D]                                   */
-    flash__real   *wide;       /* [N,max(F,H*C)]                                   */
-    flash__real   *z;          /* [LOSS_ROWS,V]                                    */
-    flash__real   *part;       /* sums of pieces                                   */
-    double        *sums;       /* the same of losses and norms                     */
-    flash__real   *rope, *back; /* [tables,n_ctx,rope_dims] cos and sin, and -sin  */
-    flash__real   *work;       /* [slots,work_n]                                   */
-    size_t         work_n, n_part, tables_n;
+    flash__pool pool;
+    flash_session *teacher; /* NULL: none; in this block                        */
+    size_t block;           /* [B]                                              */
+    int slots, N;           /* workers; rows of a batch                         */
+    uint64_t step, tokens;
+    flash__leaf *leaf;
+    size_t n_leaf, n; /* tensors; weights, each tensor a multiple of 16   */
+    size_t head, out_norm;
+    flash__lesson *layer;             /* [L]                                              */
+    flash__real *w, *g, *m, *v;       /* [n] weights, gradients, moments           */
+    flash__real *out;                 /* [N,D] after the last layer                       */
+    flash__real *normed, *dnorm, *dx; /* [N,D]                                   */
+    flash__real *wide;                /* [N,max(F,H*C)]                                   */
+    flash__real *z;                   /* [LOSS_ROWS,V]                                    */
+    flash__real *part;                /* sums of pieces                                   */
+    double *sums;                     /* the same of losses and norms                     */
+    flash__real *rope, *back;         /* [tables,n_ctx,rope_dims] cos and sin, and -sin  */
+    flash__real *work;                /* [slots,work_n]                                   */
+    size_t work_n, n_part, tables_n;
 };
 
 /* --- kernels, in either precision ------------------------------------------ */
@@ -16957,8 +18129,8 @@ static flash__real flash__t_exp(flash__real x)
 }
 
 static void flash__t_gemm(const flash__kernels *k, const flash__real *a, size_t lda, size_t ka,
-                          const flash__real *b, size_t ldb, flash__real *c, size_t ldc,
-                          int M, int N, int K)
+                          const flash__real *b, size_t ldb, flash__real *c, size_t ldc, int M,
+                          int N, int K)
 {
     int i, j, l;
     if (FLASH__IN_FLOAT) {
@@ -16969,12 +18141,12 @@ static void flash__t_gemm(const flash__kernels *k, const flash__real *a, size_t 
     for (i = 0; i < M; i++, a += lda, c += ldc) {
         for (j = 0; j < N; j++) c[j] = 0;
         for (l = 0; l < K; l++)
-            for (j = 0; j < N; j++) c[j] += a[(size_t)l*ka]*b[(size_t)l*ldb + (size_t)j];
+            for (j = 0; j < N; j++) c[j] += a[(size_t)l * ka] * b[(size_t)l * ldb + (size_t)j];
     }
 }
 
-static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a,
-                                const flash__real *b, size_t n)
+static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a, const flash__real *b,
+                                size_t n)
 {
     flash__real sum = 0;
     size_t i;
@@ -16985,7 +18157,7 @@ static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a,
         k->rows(FLASH_TYPE_F32, (const uint8_t *)(const void *)a, 0, 1, b, n, &y);
         return (flash__real)y;
     }
-    for (i = 0; i < n; i++) sum += a[i]*b[i];
+    for (i = 0; i < n; i++) sum += a[i] * b[i];
     return sum;
 }
 
@@ -16993,8 +18165,10 @@ static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a,
 static void flash__t_add(const flash__kernels *k, flash__real *y, const flash__real *x, size_t n)
 {
     size_t i;
-    if (FLASH__IN_FLOAT) k->blend(flash__floats(y), 1, flash__floats_of(x), 1, n);
-    else for (i = 0; i < n; i++) y[i] += x[i];
+    if (FLASH__IN_FLOAT)
+        k->blend(flash__floats(y), 1, flash__floats_of(x), 1, n);
+    else
+        for (i = 0; i < n; i++) y[i] += x[i];
 }
 
 static void flash__t_blend(const flash__kernels *k, flash__real *y, flash__real keep,
@@ -17003,7 +18177,8 @@ static void flash__t_blend(const flash__kernels *k, flash__real *y, flash__real 
     size_t i;
     if (FLASH__IN_FLOAT)
         k->blend(flash__floats(y), (float)keep, flash__floats_of(x), (float)add, n);
-    else for (i = 0; i < n; i++) y[i] = y[i]*keep + x[i]*add;
+    else
+        for (i = 0; i < n; i++) y[i] = y[i] * keep + x[i] * add;
 }
 
 static flash__real flash__t_softmax(const flash__kernels *k, flash__real *x, flash__real scale,
@@ -17016,7 +18191,10 @@ static flash__real flash__t_softmax(const flash__kernels *k, flash__real *x, fla
         *total = (flash__real)l;
         return (flash__real)best;
     }
-    for (i = from; i < to; i++) { x[i] = x[i]*scale; most = FLASH__MAX(most, x[i]); }
+    for (i = from; i < to; i++) {
+        x[i] = x[i] * scale;
+        most = FLASH__MAX(most, x[i]);
+    }
     for (i = 0; i < 64; i++) {
         x[i] = i >= from && i < to ? flash__t_exp(x[i] - most) : 0;
         sum += x[i];
@@ -17029,8 +18207,8 @@ static flash__real flash__t_softmax(const flash__kernels *k, flash__real *x, fla
 static flash__real flash__t_rms(const flash__kernels *k, const flash__real *x, flash__real eps,
                                 size_t n)
 {
-    flash__real mean = flash__t_dot(k, x, x, n)/(flash__real)n + eps;
-    return 1/(FLASH__IN_FLOAT ? (flash__real)sqrtf((float)mean) : (flash__real)sqrt(mean));
+    flash__real mean = flash__t_dot(k, x, x, n) / (flash__real)n + eps;
+    return 1 / (FLASH__IN_FLOAT ? (flash__real)sqrtf((float)mean) : (flash__real)sqrt(mean));
 }
 
 static void flash__t_norm(const flash__kernels *k, const flash__real *x, const flash__real *w,
@@ -17043,24 +18221,24 @@ static void flash__t_norm(const flash__kernels *k, const flash__real *x, const f
         return;
     }
     r = flash__t_rms(k, x, eps, n);
-    for (i = 0; i < n; i++) y[i] = x[i]*r*w[i];
+    for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
 /* y = w x r, back: dx (+)= r w dy - x r^3/n sum(w dy x), dw += dy x r. dx may be dy where it is not
    added to. */
-static void flash__t_norm_back(const flash__kernels *k, const flash__real *x,
-                               const flash__real *w, flash__real eps, size_t n,
-                               const flash__real *dy, int add, flash__real *dx, flash__real *dw)
+static void flash__t_norm_back(const flash__kernels *k, const flash__real *x, const flash__real *w,
+                               flash__real eps, size_t n, const flash__real *dy, int add,
+                               flash__real *dx, flash__real *dw)
 {
-    flash__real r = flash__t_rms(k, x, eps, n), lane[4] = { 0, 0, 0, 0 }, c;
+    flash__real r = flash__t_rms(k, x, eps, n), lane[4] = {0, 0, 0, 0}, c;
     size_t i;
     for (i = 0; i < n; i++) {
-        flash__real d = dy[i]*x[i];
-        lane[i & 3] = lane[i & 3] + d*w[i];
-        dw[i] = dw[i] + d*r;
+        flash__real d = dy[i] * x[i];
+        lane[i & 3] = lane[i & 3] + d * w[i];
+        dw[i] = dw[i] + d * r;
     }
-    c = ((lane[0] + lane[1]) + (lane[2] + lane[3]))*(r*r*r/(flash__real)n);
-    for (i = 0; i < n; i++) dx[i] = (add ? dx[i] : 0) + (r*(w[i]*dy[i]) - c*x[i]);
+    c = ((lane[0] + lane[1]) + (lane[2] + lane[3])) * (r * r * r / (flash__real)n);
+    for (i = 0; i < n; i++) dx[i] = (add ? dx[i] : 0) + (r * (w[i] * dy[i]) - c * x[i]);
 }
 
 static void flash__t_rope(const flash__kernels *k, flash__real *x, const flash__real *cos_sin,
@@ -17071,12 +18249,12 @@ static void flash__t_rope(const flash__kernels *k, flash__real *x, const flash__
         k->rope(flash__floats(x), flash__floats_of(cos_sin), dims, style);
         return;
     }
-    for (i = 0; i < dims/2; i++) {
-        int a = style == FLASH_ROPE_PAIRS ? 2*i : i, b = style == FLASH_ROPE_PAIRS ? a + 1
-            : i + dims/2;
-        flash__real u = x[a], v = x[b], c = cos_sin[2*i], s = cos_sin[2*i + 1];
-        x[a] = u*c - v*s;
-        x[b] = u*s + v*c;
+    for (i = 0; i < dims / 2; i++) {
+        int a = style == FLASH_ROPE_PAIRS ? 2 * i : i,
+            b = style == FLASH_ROPE_PAIRS ? a + 1 : i + dims / 2;
+        flash__real u = x[a], v = x[b], c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+        x[a] = u * c - v * s;
+        x[b] = u * s + v * c;
     }
 }
 
@@ -17086,7 +18264,8 @@ static void flash__t_glu(const flash__kernels *k, const flash__real *gate, const
     size_t i;
     if (FLASH__IN_FLOAT)
         k->glu(0, flash__floats_of(gate), flash__floats_of(up), n, flash__floats(y));
-    else for (i = 0; i < n; i++) y[i] = gate[i]/(1 + flash__t_exp(-gate[i]))*up[i];
+    else
+        for (i = 0; i < n; i++) y[i] = gate[i] / (1 + flash__t_exp(-gate[i])) * up[i];
 }
 
 /* gate and up become their gradients, y's being dy */
@@ -17099,9 +18278,9 @@ static void flash__t_glu_back(const flash__kernels *k, flash__real *gate, flash_
         return;
     }
     for (i = 0; i < n; i++) {
-        flash__real g = gate[i], s = 1/(1 + flash__t_exp(-g));
-        gate[i] = dy[i]*up[i]*(s*(1 + g*(1 - s)));
-        up[i] = dy[i]*(g*s);
+        flash__real g = gate[i], s = 1 / (1 + flash__t_exp(-g));
+        gate[i] = dy[i] * up[i] * (s * (1 + g * (1 - s)));
+        up[i] = dy[i] * (g * s);
     }
 }
 
@@ -17114,7 +18293,10 @@ static void flash__t_fade(const flash__kernels *k, flash__real *p, flash__real *
         k->fade(flash__floats(p), flash__floats(dp), (float)f, (float)d, (float)scale);
         return;
     }
-    for (i = 0; i < 64; i++) { p[i] = p[i]*f; dp[i] = p[i]*(dp[i] - d)*scale; }
+    for (i = 0; i < 64; i++) {
+        p[i] = p[i] * f;
+        dp[i] = p[i] * (dp[i] - d) * scale;
+    }
 }
 
 static void flash__t_turn_over(const flash__kernels *k, const flash__real *x, size_t ldx, int rows,
@@ -17126,7 +18308,7 @@ static void flash__t_turn_over(const flash__kernels *k, const flash__real *x, si
         return;
     }
     for (r = 0; r < rows; r++)
-        for (c = 0; c < cols; c++) y[(size_t)c*ldy + (size_t)r] = x[(size_t)r*ldx + (size_t)c];
+        for (c = 0; c < cols; c++) y[(size_t)c * ldy + (size_t)r] = x[(size_t)r * ldx + (size_t)c];
 }
 
 static void flash__t_adamw(const flash__kernels *k, flash__real *w, flash__real *m, flash__real *v,
@@ -17138,10 +18320,10 @@ static void flash__t_adamw(const flash__kernels *k, flash__real *w, flash__real 
         return;
     }
     for (i = 0; i < n; i++) {
-        flash__real x = g[i]*r->scale;
-        m[i] = m[i]*r->b1 + x*r->a1;
-        v[i] = v[i]*r->b2 + x*x*r->a2;
-        w[i] = w[i]*r->keep - m[i]/((flash__real)sqrt(v[i]*r->c2) + r->epsilon)*r->rate;
+        flash__real x = g[i] * r->scale;
+        m[i] = m[i] * r->b1 + x * r->a1;
+        v[i] = v[i] * r->b2 + x * x * r->a2;
+        w[i] = w[i] * r->keep - m[i] / ((flash__real)sqrt(v[i] * r->c2) + r->epsilon) * r->rate;
     }
 }
 
@@ -17159,18 +18341,18 @@ typedef struct flash__gemm {
 /* One step of the work, in items that workers pick. */
 typedef struct flash__effort {
     flash_trainer *t;
-    flash__gemm    gemm[4];
+    flash__gemm gemm[4];
     flash__lesson *layer;
     const flash_layer *facts;
     const flash__real *x, *dy;
-    flash__real   *y, *copy;
-    const int32_t *tokens;        /* [batch,n_ctx+1] */
-    const float   *teacher;
-    flash__real    scale;
-    double         lr, c1, c2;    /* of an update */
-    size_t         at;            /* of the norm's weights */
-    int            n, width, grad, items;
-    volatile int   next;
+    flash__real *y, *copy;
+    const int32_t *tokens; /* [batch,n_ctx+1] */
+    const float *teacher;
+    flash__real scale;
+    double lr, c1, c2; /* of an update */
+    size_t at;         /* of the norm's weights */
+    int n, width, grad, items;
+    volatile int next;
 } flash__effort;
 
 static int flash__effort_pick(flash__effort *e)
@@ -17186,9 +18368,12 @@ static void flash__effort_run(flash_trainer *t, flash__effort *e, int items, fla
     e->t = t;
     e->items = items;
     e->next = 0;
-    if (tasks <= 1) task(e, 0);
-    else if (host->parallel_for) host->parallel_for(host->user, tasks, task, e);
-    else flash__pool_run(&t->pool, tasks, task, e);
+    if (tasks <= 1)
+        task(e, 0);
+    else if (host->parallel_for)
+        host->parallel_for(host->user, tasks, task, e);
+    else
+        flash__pool_run(&t->pool, tasks, task, e);
 }
 
 /* The same for the teacher's session. */
@@ -17197,7 +18382,8 @@ static void flash__effort_lend(void *user, int tasks, void (*task)(void *ctx, in
     flash_trainer *t = (flash_trainer *)user;
     if (t->desc.host.parallel_for)
         t->desc.host.parallel_for(t->desc.host.user, tasks, task, ctx);
-    else flash__pool_run(&t->pool, tasks, task, ctx);
+    else
+        flash__pool_run(&t->pool, tasks, task, ctx);
 }
 
 /* memcpy of a few: where gcc does not know the size it moves single words, which took a tenth of
@@ -17205,7 +18391,7 @@ static void flash__effort_lend(void *user, int tasks, void (*task)(void *ctx, in
 static void flash__t_copy(flash__real *to, const flash__real *from, int n)
 {
     int i;
-    for (i = 0; i + 16 <= n; i += 16) memcpy(to + i, from + i, 16*sizeof *to);
+    for (i = 0; i + 16 <= n; i += 16) memcpy(to + i, from + i, 16 * sizeof *to);
     for (; i < n; i++) to[i] = from[i];
 }
 
@@ -17215,23 +18401,20 @@ static void flash__gemm_pack(const flash__kernels *kernels, const flash__gemm *g
 {
     int j, k;
     for (j = j0; g->turned && j < last; j += FLASH__GEMM_COLS)
-        flash__t_turn_over(kernels, g->b + (size_t)j*g->ldb + (size_t)k0, g->ldb,
+        flash__t_turn_over(kernels, g->b + (size_t)j * g->ldb + (size_t)k0, g->ldb,
                            FLASH__MIN(FLASH__GEMM_COLS, last - j), K,
-                           room + (j - j0)*FLASH__GEMM_K, FLASH__GEMM_COLS);
+                           room + (j - j0) * FLASH__GEMM_K, FLASH__GEMM_COLS);
     for (k = 0; !g->turned && k < K; k++) { /* row by row: a row may be a page */
-        const flash__real *b = g->b + (size_t)(k0 + k)*g->ldb;
+        const flash__real *b = g->b + (size_t)(k0 + k) * g->ldb;
         for (j = j0; j < last; j += FLASH__GEMM_COLS)
-            flash__t_copy(room + (j - j0)*FLASH__GEMM_K + FLASH__GEMM_COLS*k, b + j,
+            flash__t_copy(room + (j - j0) * FLASH__GEMM_K + FLASH__GEMM_COLS * k, b + j,
                           FLASH__MIN(FLASH__GEMM_COLS, last - j));
     }
 }
 
 /* An item's rows and columns. Turning b costs most: all the more rows for it. A turned a is copied
    and wants columns. */
-static int flash__gemm_rows(const flash__gemm *g)
-{
-    return g->turned || g->M >= 512 ? 256 : 64;
-}
+static int flash__gemm_rows(const flash__gemm *g) { return g->turned || g->M >= 512 ? 256 : 64; }
 static int flash__gemm_cols(const flash__gemm *g)
 {
     return g->lda == 1 ? FLASH__GEMM_WIDE : FLASH__GEMM_COLS;
@@ -17240,7 +18423,7 @@ static int flash__gemm_cols(const flash__gemm *g)
 static int flash__gemm_items(const flash__gemm *g)
 {
     int rows = flash__gemm_rows(g), cols = flash__gemm_cols(g);
-    return (g->M + rows - 1)/rows*((g->N + cols - 1)/cols);
+    return (g->M + rows - 1) / rows * ((g->N + cols - 1) / cols);
 }
 
 /* Rows of a turned a, K of the inner dimension, into room, [K,GEMM_ROWS]: where they are they lie a
@@ -17249,24 +18432,23 @@ static void flash__gemm_pack_turned(const flash__real *a, size_t ka, int rows, i
                                     flash__real *room)
 {
     int k;
-    for (k = 0; k < K; k++, a += ka)
-        flash__t_copy(room + FLASH__GEMM_ROWS*k, a, rows);
+    for (k = 0; k < K; k++, a += ka) flash__t_copy(room + FLASH__GEMM_ROWS * k, a, rows);
 }
 
 static void flash__gemm_item(const flash__kernels *k, const flash__gemm *g, int item,
                              flash__real *room)
 {
-    int some = flash__gemm_rows(g), strips = (g->M + some - 1)/some, i0 = item%strips*some,
-        end = FLASH__MIN(i0 + some, g->M), cols = flash__gemm_cols(g), j0 = item/strips*cols,
+    int some = flash__gemm_rows(g), strips = (g->M + some - 1) / some, i0 = item % strips * some,
+        end = FLASH__MIN(i0 + some, g->M), cols = flash__gemm_cols(g), j0 = item / strips * cols,
         last = FLASH__MIN(j0 + cols, g->N), i, j, r, k0;
-    flash__real *tile = room + FLASH__GEMM_WIDE*FLASH__GEMM_K,
-        *turned = tile + FLASH__GEMM_COLS*FLASH__GEMM_ROWS;
+    flash__real *tile = room + FLASH__GEMM_WIDE * FLASH__GEMM_K,
+                *turned = tile + FLASH__GEMM_COLS * FLASH__GEMM_ROWS;
     for (k0 = 0; k0 < g->K; k0 += FLASH__GEMM_K) {
         int K = FLASH__MIN(FLASH__GEMM_K, g->K - k0);
         flash__gemm_pack(k, g, k0, j0, last, K, room);
         for (i = i0; i < end; i += FLASH__GEMM_ROWS) {
             int rows = FLASH__MIN(FLASH__GEMM_ROWS, end - i);
-            const flash__real *a = g->a + (size_t)i*g->lda + (size_t)k0*g->ka;
+            const flash__real *a = g->a + (size_t)i * g->lda + (size_t)k0 * g->ka;
             size_t lda = g->lda, ka = g->ka;
             if (lda == 1 && ka > 1) {
                 flash__gemm_pack_turned(a, ka, rows, K, turned);
@@ -17275,13 +18457,13 @@ static void flash__gemm_item(const flash__kernels *k, const flash__gemm *g, int 
             }
             for (j = j0; j < last; j += FLASH__GEMM_COLS) {
                 int n = FLASH__MIN(FLASH__GEMM_COLS, last - j), add = k0 || g->add;
-                const flash__real *b = room + (j - j0)*FLASH__GEMM_K;
-                flash__real *c = g->c + (size_t)i*g->ldc + (size_t)j;
+                const flash__real *b = room + (j - j0) * FLASH__GEMM_K;
+                flash__real *c = g->c + (size_t)i * g->ldc + (size_t)j;
                 size_t ldc = g->ldc;
                 if (add) ldc = FLASH__GEMM_COLS;
                 flash__t_gemm(k, a, lda, ka, b, FLASH__GEMM_COLS, add ? tile : c, ldc, rows, n, K);
                 for (r = 0; add && r < rows; r++)
-                    flash__t_add(k, c + (size_t)r*g->ldc, tile + FLASH__GEMM_COLS*r, (size_t)n);
+                    flash__t_add(k, c + (size_t)r * g->ldc, tile + FLASH__GEMM_COLS * r, (size_t)n);
             }
         }
     }
@@ -17289,7 +18471,7 @@ static void flash__gemm_item(const flash__kernels *k, const flash__gemm *g, int 
 
 static flash__real *flash__effort_room(const flash__effort *e, int index)
 {
-    return e->t->work + (size_t)index*e->t->work_n;
+    return e->t->work + (size_t)index * e->t->work_n;
 }
 
 static void flash__gemm_task(void *ctx, int index)
@@ -17316,10 +18498,16 @@ static flash__gemm *flash__gemm_new(flash__effort *e, const flash__real *a, cons
                                     flash__real *c, int M, int N, int K, int add)
 {
     flash__gemm *g = e->gemm + e->n++;
-    g->a = a; g->b = b; g->c = c;
-    g->M = M; g->N = N; g->K = K;
-    g->lda = (size_t)K; g->ka = 1;
-    g->ldb = (size_t)N; g->ldc = (size_t)N;
+    g->a = a;
+    g->b = b;
+    g->c = c;
+    g->M = M;
+    g->N = N;
+    g->K = K;
+    g->lda = (size_t)K;
+    g->ka = 1;
+    g->ldb = (size_t)N;
+    g->ldc = (size_t)N;
     g->turned = 0;
     g->add = add;
     return g;
@@ -17361,18 +18549,22 @@ static void flash__t_norm_task(void *ctx, int index)
     int item, r;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0)
-        for (r = 64*item; r < FLASH__MIN(64*item + 64, e->width); r++) {
-            flash__t_norm(&t->k, e->x + (size_t)r*D, t->w + e->at, (flash__real)t->arch.norm_eps,
-                          D, e->y + (size_t)r*D);
-            if (e->copy) memcpy(e->copy + (size_t)r*D, e->x + (size_t)r*D, D*sizeof *e->copy);
+        for (r = 64 * item; r < FLASH__MIN(64 * item + 64, e->width); r++) {
+            flash__t_norm(&t->k, e->x + (size_t)r * D, t->w + e->at, (flash__real)t->arch.norm_eps,
+                          D, e->y + (size_t)r * D);
+            if (e->copy) memcpy(e->copy + (size_t)r * D, e->x + (size_t)r * D, D * sizeof *e->copy);
         }
 }
 
 static void flash__t_norm_rows(flash_trainer *t, flash__effort *e, const flash__real *x, size_t at,
                                flash__real *y, flash__real *copy, int rows)
 {
-    e->x = x; e->y = y; e->copy = copy; e->at = at; e->width = rows;
-    flash__effort_run(t, e, (rows + 63)/64, flash__t_norm_task);
+    e->x = x;
+    e->y = y;
+    e->copy = copy;
+    e->at = at;
+    e->width = rows;
+    flash__effort_run(t, e, (rows + 63) / 64, flash__t_norm_task);
 }
 
 /* 64 rows: y += the gradient of norm(x), dy being that of its result; part: the weights'. */
@@ -17384,12 +18576,12 @@ static void flash__t_norm_back_task(void *ctx, int index)
     int item, r;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        flash__real *dw = t->part + (size_t)item*D;
-        memset(dw, 0, D*sizeof *dw);
-        for (r = 64*item; r < FLASH__MIN(64*item + 64, e->width); r++)
-            flash__t_norm_back(&t->k, e->x + (size_t)r*D, t->w + e->at,
-                               (flash__real)t->arch.norm_eps, D, e->dy + (size_t)r*D, 1,
-                               e->y + (size_t)r*D, dw);
+        flash__real *dw = t->part + (size_t)item * D;
+        memset(dw, 0, D * sizeof *dw);
+        for (r = 64 * item; r < FLASH__MIN(64 * item + 64, e->width); r++)
+            flash__t_norm_back(&t->k, e->x + (size_t)r * D, t->w + e->at,
+                               (flash__real)t->arch.norm_eps, D, e->dy + (size_t)r * D, 1,
+                               e->y + (size_t)r * D, dw);
     }
 }
 
@@ -17398,16 +18590,20 @@ static void flash__t_gather(flash_trainer *t, size_t at, size_t from, size_t n, 
                             size_t apart)
 {
     size_t i;
-    for (i = 0; i < pieces; i++) flash__t_add(&t->k, t->g + at, t->part + from + i*apart, n);
+    for (i = 0; i < pieces; i++) flash__t_add(&t->k, t->g + at, t->part + from + i * apart, n);
 }
 
 static void flash__t_norm_back_rows(flash_trainer *t, flash__effort *e, const flash__real *x,
                                     size_t at, const flash__real *dy, flash__real *dx, int rows)
 {
     size_t D = (size_t)t->arch.d_model;
-    e->x = x; e->dy = dy; e->y = dx; e->at = at; e->width = rows;
-    flash__effort_run(t, e, (rows + 63)/64, flash__t_norm_back_task);
-    flash__t_gather(t, at, 0, D, (size_t)((rows + 63)/64), D);
+    e->x = x;
+    e->dy = dy;
+    e->y = dx;
+    e->at = at;
+    e->width = rows;
+    flash__effort_run(t, e, (rows + 63) / 64, flash__t_norm_back_task);
+    flash__t_gather(t, at, 0, D, (size_t)((rows + 63) / 64), D);
 }
 
 /* 64 rows of gate and up: their product in wide, or their gradients from wide. */
@@ -17419,17 +18615,18 @@ static void flash__t_glu_task(void *ctx, int index)
     int item;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        size_t at = 64*(size_t)item*F, n = (size_t)FLASH__MIN(64, t->N - 64*item)*F;
+        size_t at = 64 * (size_t)item * F, n = (size_t)FLASH__MIN(64, t->N - 64 * item) * F;
         if (e->grad)
             flash__t_glu_back(&t->k, e->layer->gate + at, e->layer->up + at, t->wide + at, n);
-        else flash__t_glu(&t->k, e->layer->gate + at, e->layer->up + at, n, t->wide + at);
+        else
+            flash__t_glu(&t->k, e->layer->gate + at, e->layer->up + at, n, t->wide + at);
     }
 }
 
 static void flash__t_glu_rows(flash_trainer *t, flash__effort *e, int grad)
 {
     e->grad = grad;
-    flash__effort_run(t, e, (t->N + 63)/64, flash__t_glu_task);
+    flash__effort_run(t, e, (t->N + 63) / 64, flash__t_glu_task);
 }
 
 /* --- attention -------------------------------------------------------------- */
@@ -17445,13 +18642,13 @@ typedef struct flash__desk {
 
 static size_t flash__desk_plan(flash__desk *d, const flash_trainer *t, flash__real *room)
 {
-    size_t C = (size_t)t->arch.d_head, P = (size_t)(t->desc.n_ctx + 63)/64*64, at = 0;
-    flash__real **field[] = { &d->keys, &d->values, &d->keys_turned, &d->values_turned, &d->dk,
-                              &d->dv };
-    flash__real **tile[] = { &d->q, &d->o, &d->sum };
+    size_t C = (size_t)t->arch.d_head, P = (size_t)(t->desc.n_ctx + 63) / 64 * 64, at = 0;
+    flash__real **field[] = {&d->keys,          &d->values, &d->keys_turned,
+                             &d->values_turned, &d->dk,     &d->dv};
+    flash__real **tile[] = {&d->q, &d->o, &d->sum};
     size_t i;
-    for (i = 0; i < 6; i++, at += P*C) *field[i] = room ? room + at : NULL;
-    for (i = 0; i < 3; i++, at += 64*C) *tile[i] = room ? room + at : NULL;
+    for (i = 0; i < 6; i++, at += P * C) *field[i] = room ? room + at : NULL;
+    for (i = 0; i < 3; i++, at += 64 * C) *tile[i] = room ? room + at : NULL;
     d->score = room ? room + at : NULL;
     d->dscore = room ? room + at + 4096 : NULL;
     return at + 8192;
@@ -17462,11 +18659,12 @@ static void flash__t_turn(const flash__effort *e, size_t norm, int p, flash__rea
 {
     const flash_trainer *t = e->t;
     const flash_arch *a = &t->arch;
-    if (norm)
-        flash__t_norm(&t->k, x, t->w + norm, (flash__real)a->norm_eps, (size_t)a->d_head, x);
+    if (norm) flash__t_norm(&t->k, x, t->w + norm, (flash__real)a->norm_eps, (size_t)a->d_head, x);
     if (e->facts->rope_base != 0)
-        flash__t_rope(&t->k, x, t->rope + ((size_t)(e->layer->rope*t->desc.n_ctx + p))
-                      *(size_t)a->rope_dims, a->rope_dims, a->rope_style);
+        flash__t_rope(&t->k, x,
+                      t->rope
+                          + ((size_t)(e->layer->rope * t->desc.n_ctx + p)) * (size_t)a->rope_dims,
+                      a->rope_dims, a->rope_style);
 }
 
 /* Back: its gradient d takes the place of what it came from, x. */
@@ -17477,11 +18675,12 @@ static void flash__t_turn_back(const flash__effort *e, size_t norm, int p, flash
     const flash_arch *a = &t->arch;
     size_t C = (size_t)a->d_head;
     if (e->facts->rope_base != 0)
-        flash__t_rope(&t->k, d, t->back + ((size_t)(e->layer->rope*t->desc.n_ctx + p))
-                      *(size_t)a->rope_dims, a->rope_dims, a->rope_style);
-    if (norm)
-        flash__t_norm_back(&t->k, x, t->w + norm, (flash__real)a->norm_eps, C, d, 0, d, dw);
-    memcpy(x, d, C*sizeof *x);
+        flash__t_rope(&t->k, d,
+                      t->back
+                          + ((size_t)(e->layer->rope * t->desc.n_ctx + p)) * (size_t)a->rope_dims,
+                      a->rope_dims, a->rope_style);
+    if (norm) flash__t_norm_back(&t->k, x, t->w + norm, (flash__real)a->norm_eps, C, d, 0, d, dw);
+    memcpy(x, d, C * sizeof *x);
 }
 
 /* [P,C] as [P/64,C,64] */
@@ -17489,24 +18688,24 @@ static void flash__desk_turn(const flash__kernels *k, const flash__real *x, int 
                              flash__real *y)
 {
     int p;
-    for (p = 0; p < P; p += 64)
-        flash__t_turn_over(k, x + p*C, (size_t)C, 64, C, y + p*C, 64);
+    for (p = 0; p < P; p += 64) flash__t_turn_over(k, x + p * C, (size_t)C, 64, C, y + p * C, 64);
 }
 
 /* Keys and values of the sequence that begins at a row; 0 beyond its end. */
 static void flash__desk_fill(const flash__effort *e, const flash__desk *d, int row, int kv)
 {
     const flash_trainer *t = e->t;
-    int C = t->arch.d_head, T = t->desc.n_ctx, P = (T + 63)/64*64, KD = e->facts->n_kv_head*C, p;
-    size_t bytes = (size_t)C*sizeof *d->keys;
+    int C = t->arch.d_head, T = t->desc.n_ctx, P = (T + 63) / 64 * 64, KD = e->facts->n_kv_head * C,
+        p;
+    size_t bytes = (size_t)C * sizeof *d->keys;
     for (p = 0; p < T; p++) {
-        size_t at = (size_t)(row + p)*(size_t)KD + (size_t)(kv*C);
-        memcpy(d->keys + p*C, e->layer->k + at, bytes);
-        memcpy(d->values + p*C, e->layer->v + at, bytes);
-        flash__t_turn(e, e->layer->at[FLASH__W_K_NORM], p, d->keys + p*C);
+        size_t at = (size_t)(row + p) * (size_t)KD + (size_t)(kv * C);
+        memcpy(d->keys + p * C, e->layer->k + at, bytes);
+        memcpy(d->values + p * C, e->layer->v + at, bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_K_NORM], p, d->keys + p * C);
     }
-    memset(d->keys + T*C, 0, (size_t)(P - T)*bytes);
-    memset(d->values + T*C, 0, (size_t)(P - T)*bytes);
+    memset(d->keys + T * C, 0, (size_t)(P - T) * bytes);
+    memset(d->values + T * C, 0, (size_t)(P - T) * bytes);
     flash__desk_turn(&t->k, d->keys, P, C, d->keys_turned);
 }
 
@@ -17523,43 +18722,51 @@ static void flash__t_attend(const flash__effort *e, const flash__desk *d, int ro
                             int tile)
 {
     const flash_trainer *t = e->t;
-    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64*tile), j, r,
-        from, to;
+    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64 * tile), j,
+        r, from, to;
     flash__real best[64], total[64], l, most, scale = (flash__real)t->arch.attention_scale;
-    size_t bytes = (size_t)C*sizeof *d->q;
+    size_t bytes = (size_t)C * sizeof *d->q;
     for (r = 0; r < n; r++) {
-        memcpy(d->q + r*C, e->layer->q + (size_t)(row + 64*tile + r)*(size_t)(H*C)
-               + (size_t)(head*C), bytes);
-        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, d->q + r*C);
+        memcpy(d->q + r * C,
+               e->layer->q + (size_t)(row + 64 * tile + r) * (size_t)(H * C) + (size_t)(head * C),
+               bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64 * tile + r, d->q + r * C);
         total[r] = 0;
         best[r] = 0;
     }
-    memset(d->o, 0, 64*bytes);
-    for (j = flash__sees(e->facts, 64*tile)/64; j <= tile; j++) {
+    memset(d->o, 0, 64 * bytes);
+    for (j = flash__sees(e->facts, 64 * tile) / 64; j <= tile; j++) {
         flash__real keep[64], add[64];
-        flash__t_gemm(&t->k, d->q, (size_t)C, 1, d->keys_turned + 64*j*C, 64, d->score, 64, n, 64,
-                      C);
+        flash__t_gemm(&t->k, d->q, (size_t)C, 1, d->keys_turned + 64 * j * C, 64, d->score, 64, n,
+                      64, C);
         for (r = 0; r < n; r++) {
             add[r] = keep[r] = 1;
-            if (!flash__desk_sees(e->facts, 64*tile + r, 64*j, &from, &to)) {
-                memset(d->score + 64*r, 0, 64*sizeof *d->score);
+            if (!flash__desk_sees(e->facts, 64 * tile + r, 64 * j, &from, &to)) {
+                memset(d->score + 64 * r, 0, 64 * sizeof *d->score);
                 continue;
             }
-            most = flash__t_softmax(&t->k, d->score + 64*r, scale, from, to, &l);
-            if (total[r] == 0) { best[r] = most; total[r] = l; continue; }
-            if (most > best[r]) { keep[r] = flash__t_exp(best[r] - most); best[r] = most; }
-            else add[r] = flash__t_exp(most - best[r]);
-            total[r] = total[r]*keep[r] + l*add[r];
+            most = flash__t_softmax(&t->k, d->score + 64 * r, scale, from, to, &l);
+            if (total[r] == 0) {
+                best[r] = most;
+                total[r] = l;
+                continue;
+            }
+            if (most > best[r]) {
+                keep[r] = flash__t_exp(best[r] - most);
+                best[r] = most;
+            } else
+                add[r] = flash__t_exp(most - best[r]);
+            total[r] = total[r] * keep[r] + l * add[r];
         }
-        flash__t_gemm(&t->k, d->score, 64, 1, d->values + 64*j*C, (size_t)C, d->sum, (size_t)C, n,
-                      C, 64);
+        flash__t_gemm(&t->k, d->score, 64, 1, d->values + 64 * j * C, (size_t)C, d->sum, (size_t)C,
+                      n, C, 64);
         for (r = 0; r < n; r++)
-            flash__t_blend(&t->k, d->o + r*C, keep[r], d->sum + r*C, add[r], (size_t)C);
+            flash__t_blend(&t->k, d->o + r * C, keep[r], d->sum + r * C, add[r], (size_t)C);
     }
     for (r = 0; r < n; r++) {
-        size_t at = (size_t)(row + 64*tile + r)*(size_t)H + (size_t)head;
-        for (j = 0; j < C; j++) d->o[r*C + j] = d->o[r*C + j]/total[r];
-        memcpy(e->layer->o + at*(size_t)C, d->o + r*C, bytes);
+        size_t at = (size_t)(row + 64 * tile + r) * (size_t)H + (size_t)head;
+        for (j = 0; j < C; j++) d->o[r * C + j] = d->o[r * C + j] / total[r];
+        memcpy(e->layer->o + at * (size_t)C, d->o + r * C, bytes);
         e->layer->lse[at] = best[r] + (flash__real)flash__log(total[r]);
     }
 }
@@ -17569,45 +18776,45 @@ static void flash__t_attend_back(const flash__effort *e, const flash__desk *d, i
                                  int tile, flash__real *dq, flash__real *dw)
 {
     const flash_trainer *t = e->t;
-    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64*tile), j, r,
-        from, to;
+    int C = t->arch.d_head, H = e->facts->n_head, n = FLASH__MIN(64, t->desc.n_ctx - 64 * tile), j,
+        r, from, to;
     flash__real delta[64], l, most, scale = (flash__real)t->arch.attention_scale;
-    size_t bytes = (size_t)C*sizeof *d->q, c = (size_t)C, some = 64*c;
-    size_t first = (size_t)(row + 64*tile)*(size_t)H + (size_t)head; /* in heads */
+    size_t bytes = (size_t)C * sizeof *d->q, c = (size_t)C, some = 64 * c;
+    size_t first = (size_t)(row + 64 * tile) * (size_t)H + (size_t)head; /* in heads */
     const flash__real *lse = e->layer->lse + first;
-    flash__real *q = e->layer->q + first*c;
+    flash__real *q = e->layer->q + first * c;
     for (r = 0; r < n; r++) {
-        size_t at = (size_t)(r*H)*c;
-        memcpy(d->q + r*C, q + at, bytes);
-        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, d->q + r*C);
-        memcpy(d->o + r*C, t->wide + first*c + at, bytes);
-        delta[r] = flash__t_dot(&t->k, d->o + r*C, e->layer->o + first*c + at, c);
+        size_t at = (size_t)(r * H) * c;
+        memcpy(d->q + r * C, q + at, bytes);
+        flash__t_turn(e, e->layer->at[FLASH__W_Q_NORM], 64 * tile + r, d->q + r * C);
+        memcpy(d->o + r * C, t->wide + first * c + at, bytes);
+        delta[r] = flash__t_dot(&t->k, d->o + r * C, e->layer->o + first * c + at, c);
     }
-    memset(dq, 0, 64*bytes);
-    for (j = flash__sees(e->facts, 64*tile)/64; j <= tile; j++) {
-        size_t at = 64*(size_t)j*c;
+    memset(dq, 0, 64 * bytes);
+    for (j = flash__sees(e->facts, 64 * tile) / 64; j <= tile; j++) {
+        size_t at = 64 * (size_t)j * c;
         flash__t_gemm(&t->k, d->q, c, 1, d->keys_turned + at, 64, d->score, 64, n, 64, C);
         flash__t_gemm(&t->k, d->o, c, 1, d->values_turned + at, 64, d->dscore, 64, n, 64, C);
         for (r = 0; r < n; r++) {
-            if (!flash__desk_sees(e->facts, 64*tile + r, 64*j, &from, &to)) {
-                memset(d->score + 64*r, 0, 64*sizeof *d->score);
-                memset(d->dscore + 64*r, 0, 64*sizeof *d->score);
+            if (!flash__desk_sees(e->facts, 64 * tile + r, 64 * j, &from, &to)) {
+                memset(d->score + 64 * r, 0, 64 * sizeof *d->score);
+                memset(d->dscore + 64 * r, 0, 64 * sizeof *d->score);
                 continue;
             }
-            most = flash__t_softmax(&t->k, d->score + 64*r, scale, from, to, &l);
-            flash__t_fade(&t->k, d->score + 64*r, d->dscore + 64*r,
-                          flash__t_exp(most - lse[r*H]), delta[r], scale);
+            most = flash__t_softmax(&t->k, d->score + 64 * r, scale, from, to, &l);
+            flash__t_fade(&t->k, d->score + 64 * r, d->dscore + 64 * r,
+                          flash__t_exp(most - lse[r * H]), delta[r], scale);
         }
         flash__t_gemm(&t->k, d->score, 1, 64, d->o, c, d->sum, c, 64, C, n);
         flash__t_add(&t->k, d->dv + at, d->sum, some);
         flash__t_gemm(&t->k, d->dscore, 1, 64, d->q, c, d->sum, c, 64, C, n);
         flash__t_add(&t->k, d->dk + at, d->sum, some);
         flash__t_gemm(&t->k, d->dscore, 64, 1, d->keys + at, c, d->sum, c, n, C, 64);
-        flash__t_add(&t->k, dq, d->sum, (size_t)n*c);
+        flash__t_add(&t->k, dq, d->sum, (size_t)n * c);
     }
     for (r = 0; r < n; r++)
-        flash__t_turn_back(e, e->layer->at[FLASH__W_Q_NORM], 64*tile + r, dq + r*C,
-                           q + (size_t)(r*H)*c, dw);
+        flash__t_turn_back(e, e->layer->at[FLASH__W_Q_NORM], 64 * tile + r, dq + r * C,
+                           q + (size_t)(r * H) * c, dw);
 }
 
 /* An item: a sequence and a key/value head with its queries, so that dk and dv have one writer. */
@@ -17615,32 +18822,33 @@ static void flash__t_attention_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
     flash_trainer *t = e->t;
-    int C = t->arch.d_head, K = e->facts->n_kv_head, group = e->facts->n_head/K, T = t->desc.n_ctx,
-        P = (T + 63)/64*64, item, tile, g, p;
+    int C = t->arch.d_head, K = e->facts->n_kv_head, group = e->facts->n_head / K,
+        T = t->desc.n_ctx, P = (T + 63) / 64 * 64, item, tile, g, p;
     flash__real *room = flash__effort_room(e, index), *dq;
     flash__desk d;
-    size_t bytes = (size_t)C*sizeof *room;
+    size_t bytes = (size_t)C * sizeof *room;
     dq = room + flash__desk_plan(&d, t, room);
     while ((item = flash__effort_pick(e)) >= 0) {
-        int row = item/K*T, kv = item%K;
-        flash__real *dw = t->part + 2*(size_t)item*(size_t)C;
+        int row = item / K * T, kv = item % K;
+        flash__real *dw = t->part + 2 * (size_t)item * (size_t)C;
         flash__desk_fill(e, &d, row, kv);
         if (e->grad) {
             flash__desk_turn(&t->k, d.values, P, C, d.values_turned);
-            memset(d.dk, 0, (size_t)P*bytes);
-            memset(d.dv, 0, (size_t)P*bytes);
-            memset(dw, 0, 2*bytes);
+            memset(d.dk, 0, (size_t)P * bytes);
+            memset(d.dv, 0, (size_t)P * bytes);
+            memset(dw, 0, 2 * bytes);
         }
         for (g = 0; g < group; g++)
-            for (tile = 0; tile < P/64; tile++)
+            for (tile = 0; tile < P / 64; tile++)
                 if (e->grad)
-                    flash__t_attend_back(e, &d, row, kv*group + g, tile, dq, dw);
-                else flash__t_attend(e, &d, row, kv*group + g, tile);
+                    flash__t_attend_back(e, &d, row, kv * group + g, tile, dq, dw);
+                else
+                    flash__t_attend(e, &d, row, kv * group + g, tile);
         for (p = 0; e->grad && p < T; p++) {
-            size_t at = ((size_t)(row + p)*(size_t)K + (size_t)kv)*(size_t)C;
-            flash__t_turn_back(e, e->layer->at[FLASH__W_K_NORM], p, d.dk + p*C, e->layer->k + at,
+            size_t at = ((size_t)(row + p) * (size_t)K + (size_t)kv) * (size_t)C;
+            flash__t_turn_back(e, e->layer->at[FLASH__W_K_NORM], p, d.dk + p * C, e->layer->k + at,
                                dw + C);
-            memcpy(e->layer->v + at, d.dv + p*C, bytes);
+            memcpy(e->layer->v + at, d.dv + p * C, bytes);
         }
     }
 }
@@ -17652,17 +18860,20 @@ static void flash__layer_forward(flash_trainer *t, int il)
     const flash_layer *facts = t->arch.layer + il;
     flash__lesson *l = t->layer + il;
     flash__real *out = il + 1 < t->arch.n_layer ? t->layer[il + 1].in : t->out, *w = t->w;
-    int D = t->arch.d_model, QD = facts->n_head*t->arch.d_head, F = facts->d_ffn,
-        KD = facts->n_kv_head*t->arch.d_head, N = t->N;
+    int D = t->arch.d_model, QD = facts->n_head * t->arch.d_head, F = facts->d_ffn,
+        KD = facts->n_kv_head * t->arch.d_head, N = t->N;
     flash__effort e;
-    e.layer = l; e.facts = facts; e.n = 0; e.grad = 0;
+    e.layer = l;
+    e.facts = facts;
+    e.n = 0;
+    e.grad = 0;
     if (l->at[FLASH__W_Q]) {
         flash__t_norm_rows(t, &e, l->in, l->at[FLASH__W_ATTN_NORM], t->normed, l->mid, N);
         flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_Q], l->q, N, QD, D, 0);
         flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_K], l->k, N, KD, D, 0);
         flash__gemm_forward(&e, t->normed, w + l->at[FLASH__W_V], l->v, N, KD, D, 0);
         flash__gemm_run(t, &e);
-        flash__effort_run(t, &e, t->N/t->desc.n_ctx*facts->n_kv_head, flash__t_attention_task);
+        flash__effort_run(t, &e, t->N / t->desc.n_ctx * facts->n_kv_head, flash__t_attention_task);
         flash__gemm_forward(&e, l->o, w + l->at[FLASH__W_O], l->mid, N, D, QD, 1);
         flash__gemm_run(t, &e);
     }
@@ -17683,10 +18894,12 @@ static void flash__layer_backward(flash_trainer *t, int il)
     const flash_layer *facts = t->arch.layer + il;
     flash__lesson *l = t->layer + il;
     flash__real *w = t->w, *g = t->g;
-    int D = t->arch.d_model, QD = facts->n_head*t->arch.d_head, F = facts->d_ffn,
-        KD = facts->n_kv_head*t->arch.d_head, N = t->N, C = t->arch.d_head;
+    int D = t->arch.d_model, QD = facts->n_head * t->arch.d_head, F = facts->d_ffn,
+        KD = facts->n_kv_head * t->arch.d_head, N = t->N, C = t->arch.d_head;
     flash__effort e;
-    e.layer = l; e.facts = facts; e.n = 0;
+    e.layer = l;
+    e.facts = facts;
+    e.n = 0;
     if (l->at[FLASH__W_GATE]) {
         flash__t_glu_rows(t, &e, 0);
         flash__gemm_weights(&e, t->dx, t->wide, g + l->at[FLASH__W_DOWN], N, D, F);
@@ -17704,15 +18917,15 @@ static void flash__layer_backward(flash_trainer *t, int il)
         flash__t_norm_back_rows(t, &e, l->mid, l->at[FLASH__W_FFN_NORM], t->dnorm, t->dx, N);
     }
     if (l->at[FLASH__W_Q]) {
-        size_t items = (size_t)(N/t->desc.n_ctx*facts->n_kv_head), c = (size_t)C;
+        size_t items = (size_t)(N / t->desc.n_ctx * facts->n_kv_head), c = (size_t)C;
         flash__gemm_weights(&e, t->dx, l->o, g + l->at[FLASH__W_O], N, D, QD);
         flash__gemm_input(&e, t->dx, w + l->at[FLASH__W_O], t->wide, N, D, QD, 0);
         flash__gemm_run(t, &e);
         e.grad = 1;
         flash__effort_run(t, &e, (int)items, flash__t_attention_task);
         if (l->at[FLASH__W_Q_NORM]) {
-            flash__t_gather(t, l->at[FLASH__W_Q_NORM], 0, c, items, 2*c);
-            flash__t_gather(t, l->at[FLASH__W_K_NORM], c, c, items, 2*c);
+            flash__t_gather(t, l->at[FLASH__W_Q_NORM], 0, c, items, 2 * c);
+            flash__t_gather(t, l->at[FLASH__W_K_NORM], c, c, items, 2 * c);
         }
         flash__t_norm_rows(t, &e, l->in, l->at[FLASH__W_ATTN_NORM], t->normed, NULL, N);
         flash__gemm_weights(&e, l->q, t->normed, g + l->at[FLASH__W_Q], N, QD, D);
@@ -17742,8 +18955,8 @@ static int flash__logits_take(const flash__real *z, const float *other, int V, i
 }
 
 /* ln sum e^(z scale) of z, or of other */
-static double flash__logits_total(const flash__kernels *k, const flash__real *z,
-                                  const float *other, int V, flash__real scale)
+static double flash__logits_total(const flash__kernels *k, const flash__real *z, const float *other,
+                                  int V, flash__real scale)
 {
     flash__real room[64], l, most;
     double best = 0, total = 0;
@@ -17751,13 +18964,20 @@ static double flash__logits_total(const flash__kernels *k, const flash__real *z,
     for (i = 0; i < V; i += 64) {
         n = flash__logits_take(z, other, V, i, room);
         most = flash__t_softmax(k, room, scale, 0, n, &l);
-        if (total == 0) { best = most; total = l; continue; }
-        if (most > best) { total = total*flash__exp(best - most) + l; best = most; }
-        else total += l*flash__exp(most - best);
+        if (total == 0) {
+            best = most;
+            total = l;
+            continue;
+        }
+        if (most > best) {
+            total = total * flash__exp(best - most) + l;
+            best = most;
+        } else
+            total += l * flash__exp(most - best);
     }
     /* what is not finite must not come out finite: the logarithm takes normal numbers */
     return total > 0 && total < 1e300 ? best + flash__log(total)
-        : flash__bits_f64(0x7ff8000000000000u);
+                                      : flash__bits_f64(0x7ff8000000000000u);
 }
 
 /* 64 probabilities from i on, in p; returns how many. */
@@ -17767,7 +18987,7 @@ static int flash__logits_probs(const flash__kernels *k, const flash__real *z, co
     int n = flash__logits_take(z, other, V, i, p), j;
     flash__real l, f = flash__t_softmax(k, p, scale, 0, n, &l);
     f = (flash__real)flash__exp((double)f - total);
-    for (j = 0; j < n; j++) p[j] = p[j]*f;
+    for (j = 0; j < n; j++) p[j] = p[j] * f;
     return n;
 }
 
@@ -17778,9 +18998,9 @@ static void flash__loss_row(const flash__effort *e, flash__real *z, const float 
     const flash_trainer *t = e->t;
     const flash__kernels *k = &t->k;
     int V = t->arch.n_vocab, i, j, n;
-    flash__real temperature = (flash__real)t->desc.temperature, cool = 1/temperature,
-        a = (flash__real)t->desc.kl_weight*temperature*e->scale,
-        b = (flash__real)t->desc.ce_weight*e->scale, ours[64], theirs[64], warm[64];
+    flash__real temperature = (flash__real)t->desc.temperature, cool = 1 / temperature,
+                a = (flash__real)t->desc.kl_weight * temperature * e->scale,
+                b = (flash__real)t->desc.ce_weight * e->scale, ours[64], theirs[64], warm[64];
     double total = flash__logits_total(k, z, NULL, V, 1), kl = 0, cooled = total, other = 0;
     loss[0] = total - (double)z[target];
     loss[1] = 0;
@@ -17793,16 +19013,18 @@ static void flash__loss_row(const flash__effort *e, flash__real *z, const float 
         if (teacher) {
             flash__logits_probs(k, NULL, teacher, V, i, cool, other, theirs);
             for (j = 0; j < n; j++)
-                kl += (double)theirs[j]*((double)teacher[i + j] - (double)z[i + j]);
+                kl += (double)theirs[j] * ((double)teacher[i + j] - (double)z[i + j]);
         }
         if (!e->grad) continue;
-        if (teacher && cool != 1) flash__logits_probs(k, z, NULL, V, i, cool, cooled, warm);
-        else memcpy(warm, ours, sizeof warm);
-        for (j = 0; j < n; j++) z[i + j] = b*ours[j];
-        for (j = 0; teacher && j < n; j++) z[i + j] += a*(warm[j] - theirs[j]);
+        if (teacher && cool != 1)
+            flash__logits_probs(k, z, NULL, V, i, cool, cooled, warm);
+        else
+            memcpy(warm, ours, sizeof warm);
+        for (j = 0; j < n; j++) z[i + j] = b * ours[j];
+        for (j = 0; teacher && j < n; j++) z[i + j] += a * (warm[j] - theirs[j]);
     }
     if (e->grad) z[target] -= b;
-    if (teacher) loss[1] = kl*(double)cool + cooled - other;
+    if (teacher) loss[1] = kl * (double)cool + cooled - other;
 }
 
 static void flash__loss_task(void *ctx, int index)
@@ -17813,17 +19035,17 @@ static void flash__loss_task(void *ctx, int index)
     int r;
     (void)index;
     while ((r = flash__effort_pick(e)) >= 0)
-        flash__loss_row(e, t->z + (size_t)r*V, e->teacher ? e->teacher + (size_t)r*V : NULL,
-                        e->tokens[r + 1], t->sums + 2*r);
+        flash__loss_row(e, t->z + (size_t)r * V, e->teacher ? e->teacher + (size_t)r * V : NULL,
+                        e->tokens[r + 1], t->sums + 2 * r);
 }
 
 /* Losses of n rows from `row` on, whose tokens begin at tokens; with grad, dx of these rows and
    gradients of the head. */
-static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const float *teacher,
-                             int row, int n, int grad, double scale, double sum[2])
+static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const float *teacher, int row,
+                             int n, int grad, double scale, double sum[2])
 {
     int D = t->arch.d_model, V = t->arch.n_vocab, i;
-    size_t at = (size_t)row*(size_t)D;
+    size_t at = (size_t)row * (size_t)D;
     flash__effort e;
     e.n = 0;
     flash__t_norm_rows(t, &e, t->out + at, t->out_norm, t->normed, NULL, n);
@@ -17834,12 +19056,15 @@ static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const floa
     e.scale = (flash__real)scale;
     e.grad = grad;
     flash__effort_run(t, &e, n, flash__loss_task);
-    for (i = 0; i < n; i++) { sum[0] += t->sums[2*i]; sum[1] += t->sums[2*i + 1]; }
+    for (i = 0; i < n; i++) {
+        sum[0] += t->sums[2 * i];
+        sum[1] += t->sums[2 * i + 1];
+    }
     if (!grad) return;
     flash__gemm_weights(&e, t->z, t->normed, t->g + t->head, n, V, D);
     flash__gemm_input(&e, t->z, t->w + t->head, t->dnorm, n, V, D, 0);
     flash__gemm_run(t, &e);
-    memset(t->dx + at, 0, (size_t)n*(size_t)D*sizeof *t->dx);
+    memset(t->dx + at, 0, (size_t)n * (size_t)D * sizeof *t->dx);
     flash__t_norm_back_rows(t, &e, t->out + at, t->out_norm, t->dnorm, t->dx + at, n);
 }
 
@@ -17852,10 +19077,10 @@ static void flash__embed_task(void *ctx, int index)
     size_t D = (size_t)t->arch.d_model;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        size_t j = 64*(size_t)item, n = FLASH__MIN(64, D - j);
+        size_t j = 64 * (size_t)item, n = FLASH__MIN(64, D - j);
         for (r = 0; r < t->N; r++)
-            flash__t_add(&t->k, t->g + (size_t)e->tokens[r/T*(T + 1) + r%T]*D + j,
-                         t->dx + (size_t)r*D + j, n);
+            flash__t_add(&t->k, t->g + (size_t)e->tokens[r / T * (T + 1) + r % T] * D + j,
+                         t->dx + (size_t)r * D + j, n);
     }
 }
 
@@ -17868,13 +19093,13 @@ static flash_status flash__batch(flash_trainer *t, const int32_t *tokens, int n,
     flash__real *x = t->arch.n_layer ? t->layer[0].in : t->out;
     const float *logits = NULL;
     flash__effort e;
-    t->N = n*T;
+    t->N = n * T;
     for (r = 0; r < t->N; r++)
-        memcpy(x + (size_t)r*(size_t)D, t->w + (size_t)tokens[r/T*(T + 1) + r%T]*(size_t)D,
-               (size_t)D*sizeof *x);
+        memcpy(x + (size_t)r * (size_t)D,
+               t->w + (size_t)tokens[r / T * (T + 1) + r % T] * (size_t)D, (size_t)D * sizeof *x);
     for (il = 0; il < t->arch.n_layer; il++) flash__layer_forward(t, il);
     for (s = 0; s < n; s++) {
-        const int32_t *own = tokens + (size_t)s*(size_t)(T + 1);
+        const int32_t *own = tokens + (size_t)s * (size_t)(T + 1);
         if (t->teacher) {
             flash_session_reset(t->teacher);
             flash_session_feed(t->teacher, own, (size_t)T);
@@ -17887,13 +19112,13 @@ static flash_status flash__batch(flash_trainer *t, const int32_t *tokens, int n,
                 logits = flash_session_chunk_logits(t->teacher, &first, &some);
                 if (!logits || first != r || some != rows) return FLASH_E_INTERNAL;
             }
-            flash__loss_rows(t, own + r, logits, s*T + r, rows, grad, scale, sum);
+            flash__loss_rows(t, own + r, logits, s * T + r, rows, grad, scale, sum);
         }
     }
     if (!grad) return FLASH_E_NONE;
     for (il = t->arch.n_layer; il-- > 0;) flash__layer_backward(t, il);
     e.tokens = tokens;
-    flash__effort_run(t, &e, (D + 63)/64, flash__embed_task);
+    flash__effort_run(t, &e, (D + 63) / 64, flash__embed_task);
     return FLASH_E_NONE;
 }
 
@@ -17901,7 +19126,7 @@ static flash_status flash__batch(flash_trainer *t, const int32_t *tokens, int n,
 
 static int flash__update_items(const flash_trainer *t)
 {
-    return (int)((t->n + FLASH__UPDATE - 1)/FLASH__UPDATE);
+    return (int)((t->n + FLASH__UPDATE - 1) / FLASH__UPDATE);
 }
 
 /* What follows is done in pieces of FLASH__UPDATE weights. */
@@ -17912,8 +19137,8 @@ static void flash__zero_task(void *ctx, int index)
     int item;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        size_t at = (size_t)item*FLASH__UPDATE;
-        memset(t->g + at, 0, FLASH__MIN((size_t)FLASH__UPDATE, t->n - at)*sizeof *t->g);
+        size_t at = (size_t)item * FLASH__UPDATE;
+        memset(t->g + at, 0, FLASH__MIN((size_t)FLASH__UPDATE, t->n - at) * sizeof *t->g);
     }
 }
 
@@ -17924,13 +19149,13 @@ static void flash__square_task(void *ctx, int index)
     int item;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        size_t at = (size_t)item*FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n);
-        double lane[4] = { 0, 0, 0, 0 };
+        size_t at = (size_t)item * FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n);
+        double lane[4] = {0, 0, 0, 0};
         for (; at < end; at += 4) { /* tensors are multiples of 16 */
-            lane[0] += (double)t->g[at]*(double)t->g[at];
-            lane[1] += (double)t->g[at + 1]*(double)t->g[at + 1];
-            lane[2] += (double)t->g[at + 2]*(double)t->g[at + 2];
-            lane[3] += (double)t->g[at + 3]*(double)t->g[at + 3];
+            lane[0] += (double)t->g[at] * (double)t->g[at];
+            lane[1] += (double)t->g[at + 1] * (double)t->g[at + 1];
+            lane[2] += (double)t->g[at + 2] * (double)t->g[at + 2];
+            lane[3] += (double)t->g[at + 3] * (double)t->g[at + 3];
         }
         t->sums[item] = (lane[0] + lane[1]) + (lane[2] + lane[3]);
     }
@@ -17941,9 +19166,11 @@ static size_t flash__leaf_at(const flash_trainer *t, size_t at)
 {
     size_t lo = 0, hi = t->n_leaf;
     while (hi - lo > 1) {
-        size_t middle = (lo + hi)/2;
-        if (t->leaf[middle].at <= at) lo = middle;
-        else hi = middle;
+        size_t middle = (lo + hi) / 2;
+        if (t->leaf[middle].at <= at)
+            lo = middle;
+        else
+            hi = middle;
     }
     return lo;
 }
@@ -17957,17 +19184,19 @@ static void flash__adamw_task(void *ctx, int index)
     flash__rates r;
     int item;
     r.scale = (float)e->scale;
-    r.b1 = d->beta1; r.a1 = 1 - d->beta1;
-    r.b2 = d->beta2; r.a2 = 1 - d->beta2;
-    r.rate = (float)(e->lr*e->c1);
+    r.b1 = d->beta1;
+    r.a1 = 1 - d->beta1;
+    r.b2 = d->beta2;
+    r.a2 = 1 - d->beta2;
+    r.rate = (float)(e->lr * e->c1);
     r.c2 = (float)e->c2;
     r.epsilon = d->epsilon;
     (void)index;
     while ((item = flash__effort_pick(e)) >= 0) {
-        size_t at = (size_t)item*FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n), stop,
-            leaf;
+        size_t at = (size_t)item * FLASH__UPDATE, end = FLASH__MIN(at + FLASH__UPDATE, t->n), stop,
+               leaf;
         for (leaf = flash__leaf_at(t, at); at < end; leaf++) {
-            r.keep = (float)(t->leaf[leaf].matrix ? 1 - e->lr*(double)d->weight_decay : 1);
+            r.keep = (float)(t->leaf[leaf].matrix ? 1 - e->lr * (double)d->weight_decay : 1);
             stop = leaf + 1 < t->n_leaf ? FLASH__MIN(end, t->leaf[leaf + 1].at) : end;
             flash__t_adamw(&t->k, t->w + at, t->m + at, t->v + at, t->g + at, stop - at, &r);
             at = stop;
@@ -17979,17 +19208,18 @@ static void flash__adamw_task(void *ctx, int index)
 static double flash__learning_rate(const flash_trainer_desc *d, uint64_t step)
 {
     double lr = d->lr, share = d->final_lr, c, s, way;
-    if (step < (uint64_t)d->warmup) return lr*((double)step + 1)/d->warmup;
+    if (step < (uint64_t)d->warmup) return lr * ((double)step + 1) / d->warmup;
     if (!d->steps) return lr;
-    way = ((double)step - d->warmup)/FLASH__MAX(d->steps - 1 - d->warmup, 1);
-    flash__cos_sin(3.14159265358979323846*FLASH__MIN(way, 1.0), &c, &s);
-    return lr*(share + (1 - share)*0.5*(1 + c));
+    way = ((double)step - d->warmup) / FLASH__MAX(d->steps - 1 - d->warmup, 1);
+    flash__cos_sin(3.14159265358979323846 * FLASH__MIN(way, 1.0), &c, &s);
+    return lr * (share + (1 - share) * 0.5 * (1 + c));
 }
 
 static int flash__tokens_ok(const flash_trainer *t, const int32_t *tokens, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) if (tokens[i] < 0 || tokens[i] >= t->arch.n_vocab) return 0;
+    for (i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= t->arch.n_vocab) return 0;
     return 1;
 }
 
@@ -17998,10 +19228,10 @@ static void flash__report_losses(const flash_trainer *t, const double sum[2], do
 {
     double temperature = t->desc.temperature;
     memset(r, 0, sizeof *r);
-    r->ce = sum[0]/tokens;
-    r->kl = sum[1]/tokens;
-    r->loss = t->desc.ce_weight*r->ce;
-    if (t->teacher) r->loss += t->desc.kl_weight*temperature*temperature*r->kl;
+    r->ce = sum[0] / tokens;
+    r->kl = sum[1] / tokens;
+    r->loss = t->desc.ce_weight * r->ce;
+    if (t->teacher) r->loss += t->desc.kl_weight * temperature * temperature * r->kl;
     r->step = t->step;
     r->tokens = t->tokens;
 }
@@ -18010,14 +19240,14 @@ static void flash__report_losses(const flash_trainer *t, const double sum[2], do
 static flash_status flash__gradients(flash_trainer *t, const int32_t *tokens,
                                      flash_trainer_report *r)
 {
-    size_t batch = (size_t)t->desc.batch*(size_t)(t->desc.n_ctx + 1);
-    double sum[2] = { 0, 0 }, count = (double)t->desc.accumulate*t->desc.batch*t->desc.n_ctx;
+    size_t batch = (size_t)t->desc.batch * (size_t)(t->desc.n_ctx + 1);
+    double sum[2] = {0, 0}, count = (double)t->desc.accumulate * t->desc.batch * t->desc.n_ctx;
     flash__effort e;
     flash_status s = FLASH_E_NONE;
     int i;
     flash__effort_run(t, &e, flash__update_items(t), flash__zero_task);
     for (i = 0; i < t->desc.accumulate && !s; i++) {
-        s = flash__batch(t, tokens + (size_t)i*batch, t->desc.batch, 1, 1/count, sum);
+        s = flash__batch(t, tokens + (size_t)i * batch, t->desc.batch, 1, 1 / count, sum);
         if (!s && !flash__finite(sum[0] + sum[1])) s = FLASH_E_RANGE;
     }
     flash__report_losses(t, sum, count, r);
@@ -18034,8 +19264,8 @@ FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *token
     size_t n;
     int i;
     if (!t || !tokens) return FLASH_E_ARGUMENT;
-    n = (size_t)t->desc.accumulate*(size_t)t->desc.batch;
-    if (!flash__tokens_ok(t, tokens, n*(size_t)(t->desc.n_ctx + 1))) return FLASH_E_ARGUMENT;
+    n = (size_t)t->desc.accumulate * (size_t)t->desc.batch;
+    if (!flash__tokens_ok(t, tokens, n * (size_t)(t->desc.n_ctx + 1))) return FLASH_E_ARGUMENT;
     s = flash__gradients(t, tokens, &r);
     if (s) return s;
     flash__effort_run(t, &e, flash__update_items(t), flash__square_task);
@@ -18045,11 +19275,11 @@ FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *token
     r.grad_norm = norm;
     r.lr = flash__learning_rate(&t->desc, t->step);
     t->step++;
-    t->tokens += n*(uint64_t)t->desc.n_ctx;
-    e.scale = (flash__real)(t->desc.clip > 0 && norm > t->desc.clip ? t->desc.clip/norm : 1);
+    t->tokens += n * (uint64_t)t->desc.n_ctx;
+    e.scale = (flash__real)(t->desc.clip > 0 && norm > t->desc.clip ? t->desc.clip / norm : 1);
     e.lr = r.lr;
-    e.c1 = 1/(1 - flash__exp((double)t->step*flash__log(t->desc.beta1)));
-    e.c2 = 1/(1 - flash__exp((double)t->step*flash__log(t->desc.beta2)));
+    e.c1 = 1 / (1 - flash__exp((double)t->step * flash__log(t->desc.beta1)));
+    e.c2 = 1 / (1 - flash__exp((double)t->step * flash__log(t->desc.beta2)));
     flash__effort_run(t, &e, flash__update_items(t), flash__adamw_task);
     r.step = t->step;
     r.tokens = t->tokens;
@@ -18060,19 +19290,19 @@ FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *token
 FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *tokens, size_t n,
                                               flash_trainer_report *report)
 {
-    double sum[2] = { 0, 0 };
+    double sum[2] = {0, 0};
     size_t i, some, row;
     flash_status s = FLASH_E_NONE;
-    if (!t || !tokens || !report || !n || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1))
+    if (!t || !tokens || !report || !n || n > SIZE_MAX / 4 / (size_t)(t->desc.n_ctx + 1))
         return FLASH_E_ARGUMENT;
     row = (size_t)(t->desc.n_ctx + 1);
-    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    if (!flash__tokens_ok(t, tokens, n * row)) return FLASH_E_ARGUMENT;
     for (i = 0; i < n && !s; i += some) {
         some = FLASH__MIN((size_t)t->desc.batch, n - i);
-        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, sum);
+        s = flash__batch(t, tokens + i * row, (int)some, 0, 0, sum);
     }
     if (!s && !flash__finite(sum[0] + sum[1])) s = FLASH_E_RANGE;
-    if (!s) flash__report_losses(t, sum, (double)n*t->desc.n_ctx, report);
+    if (!s) flash__report_losses(t, sum, (double)n * t->desc.n_ctx, report);
     return s;
 }
 
@@ -18081,15 +19311,19 @@ FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *t
 /* Fills in the defaults of in; 0: something is out of range. */
 static int flash__trainer_defaults(flash_trainer_desc *d)
 {
-    const float *number[] = { &d->kl_weight, &d->ce_weight, &d->temperature, &d->lr, &d->final_lr,
-                              &d->beta1, &d->beta2, &d->epsilon, &d->weight_decay, &d->clip };
+    const float *number[] = {&d->kl_weight,    &d->ce_weight, &d->temperature, &d->lr,
+                             &d->final_lr,     &d->beta1,     &d->beta2,       &d->epsilon,
+                             &d->weight_decay, &d->clip};
     size_t i;
-    for (i = 0; i < FLASH__COUNT(number); i++) if (!flash__finite(*number[i])) return 0;
+    for (i = 0; i < FLASH__COUNT(number); i++)
+        if (!flash__finite(*number[i])) return 0;
     if (!d->batch) d->batch = 1;
     if (!d->accumulate) d->accumulate = 1;
     if (d->kl_weight == 0 && d->ce_weight == 0) {
-        if (d->teacher) d->kl_weight = 1;
-        else d->ce_weight = 1;
+        if (d->teacher)
+            d->kl_weight = 1;
+        else
+            d->ce_weight = 1;
     }
     if (d->temperature == 0) d->temperature = 1;
     if (d->lr == 0) d->lr = 1e-3f;
@@ -18100,11 +19334,10 @@ static int flash__trainer_defaults(flash_trainer_desc *d)
     if (d->clip == 0) d->clip = 1;
     if (!d->seed) d->seed = 1;
     return d->batch > 0 && d->accumulate > 0 && d->threads >= 0 && d->threads <= FLASH_THREADS_MAX
-        && d->n_ctx >= 0 && d->n_ctx <= FLASH_CONTEXT_MAX && d->kl_weight >= 0
-        && d->ce_weight >= 0 && (d->teacher || d->kl_weight == 0)
-        && d->temperature >= 1e-3f && d->temperature <= 1e3f && d->lr > 0
-        && d->beta1 > 0 && d->beta1 < 1 && d->beta2 > 0 && d->beta2 < 1 && d->epsilon > 0
-        && d->weight_decay >= 0 && d->warmup >= 0 && d->steps >= 0
+        && d->n_ctx >= 0 && d->n_ctx <= FLASH_CONTEXT_MAX && d->kl_weight >= 0 && d->ce_weight >= 0
+        && (d->teacher || d->kl_weight == 0) && d->temperature >= 1e-3f && d->temperature <= 1e3f
+        && d->lr > 0 && d->beta1 > 0 && d->beta1 < 1 && d->beta2 > 0 && d->beta2 < 1
+        && d->epsilon > 0 && d->weight_decay >= 0 && d->warmup >= 0 && d->steps >= 0
         && d->accumulate <= (1 << 20) && d->batch <= (1 << 20)
         && !d->host.allocator.acquire == !d->host.allocator.release;
 }
@@ -18118,9 +19351,10 @@ static const char *flash__arch_untrainable(const flash_arch *a)
     if (a->logit_cap != 0) return "a cap on logits";
     if (a->embedding_scale != 1) return "a scaled embedding";
     if (a->temperature_n_ctx) return "queries that grow with the position";
-    for (i = 0; i < a->n_layer; i++)
-        switch (a->layer[i].attention) {
-        case FLASH_ATTENTION_FULL: case FLASH_ATTENTION_WINDOW: case FLASH_ATTENTION_SKIP: break;
+    for (i = 0; i < a->n_layer; i++) switch (a->layer[i].attention) {
+        case FLASH_ATTENTION_FULL:
+        case FLASH_ATTENTION_WINDOW:
+        case FLASH_ATTENTION_SKIP: break;
         case FLASH_ATTENTION_CONV: return "convolutions";
         case FLASH_ATTENTION_LINEAR: return "a matrix in place of attention";
         default: return "attention in chunks";
@@ -18131,22 +19365,23 @@ static const char *flash__arch_untrainable(const flash_arch *a)
 /* A shape that somebody wrote down: what is 0 and must not be, filled in. 0: out of range. */
 static int flash__arch_complete(flash_arch *a)
 {
-    float *number[] = { &a->norm_eps, &a->rope_factor, &a->rope_attn_factor, &a->attention_scale,
-                        &a->embedding_scale, &a->rope_beta_fast, &a->rope_beta_slow,
-                        &a->rope_low_freq, &a->rope_high_freq };
-    static const float usual[] = { 1e-5f, 1, 1, 0, 1, 32, 1, 1, 4 };
+    float *number[] = {&a->norm_eps,        &a->rope_factor,     &a->rope_attn_factor,
+                       &a->attention_scale, &a->embedding_scale, &a->rope_beta_fast,
+                       &a->rope_beta_slow,  &a->rope_low_freq,   &a->rope_high_freq};
+    static const float usual[] = {1e-5f, 1, 1, 0, 1, 32, 1, 1, 4};
     size_t k;
     int i;
     if (a->n_layer < 1 || a->n_layer > FLASH_LAYERS_MAX || a->d_model < 1
         || a->d_model > FLASH_DIM_MAX || a->d_head < 1 || a->d_head > FLASH_HEAD_MAX
         || a->n_vocab < 1 || a->n_vocab > FLASH_VOCAB_MAX || a->rope_dims < 0
-        || a->rope_dims > a->d_head || a->rope_dims & 1 || a->n_ctx < 0) return 0;
+        || a->rope_dims > a->d_head || a->rope_dims & 1 || a->n_ctx < 0)
+        return 0;
     if (!a->n_ctx) a->n_ctx = 256;
     if (!a->rope_n_ctx) a->rope_n_ctx = a->n_ctx;
     if (!a->rope_dims) a->rope_dims = a->d_head & ~1;
     for (k = 0; k < FLASH__COUNT(number); k++) {
         if (*number[k] == 0) *number[k] = usual[k];
-        if (*number[k] == 0) *number[k] = 1/sqrtf((float)a->d_head);
+        if (*number[k] == 0) *number[k] = 1 / sqrtf((float)a->d_head);
         if (!(*number[k] > 0 && flash__finite(*number[k]))) return 0;
     }
     if (!(a->rope_high_freq > a->rope_low_freq)) return 0;
@@ -18154,12 +19389,13 @@ static int flash__arch_complete(flash_arch *a)
         flash_layer *l = a->layer + i;
         if (l->attention == FLASH_ATTENTION_SKIP) l->n_head = l->n_kv_head = 0;
         if (l->d_ffn < 0 || l->d_ffn > FLASH_DIM_MAX || l->window < 0
-            || (int)l->n_head*a->d_head > FLASH_DIM_MAX
+            || (int)l->n_head * a->d_head > FLASH_DIM_MAX
             || (flash__parts(l) & FLASH__HAS_KV
                 && (!l->n_kv_head || l->n_head % l->n_kv_head || l->n_head < l->n_kv_head))
             || (l->attention == FLASH_ATTENTION_WINDOW && !l->window)
-            || (l->rope_base != 0 && !(l->rope_base >= 1 && flash__finite(l->rope_base)
-                                       && a->rope_dims))) return 0;
+            || (l->rope_base != 0
+                && !(l->rope_base >= 1 && flash__finite(l->rope_base) && a->rope_dims)))
+            return 0;
     }
     return 1;
 }
@@ -18193,18 +19429,20 @@ static flash_status flash__trainer_resolve(flash_trainer *t, const flash_trainer
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s cannot be trained: it has %s",
                            t->arch.name, lacks);
     if (!t->desc.n_ctx) t->desc.n_ctx = FLASH__MIN(t->arch.n_ctx, 256);
-    if (t->desc.n_ctx > (1 << 24)/t->desc.batch)
+    if (t->desc.n_ctx > (1 << 24) / t->desc.batch)
         return flash__fail(err, FLASH_E_TOO_LARGE, 0, "a batch of more than %i tokens", 1 << 24);
     if (t->desc.teacher && t->desc.teacher->arch.n_vocab != t->arch.n_vocab)
         return flash__fail(err, FLASH_E_ARGUMENT, 0,
                            "the teacher has %i tokens, the model %i: they must have the same "
-                           "vocabulary", t->desc.teacher->arch.n_vocab, t->arch.n_vocab);
+                           "vocabulary",
+                           t->desc.teacher->arch.n_vocab, t->arch.n_vocab);
     s = flash__kernels_select(&t->k, desc->isa);
-    if (s) return flash__fail(err, s, 0, "instruction set %s is not available here",
-                              flash_isa_name(desc->isa));
+    if (s)
+        return flash__fail(err, s, 0, "instruction set %s is not available here",
+                           flash_isa_name(desc->isa));
     t->desc.arch = NULL;
     t->slots = FLASH__MAX(t->desc.threads, 1);
-    t->N = t->desc.batch*t->desc.n_ctx;
+    t->N = t->desc.batch * t->desc.n_ctx;
     return FLASH_E_NONE;
 }
 
@@ -18215,11 +19453,13 @@ static int flash__leaf_there(const flash_trainer *t, const flash__tensor_rule *r
     flash__mat w;
     const float *vector;
     if (!part)
-        return rule->need & bit || (t->desc.qk_norm && rule->may & bit
-                                    && (rule->at == FLASH__LAYER(q_norm)
-                                        || rule->at == FLASH__LAYER(k_norm)));
-    if (rule->matrix) memcpy(&w, (const uint8_t *)part + rule->at, sizeof w);
-    else memcpy(&vector, (const uint8_t *)part + rule->at, sizeof vector);
+        return rule->need & bit
+            || (t->desc.qk_norm && rule->may & bit
+                && (rule->at == FLASH__LAYER(q_norm) || rule->at == FLASH__LAYER(k_norm)));
+    if (rule->matrix)
+        memcpy(&w, (const uint8_t *)part + rule->at, sizeof w);
+    else
+        memcpy(&vector, (const uint8_t *)part + rule->at, sizeof vector);
     return rule->matrix ? w.data != NULL : vector != NULL;
 }
 
@@ -18228,11 +19468,13 @@ static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, 
                               const flash_layer *l, const void *source)
 {
     size_t rows = (size_t)flash__dim(&t->arch, l, rule->rows),
-        cols = (size_t)flash__dim(&t->arch, l, rule->cols), at = t->n, r, i;
+           cols = (size_t)flash__dim(&t->arch, l, rule->cols), at = t->n, r, i;
     flash__leaf *leaf = t->leaf ? t->leaf + t->n_leaf : NULL;
     t->n_leaf++;
-    if (cols && rows > (SIZE_MAX/16 - t->n)/cols) t->n = SIZE_MAX/16; /* no arena has that */
-    else t->n += (rows*cols + 15) & ~(size_t)15;
+    if (cols && rows > (SIZE_MAX / 16 - t->n) / cols)
+        t->n = SIZE_MAX / 16; /* no arena has that */
+    else
+        t->n += (rows * cols + 15) & ~(size_t)15;
     if (!leaf) return at;
     *flash__put(flash__put(leaf->name, leaf->name + sizeof leaf->name - 1, prefix, strlen(prefix)),
                 leaf->name + sizeof leaf->name - 1, rule->name, strlen(rule->name)) = 0;
@@ -18256,14 +19498,14 @@ static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, 
             for (i = 0; i < cols; i += n) {
                 size_t k;
                 n = FLASH__MIN(256, cols - i);
-                flash_dequantize(w.type, w.data + r*w.row_bytes + i/block*bytes, room, n);
-                for (k = 0; k < n; k++) t->w[at + r*cols + i + k] = (flash__real)room[k];
+                flash_dequantize(w.type, w.data + r * w.row_bytes + i / block * bytes, room, n);
+                for (k = 0; k < n; k++) t->w[at + r * cols + i + k] = (flash__real)room[k];
             }
     } else {
-        double deviation = leaf->residual ? 0.02/sqrt(2.0*t->arch.n_layer) : 0.02;
-        uint64_t state = t->desc.seed + (uint64_t)t->n_leaf*0xd1342543de82ef95u;
-        for (i = 0; i < rows*cols; i++)
-            t->w[at + i] = (flash__real)(rule->matrix ? deviation*flash__normal(&state) : 1);
+        double deviation = leaf->residual ? 0.02 / sqrt(2.0 * t->arch.n_layer) : 0.02;
+        uint64_t state = t->desc.seed + (uint64_t)t->n_leaf * 0xd1342543de82ef95u;
+        for (i = 0; i < rows * cols; i++)
+            t->w[at + i] = (flash__real)(rule->matrix ? deviation * flash__normal(&state) : 1);
     }
     return at;
 }
@@ -18280,8 +19522,9 @@ static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
         int head = rule->at == FLASH__ROOT(head);
         if (rule->at == FLASH__ROOT(rope_factors)
             || (head ? t->arch.tied
-                : !flash__leaf_there(t, rule, bit, m ? &m->root : NULL)
-                    || (m && !(rule->may & bit)))) continue;
+                     : !flash__leaf_there(t, rule, bit, m ? &m->root : NULL)
+                        || (m && !(rule->may & bit))))
+            continue;
         at = flash__leaf_new(t, rule, "", t->arch.layer, m ? &m->root : NULL);
         if (head) t->head = at;
         if (rule->at == FLASH__ROOT(out_norm)) t->out_norm = at;
@@ -18297,9 +19540,8 @@ static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
                 continue;
             for (f = 0; f < FLASH__W_COUNT && flash__learned[f] != rule->at; f++) {}
             if (f == FLASH__W_COUNT)
-                return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
-                                   "%s cannot be trained: it has %s%s", t->arch.name, prefix,
-                                   rule->name);
+                return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s cannot be trained: it has %s%s",
+                                   t->arch.name, prefix, rule->name);
             at = flash__leaf_new(t, rule, prefix, l, source);
             if (t->layer) t->layer[i].at[f] = at;
         }
@@ -18310,7 +19552,7 @@ static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
 /* [rows,cols], aligned */
 static flash__real *flash__take_real(flash__arena *a, size_t rows, size_t cols)
 {
-    return (flash__real *)flash__take(a, rows, cols*sizeof(flash__real));
+    return (flash__real *)flash__take(a, rows, cols * sizeof(flash__real));
 }
 
 /* Tables of RoPE, one for all layers whose angles are the same; returns how many. rope and back may
@@ -18319,26 +19561,27 @@ static size_t flash__ropes(flash_trainer *t)
 {
     const float *factors = t->desc.init ? t->desc.init->root.rope_factors : NULL;
     size_t n = 0, dims = (size_t)t->arch.rope_dims;
-    double speed[FLASH_HEAD_MAX/2], c, s;
+    double speed[FLASH_HEAD_MAX / 2], c, s;
     float scale;
     int i, j, p, k;
     for (i = 0; i < t->arch.n_layer; i++) {
         const flash_layer *l = t->arch.layer + i;
         for (j = 0; j < i; j++)
             if (t->arch.layer[j].rope_base == l->rope_base
-                && t->arch.layer[j].rope_plain == l->rope_plain) break;
+                && t->arch.layer[j].rope_plain == l->rope_plain)
+                break;
         if (l->rope_base == 0) continue;
         if (t->layer) t->layer[i].rope = j < i ? t->layer[j].rope : (int)n;
         n += j == i;
         if (j < i || !t->rope) continue;
         scale = flash__rope_speeds(&t->arch, factors, l, speed);
         for (p = 0; p < t->desc.n_ctx; p++)
-            for (k = 0; k < t->arch.rope_dims/2; k++) {
-                size_t at = ((n - 1)*(size_t)t->desc.n_ctx + (size_t)p)*dims + 2*(size_t)k;
-                flash__cos_sin(p*speed[k], &c, &s);
+            for (k = 0; k < t->arch.rope_dims / 2; k++) {
+                size_t at = ((n - 1) * (size_t)t->desc.n_ctx + (size_t)p) * dims + 2 * (size_t)k;
+                flash__cos_sin(p * speed[k], &c, &s);
                 /* as floats, in double builds too: the session's angles */
-                t->rope[at] = t->back[at] = (flash__real)((float)c*scale);
-                t->rope[at + 1] = (flash__real)((float)s*scale);
+                t->rope[at] = t->back[at] = (flash__real)((float)c * scale);
+                t->rope[at + 1] = (flash__real)((float)s * scale);
                 t->back[at + 1] = -t->rope[at + 1];
             }
     }
@@ -18353,7 +19596,7 @@ static void flash__lessons(flash_trainer *t, flash__arena *a)
     int i;
     for (i = 0; i < t->arch.n_layer; i++) {
         const flash_layer *facts = t->arch.layer + i;
-        size_t QD = facts->n_head*C, KD = facts->n_kv_head*C, F = (size_t)facts->d_ffn;
+        size_t QD = facts->n_head * C, KD = facts->n_kv_head * C, F = (size_t)facts->d_ffn;
         flash__lesson l;
         memset(&l, 0, sizeof l);
         l.in = l.mid = stream;
@@ -18400,18 +19643,21 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
     for (i = 0; i < arch->n_layer; i++) {
         const flash_layer *l = arch->layer + i;
         widest = FLASH__MAX(widest, (size_t)l->d_ffn);
-        widest = FLASH__MAX(widest, (size_t)l->n_head*(size_t)arch->d_head);
+        widest = FLASH__MAX(widest, (size_t)l->n_head * (size_t)arch->d_head);
         K = FLASH__MAX(K, l->n_kv_head);
     }
-    plan->n_part = FLASH__MAX((N + 63)/64*D,
-                              2*(size_t)plan->desc.batch*K*(size_t)arch->d_head);
-    plan->work_n = flash__desk_plan(&desk, plan, NULL) + 64*(size_t)arch->d_head;
+    plan->n_part = FLASH__MAX((N + 63) / 64 * D,
+                              2 * (size_t)plan->desc.batch * K * (size_t)arch->d_head);
+    plan->work_n = flash__desk_plan(&desk, plan, NULL) + 64 * (size_t)arch->d_head;
     plan->work_n = FLASH__MAX(plan->work_n, (size_t)FLASH__GEMM_ROOM);
     plan->work_n = (plan->work_n + 15) & ~(size_t)15;
-    if (t) { *t = *plan; plan = t; }
+    if (t) {
+        *t = *plan;
+        plan = t;
+    }
     plan->leaf = (flash__leaf *)flash__take(a, plan->n_leaf, sizeof *plan->leaf);
     plan->layer = (flash__lesson *)flash__take(a, L, sizeof *plan->layer);
-    if (plan->layer) memset(plan->layer, 0, L*sizeof *plan->layer);
+    if (plan->layer) memset(plan->layer, 0, L * sizeof *plan->layer);
     plan->w = flash__take_real(a, plan->n, 1);
     plan->g = flash__take_real(a, plan->n, 1);
     plan->m = flash__take_real(a, plan->n, 1);
@@ -18422,10 +19668,10 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
     plan->wide = flash__take_real(a, N, widest);
     plan->z = flash__take_real(a, FLASH__MIN(T, (size_t)FLASH__LOSS_ROWS), (size_t)arch->n_vocab);
     plan->part = flash__take_real(a, plan->n_part, 1);
-    plan->sums = (double *)flash__take(a, FLASH__MAX((size_t)2*FLASH__LOSS_ROWS,
-                                                     plan->n/FLASH__UPDATE + 1), sizeof(double));
-    plan->rope = flash__take_real(a, plan->tables_n*T, dims);
-    plan->back = flash__take_real(a, plan->tables_n*T, dims);
+    plan->sums = (double *)flash__take(
+        a, FLASH__MAX((size_t)2 * FLASH__LOSS_ROWS, plan->n / FLASH__UPDATE + 1), sizeof(double));
+    plan->rope = flash__take_real(a, plan->tables_n * T, dims);
+    plan->back = flash__take_real(a, plan->tables_n * T, dims);
     plan->work = flash__take_real(a, (size_t)plan->slots, plan->work_n);
     flash__lessons(plan, a);
     if (plan->desc.teacher) {
@@ -18440,9 +19686,9 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
             return flash__fail(err, FLASH_E_ARGUMENT, 0, "the teacher cannot run at this length");
     }
     if (!t) return FLASH_E_NONE;
-    memset(t->w, 0, t->n*sizeof *t->w);
-    memset(t->m, 0, t->n*sizeof *t->m);
-    memset(t->v, 0, t->n*sizeof *t->v);
+    memset(t->w, 0, t->n * sizeof *t->w);
+    memset(t->m, 0, t->n * sizeof *t->m);
+    memset(t->v, 0, t->n * sizeof *t->v);
     flash__ropes(t);
     return flash__leaves(t, bit, err);
 }
@@ -18451,7 +19697,7 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
 static flash_status flash__trainer_count(flash_trainer *plan, const flash_trainer_desc *desc,
                                          int *bit, size_t *bytes, flash_error *err)
 {
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_trainer *none;
     flash_status s = flash__trainer_resolve(plan, desc, bit, err);
     if (!s) s = flash__trainer_plan(&none, plan, *bit, &a, err);
@@ -18474,7 +19720,7 @@ FLASH_API flash_status flash_trainer_create(flash_trainer **out, const flash_tra
                                             flash_error *err)
 {
     flash_trainer plan;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_status s;
     size_t block;
     int bit;
@@ -18545,10 +19791,12 @@ static uint64_t flash__shape_sum(const flash_trainer *t)
     }
     for (i = 0; i < (size_t)a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
-        sum = flash__sum_word(sum, (uint64_t)l->attention << 56 | (uint64_t)l->n_head << 24
-                              | l->n_kv_head);
-        sum = flash__sum_word(sum, (uint64_t)(l->attention == FLASH_ATTENTION_WINDOW ? l->window
-                                              : 0) << 32 | flash__f32_bits(l->rope_base));
+        sum = flash__sum_word(
+            sum, (uint64_t)l->attention << 56 | (uint64_t)l->n_head << 24 | l->n_kv_head);
+        sum = flash__sum_word(sum,
+                              (uint64_t)(l->attention == FLASH_ATTENTION_WINDOW ? l->window : 0)
+                                      << 32
+                                  | flash__f32_bits(l->rope_base));
     }
     sum = flash__sum_word(sum, (uint64_t)a->d_head << 32 | flash__f32_bits(a->norm_eps));
     return flash__sum_word(sum, (uint64_t)a->rope_style << 32 | (uint64_t)a->rope_dims);
@@ -18570,22 +19818,24 @@ FLASH_API flash_status flash_trainer_save(const flash_trainer *t,
                                           int (*write)(void *user, const void *data, size_t bytes),
                                           void *user)
 {
-    uint8_t room[4*FLASH__SAVE_FLOATS];
+    uint8_t room[4 * FLASH__SAVE_FLOATS];
     const flash__real *part[3];
     uint64_t sum = 0;
     size_t i, k, n;
     int which;
     if (!t || !write) return FLASH_E_ARGUMENT;
-    part[0] = t->w; part[1] = t->m; part[2] = t->v;
+    part[0] = t->w;
+    part[1] = t->m;
+    part[2] = t->v;
     flash__save_head(t, room);
     if (write(user, room, FLASH__SAVE_HEAD)) return FLASH_E_IO;
     for (which = 0; which < 3; which++)
         for (i = 0; i < t->n; i += n) {
             n = FLASH__MIN((size_t)FLASH__SAVE_FLOATS, t->n - i);
             for (k = 0; k < n; k++)
-                flash__wr32(room + 4*k, flash__f32_bits((float)part[which][i + k]));
-            sum = flash__sum_words(sum, room, n/2);
-            if (write(user, room, 4*n)) return FLASH_E_IO;
+                flash__wr32(room + 4 * k, flash__f32_bits((float)part[which][i + k]));
+            sum = flash__sum_words(sum, room, n / 2);
+            if (write(user, room, 4 * n)) return FLASH_E_IO;
         }
     flash__wr64(room, sum);
     return write(user, room, 8) ? FLASH_E_IO : FLASH_E_NONE;
@@ -18595,23 +19845,23 @@ static flash_status flash__load_check(const flash_trainer *t, const flash__file 
                                       flash_error *err)
 {
     uint8_t head[FLASH__SAVE_HEAD];
-    size_t words = t->n/2*3, bytes = FLASH__SAVE_HEAD + 8*words + 8, n;
+    size_t words = t->n / 2 * 3, bytes = FLASH__SAVE_HEAD + 8 * words + 8, n;
     flash__save_head(t, head);
     n = FLASH__MIN(f->size, 8);
     if (memcmp(f->data, head, n))
         return flash__fail(err, FLASH_E_FORMAT, 0, "this is no checkpoint of a training");
     if (f->size < FLASH__SAVE_HEAD)
         return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the checkpoint ends in its head");
-    if (flash__rd64(f->data + 56) != flash__sum_words(0, f->data, 7)
-        || flash__rd64(f->data + 48))
+    if (flash__rd64(f->data + 56) != flash__sum_words(0, f->data, 7) || flash__rd64(f->data + 48))
         return flash__fail(err, FLASH_E_FORMAT, 0, "the checkpoint's head is damaged");
     if (flash__rd64(f->data + 8) != FLASH__SAVE_VERSION)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 8, "a checkpoint of version %u, known is %i",
                            flash__rd64(f->data + 8), (int)FLASH__SAVE_VERSION);
     if (memcmp(f->data + 16, head + 16, 16))
-        return flash__fail(err, FLASH_E_ARGUMENT, 16, "the checkpoint is of a model of another "
-                           "shape: %u weights, this has %u", flash__rd64(f->data + 24),
-                           (uint64_t)t->n);
+        return flash__fail(err, FLASH_E_ARGUMENT, 16,
+                           "the checkpoint is of a model of another "
+                           "shape: %u weights, this has %u",
+                           flash__rd64(f->data + 24), (uint64_t)t->n);
     if (f->size < bytes)
         return flash__fail(err, FLASH_E_TRUNCATED, f->size, "the checkpoint has %u bytes of %u",
                            (uint64_t)f->size, (uint64_t)bytes);
@@ -18636,7 +19886,9 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
     if (s) return s;
     s = flash__load_check(t, &f, err);
     if (!s) {
-        part[0] = t->w; part[1] = t->m; part[2] = t->v;
+        part[0] = t->w;
+        part[1] = t->m;
+        part[2] = t->v;
         t->step = flash__rd64(f.data + 32);
         t->tokens = flash__rd64(f.data + 40);
         p = f.data + FLASH__SAVE_HEAD;
@@ -18656,24 +19908,24 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
 typedef struct flash__cut {
     const flash_prune_desc *d;
     const flash_model *m;
-    flash_arch   to;
-    int          layer[FLASH_LAYERS_MAX]; /* of the model, those that stay */
-    float       *row, *picked;            /* [widest] */
-    uint8_t     *bytes;                   /* [4*widest] */
+    flash_arch to;
+    int layer[FLASH_LAYERS_MAX]; /* of the model, those that stay */
+    float *row, *picked;         /* [widest] */
+    uint8_t *bytes;              /* [4*widest] */
     flash_gguf_writer w;
-    uint32_t     keys;                    /* counted while w has no write */
+    uint32_t keys; /* counted while w has no write */
 } flash__cut;
 
 /* One tensor, how it is now and how it will be. */
 typedef struct flash__piece {
     flash_tensor t;
-    char         name[64];
+    char name[64];
     const flash__tensor_rule *rule;
-    int          layer, to; /* of the model, -1: none; of the result */
-    size_t       rows, cols;
-    flash_type   type;
-    float        gain;      /* of a norm */
-    int          whole;     /* columns that stay are whole blocks, in order */
+    int layer, to; /* of the model, -1: none; of the result */
+    size_t rows, cols;
+    flash_type type;
+    float gain; /* of a norm */
+    int whole;  /* columns that stay are whole blocks, in order */
 } flash__piece;
 
 static const flash_layer *flash__cut_layer(const flash__cut *c, int layer)
@@ -18686,7 +19938,7 @@ static size_t flash__cut_from(const flash__cut *c, int layer, int dim, size_t i)
 {
     const flash_layer *l = flash__cut_layer(c, layer);
     const int *list = NULL;
-    size_t C = (size_t)c->m->arch.d_head, ratio = l->n_kv_head ? l->n_head/l->n_kv_head : 1;
+    size_t C = (size_t)c->m->arch.d_head, ratio = l->n_kv_head ? l->n_head / l->n_kv_head : 1;
     if (dim == FLASH__DIM_O && l->attention == FLASH_ATTENTION_LINEAR) dim = FLASH__DIM_D;
     if (dim == FLASH__DIM_D) return c->d->channel ? (size_t)c->d->channel[i] : i;
     if (dim == FLASH__DIM_F) {
@@ -18698,7 +19950,7 @@ static size_t flash__cut_from(const flash__cut *c, int layer, int dim, size_t i)
     if (!list) return i;
     if (dim == FLASH__DIM_KV) ratio = 1;
     C *= ratio; /* of a head and all its queries */
-    return (size_t)list[i/C]*C + i%C;
+    return (size_t)list[i / C] * C + i % C;
 }
 
 /* list, [n], in [0, all) and each once; seen: [all] zeros, which it leaves. */
@@ -18707,7 +19959,10 @@ static int flash__cut_list(const int *list, int n, int all, uint8_t *seen)
     int i, good = 1, marked = 0;
     for (i = 0; i < n && good; i++) {
         good = list[i] >= 0 && list[i] < all && !seen[list[i]];
-        if (good) { seen[list[i]] = 1; marked = i + 1; }
+        if (good) {
+            seen[list[i]] = 1;
+            marked = i + 1;
+        }
     }
     for (i = 0; i < marked; i++) seen[list[i]] = 0;
     return good;
@@ -18739,8 +19994,7 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
     if (!d || !d->model || d->model->desc.vocab_only)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no model with weights");
     c->m = d->model;
-    if (c->m->view)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "a view cannot be cut again");
+    if (c->m->view) return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "a view cannot be cut again");
     if (!flash_type_block(d->type) || !d->host.allocator.acquire != !d->host.allocator.release)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no such type, or one half of an allocator");
     a = &c->m->arch;
@@ -18754,12 +20008,16 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
         int from = c->layer[i] = d->layer ? d->layer[i] : i;
         flash_layer *l = c->to.layer + i;
         if (from < 0 || from >= a->n_layer || (i && from <= c->layer[i - 1]))
-            return flash__fail(err, FLASH_E_ARGUMENT, 0, "layers that stay must ascend, from 0 to "
-                               "%i", a->n_layer - 1);
+            return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                               "layers that stay must ascend, from 0 to "
+                               "%i",
+                               a->n_layer - 1);
         *l = a->layer[from];
         if (l->attention == FLASH_ATTENTION_CONV && d->d_model && d->d_model != a->d_model)
-            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i has a short convolution, "
-                               "whose channels cannot go", from);
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                               "layer %i has a short convolution, "
+                               "whose channels cannot go",
+                               from);
         if (d->d_ffn && l->d_ffn) {
             s = flash__cut_size("units", d->d_ffn, l->d_ffn, d->ffn != NULL, err);
             if (s) return s;
@@ -18769,7 +20027,7 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
             s = flash__cut_size("heads of keys and values", d->n_kv_head, l->n_kv_head,
                                 d->kv_head != NULL, err);
             if (s) return s;
-            l->n_head = (uint16_t)(l->n_head/l->n_kv_head*d->n_kv_head);
+            l->n_head = (uint16_t)(l->n_head / l->n_kv_head * d->n_kv_head);
             l->n_kv_head = (uint16_t)d->n_kv_head;
         }
     }
@@ -18783,11 +20041,13 @@ static flash_status flash__cut_sayable(const flash__cut *c, flash_error *err)
     const flash_arch *a = &c->m->arch;
     flash_arch as_read = c->to;
     flash_value v;
-    int i, heads = 0, listed = !flash_gguf_find(flash_model_gguf(c->m),
-                                                "gemma3.attention.sliding_window_pattern", &v)
+    int i, heads = 0,
+           listed = !flash_gguf_find(flash_model_gguf(c->m),
+                                     "gemma3.attention.sliding_window_pattern", &v)
         && v.type == FLASH_VALUE_ARRAY;
     if (c->m->desc.attention)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "the model's attention is not that of its "
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "the model's attention is not that of its "
                            "file: load it without a pattern");
     for (i = 0; i < c->to.n_layer; i++) {
         const flash_layer *l = c->to.layer + i, *there = a->layer + i;
@@ -18795,17 +20055,23 @@ static flash_status flash__cut_sayable(const flash__cut *c, flash_error *err)
         if (c->m->bit & (FLASH__IS_SMOLLM3 | FLASH__IS_GEMMA3 | FLASH__IS_LLAMA4) && !listed
             && (l->attention != there->attention || l->window != there->window
                 || l->rope_base != there->rope_base))
-            return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i would become layer %i, which "
-                               "is of another kind in %s%s", c->layer[i], i, a->name,
+            return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                               "layer %i would become layer %i, which "
+                               "is of another kind in %s%s",
+                               c->layer[i], i, a->name,
                                c->m->bit & FLASH__IS_SMOLLM3 ? ": convert it to flash first" : "");
     }
     flash__arch_scales(&as_read, c->m->bit, FLASH__MAX(heads, 1));
     if (as_read.embedding_scale != a->embedding_scale)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s scales embeddings by the number of "
-                           "channels: all must stay", a->name);
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "%s scales embeddings by the number of "
+                           "channels: all must stay",
+                           a->name);
     if (as_read.attention_scale != a->attention_scale)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s of 62 layers scales attention in its "
-                           "own way: layers and heads must stay", a->name);
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "%s of 62 layers scales attention in its "
+                           "own way: layers and heads must stay",
+                           a->name);
     return FLASH_E_NONE;
 }
 
@@ -18820,14 +20086,16 @@ static flash_status flash__cut_lists(const flash__cut *c, uint8_t *seen, flash_e
     for (i = 0; i < c->to.n_layer && !what; i++) {
         const flash_layer *l = flash__cut_layer(c, c->layer[i]);
         const int *ffn = d->ffn ? d->ffn[c->layer[i]] : NULL,
-            *kv = d->kv_head ? d->kv_head[c->layer[i]] : NULL;
+                  *kv = d->kv_head ? d->kv_head[c->layer[i]] : NULL;
         if (ffn && l->d_ffn && !flash__cut_list(ffn, d->d_ffn, l->d_ffn, seen)) what = "units";
         if (kv && l->n_kv_head && !flash__cut_list(kv, d->n_kv_head, l->n_kv_head, seen))
             what = "heads of keys and values";
     }
     if (!what) return FLASH_E_NONE;
-    return flash__fail(err, FLASH_E_ARGUMENT, 0, "%s that stay: one is out of range, or there "
-                       "twice", what);
+    return flash__fail(err, FLASH_E_ARGUMENT, 0,
+                       "%s that stay: one is out of range, or there "
+                       "twice",
+                       what);
 }
 
 /* Room for rows, and for lists to be looked at; *block: [B]. */
@@ -18848,14 +20116,15 @@ static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc
     for (i = 0; !flash_gguf_tensor(g, i, &t); i++) widest = FLASH__MAX(widest, (size_t)t.ne[0]);
     widest = FLASH__MAX(widest, (size_t)c->m->arch.d_model);
     for (k = 0; k < c->m->arch.n_layer; k++)
-        widest = FLASH__MAX(widest, FLASH__MAX((size_t)c->m->arch.layer[k].d_ffn,
-                                               (size_t)c->m->arch.layer[k].n_kv_head));
-    *block = 12*widest;
+        widest = FLASH__MAX(
+            widest,
+            FLASH__MAX((size_t)c->m->arch.layer[k].d_ffn, (size_t)c->m->arch.layer[k].n_kv_head));
+    *block = 12 * widest;
     c->row = (float *)flash__acquire(&desc->host.allocator, *block);
     if (!c->row) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for a row of weights");
     c->picked = c->row + widest;
     c->bytes = (uint8_t *)(c->picked + widest);
-    memset(c->bytes, 0, 4*widest);
+    memset(c->bytes, 0, 4 * widest);
     s = flash__cut_lists(c, c->bytes, err);
     if (!s && desc->attention) s = flash_attention_parse(&c->to, desc->attention, err);
     if (s) flash__release(&desc->host.allocator, c->row, *block);
@@ -18886,7 +20155,7 @@ static int flash__layer_of(const char *name, size_t n, const char **rest)
     *rest = name;
     if (n < 6 || memcmp(name, "blk.", 4)) return -1;
     for (; p < end && *p >= '0' && *p <= '9' && layer < FLASH_LAYERS_MAX; p++)
-        layer = 10*layer + *p - '0';
+        layer = 10 * layer + *p - '0';
     if (p == name + 4 || p == end || *p != '.') return -1;
     *rest = p + 1;
     return layer;
@@ -18908,7 +20177,8 @@ static int flash__cut_whole(const flash__cut *c, const flash__piece *p)
     for (i = 0; i < p->cols; i++) {
         size_t from = flash__cut_from(c, p->layer, p->rule->cols, i);
         if (i % block ? from != flash__cut_from(c, p->layer, p->rule->cols, i - 1) + 1
-            : from % block) return 0;
+                      : from % block)
+            return 0;
     }
     return 1;
 }
@@ -18917,8 +20187,8 @@ static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
 {
     flash_type want = c->d->type || c->d->retype ? c->d->type : p->t.type;
     if (!p->rule->matrix) return p->t.type;
-    if (p->cols % (size_t)flash_type_block(want) || (want == FLASH_TYPE_MXFP4
-        && (want != p->t.type || !p->whole)))
+    if (p->cols % (size_t)flash_type_block(want)
+        || (want == FLASH_TYPE_MXFP4 && (want != p->t.type || !p->whole)))
         return p->cols % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
     return want;
 }
@@ -18927,12 +20197,14 @@ static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
 static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
 {
     const flash_arch *a = &c->m->arch;
-    int norm = p->layer < 0 ? 2*a->n_layer : 2*p->layer + (p->rule->at != FLASH__LAYER(attn_norm)
-                                                       && p->rule->at != FLASH__LAYER(attn_post));
+    int norm = p->layer < 0 ? 2 * a->n_layer
+                            : 2 * p->layer
+            + (p->rule->at != FLASH__LAYER(attn_norm) && p->rule->at != FLASH__LAYER(attn_post));
     double share = c->d->share ? c->d->share[norm] : 1;
     if (p->rule->matrix || p->rule->cols != FLASH__DIM_D || c->to.d_model == a->d_model
-        || p->rule->at == FLASH__LAYER(bo) || p->rule->at == FLASH__LAYER(bdown)) return 1;
-    return (float)sqrt(share*a->d_model/c->to.d_model);
+        || p->rule->at == FLASH__LAYER(bo) || p->rule->at == FLASH__LAYER(bdown))
+        return 1;
+    return (float)sqrt(share * a->d_model / c->to.d_model);
 }
 
 /* The i-th tensor; *stays 0: its layer, or the layer's attention, does not. */
@@ -18950,8 +20222,10 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
     p->rule = flash__rule_of(rest, n, p->layer);
     if (!p->rule || p->layer >= c->m->arch.n_layer || n > 40 || !p->t.data
         || p->t.type == FLASH_TYPE_NONE)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t is not one that can "
-                           "be cut", p->t.name, FLASH__MIN(p->t.name_bytes, (size_t)64));
+        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset,
+                           "tensor %t is not one that can "
+                           "be cut",
+                           p->t.name, FLASH__MIN(p->t.name_bytes, (size_t)64));
     while (p->layer >= 0 && k < c->to.n_layer && c->layer[k] != p->layer) k++;
     *stays = k < c->to.n_layer;
     if (!*stays) return FLASH_E_NONE;
@@ -18960,9 +20234,10 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
     p->cols = (size_t)flash__dim(&c->to, l, p->rule->cols);
     if (flash__dim(&c->m->arch, flash__cut_layer(c, p->layer), p->rule->cols) != p->t.ne[0]
         || flash__dim(&c->m->arch, flash__cut_layer(c, p->layer), p->rule->rows) != p->t.ne[1])
-        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset, "tensor %t belongs to a layer "
-                           "that has no use for it", p->t.name,
-                           FLASH__MIN(p->t.name_bytes, (size_t)64));
+        return flash__fail(err, FLASH_E_UNSUPPORTED, p->t.offset,
+                           "tensor %t belongs to a layer "
+                           "that has no use for it",
+                           p->t.name, FLASH__MIN(p->t.name_bytes, (size_t)64));
     *stays = p->layer < 0 || (p->rule->parts & flash__parts(l));
     if (!*stays) return FLASH_E_NONE;
     p->to = k;
@@ -18979,17 +20254,17 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
 static void flash__cut_row(flash__cut *c, const flash__piece *p, size_t from)
 {
     size_t block = (size_t)flash_type_block(p->t.type), to = (size_t)p->t.ne[0], i,
-        bytes = flash_row_bytes(p->t.type, block);
-    const uint8_t *row = p->t.data + from*flash_row_bytes(p->t.type, to);
+           bytes = flash_row_bytes(p->t.type, block);
+    const uint8_t *row = p->t.data + from * flash_row_bytes(p->t.type, to);
     if (p->type == p->t.type && p->whole && p->gain == 1) {
         for (i = 0; i < p->cols; i += block)
-            memcpy(c->bytes + i/block*bytes,
-                   row + flash__cut_from(c, p->layer, p->rule->cols, i)/block*bytes, bytes);
+            memcpy(c->bytes + i / block * bytes,
+                   row + flash__cut_from(c, p->layer, p->rule->cols, i) / block * bytes, bytes);
         return;
     }
     flash_dequantize(p->t.type, row, c->row, to);
     for (i = 0; i < p->cols; i++)
-        c->picked[i] = c->row[flash__cut_from(c, p->layer, p->rule->cols, i)]*p->gain;
+        c->picked[i] = c->row[flash__cut_from(c, p->layer, p->rule->cols, i)] * p->gain;
     flash_quantize(p->type, c->picked, c->bytes, p->cols);
 }
 
@@ -19002,24 +20277,37 @@ static void flash__cut_u32(flash__cut *c, const char *key, uint32_t v)
 }
 
 /* Facts that the file may leave out, or that change: what they are of layer i, or of all. */
-enum { FLASH__FACT_LAYERS, FLASH__FACT_D, FLASH__FACT_F, FLASH__FACT_H, FLASH__FACT_K,
-       FLASH__FACT_C, FLASH__FACT_VALUE, FLASH__FACT_ROPE, FLASH__FACTS };
-static const char *const flash__fact_name[FLASH__FACTS] = {
-    "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "rope.dimension_count" };
+enum {
+    FLASH__FACT_LAYERS,
+    FLASH__FACT_D,
+    FLASH__FACT_F,
+    FLASH__FACT_H,
+    FLASH__FACT_K,
+    FLASH__FACT_C,
+    FLASH__FACT_VALUE,
+    FLASH__FACT_ROPE,
+    FLASH__FACTS
+};
+static const char *const flash__fact_name[FLASH__FACTS] = {"block_count",
+                                                           "embedding_length",
+                                                           "feed_forward_length",
+                                                           "attention.head_count",
+                                                           "attention.head_count_kv",
+                                                           "attention.key_length",
+                                                           "attention.value_length",
+                                                           "rope.dimension_count"};
 
 static uint32_t flash__cut_fact(const flash__cut *c, int fact, int i)
 {
     const flash_layer *l = c->to.layer + i;
     switch (fact) {
     case FLASH__FACT_LAYERS: return (uint32_t)c->to.n_layer;
-    case FLASH__FACT_D:      return (uint32_t)c->to.d_model;
-    case FLASH__FACT_F:      return (uint32_t)l->d_ffn;
-    case FLASH__FACT_H:      return l->n_head;
-    case FLASH__FACT_K:      return l->n_kv_head;
-    case FLASH__FACT_ROPE:   return (uint32_t)c->to.rope_dims;
-    default:                 return (uint32_t)c->to.d_head;
+    case FLASH__FACT_D: return (uint32_t)c->to.d_model;
+    case FLASH__FACT_F: return (uint32_t)l->d_ffn;
+    case FLASH__FACT_H: return l->n_head;
+    case FLASH__FACT_K: return l->n_kv_head;
+    case FLASH__FACT_ROPE: return (uint32_t)c->to.rope_dims;
+    default: return (uint32_t)c->to.d_head;
     }
 }
 
@@ -19039,17 +20327,20 @@ static flash_status flash__cut_array(flash__cut *c, const char *key, const flash
     float real[FLASH_LAYERS_MAX];
     int i, n = c->to.n_layer;
     if (v->item != FLASH_VALUE_F32 && v->item != FLASH_VALUE_I32 && v->item != FLASH_VALUE_U32)
-        return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "%s: a list whose items are no int32, "
-                           "uint32 or float32", key);
+        return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
+                           "%s: a list whose items are no int32, "
+                           "uint32 or float32",
+                           key);
     c->keys++;
     for (i = 0; i < n; i++) {
         real[i] = (float)flash_value_number(v, (uint64_t)c->layer[i]);
         whole[i] = fact >= 0 ? flash__cut_fact(c, fact, i)
-            : (uint32_t)flash_value_integer(v, (uint64_t)c->layer[i]);
+                             : (uint32_t)flash_value_integer(v, (uint64_t)c->layer[i]);
     }
     if (c->w.write)
-        flash_gguf_write_array(&c->w, key, v->item, v->item == FLASH_VALUE_F32 ? (void *)real
-                               : (void *)whole, (size_t)n);
+        flash_gguf_write_array(&c->w, key, v->item,
+                               v->item == FLASH_VALUE_F32 ? (void *)real : (void *)whole,
+                               (size_t)n);
     return FLASH_E_NONE;
 }
 
@@ -19066,8 +20357,8 @@ static flash_status flash__cut_keys(flash__cut *c, flash_error *err)
     for (i = 0; !s && !flash_gguf_key(flash_model_gguf(c->m), i, &v); i++) {
         if (v.key_bytes == 17 && !memcmp(v.key, "general.alignment", 17)) continue;
         n = v.key_bytes - prefix - 1;
-        if (v.key_bytes <= prefix + 1 || v.key_bytes >= sizeof key
-            || memcmp(v.key, a->name, prefix) || v.key[prefix] != '.') {
+        if (v.key_bytes <= prefix + 1 || v.key_bytes >= sizeof key || memcmp(v.key, a->name, prefix)
+            || v.key[prefix] != '.') {
             c->keys++;
             if (c->w.write) flash_gguf_write_value(&c->w, &v);
             continue;
@@ -19075,12 +20366,14 @@ static flash_status flash__cut_keys(flash__cut *c, flash_error *err)
         memcpy(key, v.key, v.key_bytes);
         key[v.key_bytes] = 0;
         for (fact = FLASH__FACTS - 1; fact >= 0; fact--)
-            if (strlen(flash__fact_name[fact]) == n && !memcmp(key + prefix + 1,
-                                                               flash__fact_name[fact], n)) break;
+            if (strlen(flash__fact_name[fact]) == n
+                && !memcmp(key + prefix + 1, flash__fact_name[fact], n))
+                break;
         if (fact >= 0) found |= 1u << fact;
         if (v.type == FLASH_VALUE_ARRAY && v.count == (uint64_t)a->n_layer)
             s = flash__cut_array(c, key, &v, fact, err);
-        else if (fact >= 0) flash__cut_u32(c, key, flash__cut_most(c, fact));
+        else if (fact >= 0)
+            flash__cut_u32(c, key, flash__cut_most(c, fact));
         else {
             c->keys++;
             if (c->w.write) flash_gguf_write_value(&c->w, &v);
@@ -19157,7 +20450,8 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
     if (s) return s;
     if (flash__cut_nothing(&c))
         s = write(user, flash_model_gguf(c.m)->file.data, flash_model_gguf(c.m)->file.size)
-            ? flash__fail(err, FLASH_E_IO, 0, "the file cannot be written") : FLASH_E_NONE;
+            ? flash__fail(err, FLASH_E_IO, 0, "the file cannot be written")
+            : FLASH_E_NONE;
     else {
         s = flash__cut_keys(&c, err);
         c.w.write = write;
@@ -19174,7 +20468,8 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
 static int flash__cut_run(const flash__cut *c, const flash__piece *p, int dim, size_t n)
 {
     size_t first = flash__cut_from(c, p->layer, dim, 0), i;
-    for (i = 1; i < n; i++) if (flash__cut_from(c, p->layer, dim, i) != first + i) return 0;
+    for (i = 1; i < n; i++)
+        if (flash__cut_from(c, p->layer, dim, i) != first + i) return 0;
     return 1;
 }
 
@@ -19185,8 +20480,8 @@ static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void 
                                flash__arena *a)
 {
     size_t row = flash__cut_from(c, p->layer, p->rule->rows, 0),
-        col = flash__cut_from(c, p->layer, p->rule->cols, 0), at = p->rule->at,
-        bytes = flash_row_bytes(p->type, p->cols), r, i;
+           col = flash__cut_from(c, p->layer, p->rule->cols, 0), at = p->rule->at,
+           bytes = flash_row_bytes(p->type, p->cols), r, i;
     int there = p->type == p->t.type && p->gain == 1 && p->whole
         && flash__cut_run(c, p, p->rule->rows, p->rows)
         && flash__cut_run(c, p, p->rule->cols, p->cols);
@@ -19194,12 +20489,12 @@ static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void 
     if (!part) return;
     for (r = 0; own && r < p->rows; r++) {
         flash__cut_row(c, p, flash__cut_from(c, p->layer, p->rule->rows, r));
-        memcpy(own + r*bytes, c->bytes, bytes);
+        memcpy(own + r * bytes, c->bytes, bytes);
     }
     if (p->rule->matrix) {
         flash__mat w;
         memcpy(&w, (const uint8_t *)had + at, sizeof w);
-        w.data = own ? own : w.data + row*w.row_bytes + flash_row_bytes(w.type, col);
+        w.data = own ? own : w.data + row * w.row_bytes + flash_row_bytes(w.type, col);
         w.type = p->type;
         w.rows = (int)p->rows;
         w.cols = (int)p->cols;
@@ -19208,10 +20503,10 @@ static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void 
     } else {
         const float *v;
         memcpy(&v, (const uint8_t *)had + at, sizeof v);
-        v = own ? (const float *)(const void *)own : v + row*(size_t)p->t.ne[0] + col;
-        for (i = 0; own && i < p->rows*p->cols; i++) {
-            float x = flash__rdf32(own + 4*i);
-            memcpy(own + 4*i, &x, 4);
+        v = own ? (const float *)(const void *)own : v + row * (size_t)p->t.ne[0] + col;
+        for (i = 0; own && i < p->rows * p->cols; i++) {
+            float x = flash__rdf32(own + 4 * i);
+            memcpy(own + 4 * i, &x, 4);
         }
         memcpy((uint8_t *)part + at, &v, sizeof v);
     }
@@ -19237,13 +20532,15 @@ static flash_status flash__view_plan(flash_model **out, flash__cut *c, flash__ar
         m->arch = c->to;
         m->layer = layer;
         memset(&m->root, 0, sizeof m->root);
-        memset(layer, 0, (size_t)c->to.n_layer*sizeof *layer);
+        memset(layer, 0, (size_t)c->to.n_layer * sizeof *layer);
     }
     for (i = 0; i < n && !s; i++) {
         s = flash__cut_piece(c, i, &p, &stays, err);
         if (s || !stays) continue;
-        if (p.layer < 0) flash__view_tensor(c, &p, &had->root, m ? &m->root : NULL, a);
-        else flash__view_tensor(c, &p, had->layer + p.layer, m ? layer + p.to : NULL, a);
+        if (p.layer < 0)
+            flash__view_tensor(c, &p, &had->root, m ? &m->root : NULL, a);
+        else
+            flash__view_tensor(c, &p, had->layer + p.layer, m ? layer + p.to : NULL, a);
     }
     if (m && m->arch.tied) m->root.head = m->root.embed;
     return s;
@@ -19252,7 +20549,7 @@ static flash_status flash__view_plan(flash_model **out, flash__cut *c, flash__ar
 FLASH_API size_t flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err)
 {
     flash__cut c;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_model *none;
     size_t rows, n = 0;
     if (flash__cut_begin(&c, desc, &rows, err)) return 0;
@@ -19268,7 +20565,7 @@ FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_des
                                         flash_error *err)
 {
     flash__cut c;
-    flash__arena a = { NULL, 0 };
+    flash__arena a = {NULL, 0};
     flash_model *m;
     flash_status s;
     size_t rows, block;
@@ -19279,8 +20576,7 @@ FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_des
     s = flash__view_plan(&m, &c, &a, err);
     block = a.used;
     a.used = 0;
-    if (!s && block != SIZE_MAX)
-        a.base = (uint8_t *)flash__acquire(&desc->host.allocator, block);
+    if (!s && block != SIZE_MAX) a.base = (uint8_t *)flash__acquire(&desc->host.allocator, block);
     if (!s && !a.base)
         s = flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the view (%u bytes)",
                         (uint64_t)block);
@@ -19298,13 +20594,13 @@ FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_des
 struct flash_calibration {
     flash_arch arch;
     flash_allocator allocator;
-    size_t  block, n;     /* [B]; numbers */
-    double *all;          /* [n]: sequences, tokens, then what the others point to */
-    double *cos_attention, *cos_layer;        /* [L] sums of 1 - cos              */
-    double *norm[3];      /* [2L+1,D]: sums of means squared, of squares, of squares before */
-    double *unit[FLASH_LAYERS_MAX][3];        /* [F]: the same two, norm of ffn_down's column */
-    double *head[FLASH_LAYERS_MAX][2];        /* [K]                              */
-    double *mean;         /* [the most of anything], work */
+    size_t block, n;                   /* [B]; numbers */
+    double *all;                       /* [n]: sequences, tokens, then what the others point to */
+    double *cos_attention, *cos_layer; /* [L] sums of 1 - cos              */
+    double *norm[3]; /* [2L+1,D]: sums of means squared, of squares, of squares before */
+    double *unit[FLASH_LAYERS_MAX][3]; /* [F]: the same two, norm of ffn_down's column */
+    double *head[FLASH_LAYERS_MAX][2]; /* [K]                              */
+    double *mean;                      /* [the most of anything], work */
 };
 
 /* Carves; c NULL: counts. Returns the numbers that are kept. */
@@ -19313,16 +20609,26 @@ static size_t flash__calibration_plan(flash_calibration *c, const flash_arch *a,
 {
     size_t n = 2, L = (size_t)a->n_layer, D = (size_t)a->d_model, i, k;
     *work = D;
-    if (c) { c->all = at; c->cos_attention = at + n; c->cos_layer = at + n + L; }
-    n += 2*L;
-    for (k = 0; k < 3; k++, n += (2*L + 1)*D) if (c) c->norm[k] = at + n;
+    if (c) {
+        c->all = at;
+        c->cos_attention = at + n;
+        c->cos_layer = at + n + L;
+    }
+    n += 2 * L;
+    for (k = 0; k < 3; k++, n += (2 * L + 1) * D)
+        if (c) c->norm[k] = at + n;
     for (i = 0; i < L; i++) {
         const flash_layer *l = a->layer + i;
-        for (k = 0; k < 3; k++, n += (size_t)l->d_ffn) if (c) c->unit[i][k] = at + n;
-        for (k = 0; k < 2; k++, n += l->n_kv_head) if (c) c->head[i][k] = at + n;
-        *work = FLASH__MAX(*work, FLASH__MAX((size_t)l->d_ffn, l->n_head*(size_t)a->d_head));
+        for (k = 0; k < 3; k++, n += (size_t)l->d_ffn)
+            if (c) c->unit[i][k] = at + n;
+        for (k = 0; k < 2; k++, n += l->n_kv_head)
+            if (c) c->head[i][k] = at + n;
+        *work = FLASH__MAX(*work, FLASH__MAX((size_t)l->d_ffn, l->n_head * (size_t)a->d_head));
     }
-    if (c) { c->n = n; c->mean = at + n; }
+    if (c) {
+        c->n = n;
+        c->mean = at + n;
+    }
     return n;
 }
 
@@ -19343,7 +20649,7 @@ FLASH_API flash_status flash_calibration_create(flash_calibration **out, const f
             || a->layer[i].attention == FLASH_ATTENTION_CONV)
             return flash__fail(err, FLASH_E_UNSUPPORTED, 0, "layer %i cannot be trained", i);
     n = flash__calibration_plan(NULL, a, NULL, &work);
-    block = sizeof *c + (n + work)*sizeof(double);
+    block = sizeof *c + (n + work) * sizeof(double);
     memset(&none, 0, sizeof none);
     c = (flash_calibration *)flash__acquire(host ? &host->allocator : &none, block);
     if (!c) return flash__fail(err, FLASH_E_MEMORY, 0, "no memory for the calibration");
@@ -19369,25 +20675,25 @@ static void flash__see(flash_calibration *c, const flash__real *x, int T, size_t
 {
     size_t i;
     int r;
-    memset(c->mean, 0, n*sizeof *c->mean);
+    memset(c->mean, 0, n * sizeof *c->mean);
     for (r = 0; r < T; r++, x += n)
         for (i = 0; i < n; i++) {
-            c->mean[i] += fabs((double)x[i])/T;
-            if (squares) squares[i] += (double)x[i]*(double)x[i];
+            c->mean[i] += fabs((double)x[i]) / T;
+            if (squares) squares[i] += (double)x[i] * (double)x[i];
         }
 }
 
 static void flash__see_norm(flash_calibration *c, const flash_trainer *t, int norm, size_t weights,
                             const flash__real *x, int T)
 {
-    size_t D = (size_t)t->arch.d_model, at = (size_t)norm*D, i;
+    size_t D = (size_t)t->arch.d_model, at = (size_t)norm * D, i;
     int r;
     for (r = 0; r < T; r++)
-        flash__t_norm(&t->k, x + (size_t)r*D, t->w + weights, (flash__real)t->arch.norm_eps, D,
-                      t->normed + (size_t)r*D);
+        flash__t_norm(&t->k, x + (size_t)r * D, t->w + weights, (flash__real)t->arch.norm_eps, D,
+                      t->normed + (size_t)r * D);
     flash__see(c, x, T, D, c->norm[2] + at);
     flash__see(c, t->normed, T, D, c->norm[1] + at);
-    for (i = 0; i < D; i++) c->norm[0][at + i] += c->mean[i]*c->mean[i];
+    for (i = 0; i < D; i++) c->norm[0][at + i] += c->mean[i] * c->mean[i];
 }
 
 static double flash__see_cos(const flash__real *x, const flash__real *y, int T, size_t D)
@@ -19398,11 +20704,11 @@ static double flash__see_cos(const flash__real *x, const flash__real *y, int T, 
     for (r = 0; r < T; r++, x += D, y += D) {
         double xx = 0, yy = 0, xy = 0;
         for (i = 0; i < D; i++) {
-            xx += (double)x[i]*(double)x[i];
-            yy += (double)y[i]*(double)y[i];
-            xy += (double)x[i]*(double)y[i];
+            xx += (double)x[i] * (double)x[i];
+            yy += (double)y[i] * (double)y[i];
+            xy += (double)x[i] * (double)y[i];
         }
-        sum += xx > 0 && yy > 0 ? 1 - xy/sqrt(xx*yy) : 0;
+        sum += xx > 0 && yy > 0 ? 1 - xy / sqrt(xx * yy) : 0;
     }
     return sum;
 }
@@ -19416,26 +20722,26 @@ static void flash__see_layer(flash_calibration *c, flash_trainer *t, int il, int
     size_t D = (size_t)t->arch.d_model, F = (size_t)facts->d_ffn, QD, r = (size_t)row, i, j;
     int T = t->desc.n_ctx;
     if (l->at[FLASH__W_Q]) {
-        size_t each = (size_t)(facts->n_head/facts->n_kv_head)*(size_t)t->arch.d_head;
-        QD = facts->n_head*(size_t)t->arch.d_head;
-        flash__see_norm(c, t, 2*il, l->at[FLASH__W_ATTN_NORM], l->in + r*D, T);
-        flash__see(c, l->o + r*QD, T, QD, NULL);
+        size_t each = (size_t)(facts->n_head / facts->n_kv_head) * (size_t)t->arch.d_head;
+        QD = facts->n_head * (size_t)t->arch.d_head;
+        flash__see_norm(c, t, 2 * il, l->at[FLASH__W_ATTN_NORM], l->in + r * D, T);
+        flash__see(c, l->o + r * QD, T, QD, NULL);
         for (i = 0; i < facts->n_kv_head; i++)
-            for (j = i*each; j < (i + 1)*each; j++) {
-                const flash__real *x = l->o + r*QD + j;
+            for (j = i * each; j < (i + 1) * each; j++) {
+                const flash__real *x = l->o + r * QD + j;
                 int k;
-                c->head[il][0][i] += c->mean[j]*c->mean[j];
-                for (k = 0; k < T; k++, x += QD) c->head[il][1][i] += (double)*x*(double)*x;
+                c->head[il][0][i] += c->mean[j] * c->mean[j];
+                for (k = 0; k < T; k++, x += QD) c->head[il][1][i] += (double)*x * (double)*x;
             }
-        c->cos_attention[il] += flash__see_cos(l->in + r*D, l->mid + r*D, T, D);
+        c->cos_attention[il] += flash__see_cos(l->in + r * D, l->mid + r * D, T, D);
     }
     if (l->at[FLASH__W_GATE]) {
-        flash__see_norm(c, t, 2*il + 1, l->at[FLASH__W_FFN_NORM], l->mid + r*D, T);
-        flash__t_glu(&t->k, l->gate + r*F, l->up + r*F, (size_t)T*F, t->wide);
+        flash__see_norm(c, t, 2 * il + 1, l->at[FLASH__W_FFN_NORM], l->mid + r * D, T);
+        flash__t_glu(&t->k, l->gate + r * F, l->up + r * F, (size_t)T * F, t->wide);
         flash__see(c, t->wide, T, F, c->unit[il][1]);
-        for (i = 0; i < F; i++) c->unit[il][0][i] += c->mean[i]*c->mean[i];
+        for (i = 0; i < F; i++) c->unit[il][0][i] += c->mean[i] * c->mean[i];
     }
-    c->cos_layer[il] += flash__see_cos(l->in + r*D, out + r*D, T, D);
+    c->cos_layer[il] += flash__see_cos(l->in + r * D, out + r * D, T, D);
 }
 
 static int flash__same_shape(const flash_arch *a, const flash_arch *b)
@@ -19455,18 +20761,19 @@ FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer
     flash_status s = FLASH_E_NONE;
     int il, k;
     if (!c || !t || !tokens || !flash__same_shape(&c->arch, &t->arch)
-        || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1)) return FLASH_E_ARGUMENT;
+        || n > SIZE_MAX / 4 / (size_t)(t->desc.n_ctx + 1))
+        return FLASH_E_ARGUMENT;
     row = (size_t)(t->desc.n_ctx + 1);
     D = (size_t)t->arch.d_model;
-    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    if (!flash__tokens_ok(t, tokens, n * row)) return FLASH_E_ARGUMENT;
     for (il = 0; il < t->arch.n_layer; il++) {
         const flash__lesson *l = t->layer + il;
         F = (size_t)t->arch.layer[il].d_ffn;
         for (j = 0; j < F; j++) {
             double squares = 0, w;
             for (r = 0; r < D; r++) {
-                w = (double)t->w[l->at[FLASH__W_DOWN] + r*F + j];
-                squares += w*w;
+                w = (double)t->w[l->at[FLASH__W_DOWN] + r * F + j];
+                squares += w * w;
             }
             c->unit[il][2][j] = sqrt(squares);
         }
@@ -19474,12 +20781,12 @@ FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer
     for (i = 0; i < n && !s; i += some) {
         some = FLASH__MIN((size_t)t->desc.batch, n - i);
         sum[0] = sum[1] = 0;
-        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, sum);
+        s = flash__batch(t, tokens + i * row, (int)some, 0, 0, sum);
         if (!s && !flash__finite(sum[0])) s = FLASH_E_RANGE;
         for (k = 0; k < (int)some && !s; k++) {
-            int first = k*t->desc.n_ctx;
+            int first = k * t->desc.n_ctx;
             for (il = 0; il < t->arch.n_layer; il++) flash__see_layer(c, t, il, first);
-            flash__see_norm(c, t, 2*t->arch.n_layer, t->out_norm, t->out + (size_t)first*D,
+            flash__see_norm(c, t, 2 * t->arch.n_layer, t->out_norm, t->out + (size_t)first * D,
                             t->desc.n_ctx);
             c->all[0] += 1;
             c->all[1] += t->desc.n_ctx;
@@ -19504,16 +20811,17 @@ static double flash__score(const flash_calibration *c, flash_part part, int laye
     size_t D = (size_t)c->arch.d_model, k;
     switch (part) {
     case FLASH_PART_UNIT:
-        return energy ? sqrt(c->unit[layer][1][i]/tokens)
-            : sqrt(c->unit[layer][0][i])*c->unit[layer][2][i];
+        return energy ? sqrt(c->unit[layer][1][i] / tokens)
+                      : sqrt(c->unit[layer][0][i]) * c->unit[layer][2][i];
     case FLASH_PART_KV_HEAD:
-        return sqrt(energy ? c->head[layer][1][i]/tokens : c->head[layer][0][i]);
+        return sqrt(energy ? c->head[layer][1][i] / tokens : c->head[layer][0][i]);
     case FLASH_PART_CHANNEL:
-        for (k = 0; k <= 2*(size_t)c->arch.n_layer; k++)
-            sum += energy ? c->norm[1][k*D + (size_t)i]/tokens : sqrt(c->norm[0][k*D + (size_t)i]);
+        for (k = 0; k <= 2 * (size_t)c->arch.n_layer; k++)
+            sum += energy ? c->norm[1][k * D + (size_t)i] / tokens
+                          : sqrt(c->norm[0][k * D + (size_t)i]);
         return energy ? sqrt(sum) : sum;
-    case FLASH_PART_ATTENTION: return c->cos_attention[i]/tokens;
-    default:                   return c->cos_layer[i]/tokens;
+    case FLASH_PART_ATTENTION: return c->cos_attention[i] / tokens;
+    default: return c->cos_layer[i] / tokens;
     }
 }
 
@@ -19535,19 +20843,22 @@ FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flas
         return FLASH_E_ARGUMENT;
     score = c->mean; /* room for all there can be but layers, of which there are few */
     if (all > c->arch.d_model && part > FLASH_PART_CHANNEL) return FLASH_E_ARGUMENT;
-    for (b = 0; b < all/block; b++)
-        for (score[b] = 0, i = b*block; i < (b + 1)*block; i++) {
+    for (b = 0; b < all / block; b++)
+        for (score[b] = 0, i = b * block; i < (b + 1) * block; i++) {
             v = flash__score(c, part, layer, energy, i);
-            score[b] += v*v;
-            if (!(v*v >= 0)) return FLASH_E_RANGE;
+            score[b] += v * v;
+            if (!(v * v >= 0)) return FLASH_E_RANGE;
         }
-    for (taken = 0; taken < n/block; taken++) {
-        for (best = -1, most = 0, b = 0; b < all/block; b++)
-            if (score[b] >= 0 && (best < 0 || score[b] > most)) { best = b; most = score[b]; }
+    for (taken = 0; taken < n / block; taken++) {
+        for (best = -1, most = 0, b = 0; b < all / block; b++)
+            if (score[b] >= 0 && (best < 0 || score[b] > most)) {
+                best = b;
+                most = score[b];
+            }
         score[best] = -1;
     }
-    for (k = 0, b = 0; b < all/block; b++)
-        for (i = 0; score[b] < 0 && i < block; i++) out[k++] = b*block + i;
+    for (k = 0, b = 0; b < all / block; b++)
+        for (i = 0; score[b] < 0 && i < block; i++) out[k++] = b * block + i;
     return FLASH_E_NONE;
 }
 
@@ -19556,13 +20867,14 @@ FLASH_API flash_status flash_calibration_share(const flash_calibration *c, const
 {
     int k, i, D = c ? c->arch.d_model : 0;
     if (!c || !channel || !share || n < 1 || n > D) return FLASH_E_ARGUMENT;
-    for (i = 0; i < n; i++) if (channel[i] < 0 || channel[i] >= D) return FLASH_E_ARGUMENT;
-    for (k = 0; k <= 2*c->arch.n_layer; k++) {
-        const double *x = c->norm[2] + (size_t)k*(size_t)D;
+    for (i = 0; i < n; i++)
+        if (channel[i] < 0 || channel[i] >= D) return FLASH_E_ARGUMENT;
+    for (k = 0; k <= 2 * c->arch.n_layer; k++) {
+        const double *x = c->norm[2] + (size_t)k * (size_t)D;
         double all = 0, some = 0;
         for (i = 0; i < D; i++) all += x[i];
         for (i = 0; i < n; i++) some += x[channel[i]];
-        share[k] = all > 0 && some > 0 ? (float)(some/all) : 1;
+        share[k] = all > 0 && some > 0 ? (float)(some / all) : 1;
     }
     return FLASH_E_NONE;
 }
@@ -19591,29 +20903,29 @@ static double flash__divergence(const flash__real *x, const flash__real *y, int 
     a += flash__log(p);
     b += flash__log(q);
     for (i = 0; i < V; i++)
-        sum += flash__exp((double)x[i] - a)*((double)x[i] - a - ((double)y[i] - b));
+        sum += flash__exp((double)x[i] - a) * ((double)x[i] - a - ((double)y[i] - b));
     return sum;
 }
 
 static double flash__divergences(flash_trainer *t, const flash__real *full)
 {
-    int V = t->arch.n_vocab, D = t->arch.d_model, most = FLASH__MIN(t->desc.n_ctx,
-                                                                    FLASH__LOSS_ROWS)/2, r, i, k, n;
+    int V = t->arch.n_vocab, D = t->arch.d_model,
+        most = FLASH__MIN(t->desc.n_ctx, FLASH__LOSS_ROWS) / 2, r, i, k, n;
     flash__effort e;
     double sum = 0;
     for (r = 0; r < t->N; r += n) {
         n = FLASH__MIN(most, t->N - r);
         for (k = 0; k < 2; k++) {
-            size_t at = (size_t)r*(size_t)D;
+            size_t at = (size_t)r * (size_t)D;
             e.n = 0;
             flash__t_norm_rows(t, &e, (k ? t->out : full) + at, t->out_norm, t->normed, NULL, n);
-            flash__gemm_forward(&e, t->normed, t->w + t->head, t->z + (size_t)(k*n)*(size_t)V, n, V,
-                                D, 0);
+            flash__gemm_forward(&e, t->normed, t->w + t->head, t->z + (size_t)(k * n) * (size_t)V,
+                                n, V, D, 0);
             flash__gemm_run(t, &e);
         }
         for (i = 0; i < n; i++)
-            sum += flash__divergence(t->z + (size_t)i*(size_t)V,
-                                     t->z + (size_t)(n + i)*(size_t)V, V);
+            sum += flash__divergence(t->z + (size_t)i * (size_t)V,
+                                     t->z + (size_t)(n + i) * (size_t)V, V);
     }
     return sum;
 }
@@ -19626,14 +20938,15 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
     flash_status s = FLASH_E_NONE;
     int il;
     if (!t || !tokens || !skip || !kl || !n || t->desc.n_ctx < 2
-        || n > SIZE_MAX/4/(size_t)(t->desc.n_ctx + 1)) return FLASH_E_ARGUMENT;
+        || n > SIZE_MAX / 4 / (size_t)(t->desc.n_ctx + 1))
+        return FLASH_E_ARGUMENT;
     row = (size_t)(t->desc.n_ctx + 1);
-    if (!flash__tokens_ok(t, tokens, n*row)) return FLASH_E_ARGUMENT;
+    if (!flash__tokens_ok(t, tokens, n * row)) return FLASH_E_ARGUMENT;
     for (i = 0; i < n && !s; i += some) {
         some = FLASH__MIN((size_t)t->desc.batch, n - i);
         loss[0] = loss[1] = 0;
-        s = flash__batch(t, tokens + i*row, (int)some, 0, 0, loss);
-        bytes = (size_t)t->N*(size_t)t->arch.d_model*sizeof *t->dx;
+        s = flash__batch(t, tokens + i * row, (int)some, 0, 0, loss);
+        bytes = (size_t)t->N * (size_t)t->arch.d_model * sizeof *t->dx;
         memcpy(t->dx, t->out, bytes); /* what it is for is only needed on the way back */
         for (il = 0; il < t->arch.n_layer && !s; il++) {
             flash__lesson *l = t->layer + il;
@@ -19648,7 +20961,7 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
         if (!s) sum += flash__divergences(t, t->dx);
     }
     if (!s && !flash__finite(sum)) s = FLASH_E_RANGE;
-    if (!s) *kl = sum/((double)n*t->desc.n_ctx);
+    if (!s) *kl = sum / ((double)n * t->desc.n_ctx);
     return s;
 }
 #endif
@@ -19660,82 +20973,82 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
 
 #if defined(FLASH_NO_FP_PRAGMA)
 #elif defined(__clang__)
-#  pragma STDC FP_CONTRACT DEFAULT
+#pragma STDC FP_CONTRACT DEFAULT
 #elif defined(__GNUC__)
-#  pragma GCC pop_options
+#pragma GCC pop_options
 #elif defined(_MSC_VER)
-#  pragma fp_contract(on)
+#pragma fp_contract(on)
 #endif
 
 #ifdef FLASH__OWN_MALLOC
-#  undef FLASH_MALLOC
-#  undef FLASH_FREE
+#undef FLASH_MALLOC
+#undef FLASH_FREE
 #endif
 #ifdef FLASH__OWN_ASSERT
-#  undef FLASH_ASSERT
+#undef FLASH_ASSERT
 #endif
 #ifndef FLASH_KEEP_INTERNALS /* tests keep them */
-#  undef FLASH__OWN_MALLOC
-#  undef FLASH__OWN_ASSERT
-#  undef FLASH__FILE_STDIO
-#  undef FLASH__FILE_WIN32
-#  undef FLASH__FILE_MMAP
-#  undef FLASH__STATIC_ASSERT
-#  undef FLASH__FLOAT
-#  undef FLASH__COUNT
-#  undef FLASH__MIN
-#  undef FLASH__MAX
-#  undef FLASH__KERNELS
-#  undef FLASH__ANY
-#  undef FLASH__GPT2
-#  undef FLASH__LLAMA3
-#  undef FLASH__QWEN2
-#  undef FLASH__TEKKEN
-#  undef FLASH__GPT4O
-#  undef FLASH__LAYER
-#  undef FLASH__BIASED
-#  undef FLASH__NORMED
-#  undef FLASH__GELU_1
-#  undef FLASH__GELU_3
-#  undef FLASH__ROOT
-#  undef FLASH__HOSTED
-#  undef FLASH__RUNTIME
-#  undef FLASH__LATENCY
-#  undef FLASH__SEARCH
-#  undef FLASH__TRAIN
-#  undef FLASH__GP
-#  undef FLASH__NORMAL
-#  undef FLASH__REAL
-#  undef FLASH__SAVE_MARK
-#  undef FLASH__STATE_MARK
-#  undef FLASH__NOTHING
-#  undef FLASH__THREADS
-#  undef FLASH__THREADS_POSIX
-#  undef FLASH__THREADS_WIN32
-#  undef FLASH__THREAD_RESULT
-#  undef FLASH__ATOMIC_GNU
-#  undef FLASH__ATOMIC_MSVC
-#  undef FLASH__PAUSE
-#  undef FLASH__PREFETCH
-#  undef FLASH__OPAQUE
-#  undef FLASH__TARGET
-#  undef FLASH__INLINE
-#  undef FLASH__UNROLL
-#  undef FLASH__X86
-#  undef FLASH__SSE41
-#  undef FLASH__AVX2
-#  undef FLASH__AVX512
-#  undef FLASH__AVXVNNI
-#  undef FLASH__AMX
-#  undef FLASH__DPBUSD
-#  undef FLASH__NEON
-#  undef FLASH__NEON_DOT
-#  undef FLASH__WASM
-#  undef FLASH__SETS
-#  undef FLASH__PANEL_SSE41
-#  undef FLASH__PANEL_AVX2
-#  undef FLASH__PANEL_AVX512
-#  undef FLASH__PANELS_AVX512
+#undef FLASH__OWN_MALLOC
+#undef FLASH__OWN_ASSERT
+#undef FLASH__FILE_STDIO
+#undef FLASH__FILE_WIN32
+#undef FLASH__FILE_MMAP
+#undef FLASH__STATIC_ASSERT
+#undef FLASH__FLOAT
+#undef FLASH__COUNT
+#undef FLASH__MIN
+#undef FLASH__MAX
+#undef FLASH__KERNELS
+#undef FLASH__ANY
+#undef FLASH__GPT2
+#undef FLASH__LLAMA3
+#undef FLASH__QWEN2
+#undef FLASH__TEKKEN
+#undef FLASH__GPT4O
+#undef FLASH__LAYER
+#undef FLASH__BIASED
+#undef FLASH__NORMED
+#undef FLASH__GELU_1
+#undef FLASH__GELU_3
+#undef FLASH__ROOT
+#undef FLASH__HOSTED
+#undef FLASH__RUNTIME
+#undef FLASH__LATENCY
+#undef FLASH__SEARCH
+#undef FLASH__TRAIN
+#undef FLASH__GP
+#undef FLASH__NORMAL
+#undef FLASH__REAL
+#undef FLASH__SAVE_MARK
+#undef FLASH__STATE_MARK
+#undef FLASH__NOTHING
+#undef FLASH__THREADS
+#undef FLASH__THREADS_POSIX
+#undef FLASH__THREADS_WIN32
+#undef FLASH__THREAD_RESULT
+#undef FLASH__ATOMIC_GNU
+#undef FLASH__ATOMIC_MSVC
+#undef FLASH__PAUSE
+#undef FLASH__PREFETCH
+#undef FLASH__OPAQUE
+#undef FLASH__TARGET
+#undef FLASH__INLINE
+#undef FLASH__UNROLL
+#undef FLASH__X86
+#undef FLASH__SSE41
+#undef FLASH__AVX2
+#undef FLASH__AVX512
+#undef FLASH__AVXVNNI
+#undef FLASH__AMX
+#undef FLASH__DPBUSD
+#undef FLASH__NEON
+#undef FLASH__NEON_DOT
+#undef FLASH__WASM
+#undef FLASH__SETS
+#undef FLASH__PANEL_SSE41
+#undef FLASH__PANEL_AVX2
+#undef FLASH__PANEL_AVX512
+#undef FLASH__PANELS_AVX512
 #endif
 
 #endif /* FLASH__IMPLEMENTED */

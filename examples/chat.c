@@ -52,8 +52,7 @@ int main(int argc, char **argv)
             continue;
         }
         st = flash_session_feed_text(s, later ? line : line + 1, later ? FLASH_TEXT_CONTINUE : 0);
-        if (st == FLASH_OK)
-            st = answer(s);
+        if (st == FLASH_OK) st = answer(s);
         if (st == FLASH_E_RANGE) {
             printf("(%d tokens are all it can hold: starting over)\n", flash_session_capacity(s));
             flash_session_reset(s);

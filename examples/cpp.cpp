@@ -10,7 +10,8 @@
 #include <string>
 
 /* The wrapper: copy it and leave out what you do not need. */
-namespace flash {
+namespace flash
+{
 
 struct error : std::runtime_error {
     flash_status status;
@@ -23,9 +24,11 @@ inline flash_status check(flash_status s) /* positive ones are no errors */
     return s;
 }
 
-class model { /* may be shared by threads; outlives its sessions */
+class model
+{ /* may be shared by threads; outlives its sessions */
     std::unique_ptr<flash_model, void (*)(flash_model *)> p{nullptr, flash_model_free};
-public:
+
+  public:
     explicit model(const flash_model_desc &desc)
     {
         flash_model *m;
@@ -38,9 +41,11 @@ public:
     const flash_arch &arch() const { return *flash_model_arch(p.get()); }
 };
 
-class session { /* one thread at a time; may be moved */
+class session
+{ /* one thread at a time; may be moved */
     std::unique_ptr<flash_session, void (*)(flash_session *)> p{nullptr, flash_session_free};
-public:
+
+  public:
     explicit session(const model &m, const flash_session_desc &desc = flash_session_desc())
     {
         flash_session *s;

@@ -17,14 +17,17 @@
 enum { BLOCK = 8 << 20, TOKENS = 64 };
 
 /* Gives out a block from its start; takes back what it gave last. */
-typedef struct arena { unsigned char *block; size_t size, used; int calls; } arena;
+typedef struct arena {
+    unsigned char *block;
+    size_t size, used;
+    int calls;
+} arena;
 
 static void *acquire(void *user, size_t bytes, size_t align)
 {
     arena *a = (arena *)user;
     size_t skip = (align - (uintptr_t)(a->block + a->used) % align) % align;
-    if (skip > a->size - a->used || bytes > a->size - a->used - skip)
-        return NULL;
+    if (skip > a->size - a->used || bytes > a->size - a->used - skip) return NULL;
     a->calls++;
     a->used += skip + bytes;
     return a->block + a->used - bytes;
@@ -33,15 +36,16 @@ static void *acquire(void *user, size_t bytes, size_t align)
 static void release(void *user, void *ptr, size_t bytes)
 {
     arena *a = (arena *)user;
-    if ((unsigned char *)ptr + bytes == a->block + a->used)
-        a->used -= bytes;
+    if ((unsigned char *)ptr + bytes == a->block + a->used) a->used -= bytes;
 }
 
 /* The whole use of the library: model bytes in, text out through show. */
 static flash_status tell(const void *data, size_t bytes, arena *a,
                          void (*show)(const char *text, size_t bytes))
 {
-    flash_model *m; flash_session *s; flash_piece piece;
+    flash_model *m;
+    flash_session *s;
+    flash_piece piece;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     md.source.data = data; /* stays where it is: RAM, ROM, an archive of assets */

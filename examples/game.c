@@ -21,7 +21,7 @@ static const char schema[] =
 enum { HZ = 60, LINES = 6, LINE_TOKENS = 40 }; /* lines of a scene, tokens of a line at most */
 
 static const char *const name[2] = {"Tom", "Lily"};
-static const char *const quote[] = {"\""}; /* ends a line */
+static const char *const quote[] = {"\""};                              /* ends a line */
 static const double edge[] = {0.5, 1, 1.5, 2, 2.25, 2.5, 3, 4, 8, 1e9}; /* of the histogram [ms] */
 
 static double now(void *user) /* [s] */
@@ -45,16 +45,15 @@ static void rest(double seconds) /* stands for the rest of the game, and the scr
     Sleep((DWORD)(seconds * 1000));
 #else
     struct timespec t = {0, (long)(seconds * 1e9)};
-    if (seconds > 0)
-        nanosleep(&t, NULL);
+    if (seconds > 0) nanosleep(&t, NULL);
 #endif
 }
 
 /* Each character has heard everything: its own lines as it wrote them, the other's as text. */
 typedef struct scene {
     flash_session *mind[2], *heart;
-    int  who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
-    int  feeling;                   /* the line is spoken, its mood is being found  */
+    int who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
+    int feeling;                   /* the line is spoken, its mood is being found  */
     char line[1024], mood[64];
 } scene;
 
@@ -92,13 +91,11 @@ static void pass_on(scene *s)
     int next = !s->who;
     char mood[16] = "";
     const char *value = strchr(s->mood, ':'); /* {"mood": "happy"} with any white space */
-    if (value)
-        sscanf(value, ": \"%15[a-z]\"", mood);
-    if (!s->shown)
-        printf("%s (%s): %s\n", name[s->who], mood, s->line);
+    if (value) sscanf(value, ": \"%15[a-z]\"", mood);
+    if (!s->shown) printf("%s (%s): %s\n", name[s->who], mood, s->line);
     strcat(s->line, "\"");
-    if (++s->lines == LINES || tell(s, next, s->line, name[next]) ||
-        tell(s, s->who, s->tokens == LINE_TOKENS ? "\"" : "", name[next])) {
+    if (++s->lines == LINES || tell(s, next, s->line, name[next])
+        || tell(s, s->who, s->tokens == LINE_TOKENS ? "\"" : "", name[next])) {
         begin(s); /* the scene is over, or all that a session can hold */
         s->shown = 1;
         return;
@@ -118,10 +115,8 @@ static flash_status frame(scene *s, double until)
         char *to = s->feeling ? s->mood : s->line;
         size_t room = s->feeling ? sizeof s->mood : sizeof s->line;
         flash_status st = flash_session_next(at, &budget, &piece);
-        if (st == FLASH_MORE)
-            return FLASH_OK; /* what was said is still being read */
-        if (st < 0 && st != FLASH_E_RANGE)
-            return st;
+        if (st == FLASH_MORE) return FLASH_OK; /* what was said is still being read */
+        if (st < 0 && st != FLASH_E_RANGE) return st;
         if (st == FLASH_OK && strlen(to) + piece.bytes + 2 < room)
             strncat(to, piece.text, piece.bytes);
         if (s->feeling) {

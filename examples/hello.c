@@ -8,12 +8,21 @@
 
 int main(int argc, char **argv)
 {
-    flash_model *model; flash_session *s; flash_piece piece; flash_error err;
+    flash_model *model;
+    flash_session *s;
+    flash_piece piece;
+    flash_error err;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     md.source.path = argc > 1 ? argv[1] : "model.gguf";
-    if (flash_model_load(&model, &md, &err)) { fprintf(stderr, "%s\n", err.text); return 1; }
-    if (flash_session_create(&s, model, &sd)) { fprintf(stderr, "out of memory\n"); return 1; }
+    if (flash_model_load(&model, &md, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    if (flash_session_create(&s, model, &sd)) {
+        fprintf(stderr, "out of memory\n");
+        return 1;
+    }
     flash_session_feed_text(s, argc > 2 ? argv[2] : "Once upon a time", 0);
     while (flash_session_next(s, NULL, &piece) == FLASH_OK)
         fwrite(piece.text, 1, piece.bytes, stdout);

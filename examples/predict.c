@@ -17,8 +17,7 @@ static char *slurp(const char *path, size_t *n)
     long size = f && !fseek(f, 0, SEEK_END) ? ftell(f) : -1;
     if (size >= 0 && !fseek(f, 0, SEEK_SET) && (text = malloc((size_t)size + 1)) != NULL)
         *n = fread(text, 1, (size_t)size, f);
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
     return text;
 }
 
@@ -29,8 +28,7 @@ static flash_type weights_of(const flash_model *m)
     for (int i = 0; i < flash_model_arch(m)->n_layer; i++) {
         char name[40];
         snprintf(name, sizeof name, "blk.%d.ffn_up.weight", i);
-        if (!flash_gguf_find_tensor(flash_model_gguf(m), name, &t))
-            return t.type;
+        if (!flash_gguf_find_tensor(flash_model_gguf(m), name, &t)) return t.type;
     }
     return FLASH_TYPE_Q4_0;
 }
@@ -66,13 +64,15 @@ int main(int argc, char **argv)
     work.kv = FLASH_TYPE_Q8_0; /* as measured */
     work.threads = argc > 5 ? atoi(argv[5]) : 2;
     if (flash_latency_predict(latency, &work, &ttft, &token)) {
-        fprintf(stderr, "not measured: %s weights on %d threads\n",
-                flash_type_name(work.weights), work.threads);
+        fprintf(stderr, "not measured: %s weights on %d threads\n", flash_type_name(work.weights),
+                work.threads);
         return 1;
     }
     printf("%s: %d tokens of prompt take %.2f s (%.2f to %.2f), then %.1f tokens a second\n",
-           ttft.hi <= patience ? "yes" : ttft.lo > patience ? "no" : "perhaps", work.prompt,
-           ttft.mean, ttft.lo, ttft.hi, 1 / token.mean);
+           ttft.hi <= patience      ? "yes"
+               : ttft.lo > patience ? "no"
+                                    : "perhaps",
+           work.prompt, ttft.mean, ttft.lo, ttft.hi, 1 / token.mean);
     flash_model_free(model);
     flash_latency_free(latency);
     free(text);

@@ -42,8 +42,7 @@ int main(int argc, char **argv)
     }
     while (!flash_search_ask(s, &t, &err)) {
         evaluate(t.x, y);
-        if (flash_search_tell(s, t.id, y, &err))
-            break;
+        if (flash_search_tell(s, t.id, y, &err)) break;
     }
     int n = flash_search_front(s, ids, 200);
     printf("trial threads quality cache   seconds error\n");

@@ -27,14 +27,12 @@ static void walk(flash__reading *t, const flash_model *m, int text, int tokens, 
         int32_t chosen = -1;
         uint32_t ways = 0;
         for (int32_t id = 0; id < (int32_t)m->vocab.n; id++) /* any of them, all as likely */
-            if (mask[id / 32] >> id % 32 & 1 && !(flash__random(random) % ++ways))
-                chosen = id;
+            if (mask[id / 32] >> id % 32 & 1 && !(flash__random(random) % ++ways)) chosen = id;
         printf("%d %d ", text, (int)chosen);
         for (size_t id = 0; id < m->vocab.n; id++)
             putchar('0' + (int)(mask[id / 32] >> id % 32 & 1));
         putchar('\n');
-        if (chosen < 0 || flash_token_is_end(m, chosen))
-            return;
+        if (chosen < 0 || flash_token_is_end(m, chosen)) return;
         t->now = flash__read_token(t, m, chosen);
     }
 }
@@ -64,8 +62,7 @@ int main(int argc, char **argv)
     flash__reading_plan(m, &a);
     a.base = malloc(a.used);
     a.used = 0;
-    if (!a.base)
-        return 1;
+    if (!a.base) return 1;
     flash__reading *t = flash__reading_plan(m, &a);
     for (int i = 0; i < (argc > 3 ? atoi(argv[3]) : 8); i++) {
         flash__reading_start(t, g, 0);

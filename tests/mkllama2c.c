@@ -23,7 +23,10 @@ static void fail(const char *what)
 }
 
 /* Where each kind of weights begins in the checkpoint [floats], all layers in a row. */
-typedef struct part { const char *name; long layers, rows, cols; } part;
+typedef struct part {
+    const char *name;
+    long layers, rows, cols;
+} part;
 
 static void announce(const char *name, long rows, long cols)
 {
@@ -39,30 +42,23 @@ int main(int argc, char **argv)
     static int32_t types[VOCAB_MAX];
     int32_t h[7]; /* d_model, d_ffn, layers, heads, key/value heads, vocabulary, context */
     char name[64];
-    if (argc != 4) {
-        fail("usage: mkllama2c MODEL.bin VOCAB.txt OUT.gguf");
-    }
+    if (argc != 4) fail("usage: mkllama2c MODEL.bin VOCAB.txt OUT.gguf");
     FILE *vocab = fopen(argv[2], "r"), *out = fopen(argv[3], "wb");
     in = fopen(argv[1], "rb");
-    if (!in || !vocab || !out || fread(h, 4, 7, in) != 7) {
-        fail("cannot open the files");
-    }
+    if (!in || !vocab || !out || fread(h, 4, 7, in) != 7) fail("cannot open the files");
     long D = h[0], F = h[1], L = h[2], V = h[5], C = D / h[3], KV = h[4] * C;
-    if (V < 3 || V > VOCAB_MAX) {
-        fail("no checkpoint of version 0 with a shared classifier");
-    }
+    if (V < 3 || V > VOCAB_MAX) fail("no checkpoint of version 0 with a shared classifier");
     for (long i = 0; i < V; i++) {
-        if (fscanf(vocab, " %63[^\t]\t%f", text[i], &scores[i]) != 2) {
+        if (fscanf(vocab, " %63[^\t]\t%f", text[i], &scores[i]) != 2)
             fail("the vocabulary is too short");
-        }
         tokens[i] = text[i];
         types[i] = i == 0 ? 2 : i < 3 ? 3 : text[i][0] == '<' && text[i][1] == '0' ? 6 : 1;
     }
     const part parts[] = {
-        {"token_embd", 0, V, D}, {"attn_norm", L, 1, D}, {"attn_q", L, D, D}, {"attn_k", L, KV, D},
-        {"attn_v", L, KV, D}, {"attn_output", L, D, D}, {"ffn_norm", L, 1, D},
-        {"ffn_gate", L, F, D},
-        {"ffn_down", L, D, F}, {"ffn_up", L, F, D}, {"output_norm", 0, 1, D},
+        {"token_embd", 0, V, D}, {"attn_norm", L, 1, D},   {"attn_q", L, D, D},
+        {"attn_k", L, KV, D},    {"attn_v", L, KV, D},     {"attn_output", L, D, D},
+        {"ffn_norm", L, 1, D},   {"ffn_gate", L, F, D},    {"ffn_down", L, D, F},
+        {"ffn_up", L, F, D},     {"output_norm", 0, 1, D},
     };
     enum { PARTS = sizeof parts / sizeof *parts };
     w.write = to_file;
@@ -88,26 +84,21 @@ int main(int argc, char **argv)
         for (int p = 0; p < PARTS; p++) {
             for (long l = 0; l < (parts[p].layers ? parts[p].layers : 1); l++) {
                 size_t n = (size_t)(parts[p].rows * parts[p].cols);
-                if (parts[p].layers) {
+                if (parts[p].layers)
                     snprintf(name, sizeof name, "blk.%ld.%s.weight", l, parts[p].name);
-                } else {
+                else
                     snprintf(name, sizeof name, "%s.weight", parts[p].name);
-                }
                 if (!pass) {
                     announce(name, parts[p].rows, parts[p].cols);
                     continue;
                 }
                 float *x = (float *)malloc(n * 4);
-                if (!x || fread(x, 4, n, in) != n) {
-                    fail("the checkpoint ends early");
-                }
+                if (!x || fread(x, 4, n, in) != n) fail("the checkpoint ends early");
                 flash_gguf_write_data(&w, x, n * 4, 1);
                 free(x);
             }
         }
     }
-    if (flash_gguf_write_end(&w) || fclose(out)) {
-        fail("cannot write the file");
-    }
+    if (flash_gguf_write_end(&w) || fclose(out)) fail("cannot write the file");
     return 0;
 }

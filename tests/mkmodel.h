@@ -40,46 +40,28 @@ static inline uint8_t *mk_grow(mk_buf *b, size_t n)
 
 static inline void mk_bytes(mk_buf *b, const void *p, size_t n)
 {
-    if (n) {
-        memcpy(mk_grow(b, n), p, n);
-    }
+    if (n) memcpy(mk_grow(b, n), p, n);
 }
 
 static inline void mk_fill(mk_buf *b, int byte, size_t n)
 {
-    if (n) {
-        memset(mk_grow(b, n), byte, n);
-    }
+    if (n) memset(mk_grow(b, n), byte, n);
 }
 
 /* The low `size` bytes of v, little-endian on any host. */
 static inline void mk_int(mk_buf *b, uint64_t v, int size)
 {
     uint8_t *p = mk_grow(b, (size_t)size);
-    for (int i = 0; i < size; i++) {
-        p[i] = (uint8_t)(v >> (8 * i));
-    }
+    for (int i = 0; i < size; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
 
-static inline void mk_u8(mk_buf *b, uint32_t v)
-{
-    mk_int(b, v, 1);
-}
+static inline void mk_u8(mk_buf *b, uint32_t v) { mk_int(b, v, 1); }
 
-static inline void mk_u16(mk_buf *b, uint32_t v)
-{
-    mk_int(b, v, 2);
-}
+static inline void mk_u16(mk_buf *b, uint32_t v) { mk_int(b, v, 2); }
 
-static inline void mk_u32(mk_buf *b, uint32_t v)
-{
-    mk_int(b, v, 4);
-}
+static inline void mk_u32(mk_buf *b, uint32_t v) { mk_int(b, v, 4); }
 
-static inline void mk_u64(mk_buf *b, uint64_t v)
-{
-    mk_int(b, v, 8);
-}
+static inline void mk_u64(mk_buf *b, uint64_t v) { mk_int(b, v, 8); }
 
 static inline void mk_f32(mk_buf *b, float v)
 {
@@ -122,9 +104,7 @@ static inline double mk_uniform(uint64_t *seed)
 static inline double mk_normal(uint64_t *seed)
 {
     double s = -2;
-    for (int i = 0; i < 4; i++) {
-        s += mk_uniform(seed);
-    }
+    for (int i = 0; i < 4; i++) s += mk_uniform(seed);
     return s * 1.7320508075688772;
 }
 
@@ -137,12 +117,8 @@ static inline uint16_t mk_half(float v)
     sign = u >> 16 & 0x8000u;
     e = (int)(u >> 23 & 255) - 127 + 15;
     mant = u & 0x7FFFFFu;
-    if (e == 255 - 127 + 15) {
-        return (uint16_t)(sign | 0x7C00u | (mant ? 0x200u : 0));
-    }
-    if (e < -10) {
-        return (uint16_t)sign;
-    }
+    if (e == 255 - 127 + 15) return (uint16_t)(sign | 0x7C00u | (mant ? 0x200u : 0));
+    if (e < -10) return (uint16_t)sign;
     mant |= 0x800000u;
     int drop = e > 0 ? 13 : 14 - e;
     uint32_t r = (mant >> drop) + (e > 0 ? (uint32_t)(e - 1) << 10 : 0);
@@ -154,9 +130,22 @@ static inline uint16_t mk_half(float v)
 /* --- weight types --------------------------------------------------------------------------- */
 
 enum {
-    MK_F32 = 0, MK_F16 = 1, MK_Q4_0 = 2, MK_Q4_1 = 3, MK_Q5_0 = 6, MK_Q5_1 = 7, MK_Q8_0 = 8,
-    MK_Q2_K = 10, MK_Q3_K = 11, MK_Q4_K = 12, MK_Q5_K = 13, MK_Q6_K = 14, MK_IQ4_NL = 20,
-    MK_IQ4_XS = 23, MK_BF16 = 30, MK_MXFP4 = 39
+    MK_F32 = 0,
+    MK_F16 = 1,
+    MK_Q4_0 = 2,
+    MK_Q4_1 = 3,
+    MK_Q5_0 = 6,
+    MK_Q5_1 = 7,
+    MK_Q8_0 = 8,
+    MK_Q2_K = 10,
+    MK_Q3_K = 11,
+    MK_Q4_K = 12,
+    MK_Q5_K = 13,
+    MK_Q6_K = 14,
+    MK_IQ4_NL = 20,
+    MK_IQ4_XS = 23,
+    MK_BF16 = 30,
+    MK_MXFP4 = 39
 };
 
 /* A block of random bytes is a valid block but for its scales. `at`: the f16 scale, `min_at`: the
@@ -172,20 +161,25 @@ typedef struct mk_layout {
 static inline const mk_layout *mk_layout_of(uint32_t id)
 {
     static const mk_layout table[] = {
-        {"f32", MK_F32, 1, 4, -1, -1, 0, 1},          {"f16", MK_F16, 1, 2, -1, -1, 0, 1},
-        {"bf16", MK_BF16, 1, 2, -1, -1, 0, 1},        {"q4_0", MK_Q4_0, 32, 18, 0, -1, 0, 4.6},
-        {"q4_1", MK_Q4_1, 32, 20, 0, 2, -7.5, 4.6},   {"q5_0", MK_Q5_0, 32, 22, 0, -1, 0, 9.2},
-        {"q5_1", MK_Q5_1, 32, 24, 0, 2, -15.5, 9.2},  {"q8_0", MK_Q8_0, 32, 34, 0, -1, 0, 74},
-        {"q2_k", MK_Q2_K, 256, 84, 80, 82, 1.5, 14},  {"q3_k", MK_Q3_K, 256, 110, 108, -1, 0, 43},
-        {"q4_k", MK_Q4_K, 256, 144, 0, 2, 7.5, 257},  {"q5_k", MK_Q5_K, 256, 176, 0, 2, 15.5, 523},
-        {"q6_k", MK_Q6_K, 256, 210, 208, -1, 0, 1369}, {"iq4_nl", MK_IQ4_NL, 32, 18, 0, -1, 0, 70},
-        {"iq4_xs", MK_IQ4_XS, 256, 136, 0, -1, 0, 1290}, {"mxfp4", MK_MXFP4, 32, 17, 0, -1, 0, 2.8},
+        {"f32", MK_F32, 1, 4, -1, -1, 0, 1},
+        {"f16", MK_F16, 1, 2, -1, -1, 0, 1},
+        {"bf16", MK_BF16, 1, 2, -1, -1, 0, 1},
+        {"q4_0", MK_Q4_0, 32, 18, 0, -1, 0, 4.6},
+        {"q4_1", MK_Q4_1, 32, 20, 0, 2, -7.5, 4.6},
+        {"q5_0", MK_Q5_0, 32, 22, 0, -1, 0, 9.2},
+        {"q5_1", MK_Q5_1, 32, 24, 0, 2, -15.5, 9.2},
+        {"q8_0", MK_Q8_0, 32, 34, 0, -1, 0, 74},
+        {"q2_k", MK_Q2_K, 256, 84, 80, 82, 1.5, 14},
+        {"q3_k", MK_Q3_K, 256, 110, 108, -1, 0, 43},
+        {"q4_k", MK_Q4_K, 256, 144, 0, 2, 7.5, 257},
+        {"q5_k", MK_Q5_K, 256, 176, 0, 2, 15.5, 523},
+        {"q6_k", MK_Q6_K, 256, 210, 208, -1, 0, 1369},
+        {"iq4_nl", MK_IQ4_NL, 32, 18, 0, -1, 0, 70},
+        {"iq4_xs", MK_IQ4_XS, 256, 136, 0, -1, 0, 1290},
+        {"mxfp4", MK_MXFP4, 32, 17, 0, -1, 0, 2.8},
     };
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (table[i].id == id) {
-            return &table[i];
-        }
-    }
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].id == id) return &table[i];
     return NULL;
 }
 
@@ -203,9 +197,7 @@ static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, d
             continue;
         }
         uint8_t *p = mk_grow(b, (size_t)l->bytes);
-        for (int k = 0; k < l->bytes; k++) {
-            p[k] = (uint8_t)(mk_rnd(seed) >> 56);
-        }
+        for (int k = 0; k < l->bytes; k++) p[k] = (uint8_t)(mk_rnd(seed) >> 56);
         double d = deviation / l->unit * (0.7 + 0.6 * mk_uniform(seed));
         if (type == MK_MXFP4) {
             /* a power of two: exponent plus 127 */
@@ -227,33 +219,44 @@ static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, d
 enum { MK_KEYS = 64, MK_TENSORS = 896 };
 
 enum {
-    MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_U32, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING,
-    MK_V_ARRAY, MK_V_U64, MK_V_I64, MK_V_F64
+    MK_V_U8,
+    MK_V_I8,
+    MK_V_U16,
+    MK_V_I16,
+    MK_V_U32,
+    MK_V_I32,
+    MK_V_F32,
+    MK_V_BOOL,
+    MK_V_STRING,
+    MK_V_ARRAY,
+    MK_V_U64,
+    MK_V_I64,
+    MK_V_F64
 };
 
 typedef struct mk_key {
-    mk_buf name, value;   /* value: as written, after the type           */
-    uint64_t name_bytes;  /* the length written; normally name.n         */
+    mk_buf name, value;  /* value: as written, after the type           */
+    uint64_t name_bytes; /* the length written; normally name.n         */
     uint32_t type;
 } mk_key;
 
 typedef struct mk_tensor {
     char name[80];
-    uint32_t n_dims;      /* as written                                  */
-    int n_ne;             /* how many of ne are written                  */
+    uint32_t n_dims; /* as written                                  */
+    int n_ne;        /* how many of ne are written                  */
     uint64_t ne[8];
     uint32_t type;
-    int own_offset;       /* 1: offset is written as it is, else set     */
+    int own_offset; /* 1: offset is written as it is, else set     */
     uint64_t offset;
     mk_buf data;
 } mk_tensor;
 
 typedef struct mk_file {
-    uint32_t version, align;              /* align: of the data; the key is separate        */
-    int own_counts;                       /* 1: n_tensors and n_kv below are written        */
+    uint32_t version, align; /* align: of the data; the key is separate        */
+    int own_counts;          /* 1: n_tensors and n_kv below are written        */
     uint64_t n_tensors, n_kv;
     size_t keys, tensors;
-    size_t data_at;                       /* set by mk_emit: where tensor data begins       */
+    size_t data_at; /* set by mk_emit: where tensor data begins       */
     mk_key key[MK_KEYS];
     mk_tensor tensor[MK_TENSORS];
 } mk_file;
@@ -264,9 +267,7 @@ static inline void mk_free(mk_file *f)
         free(f->key[i].name.p);
         free(f->key[i].value.p);
     }
-    for (size_t i = 0; i < f->tensors; i++) {
-        free(f->tensor[i].data.p);
-    }
+    for (size_t i = 0; i < f->tensors; i++) free(f->tensor[i].data.p);
     free(f);
 }
 
@@ -281,11 +282,9 @@ static inline mk_file *mk_new(void)
 
 static inline mk_key *mk_find(mk_file *f, const char *name)
 {
-    for (size_t i = 0; i < f->keys; i++) {
-        if (f->key[i].name.n == strlen(name) && !memcmp(f->key[i].name.p, name, strlen(name))) {
+    for (size_t i = 0; i < f->keys; i++)
+        if (f->key[i].name.n == strlen(name) && !memcmp(f->key[i].name.p, name, strlen(name)))
             return &f->key[i];
-        }
-    }
     return NULL;
 }
 
@@ -304,9 +303,7 @@ static inline mk_buf *mk_add(mk_file *f, const char *name, uint32_t type)
 static inline mk_buf *mk_set(mk_file *f, const char *name, uint32_t type)
 {
     mk_key *k = mk_find(f, name);
-    if (!k) {
-        return mk_add(f, name, type);
-    }
+    if (!k) return mk_add(f, name, type);
     k->type = type;
     k->value.n = 0;
     return &k->value;
@@ -353,11 +350,8 @@ static inline void mk_remove(mk_file *f, const char *name)
 
 static inline mk_tensor *mk_find_tensor(mk_file *f, const char *name)
 {
-    for (size_t i = 0; i < f->tensors; i++) {
-        if (!strcmp(f->tensor[i].name, name)) {
-            return &f->tensor[i];
-        }
-    }
+    for (size_t i = 0; i < f->tensors; i++)
+        if (!strcmp(f->tensor[i].name, name)) return &f->tensor[i];
     return NULL;
 }
 
@@ -405,9 +399,7 @@ static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
         mk_tensor *t = &f->tensor[i];
         mk_text(&b, t->name);
         mk_u32(&b, t->n_dims);
-        for (int d = 0; d < t->n_ne; d++) {
-            mk_u64(&b, t->ne[d]);
-        }
+        for (int d = 0; d < t->n_ne; d++) mk_u64(&b, t->ne[d]);
         mk_u32(&b, t->type);
         t->offset = t->own_offset ? t->offset : offset;
         mk_u64(&b, t->offset);
@@ -428,8 +420,8 @@ static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
 /* All zero: a tied F32 llama model with a SentencePiece vocabulary. */
 typedef struct mk_options {
     int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64                  */
-    int n_vocab;     /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
-    int n_ctx;       /* 0: 256                                                                   */
+    int n_vocab; /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
+    int n_ctx;   /* 0: 256                                                                   */
     int untied, bpe;
     const char *pre; /* of BPE; NULL: "gpt-2"                                                    */
     uint32_t embd, qkv, attn_output, ffn_up, ffn_down, head; /* weight types                     */
@@ -456,9 +448,7 @@ static inline int mk_byte_char(int byte)
     int next = 256;
     for (int i = 0;; i++) {
         int plain = (i > 32 && i < 127) || (i > 160 && i < 256 && i != 173);
-        if (i == byte) {
-            return plain ? i : next;
-        }
+        if (i == byte) return plain ? i : next;
         next += !plain;
     }
 }
@@ -468,10 +458,43 @@ static inline int mk_byte_char(int byte)
 static inline void mk_spm(mk_file *f, int n_vocab)
 {
     static const char *const words[] = {
-        MK_SPACE "t", "he", "in", MK_SPACE "a", "er", "on", MK_SPACE "the", MK_SPACE "s", "re",
-        "nd", MK_SPACE "and", "ou", MK_SPACE MK_SPACE, "ing", MK_SPACE, "e", "t", "a", "o", "i",
-        "n", "s", "h", "r", "d", "l", "u", "c", "m", "w", "g", "y", ".", ",", "\xC3\xA9",
-        "\xE4\xB8\xAD", "\xF0\x9F\x98\x80",
+        MK_SPACE "t",
+        "he",
+        "in",
+        MK_SPACE "a",
+        "er",
+        "on",
+        MK_SPACE "the",
+        MK_SPACE "s",
+        "re",
+        "nd",
+        MK_SPACE "and",
+        "ou",
+        MK_SPACE MK_SPACE,
+        "ing",
+        MK_SPACE,
+        "e",
+        "t",
+        "a",
+        "o",
+        "i",
+        "n",
+        "s",
+        "h",
+        "r",
+        "d",
+        "l",
+        "u",
+        "c",
+        "m",
+        "w",
+        "g",
+        "y",
+        ".",
+        ",",
+        "\xC3\xA9",
+        "\xE4\xB8\xAD",
+        "\xF0\x9F\x98\x80",
     };
     const int n_words = (int)(sizeof words / sizeof words[0]);
     int bytes = n_vocab >= 300 ? 256 : n_vocab >= 160 ? 128 : 0;
@@ -482,13 +505,12 @@ static inline void mk_spm(mk_file *f, int n_vocab)
     for (int i = 0; i < n_vocab; i++) {
         int word = i - 3 - bytes, type = i == 0 ? 2 : i < 3 ? 3 : word < 0 ? 6 : 1;
         snprintf(text, sizeof text, "<extra_%d>", i);
-        if (i < 3) {
+        if (i < 3)
             snprintf(text, sizeof text, "%s", i == 0 ? "<unk>" : i == 1 ? "<s>" : "</s>");
-        } else if (word < 0) {
+        else if (word < 0)
             snprintf(text, sizeof text, "<0x%02X>", i - 3);
-        } else if (word < n_words) {
+        else if (word < n_words)
             snprintf(text, sizeof text, "%s", words[word]);
-        }
         mk_text(tokens, text);
         mk_f32(scores, word < 0 ? 0.0f : -(float)word);
         mk_u32(types, (uint32_t)(word >= n_words ? 5 : type));
@@ -504,10 +526,26 @@ static inline void mk_bpe(mk_file *f, int n_vocab, const char *pre)
 {
     /* U+0120 is the space, U+010A the line feed */
     static const char *const merges[] = {
-        "t h", "h e", "\xC4\xA0 t", "\xC4\xA0t he", "i n", "a n", "an d", "\xC4\xA0 and",
-        "\xC4\xA0 a", "e r", "o u", "in g", "\xC4\xA0 \xC4\xA0",
-        "\xC4\xA0\xC4\xA0 \xC4\xA0\xC4\xA0", "\xC4\x8A \xC4\x8A", "1 2", "12 3", "l l",
-        "' ll", "\xC3\x83 \xC2\xA9",
+        "t h",
+        "h e",
+        "\xC4\xA0 t",
+        "\xC4\xA0t he",
+        "i n",
+        "a n",
+        "an d",
+        "\xC4\xA0 and",
+        "\xC4\xA0 a",
+        "e r",
+        "o u",
+        "in g",
+        "\xC4\xA0 \xC4\xA0",
+        "\xC4\xA0\xC4\xA0 \xC4\xA0\xC4\xA0",
+        "\xC4\x8A \xC4\x8A",
+        "1 2",
+        "12 3",
+        "l l",
+        "' ll",
+        "\xC3\x83 \xC2\xA9",
     };
     const int n_merges = (int)(sizeof merges / sizeof merges[0]);
     char text[32];
@@ -528,19 +566,14 @@ static inline void mk_bpe(mk_file *f, int n_vocab, const char *pre)
         mk_u32(types, i < 256 + n_merges ? 1 : i == 256 + n_merges ? 3 : 5);
     }
     b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, (uint64_t)n_merges);
-    for (int i = 0; i < n_merges; i++) {
-        mk_text(b, merges[i]);
-    }
+    for (int i = 0; i < n_merges; i++) mk_text(b, merges[i]);
     mk_set_text(f, "tokenizer.ggml.model", "gpt2");
     mk_set_text(f, "tokenizer.ggml.pre", pre);
     mk_set_u32(f, "tokenizer.ggml.bos_token_id", (uint32_t)(256 + n_merges));
     mk_set_u32(f, "tokenizer.ggml.eos_token_id", (uint32_t)(256 + n_merges));
 }
 
-static inline int mk_or(int v, int otherwise)
-{
-    return v ? v : otherwise;
-}
+static inline int mk_or(int v, int otherwise) { return v ? v : otherwise; }
 
 typedef struct mk_kind {
     const char *arch; /* llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 */
@@ -556,10 +589,7 @@ static inline const char *mk_name(const mk_kind *kind, const char *name, char te
     return text;
 }
 
-static inline int mk_is(const mk_kind *kind, const char *arch)
-{
-    return !strcmp(kind->arch, arch);
-}
+static inline int mk_is(const mk_kind *kind, const char *arch) { return !strcmp(kind->arch, arch); }
 
 static inline char mk_layer(const mk_kind *kind, int layer)
 {
@@ -573,17 +603,14 @@ static inline void mk_set_layers(mk_file *f, const mk_kind *kind, const char *na
 {
     int n = 0;
     char text[80];
-    for (int i = 0; i < layers; i++) {
-        n += strchr(letters, mk_layer(kind, i)) != NULL;
-    }
+    for (int i = 0; i < layers; i++) n += strchr(letters, mk_layer(kind, i)) != NULL;
     if (n == layers && !mk_is(kind, "deci") && !mk_is(kind, "flash")) {
         mk_set_u32(f, mk_name(kind, name, text), (uint32_t)v);
         return;
     }
     mk_buf *b = mk_set_array(f, mk_name(kind, name, text), MK_V_I32, (uint64_t)layers);
-    for (int i = 0; i < layers; i++) {
+    for (int i = 0; i < layers; i++)
         mk_u32(b, strchr(letters, mk_layer(kind, i)) ? (uint32_t)v : 0);
-    }
 }
 
 /* The keys that llama does not have. */
@@ -599,9 +626,8 @@ static inline void mk_arch_keys(mk_file *f, const mk_kind *kind, int layers, int
         }
         mk_set_u32(f, "flash.attention.sliding_window", (uint32_t)window);
         b = mk_set_array(f, "flash.rope.freq_base", MK_V_F32, (uint64_t)layers);
-        for (int i = 0; i < layers; i++) {
+        for (int i = 0; i < layers; i++)
             mk_f32(b, strchr("no", mk_layer(kind, i)) ? 0.0f : 10000.0f + 500 * (float)i);
-        }
     } else if (mk_is(kind, "gemma3") && strchr(kind->attn, 'w')) {
         mk_set_u32(f, "gemma3.attention.sliding_window", (uint32_t)window);
         mk_set_layers(f, kind, "attention.sliding_window_pattern", layers, 1, "w");
@@ -645,11 +671,10 @@ static inline mk_file *mk_model(const mk_options *o, const mk_kind *kind)
     mk_set_f32(f, mk_name(kind, "rope.freq_base", name), 10000);
     mk_set_f32(f, mk_name(kind, "attention.layer_norm_rms_epsilon", name), 1e-5f);
     mk_arch_keys(f, kind, layers, (int)ffn);
-    if (o->bpe) {
+    if (o->bpe)
         mk_bpe(f, vocab, o->pre ? o->pre : "gpt-2");
-    } else {
+    else
         mk_spm(f, vocab);
-    }
 
     mk_add_tensor(f, "token_embd.weight", o->embd, d, (uint64_t)vocab, 0, s_d, &seed);
     for (int i = 0; i < layers; i++) {
@@ -694,9 +719,8 @@ static inline mk_file *mk_model(const mk_options *o, const mk_kind *kind)
     }
     mk_add_tensor(f, lfm2 ? "token_embd_norm.weight" : "output_norm.weight", MK_F32, d, 0, 1, 0.1,
                   &seed);
-    if (o->untied) {
+    if (o->untied)
         mk_add_tensor(f, "output.weight", o->head, d, (uint64_t)vocab, 0, 2 * s_d, &seed);
-    }
     return f;
 }
 
@@ -711,12 +735,12 @@ static inline mk_file *mk_llama(const mk_options *o)
 /* Functions for flash_allocator: user is an mk_heap. Fresh memory is filled with rubbish; bytes
    past the end are watched; sizes are checked on release. */
 typedef struct mk_heap {
-    long fail_at;       /* the acquisition that fails, counted from 0; negative: none */
-    long count;         /* acquisitions so far                                        */
-    long live, errors;  /* blocks out; wrong sizes, alignments and overruns seen      */
-    size_t bytes;       /* out now                                                    */
-    size_t total;       /* ever acquired                                              */
-    size_t largest;     /* ever asked for at once                                     */
+    long fail_at;      /* the acquisition that fails, counted from 0; negative: none */
+    long count;        /* acquisitions so far                                        */
+    long live, errors; /* blocks out; wrong sizes, alignments and overruns seen      */
+    size_t bytes;      /* out now                                                    */
+    size_t total;      /* ever acquired                                              */
+    size_t largest;    /* ever asked for at once                                     */
 } mk_heap;
 
 enum { MK_HEAP_HEAD = 64 + 16, MK_HEAP_TAIL = 16 };
@@ -727,9 +751,7 @@ static inline void *mk_heap_acquire(void *user, size_t bytes, size_t align)
     uint8_t *raw, *p;
     h->largest = bytes > h->largest ? bytes : h->largest;
     h->errors += align == 0 || (align & (align - 1)) || align > 64;
-    if (h->count++ == h->fail_at || bytes > (size_t)1 << 30) {
-        return NULL;
-    }
+    if (h->count++ == h->fail_at || bytes > (size_t)1 << 30) return NULL;
     raw = (uint8_t *)mk_alloc(NULL, bytes + MK_HEAP_HEAD + MK_HEAP_TAIL);
     p = raw + MK_HEAP_HEAD - ((uintptr_t)raw + MK_HEAP_HEAD) % 64;
     memcpy(p - 16, &bytes, sizeof bytes);
@@ -750,9 +772,7 @@ static inline void mk_heap_release(void *user, void *ptr, size_t bytes)
     memcpy(&had, p - 16, sizeof had);
     memcpy(&raw, p - 8, sizeof raw);
     h->errors += had != bytes;
-    for (int i = 0; i < MK_HEAP_TAIL; i++) {
-        h->errors += p[had + (size_t)i] != 0xA5;
-    }
+    for (int i = 0; i < MK_HEAP_TAIL; i++) h->errors += p[had + (size_t)i] != 0xA5;
     h->live--;
     h->bytes -= had;
     memset(p, 0xDD, had);

@@ -12,24 +12,29 @@ static const struct {
     mk_options o;
 } models[] = {
     {"f32", {2, 32, 4, 2, 8, 24, 300, 256, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
-    {"f16-bpe", {2, 32, 4, 2, 8, 64, 320, 256, 1, 1, "llama-bpe", MK_F16, MK_F16, MK_F16, MK_F16,
-                 MK_F16, MK_F16, 1}},
-    {"bf16", {2, 32, 4, 2, 8, 64, 320, 256, 0, 0, 0, MK_BF16, MK_BF16, MK_BF16, MK_BF16, MK_BF16,
-              0, 2}},
-    {"q4", {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_Q4_0, MK_Q4_1, MK_Q4_0, MK_Q4_0, MK_Q4_1,
-            MK_Q4_1, 3}},
-    {"q5", {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_Q5_1, MK_Q5_0, MK_Q5_1, MK_Q5_1, MK_Q5_0,
-            MK_Q5_0, 4}},
-    {"q8_0", {2, 32, 4, 2, 8, 64, 320, 256, 0, 0, 0, MK_Q8_0, MK_Q8_0, MK_Q8_0, MK_Q8_0, MK_Q8_0,
-              0, 5}},
+    {"f16-bpe",
+     {2, 32, 4, 2, 8, 64, 320, 256, 1, 1, "llama-bpe", MK_F16, MK_F16, MK_F16, MK_F16, MK_F16,
+      MK_F16, 1}},
+    {"bf16",
+     {2, 32, 4, 2, 8, 64, 320, 256, 0, 0, 0, MK_BF16, MK_BF16, MK_BF16, MK_BF16, MK_BF16, 0, 2}},
+    {"q4",
+     {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_Q4_0, MK_Q4_1, MK_Q4_0, MK_Q4_0, MK_Q4_1, MK_Q4_1,
+      3}},
+    {"q5",
+     {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_Q5_1, MK_Q5_0, MK_Q5_1, MK_Q5_1, MK_Q5_0, MK_Q5_0,
+      4}},
+    {"q8_0",
+     {2, 32, 4, 2, 8, 64, 320, 256, 0, 0, 0, MK_Q8_0, MK_Q8_0, MK_Q8_0, MK_Q8_0, MK_Q8_0, 0, 5}},
     {"q23_k", {SMALL, 160, 256, 1, 0, 0, MK_Q2_K, MK_Q3_K, MK_Q8_0, MK_Q2_K, MK_Q8_0, MK_Q3_K, 6}},
     {"q4_k", {SMALL, 160, 256, 0, 0, 0, MK_Q4_K, MK_Q4_K, MK_Q8_0, MK_Q4_K, MK_Q8_0, 0, 7}},
     {"q5_k", {SMALL, 160, 256, 0, 0, 0, MK_Q5_K, MK_Q5_K, MK_Q8_0, MK_Q5_K, MK_Q8_0, 0, 8}},
     {"q6_k", {SMALL, 160, 256, 0, 0, 0, MK_Q6_K, MK_Q6_K, MK_Q8_0, MK_Q6_K, MK_Q8_0, 0, 9}},
-    {"iq4", {SMALL, 160, 256, 1, 0, 0, MK_IQ4_NL, MK_IQ4_XS, MK_IQ4_NL, MK_IQ4_NL, MK_IQ4_NL,
-             MK_IQ4_XS, 10}},
-    {"mxfp4", {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_MXFP4, MK_MXFP4, MK_MXFP4, MK_MXFP4,
-               MK_MXFP4, MK_MXFP4, 11}},
+    {"iq4",
+     {SMALL, 160, 256, 1, 0, 0, MK_IQ4_NL, MK_IQ4_XS, MK_IQ4_NL, MK_IQ4_NL, MK_IQ4_NL, MK_IQ4_XS,
+      10}},
+    {"mxfp4",
+     {2, 32, 2, 1, 16, 64, 320, 256, 1, 0, 0, MK_MXFP4, MK_MXFP4, MK_MXFP4, MK_MXFP4, MK_MXFP4,
+      MK_MXFP4, 11}},
 };
 
 static void save(const char *dir, const char *name, const void *p, size_t n)
@@ -63,19 +68,15 @@ static mk_file *values(void)
     f->version = 2;
     for (uint32_t t = 0; t <= MK_V_F64; t++) {
         mk_buf *b;
-        if (t == MK_V_ARRAY) {
-            continue;
-        }
+        if (t == MK_V_ARRAY) continue;
         for (int array = 0; array < 2; array++) {
             snprintf(key, sizeof key, "%c%u", array ? 'a' : 'v', (unsigned)t);
             b = array ? mk_set_array(f, key, t, 2) : mk_set(f, key, t);
-            for (int i = 0; i <= array; i++) {
-                if (t == MK_V_STRING) {
+            for (int i = 0; i <= array; i++)
+                if (t == MK_V_STRING)
                     mk_text(b, "text");
-                } else {
+                else
                     mk_int(b, 1, size[t]);
-                }
-            }
         }
     }
     return f;
@@ -83,12 +84,12 @@ static mk_file *values(void)
 
 static void seeds(const char *dir)
 {
-    static const uint32_t types[] = {MK_F32, MK_F16, MK_BF16, MK_Q4_0, MK_Q4_1, MK_Q5_0, MK_Q5_1,
-                                     MK_Q8_0, MK_Q2_K, MK_Q3_K, MK_Q4_K, MK_Q5_K, MK_Q6_K,
-                                     MK_IQ4_NL, MK_IQ4_XS, MK_MXFP4};
-    static const mk_kind kinds[] = {{"deci", "fsl", 0},   {"flash", "wso", 2}, {"qwen2", "f", 0},
-                                    {"qwen3", "f", 0},    {"gemma3", "wf", 2}, {"smollm3", "f", 0},
-                                    {"lfm2", "cfc", 0},   {"llama4", "f", 0}};
+    static const uint32_t types[] = {MK_F32,  MK_F16,    MK_BF16,   MK_Q4_0, MK_Q4_1, MK_Q5_0,
+                                     MK_Q5_1, MK_Q8_0,   MK_Q2_K,   MK_Q3_K, MK_Q4_K, MK_Q5_K,
+                                     MK_Q6_K, MK_IQ4_NL, MK_IQ4_XS, MK_MXFP4};
+    static const mk_kind kinds[] = {{"deci", "fsl", 0}, {"flash", "wso", 2}, {"qwen2", "f", 0},
+                                    {"qwen3", "f", 0},  {"gemma3", "wf", 2}, {"smollm3", "f", 0},
+                                    {"lfm2", "cfc", 0}, {"llama4", "f", 0}};
     static const char *const texts[] = {
         "Once upon a time, there was a cat. It said: \"I'll don't WE'VE\"\n\n  the end.  ",
         "1234567 12,345.67 3 \xC2\xBD x86-64\t\ttabs\r\n\r\n    four spaces",

@@ -18,9 +18,7 @@ flash_status plugin_tell(const char *path, const flash_host *host, int threads, 
     sd.n_ctx = 32;
     sd.threads = threads;
     flash_status st = flash_model_load(&m, &md, NULL);
-    if (st) {
-        return st;
-    }
+    if (st) return st;
     st = flash_session_create(&s, m, &sd);
     while (!st && !(st = flash_session_next(s, NULL, &piece))) {
         if (piece.bytes < cap - n) {

@@ -38,8 +38,7 @@ static double toy_loss(void *user, const double *x)
     static const double lost[] = {0, .25, 1};
     double sum = 1.6 + 18 / sqrt(x[0]) + .25 / x[1];
     (void)user;
-    for (int l = 0; l < 24; l++)
-        sum += toy_worth(l, 24) * lost[(int)x[2 + l]];
+    for (int l = 0; l < 24; l++) sum += toy_worth(l, 24) * lost[(int)x[2 + l]];
     return sum;
 }
 
@@ -56,15 +55,15 @@ static double paper_latency(void *user, const double *x)
         w += x[3 + l] > 0 && x[3 + l] < 2;
     }
     return (6 * L * T * d * f + (g + w) * 10240 * T * d + g * 8192 * T * (T + 1) / 2
-            + w * 8192 * (T * W - W * (W - 1) / 2) + 2 * 202048 * d) / 4.7e11;
+            + w * 8192 * (T * W - W * (W - 1) / 2) + 2 * 202048 * d)
+        / 4.7e11;
 }
 static double paper_loss(void *user, const double *x)
 {
     static const double lost[] = {0, .35, 1};
     double sum = 1.5 + 12 / sqrt(x[1]) + 8 / sqrt(x[2]) + 3 / x[0];
     (void)user;
-    for (int l = 0; l < (int)x[0]; l++)
-        sum += toy_worth(l, 16) * lost[(int)x[3 + l]];
+    for (int l = 0; l < (int)x[0]; l++) sum += toy_worth(l, 16) * lost[(int)x[3 + l]];
     return sum;
 }
 static int paper_feasible(void *user, const double *x)
@@ -73,8 +72,7 @@ static int paper_feasible(void *user, const double *x)
     (void)user;
     for (int l = 0; l < (int)x[0]; l++) {
         run = x[3 + l] > 0 ? run + 1 : 0;
-        if (run > 2)
-            return 0;
+        if (run > 2) return 0;
     }
     return 1;
 }
@@ -84,8 +82,7 @@ static void paper_repair(void *user, double *x)
     (void)user;
     for (int l = 0; l < (int)x[0]; l++) {
         run = x[3 + l] > 0 ? run + 1 : 0;
-        if (run > 2)
-            x[3 + l] = run = 0;
+        if (run > 2) x[3 + l] = run = 0;
     }
 }
 
@@ -108,30 +105,28 @@ static double currin(void *user, const double *x)
 static double zdt_g(const double *x, int n, int which)
 {
     double g = 0;
-    for (int i = 1; i < n; i++)
-        g += which == 4 ? x[i] * x[i] - 10 * cos(4 * PI * x[i]) : x[i];
+    for (int i = 1; i < n; i++) g += which == 4 ? x[i] * x[i] - 10 * cos(4 * PI * x[i]) : x[i];
     return which == 4 ? 1 + 10 * (n - 1) + g
-        : which == 6 ? 1 + 9 * pow(g / (n - 1), .25) : 1 + 9 * g / (n - 1);
+        : which == 6  ? 1 + 9 * pow(g / (n - 1), .25)
+                      : 1 + 9 * g / (n - 1);
 }
 static void zdt(const double *x, int n, int which, double *y)
 {
     double g = zdt_g(x, n, which);
     y[0] = which == 6 ? 1 - exp(-4 * x[0]) * pow(sin(6 * PI * x[0]), 6) : x[0];
     double q = y[0] / g;
-    y[1] = g * (which == 2 || which == 6 ? 1 - q * q
-                : 1 - sqrt(q) - (which == 3 ? q * sin(10 * PI * y[0]) : 0));
+    y[1] = g
+        * (which == 2 || which == 6 ? 1 - q * q
+                                    : 1 - sqrt(q) - (which == 3 ? q * sin(10 * PI * y[0]) : 0));
 }
 static void dtlz2(const double *x, int n, int m, double *y)
 {
     double g = 0;
-    for (int i = m - 1; i < n; i++)
-        g += (x[i] - .5) * (x[i] - .5);
+    for (int i = m - 1; i < n; i++) g += (x[i] - .5) * (x[i] - .5);
     for (int k = 0; k < m; k++) {
         y[k] = 1 + g;
-        for (int i = 0; i < m - 1 - k; i++)
-            y[k] *= cos(x[i] * PI / 2);
-        if (k)
-            y[k] *= sin(x[m - 1 - k] * PI / 2);
+        for (int i = 0; i < m - 1 - k; i++) y[k] *= cos(x[i] * PI / 2);
+        if (k) y[k] *= sin(x[m - 1 - k] * PI / 2);
     }
 }
 static void vlmop2(const double *x, double *y)
@@ -152,8 +147,8 @@ typedef enum problem_kind { BRANIN_CURRIN, DTLZ2, ZDT, VLMOP2, TOY, PAPER } prob
 typedef struct problem {
     const char *name;
     problem_kind kind;
-    int    n, which;                /* of reals, of ZDT                          */
-    double reference[2], best;      /* hypervolume of the exact front            */
+    int n, which;              /* of reals, of ZDT                          */
+    double reference[2], best; /* hypervolume of the exact front            */
 } problem;
 
 /* The desc of p; param: [64], name: [64][8]. known: latency needs no trial. */
@@ -189,8 +184,7 @@ static void problem_desc(const problem *p, int known, flash_search_desc *d, flas
         param[0].n_value = param[1].n_value = 4;
         param[0].value = toy_d;
         param[1].value = toy_r;
-        if (known)
-            d->known[0] = toy_latency;
+        if (known) d->known[0] = toy_latency;
     }
     if (p->kind == PAPER) {
         static const double lo[] = {10, 1024, 2048}, hi[] = {16, 2048, 8192};
@@ -207,8 +201,7 @@ static void problem_desc(const problem *p, int known, flash_search_desc *d, flas
         }
         d->feasible = paper_feasible;
         d->repair = paper_repair;
-        if (known)
-            d->known[0] = paper_latency;
+        if (known) d->known[0] = paper_latency;
     }
     d->param = param;
     d->n_param = n;
@@ -218,12 +211,21 @@ static void problem_desc(const problem *p, int known, flash_search_desc *d, flas
 static void problem_values(const problem *p, const double *x, double *y)
 {
     switch (p->kind) {
-    case BRANIN_CURRIN: y[0] = branin(NULL, x); y[1] = currin(NULL, x); break;
+    case BRANIN_CURRIN:
+        y[0] = branin(NULL, x);
+        y[1] = currin(NULL, x);
+        break;
     case DTLZ2: dtlz2(x, p->n, 2, y); break;
     case ZDT: zdt(x, p->n, p->which, y); break;
     case VLMOP2: vlmop2(x, y); break;
-    case TOY: y[0] = toy_latency(NULL, x); y[1] = toy_loss(NULL, x); break;
-    case PAPER: y[0] = paper_latency(NULL, x); y[1] = paper_loss(NULL, x); break;
+    case TOY:
+        y[0] = toy_latency(NULL, x);
+        y[1] = toy_loss(NULL, x);
+        break;
+    case PAPER:
+        y[0] = paper_latency(NULL, x);
+        y[1] = paper_loss(NULL, x);
+        break;
     }
 }
 

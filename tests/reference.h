@@ -19,7 +19,8 @@ static inline double ref_f16(const uint8_t *p)
 {
     int bits = p[0] | p[1] << 8, e = bits >> 10 & 31, m = bits & 1023;
     double v = e == 31 ? (m ? (double)NAN : (double)INFINITY)
-                       : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+        : e            ? ldexp(1024 + m, e - 25)
+                       : ldexp(m, -24);
     return bits >> 15 ? -v : v;
 }
 
@@ -60,28 +61,22 @@ static inline void ref_scale_min(const uint8_t *s, int j, int *scale, int *min)
 static inline double ref_weight(uint32_t type, const uint8_t *p, int i)
 {
     static const int nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                               1, 13, 25, 38, 53, 69, 89, 113};
+                               1,    13,   25,  38,  53,  69,  89,  113};
     static const int e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     /* In blocks of 256: half, two-bit plane in it, place in the plane of 32. */
     int n = i / 128, j = i % 128 / 32, l = i % 32, q, s, m;
     switch (type) {
-    case 0:
-        return ref_f32(p);
-    case 1:
-        return ref_f16(p);
-    case 30:
-        return ref_bf16(p);
-    case 2: /* Q4_0: d, 16 bytes */
-        return ref_f16(p) * (ref_nibble(p + 2, i) - 8);
-    case 3: /* Q4_1: d, m, 16 bytes */
-        return ref_f16(p) * ref_nibble(p + 4, i) + ref_f16(p + 2);
+    case 0: return ref_f32(p);
+    case 1: return ref_f16(p);
+    case 30: return ref_bf16(p);
+    case 2: /* Q4_0: d, 16 bytes */ return ref_f16(p) * (ref_nibble(p + 2, i) - 8);
+    case 3: /* Q4_1: d, m, 16 bytes */ return ref_f16(p) * ref_nibble(p + 4, i) + ref_f16(p + 2);
     case 6: /* Q5_0: d, 32 fifth bits, 16 bytes */
         return ref_f16(p) * ((ref_nibble(p + 6, i) | (p[2 + i / 8] >> i % 8 & 1) << 4) - 16);
     case 7: /* Q5_1: d, m, 32 fifth bits, 16 bytes */
-        return ref_f16(p) * (ref_nibble(p + 8, i) | (p[4 + i / 8] >> i % 8 & 1) << 4) +
-               ref_f16(p + 2);
-    case 8: /* Q8_0: d, 32 signed bytes */
-        return ref_f16(p) * (int8_t)p[2 + i];
+        return ref_f16(p) * (ref_nibble(p + 8, i) | (p[4 + i / 8] >> i % 8 & 1) << 4)
+            + ref_f16(p + 2);
+    case 8: /* Q8_0: d, 32 signed bytes */ return ref_f16(p) * (int8_t)p[2 + i];
     case 10: /* Q2_K: 16 (scale, min) nibbles, 64 bytes of quants, d, dmin */
         q = p[16 + 32 * n + l] >> 2 * j & 3;
         s = p[i / 16];
@@ -95,34 +90,31 @@ static inline double ref_weight(uint32_t type, const uint8_t *p, int i)
     case 13: /* Q5_K: the same with 32 fifth bits of 8 before the nibbles */
         ref_scale_min(p + 4, i / 32, &s, &m);
         q = p[(type == 12 ? 16 : 48) + i / 64 * 32 + l] >> (i / 32 % 2 ? 4 : 0) & 15;
-        if (type == 13) {
-            q |= (p[16 + l] >> i / 32 & 1) << 4;
-        }
+        if (type == 13) q |= (p[16 + l] >> i / 32 & 1) << 4;
         return ref_f16(p) * s * q - ref_f16(p + 2) * m;
     case 14: /* Q6_K: 128 bytes low nibbles, 64 high pairs, 16 signed scales, d */
-        q = (p[64 * n + 32 * (j % 2) + l] >> (j < 2 ? 0 : 4) & 15) |
-            (p[128 + 32 * n + l] >> 2 * j & 3) << 4;
+        q = (p[64 * n + 32 * (j % 2) + l] >> (j < 2 ? 0 : 4) & 15)
+            | (p[128 + 32 * n + l] >> 2 * j & 3) << 4;
         return ref_f16(p + 208) * (int8_t)p[192 + i / 16] * (q - 32);
     case 20: /* IQ4_NL: d, 16 bytes of indices into a table */
         return ref_f16(p) * nl[ref_nibble(p + 2, i)];
     case 23: /* IQ4_XS: d, high pairs of 8 scales, their low nibbles, 8 x 16 bytes of indices */
-        s = (p[4 + i / 64] >> (i / 32 % 2 ? 4 : 0) & 15) |
-            ((p[2] | p[3] << 8) >> i / 32 * 2 & 3) << 4;
+        s = (p[4 + i / 64] >> (i / 32 % 2 ? 4 : 0) & 15)
+            | ((p[2] | p[3] << 8) >> i / 32 * 2 & 3) << 4;
         return ref_f16(p) * (s - 32) * nl[ref_nibble(p + 8 + i / 32 * 16, l)];
     case 39: /* MXFP4: a power of two, 16 bytes of e2m1 (doubled here, hence 128) */
         return ldexp(e2m1[ref_nibble(p + 1, i)], p[0] - 128);
-    default:
-        return (double)NAN;
+    default: return (double)NAN;
     }
 }
 
 /* Items and bytes of a block; 0 where the type is unknown. */
 static inline int ref_block(uint32_t type, int *bytes)
 {
-    static const int t[][3] = {
-        {0, 1, 4},      {1, 1, 2},      {2, 32, 18},    {3, 32, 20},    {6, 32, 22},   {7, 32, 24},
-        {8, 32, 34},    {10, 256, 84},  {11, 256, 110}, {12, 256, 144}, {13, 256, 176},
-        {14, 256, 210}, {20, 32, 18},   {23, 256, 136}, {30, 1, 2},     {39, 32, 17}};
+    static const int t[][3] = {{0, 1, 4},      {1, 1, 2},      {2, 32, 18},    {3, 32, 20},
+                               {6, 32, 22},    {7, 32, 24},    {8, 32, 34},    {10, 256, 84},
+                               {11, 256, 110}, {12, 256, 144}, {13, 256, 176}, {14, 256, 210},
+                               {20, 32, 18},   {23, 256, 136}, {30, 1, 2},     {39, 32, 17}};
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         if ((uint32_t)t[i][0] == type) {
             *bytes = t[i][2];
@@ -167,18 +159,18 @@ static inline double ref_int8(const double *x, double *out, int n)
 /* --- model ------------------------------------------------------------------------- */
 
 typedef struct ref_matrix {
-    double *w;       /* [rows,cols]; NULL if the file has none */
+    double *w; /* [rows,cols]; NULL if the file has none */
     int rows, cols;
     int quantised;
 } ref_matrix;
 
 typedef struct ref_layer {
-    int H, K;                           /* H 0: no attention; K 0: attention without positions */
-    int conv;                           /* a short convolution in place of attention: its taps */
-    int window, chunk;                  /* positions seen, or size of the blocks seen; 0: all  */
-    double rope_base, rope_factor;      /* base 0: no rotation                                 */
-    double *keys, *values;              /* [n_ctx,K,C]                                         */
-    double *gated;                      /* [n_ctx,D] what a convolution ran over               */
+    int H, K;                      /* H 0: no attention; K 0: attention without positions */
+    int conv;                      /* a short convolution in place of attention: its taps */
+    int window, chunk;             /* positions seen, or size of the blocks seen; 0: all  */
+    double rope_base, rope_factor; /* base 0: no rotation                                 */
+    double *keys, *values;         /* [n_ctx,K,C]                                         */
+    double *gated;                 /* [n_ctx,D] what a convolution ran over               */
     ref_matrix attn_norm, q, k, v, o, ffn_norm, gate, up, down;
     ref_matrix q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
     ref_matrix q_norm, k_norm, post_attn_norm, post_ffn_norm, conv_in, conv_w, conv_out;
@@ -187,30 +179,43 @@ typedef struct ref_layer {
 typedef struct ref_model {
     int L, D, C, V;
     int n_ctx, rope_dims;
-    int q8;                             /* 1: quantise activations where weights are           */
-    double closest;                     /* the least that ref_int8 gave                        */
-    int yarn, halves;                   /* halves: rotates (i, i + rope_dims/2)                */
-    int gelu, norm_after;               /* norm_after: q and k without weights, once rotated   */
+    int q8;               /* 1: quantise activations where weights are           */
+    double closest;       /* the least that ref_int8 gave                        */
+    int yarn, halves;     /* halves: rotates (i, i + rope_dims/2)                */
+    int gelu, norm_after; /* norm_after: q and k without weights, once rotated   */
     double eps, attn_factor, beta_fast, beta_slow, rope_n_ctx;
     double embd_scale, attn_scale, softcap, temperature, floor;
     ref_matrix embd, norm, head, rope_freqs;
     ref_layer *layer;
 } ref_model;
 
-static const struct { const char *name; size_t at; } ref_tensors[] = {
+static const struct {
+    const char *name;
+    size_t at;
+} ref_tensors[] = {
 #define REF_AT(name, field) {name, offsetof(ref_layer, field)}
-    REF_AT("attn_norm.weight", attn_norm),      REF_AT("attn_q.weight", q),
-    REF_AT("attn_k.weight", k),                 REF_AT("attn_v.weight", v),
-    REF_AT("attn_output.weight", o),            REF_AT("ffn_norm.weight", ffn_norm),
-    REF_AT("ffn_gate.weight", gate),            REF_AT("ffn_up.weight", up),
-    REF_AT("ffn_down.weight", down),            REF_AT("attn_q.bias", q_bias),
-    REF_AT("attn_k.bias", k_bias),              REF_AT("attn_v.bias", v_bias),
-    REF_AT("attn_output.bias", o_bias),         REF_AT("ffn_gate.bias", gate_bias),
-    REF_AT("ffn_up.bias", up_bias),             REF_AT("ffn_down.bias", down_bias),
-    REF_AT("attn_q_norm.weight", q_norm),       REF_AT("attn_k_norm.weight", k_norm),
+    REF_AT("attn_norm.weight", attn_norm),
+    REF_AT("attn_q.weight", q),
+    REF_AT("attn_k.weight", k),
+    REF_AT("attn_v.weight", v),
+    REF_AT("attn_output.weight", o),
+    REF_AT("ffn_norm.weight", ffn_norm),
+    REF_AT("ffn_gate.weight", gate),
+    REF_AT("ffn_up.weight", up),
+    REF_AT("ffn_down.weight", down),
+    REF_AT("attn_q.bias", q_bias),
+    REF_AT("attn_k.bias", k_bias),
+    REF_AT("attn_v.bias", v_bias),
+    REF_AT("attn_output.bias", o_bias),
+    REF_AT("ffn_gate.bias", gate_bias),
+    REF_AT("ffn_up.bias", up_bias),
+    REF_AT("ffn_down.bias", down_bias),
+    REF_AT("attn_q_norm.weight", q_norm),
+    REF_AT("attn_k_norm.weight", k_norm),
     REF_AT("post_attention_norm.weight", post_attn_norm),
     REF_AT("post_ffw_norm.weight", post_ffn_norm),
-    REF_AT("shortconv.in_proj.weight", conv_in), REF_AT("shortconv.conv.weight", conv_w),
+    REF_AT("shortconv.in_proj.weight", conv_in),
+    REF_AT("shortconv.conv.weight", conv_w),
     REF_AT("shortconv.out_proj.weight", conv_out),
 #undef REF_AT
 };
@@ -225,9 +230,7 @@ static inline int ref_key_find(const flash_gguf *g, const char *name, flash_valu
 {
     char key[128];
     flash_value arch;
-    if (flash_gguf_find(g, "general.architecture", &arch)) {
-        return 0;
-    }
+    if (flash_gguf_find(g, "general.architecture", &arch)) return 0;
     snprintf(key, sizeof key, "%.*s.%s", (int)arch.bytes, (const char *)arch.data, name);
     return !flash_gguf_find(g, key, v);
 }
@@ -236,16 +239,14 @@ static inline int ref_key_find(const flash_gguf *g, const char *name, flash_valu
 static inline double ref_key(const flash_gguf *g, const char *name, int index, double otherwise)
 {
     flash_value v;
-    if (!ref_key_find(g, name, &v)) {
-        return otherwise;
-    }
+    if (!ref_key_find(g, name, &v)) return otherwise;
     return flash_value_number(&v, v.type == FLASH_VALUE_ARRAY ? (uint64_t)index : 0);
 }
 
 static inline int ref_is(const flash_value *v, const char *text)
 {
-    return v->type == FLASH_VALUE_STRING && v->bytes == strlen(text) &&
-           memcmp(v->data, text, v->bytes) == 0;
+    return v->type == FLASH_VALUE_STRING && v->bytes == strlen(text)
+        && memcmp(v->data, text, v->bytes) == 0;
 }
 
 static inline int ref_key_is(const flash_gguf *g, const char *name, const char *text)
@@ -265,14 +266,11 @@ static inline ref_matrix ref_tensor(const flash_gguf *g, int layer, const char *
     ref_matrix m = {NULL, 0, 0, 0};
     flash_tensor t;
     char full[64];
-    if (layer < 0) {
+    if (layer < 0)
         snprintf(full, sizeof full, "%s", name);
-    } else {
+    else
         snprintf(full, sizeof full, "blk.%d.%s", layer, name);
-    }
-    if (flash_gguf_find_tensor(g, full, &t)) {
-        return m;
-    }
+    if (flash_gguf_find_tensor(g, full, &t)) return m;
     m.cols = (int)t.ne[0];
     m.rows = (int)t.ne[1];
     m.quantised = t.type_id > 1 && t.type_id != 30;
@@ -289,15 +287,13 @@ static inline void ref_load_pattern(const ref_model *r, const flash_gguf *g, int
     int period = (int)ref_key(g, "attention.sliding_window_pattern", 0, r->norm_after ? 4 : 6);
     int local = period == 0 || l % period < period - 1;
     flash_value pattern;
-    if (ref_key_find(g, "attention.sliding_window_pattern", &pattern) &&
-        pattern.type == FLASH_VALUE_ARRAY) {
+    if (ref_key_find(g, "attention.sliding_window_pattern", &pattern)
+        && pattern.type == FLASH_VALUE_ARRAY) {
         local = flash_value_number(&pattern, (uint64_t)l) != 0;
     }
     y->rope_base = ref_key(g, "rope.freq_base", l, 10000);
     y->rope_factor = ref_key(g, "rope.scaling.factor", 0, ref_key(g, "rope.scale_linear", 0, 1));
-    if (y->rope_factor == 0 || ref_key_is(g, "rope.scaling.type", "none")) {
-        y->rope_factor = 1;
-    }
+    if (y->rope_factor == 0 || ref_key_is(g, "rope.scaling.type", "none")) y->rope_factor = 1;
     if (ref_arch_is(g, "flash")) {
         y->window = ref_key(g, "attention.pattern", l, 0) == 1 ? window : 0;
     } else if (ref_arch_is(g, "gemma3") && window && local) {
@@ -312,8 +308,9 @@ static inline void ref_load_pattern(const ref_model *r, const flash_gguf *g, int
     } else if (ref_arch_is(g, "llama4") && ref_key(g, "attention.sliding_window", 0, 1) != 0) {
         /* blocks of 8192 whatever the file says; every fourth layer does not rotate */
         y->chunk = local ? 8192 : 0;
-        y->rope_base = (l + 1) % 4 == 0 ? 0 : local ? ref_key(g, "rope.freq_base_swa", 0,
-                                                              y->rope_base) : y->rope_base;
+        y->rope_base = (l + 1) % 4 == 0 ? 0
+            : local                     ? ref_key(g, "rope.freq_base_swa", 0, y->rope_base)
+                                        : y->rope_base;
     }
 }
 
@@ -323,9 +320,7 @@ static inline ref_model *ref_load(const flash_gguf *g)
     int gemma = ref_arch_is(g, "gemma3"), H = 0;
     r->L = (int)ref_key(g, "block_count", 0, 0);
     r->D = (int)ref_key(g, "embedding_length", 0, 0);
-    for (int l = 0; l < r->L && !H; l++) {
-        H = (int)ref_key(g, "attention.head_count", l, 0);
-    }
+    for (int l = 0; l < r->L && !H; l++) H = (int)ref_key(g, "attention.head_count", l, 0);
     r->C = (int)ref_key(g, "attention.key_length", 0, r->D / (H ? H : 1));
     r->n_ctx = (int)ref_key(g, "context_length", 0, 0);
     r->eps = ref_key(g, "attention.layer_norm_rms_epsilon", 0, 0);
@@ -335,8 +330,8 @@ static inline ref_model *ref_load(const flash_gguf *g)
     r->beta_slow = ref_key(g, "rope.scaling.yarn_beta_slow", 0, 1);
     r->rope_n_ctx = ref_key(g, "rope.scaling.original_context_length", 0, r->n_ctx);
     r->yarn = ref_key_is(g, "rope.scaling.type", "yarn");
-    r->halves = gemma || ref_arch_is(g, "qwen2") || ref_arch_is(g, "qwen3") ||
-                ref_arch_is(g, "lfm2");
+    r->halves = gemma || ref_arch_is(g, "qwen2") || ref_arch_is(g, "qwen3")
+        || ref_arch_is(g, "lfm2");
     r->gelu = gemma;
     r->norm_after = ref_arch_is(g, "llama4");
     r->temperature = r->norm_after ? 0.1 : 0;
@@ -345,8 +340,8 @@ static inline ref_model *ref_load(const flash_gguf *g)
     r->attn_scale = 1 / sqrt(gemma && r->L == 62 ? (double)r->D / H : r->C);
     r->softcap = gemma ? ref_key(g, "final_logit_softcapping", 0, 0) : 0;
     r->embd = ref_tensor(g, -1, "token_embd.weight");
-    r->norm = ref_tensor(g, -1, ref_arch_is(g, "lfm2") ? "token_embd_norm.weight"
-                                                       : "output_norm.weight");
+    r->norm = ref_tensor(g, -1,
+                         ref_arch_is(g, "lfm2") ? "token_embd_norm.weight" : "output_norm.weight");
     r->head = ref_tensor(g, -1, "output.weight");
     r->rope_freqs = ref_tensor(g, -1, "rope_freqs.weight");
     r->V = r->embd.rows;
@@ -355,9 +350,8 @@ static inline ref_model *ref_load(const flash_gguf *g)
         ref_layer *y = &r->layer[l];
         y->H = (int)ref_key(g, "attention.head_count", l, 0);
         y->K = (int)ref_key(g, "attention.head_count_kv", l, y->H);
-        for (int i = 0; i < REF_TENSORS; i++) {
+        for (int i = 0; i < REF_TENSORS; i++)
             *ref_matrix_at(y, i) = ref_tensor(g, l, ref_tensors[i].name);
-        }
         ref_load_pattern(r, g, l);
         size_t cells = (size_t)r->n_ctx * (size_t)(y->K * r->C);
         y->keys = (double *)malloc((cells * 2 + 1) * sizeof *y->keys);
@@ -370,9 +364,7 @@ static inline ref_model *ref_load(const flash_gguf *g)
 static inline void ref_free(ref_model *r)
 {
     for (int l = 0; l < r->L; l++) {
-        for (int i = 0; i < REF_TENSORS; i++) {
-            free(ref_matrix_at(&r->layer[l], i)->w);
-        }
+        for (int i = 0; i < REF_TENSORS; i++) free(ref_matrix_at(&r->layer[l], i)->w);
         free(r->layer[l].keys);
         free(r->layer[l].gated);
     }
@@ -397,9 +389,8 @@ static inline void ref_product(ref_model *r, const ref_matrix *m, const ref_matr
     }
     for (int i = 0; i < m->rows; i++) {
         double sum = 0;
-        for (int j = 0; j < m->cols; j++) {
+        for (int j = 0; j < m->cols; j++)
             sum += m->w[(size_t)i * (size_t)m->cols + (size_t)j] * x[j];
-        }
         y[i] = sum + (bias && bias->w ? bias->w[i] : 0);
     }
     free(xq);
@@ -410,12 +401,8 @@ static inline void ref_rmsnorm(const ref_model *r, const ref_matrix *m, const do
                                int n)
 {
     double sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += x[i] * x[i];
-    }
-    for (int i = 0; i < n; i++) {
-        y[i] = x[i] / sqrt(sum / n + r->eps) * (m->w ? m->w[i] : 1);
-    }
+    for (int i = 0; i < n; i++) sum += x[i] * x[i];
+    for (int i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / n + r->eps) * (m->w ? m->w[i] : 1);
 }
 
 /* Rotates the pairs of one head at a position. YaRN (arxiv 2309.00071): pairs that turn often keep
@@ -434,9 +421,7 @@ static inline void ref_rope(const ref_model *r, const ref_layer *y, double *head
     }
     for (int i = 0; i < r->rope_dims / 2 && y->rope_base != 0; i++) {
         double turn = position * pow(y->rope_base, -2.0 * i / r->rope_dims);
-        if (r->rope_freqs.w) {
-            turn /= r->rope_freqs.w[i];
-        }
+        if (r->rope_freqs.w) turn /= r->rope_freqs.w[i];
         double keep = 0;
         if (r->yarn) {
             keep = 1 - (i - low) / (high - low > 0.001 ? high - low : 0.001);
@@ -457,13 +442,9 @@ static inline void ref_heads(const ref_model *r, const ref_layer *y, const ref_m
 {
     for (int i = 0; i < n; i++) {
         double *head = heads + i * r->C;
-        if (norm->w) {
-            ref_rmsnorm(r, norm, head, head, r->C);
-        }
+        if (norm->w) ref_rmsnorm(r, norm, head, head, r->C);
         ref_rope(r, y, head, t);
-        if (r->norm_after && y->rope_base != 0) {
-            ref_rmsnorm(r, norm, head, head, r->C);
-        }
+        if (r->norm_after && y->rope_base != 0) ref_rmsnorm(r, norm, head, head, r->C);
     }
 }
 
@@ -472,32 +453,24 @@ static inline void ref_attention(const ref_model *r, const ref_layer *y, const d
                                  double *p, double *out)
 {
     int C = r->C, row = y->K * C, from = 0;
-    if (y->window && t >= y->window) {
-        from = t - y->window + 1;
-    }
-    if (y->chunk) {
-        from = t / y->chunk * y->chunk;
-    }
+    if (y->window && t >= y->window) from = t - y->window + 1;
+    if (y->chunk) from = t / y->chunk * y->chunk;
     for (int i = 0; i < y->H; i++) {
         const double *k = y->keys + i / (y->H / y->K) * C;
         const double *v = y->values + i / (y->H / y->K) * C;
         double max = -INFINITY, sum = 0;
         for (int u = from; u <= t; u++) {
             p[u] = 0;
-            for (int c = 0; c < C; c++) {
+            for (int c = 0; c < C; c++)
                 p[u] += q[i * C + c] * k[(size_t)u * (size_t)row + (size_t)c];
-            }
             p[u] *= r->attn_scale;
             max = p[u] > max ? p[u] : max;
         }
-        for (int u = from; u <= t; u++) {
-            sum += p[u] = exp(p[u] - max);
-        }
+        for (int u = from; u <= t; u++) sum += p[u] = exp(p[u] - max);
         for (int c = 0; c < C; c++) {
             out[i * C + c] = 0;
-            for (int u = from; u <= t; u++) {
+            for (int u = from; u <= t; u++)
                 out[i * C + c] += p[u] / sum * v[(size_t)u * (size_t)row + (size_t)c];
-            }
         }
     }
 }
@@ -531,9 +504,8 @@ static inline void ref_mix(ref_model *r, ref_layer *y, int t, double *h, double 
         ref_product(r, &y->v, &y->v_bias, h, y->values + (size_t)t * row);
         ref_heads(r, y, &y->q_norm, q, y->H, t);
         ref_heads(r, y, &y->k_norm, k, y->K, t);
-        for (int i = 0; i < y->H * r->C && y->rope_base == 0; i++) {
+        for (int i = 0; i < y->H * r->C && y->rope_base == 0; i++)
             q[i] *= 1 + r->temperature * log(floor((t + 1) / r->floor) + 1);
-        }
         ref_attention(r, y, q, t, p, a);
     }
     ref_product(r, &y->o, &y->o_bias, a, h);
@@ -562,56 +534,41 @@ static inline void ref_step(ref_model *r, int32_t id, int t, double *logits)
     }
     double *x = (double *)malloc((size_t)wide * 6 * sizeof *x);
     double *h = x + wide, *q = h + wide, *a = q + wide, *p = a + wide, *g = p + wide;
-    for (int i = 0; i < D; i++) {
+    for (int i = 0; i < D; i++)
         x[i] = r->embd.w[(size_t)id * (size_t)D + (size_t)i] * r->embd_scale;
-    }
     for (int l = 0; l < r->L; l++) {
         ref_layer *y = &r->layer[l];
         for (int half = y->H ? 0 : 1; half < (y->up.w ? 2 : 1); half++) {
             const ref_matrix *post = half ? &y->post_ffn_norm : &y->post_attn_norm;
             ref_rmsnorm(r, half ? &y->ffn_norm : &y->attn_norm, x, h, D);
-            if (half) {
+            if (half)
                 ref_ffn(r, y, h, g, a);
-            } else {
+            else
                 ref_mix(r, y, t, h, q, a, p);
-            }
-            if (post->w) {
-                ref_rmsnorm(r, post, h, h, D);
-            }
-            for (int i = 0; i < D; i++) {
-                x[i] += h[i];
-            }
+            if (post->w) ref_rmsnorm(r, post, h, h, D);
+            for (int i = 0; i < D; i++) x[i] += h[i];
         }
     }
     ref_rmsnorm(r, &r->norm, x, h, D);
     ref_product(r, r->head.w ? &r->head : &r->embd, NULL, h, logits);
-    for (int i = 0; i < r->V && r->softcap != 0; i++) {
+    for (int i = 0; i < r->V && r->softcap != 0; i++)
         logits[i] = r->softcap * tanh(logits[i] / r->softcap);
-    }
     free(x);
 }
 
 /* Logits [n,V] after each of the n tokens. */
 static inline void ref_logits(ref_model *r, const int32_t *ids, int n, double *logits)
 {
-    for (int t = 0; t < n; t++) {
-        ref_step(r, ids[t], t, logits + (size_t)t * (size_t)r->V);
-    }
+    for (int t = 0; t < n; t++) ref_step(r, ids[t], t, logits + (size_t)t * (size_t)r->V);
 }
 
 /* Probabilities of one row of logits. */
 static inline void ref_softmax(const double *logits, double *p, int n)
 {
     double max = logits[0], sum = 0;
-    for (int i = 1; i < n; i++) {
-        max = logits[i] > max ? logits[i] : max;
-    }
-    for (int i = 0; i < n; i++) {
-        sum += p[i] = exp(logits[i] - max);
-    }
-    for (int i = 0; i < n; i++) {
-        p[i] /= sum;
-    }
+    for (int i = 1; i < n; i++) max = logits[i] > max ? logits[i] : max;
+    for (int i = 0; i < n; i++) sum += p[i] = exp(logits[i] - max);
+    for (int i = 0; i < n; i++) p[i] /= sum;
 }
 
 #endif

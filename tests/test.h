@@ -32,9 +32,7 @@ static inline int test_check(int ok, const char *text, const char *file, int lin
 
 static inline int test_eq(long long a, long long b, const char *text, const char *file, int line)
 {
-    if (!test_check(a == b, text, file, line)) {
-        printf("    got %lld, expected %lld\n", a, b);
-    }
+    if (!test_check(a == b, text, file, line)) printf("    got %lld, expected %lld\n", a, b);
     return a == b;
 }
 
@@ -42,9 +40,8 @@ static inline int test_str(const char *a, const char *b, const char *text, const
                            int line)
 {
     int ok = a && b ? strcmp(a, b) == 0 : a == b;
-    if (!test_check(ok, text, file, line)) {
+    if (!test_check(ok, text, file, line))
         printf("    got \"%s\", expected \"%s\"\n", a ? a : "(null)", b ? b : "(null)");
-    }
     return ok;
 }
 
@@ -58,9 +55,7 @@ static inline const char *test_shared(const char *rel)
     const char *root = getenv("FLASH_SHARED");
     int n = snprintf(p, sizeof buf[0], "%s/data/%s", root ? root : "../shared", rel);
     FILE *f = n < (int)sizeof buf[0] ? fopen(p, "rb") : NULL;
-    if (!f) {
-        return NULL;
-    }
+    if (!f) return NULL;
     fclose(f);
     return p;
 }
@@ -90,9 +85,7 @@ static inline unsigned char *test_read(const char *path, size_t *n)
         }
         *n = p ? (size_t)len : 0;
     }
-    if (f) {
-        fclose(f);
-    }
+    if (f) fclose(f);
     return p;
 }
 
@@ -100,8 +93,7 @@ static inline unsigned char *test_read(const char *path, size_t *n)
 #define test_done() test_summary(__FILE__)
 static inline int test_summary(const char *file)
 {
-    printf("%s: %d passed, %d failed, %d skipped\n", file, test_passed, test_failed,
-           test_skipped);
+    printf("%s: %d passed, %d failed, %d skipped\n", file, test_passed, test_failed, test_skipped);
     return test_failed != 0;
 }
 

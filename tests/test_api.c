@@ -57,9 +57,8 @@ static void test_names(void)
 
     SECTION("instruction sets");
     CHECK_STR(flash_isa_name(FLASH_ISA_SCALAR), "scalar");
-    for (int i = FLASH_ISA_SCALAR; i < FLASH_ISA_COUNT; i++) {
+    for (int i = FLASH_ISA_SCALAR; i < FLASH_ISA_COUNT; i++)
         CHECK_EQ(flash_isa_parse(flash_isa_name((flash_isa)i)), i);
-    }
     CHECK_STR(flash_isa_name(FLASH_ISA_COUNT), "unknown");
     CHECK_STR(flash_isa_name((flash_isa)-1), "unknown");
     CHECK_EQ(flash_isa_parse("abacus"), FLASH_ISA_COUNT);
@@ -268,9 +267,7 @@ static void test_session(const flash_model *m)
     int first = 77, n = 77;
     SECTION("session defaults");
     CHECK(flash_session_memory(m, &d) > 0);
-    if (!CHECK_EQ(flash_session_create(&s, m, &d), FLASH_OK)) {
-        return;
-    }
+    if (!CHECK_EQ(flash_session_create(&s, m, &d), FLASH_OK)) return;
     CHECK_EQ(flash_session_capacity(s), 256);
     CHECK_EQ(flash_session_position(s), 0);
     CHECK_EQ(flash_session_pending(s), 0);
@@ -285,9 +282,7 @@ static void test_session(const flash_model *m)
 
     /* chunks of 64 tokens */
     int32_t ids[100];
-    for (int i = 0; i < 100; i++) {
-        ids[i] = i + 3;
-    }
+    for (int i = 0; i < 100; i++) ids[i] = i + 3;
     d.chunk = 64;
     d.all_logits = 1;
     CHECK_EQ(flash_session_create(&s, m, &d), FLASH_OK);
@@ -306,11 +301,20 @@ static void test_session(const flash_model *m)
     flash_session_free(s);
 
     SECTION("session limits");
-    const struct { int n_ctx, chunk, threads, kv, ok; } limit[] = {
-        {1, 0, 0, 0, 1},       {-1, 0, 0, 0, 0},  {FLASH_CONTEXT_MAX + 1, 0, 0, 0, 0},
-        {16, -1, 0, 0, 0},     {16, 1, 0, 0, 1},  {16, 512, 0, 0, 1}, {16, 0, -1, 0, 0},
-        {16, 0, 4, 0, 1},      {16, 0, 0, FLASH_TYPE_F16, 1},
-        {16, 0, 0, FLASH_TYPE_Q8_0, 1},           {16, 0, 0, 12345, 0},
+    const struct {
+        int n_ctx, chunk, threads, kv, ok;
+    } limit[] = {
+        {1, 0, 0, 0, 1},
+        {-1, 0, 0, 0, 0},
+        {FLASH_CONTEXT_MAX + 1, 0, 0, 0, 0},
+        {16, -1, 0, 0, 0},
+        {16, 1, 0, 0, 1},
+        {16, 512, 0, 0, 1},
+        {16, 0, -1, 0, 0},
+        {16, 0, 4, 0, 1},
+        {16, 0, 0, FLASH_TYPE_F16, 1},
+        {16, 0, 0, FLASH_TYPE_Q8_0, 1},
+        {16, 0, 0, 12345, 0},
     };
     for (size_t i = 0; i < sizeof limit / sizeof *limit; i++) {
         memset(&d, 0, sizeof d);

@@ -7,10 +7,9 @@
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 static const mk_kind kinds[] = {
-    {"llama", "f", 0},        {"deci", "fslf", 0},       {"flash", "wfso", 5},
-    {"flash", "ffff", 0},     {"qwen2", "f", 0},         {"qwen3", "f", 0},
-    {"gemma3", "wwf", 5},     {"smollm3", "f", 0},       {"lfm2", "ccf", 0},
-    {"llama4", "f", 0},       {"flash", "s", 0},         {"deci", "s", 0},
+    {"llama", "f", 0},  {"deci", "fslf", 0}, {"flash", "wfso", 5}, {"flash", "ffff", 0},
+    {"qwen2", "f", 0},  {"qwen3", "f", 0},   {"gemma3", "wwf", 5}, {"smollm3", "f", 0},
+    {"lfm2", "ccf", 0}, {"llama4", "f", 0},  {"flash", "s", 0},    {"deci", "s", 0},
 };
 
 typedef struct made {
@@ -44,9 +43,7 @@ static flash_model *load(const made *x, const char *attention, flash_status want
     d.source.data = x->bytes;
     d.source.bytes = x->n;
     d.attention = attention;
-    if (!CHECK_EQ(flash_model_load(&m, &d, &err), want)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK_EQ(flash_model_load(&m, &d, &err), want)) printf("    %s\n", err.text);
     CHECK(want ? !m && err.status == want && err.text[0] : m && !err.text[0]);
     return m;
 }
@@ -72,9 +69,7 @@ static float *logits_of(const flash_model *m, const int32_t *ids, int n, int chu
     CHECK_EQ(flash_session_feed(s, ids, (size_t)n), FLASH_OK);
     while (at < n && flash_session_step(s, NULL) >= 0) {
         const float *x = flash_session_chunk_logits(s, &first, &count);
-        if (!CHECK(x && first == at && count > 0)) {
-            break;
-        }
+        if (!CHECK(x && first == at && count > 0)) break;
         memcpy(out + (size_t)at * V, x, (size_t)count * V * sizeof *x);
         at += count;
     }
@@ -84,9 +79,7 @@ static float *logits_of(const flash_model *m, const int32_t *ids, int n, int chu
 
 static void some_ids(int32_t *ids, int n)
 {
-    for (int i = 0; i < n; i++) {
-        ids[i] = (int32_t)(test_rnd() >> 8) % 40;
-    }
+    for (int i = 0; i < n; i++) ids[i] = (int32_t)(test_rnd() >> 8) % 40;
 }
 
 /* --- patterns --------------------------------------------------------------------------------- */
@@ -100,11 +93,11 @@ static const char *spell(const flash_arch *a)
     for (int i = 0; i < a->n_layer; i++) {
         const flash_layer *l = a->layer + i;
         n += snprintf(text + n, sizeof text - (size_t)n, "%s%s", i ? " " : "", names[l->attention]);
-        if (l->attention == FLASH_ATTENTION_WINDOW) {
+        if (l->attention == FLASH_ATTENTION_WINDOW)
             n += snprintf(text + n, sizeof text - (size_t)n, ":%d", (int)l->window);
-        }
         CHECK((l->attention != FLASH_ATTENTION_SKIP && l->attention != FLASH_ATTENTION_CONV
-               && l->attention != FLASH_ATTENTION_LINEAR) || (!l->n_head && !l->n_kv_head));
+               && l->attention != FLASH_ATTENTION_LINEAR)
+              || (!l->n_head && !l->n_kv_head));
     }
     return text;
 }
@@ -127,23 +120,54 @@ static void test_parse(void)
         {2, "full,window:9,keep", "full window:9 skip full"},
         {2, "skip", "skip skip skip skip"},
         {2, "window:6,keep,skip,skip", "window:6 full skip skip"},
-        {2, "full", ""}, {2, "keep,keep,window:4,keep", ""},
+        {2, "full", ""},
+        {2, "keep,keep,window:4,keep", ""},
         {1, "keep", "full skip linear full"},
         {1, "window:4,keep,skip", "window:4 skip skip window:4"},
-        {1, "full", ""}, {1, "keep,keep,full,keep", ""}, {1, "keep,full", ""},
-        {8, "keep", "conv conv full conv"}, {8, "skip", "skip skip skip skip"},
-        {8, "keep,skip", "conv skip full skip"}, {8, "full", ""}, {8, "window:3,keep", ""},
-        {3, "", NULL}, {3, ",", NULL}, {3, "full,", NULL}, {3, ",full", NULL},
-        {3, "full,,full", NULL}, {3, "skip,skip,skip,none", NULL},
-        {3, "full,full,full,full,full", NULL}, {3, "full,full,full,full,", NULL}, {3, "Full", NULL},
-        {3, " full", NULL}, {3, "full ", NULL}, {3, "ful", NULL}, {3, "fulll", NULL},
-        {3, "window", NULL}, {3, "window:", NULL}, {3, "window:0", NULL}, {3, "window:000", NULL},
-        {3, "window:-1", NULL}, {3, "window:+1", NULL}, {3, "window: 1", NULL},
-        {3, "window:1 ", NULL}, {3, "window:1.5", NULL}, {3, "window:0x1", NULL},
-        {3, "window:1048577", NULL}, {3, "window:4294967297", NULL}, {3, "window:2147483648", NULL},
-        {3, "window:99999999999999", NULL}, {3, "window:18446744073709551617", NULL},
-        {3, "window=1", NULL}, {3, "skip\n\x1b[31m", NULL}, {3, "conv", NULL}, {3, "linear", NULL},
-        {3, "chunk", NULL}, {3, "1", NULL}, {3, "window:1:2", NULL}, {3, "full;skip", NULL},
+        {1, "full", ""},
+        {1, "keep,keep,full,keep", ""},
+        {1, "keep,full", ""},
+        {8, "keep", "conv conv full conv"},
+        {8, "skip", "skip skip skip skip"},
+        {8, "keep,skip", "conv skip full skip"},
+        {8, "full", ""},
+        {8, "window:3,keep", ""},
+        {3, "", NULL},
+        {3, ",", NULL},
+        {3, "full,", NULL},
+        {3, ",full", NULL},
+        {3, "full,,full", NULL},
+        {3, "skip,skip,skip,none", NULL},
+        {3, "full,full,full,full,full", NULL},
+        {3, "full,full,full,full,", NULL},
+        {3, "Full", NULL},
+        {3, " full", NULL},
+        {3, "full ", NULL},
+        {3, "ful", NULL},
+        {3, "fulll", NULL},
+        {3, "window", NULL},
+        {3, "window:", NULL},
+        {3, "window:0", NULL},
+        {3, "window:000", NULL},
+        {3, "window:-1", NULL},
+        {3, "window:+1", NULL},
+        {3, "window: 1", NULL},
+        {3, "window:1 ", NULL},
+        {3, "window:1.5", NULL},
+        {3, "window:0x1", NULL},
+        {3, "window:1048577", NULL},
+        {3, "window:4294967297", NULL},
+        {3, "window:2147483648", NULL},
+        {3, "window:99999999999999", NULL},
+        {3, "window:18446744073709551617", NULL},
+        {3, "window=1", NULL},
+        {3, "skip\n\x1b[31m", NULL},
+        {3, "conv", NULL},
+        {3, "linear", NULL},
+        {3, "chunk", NULL},
+        {3, "1", NULL},
+        {3, "window:1:2", NULL},
+        {3, "full;skip", NULL},
     };
     for (size_t i = 0; i < COUNT(list); i++) {
         made x = make(&kinds[list[i].kind], 8, 0);
@@ -151,7 +175,9 @@ static void test_parse(void)
         flash_arch a = *flash_model_arch(m);
         flash_error err;
         flash_status want = !list[i].want ? FLASH_E_FORMAT
-                            : *list[i].want ? FLASH_OK : FLASH_E_UNSUPPORTED, got;
+            : *list[i].want               ? FLASH_OK
+                                          : FLASH_E_UNSUPPORTED,
+                     got;
         SECTION(list[i].pattern);
         memset(&err, 0x5A, sizeof err);
         got = flash_attention_parse(&a, list[i].pattern, &err);
@@ -167,9 +193,7 @@ static void test_parse(void)
         a = *flash_model_arch(m);
         CHECK_EQ(flash_attention_parse(&a, list[i].pattern, NULL), want);
         changed = load(&x, list[i].pattern, want);
-        if (changed) {
-            CHECK_STR(spell(flash_model_arch(changed)), list[i].want);
-        }
+        if (changed) CHECK_STR(spell(flash_model_arch(changed)), list[i].want);
         flash_model_free(changed);
         flash_model_free(m);
         unmake(&x);
@@ -207,15 +231,14 @@ static void test_desc(void)
         mk_kind full = {deci ? "deci" : "flash", "f", 0};
         made x = make(&full, 8, 0), y = make(&full, 8, 0);
         char key[80];
-        static const char *const gone[] = {"attn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
-                                           "attn_q_norm", "attn_k_norm"};
+        static const char *const gone[] = {"attn_norm",   "attn_q",      "attn_k",     "attn_v",
+                                           "attn_output", "attn_q_norm", "attn_k_norm"};
         SECTION(full.arch);
         for (int part = 0; part < 2; part++) {
-            mk_buf *b = mk_set_array(y.f, mk_name(&full, part ? "attention.head_count_kv"
-                                                  : "attention.head_count", key), MK_V_I32, 4);
-            for (int i = 0; i < 4; i++) {
-                mk_u32(b, set[i] == 2 ? 0 : part ? 2 : 4);
-            }
+            mk_buf *b = mk_set_array(
+                y.f, mk_name(&full, part ? "attention.head_count_kv" : "attention.head_count", key),
+                MK_V_I32, 4);
+            for (int i = 0; i < 4; i++) mk_u32(b, set[i] == 2 ? 0 : part ? 2 : 4);
         }
         for (size_t i = 0; i < COUNT(gone); i++) {
             snprintf(key, sizeof key, "blk.2.%s.weight", gone[i]);
@@ -223,9 +246,7 @@ static void test_desc(void)
         }
         if (!deci) {
             mk_buf *b = mk_set_array(y.f, "flash.attention.pattern", MK_V_I32, 4);
-            for (int i = 0; i < 4; i++) {
-                mk_u32(b, (uint32_t)set[i]);
-            }
+            for (int i = 0; i < 4; i++) mk_u32(b, (uint32_t)set[i]);
             mk_set_u32(y.f, "flash.attention.sliding_window", 9);
         }
         free(y.bytes);
@@ -244,11 +265,9 @@ static void test_desc(void)
             free(given);
         }
         /* weights of the layer that is skipped: no numbers */
-        for (size_t i = 0; i < x.f->tensors; i++) {
-            if (!strncmp(x.f->tensor[i].name, "blk.2.attn_", 11)) {
+        for (size_t i = 0; i < x.f->tensors; i++)
+            if (!strncmp(x.f->tensor[i].name, "blk.2.attn_", 11))
                 memset(x.f->tensor[i].data.p, 0xFF, x.f->tensor[i].data.n);
-            }
-        }
         flash_model_free(a);
         flash_model_free(plain);
         free(x.bytes);
@@ -298,9 +317,13 @@ static size_t memory(const flash_model *m, int n_ctx, int chunk, flash_type kv)
 /* Bytes of keys and values are what is said, and sessions differ by just that much. */
 static void test_kv_bytes(void)
 {
-    static const char *const patterns[] = {"full,skip", "full,window:1", "full,window:64,skip",
-                                           "full,window:100", "full,skip,skip,skip",
-                                           "full,window:1048576", "full,window:3,window:200,skip"};
+    static const char *const patterns[] = {"full,skip",
+                                           "full,window:1",
+                                           "full,window:64,skip",
+                                           "full,window:100",
+                                           "full,skip,skip,skip",
+                                           "full,window:1048576",
+                                           "full,window:3,window:200,skip"};
     static const int contexts[] = {1, 63, 64, 65, 1000, 4096}, chunks[] = {0, 1, 7, 64, 256, 1000};
     static const flash_type types[] = {FLASH_TYPE_F32, FLASH_TYPE_F16, FLASH_TYPE_Q8_0};
     made x = make(&kinds[3], 32, 0);
@@ -387,9 +410,7 @@ typedef struct stopper { /* a clock that cancels the session at its n-th look */
 static double stop(void *user)
 {
     stopper *c = (stopper *)user;
-    if (c->s && --c->n == 0) {
-        flash_session_cancel(c->s);
-    }
+    if (c->s && --c->n == 0) flash_session_cancel(c->s);
     return 0;
 }
 
@@ -463,21 +484,21 @@ static void wander(const mk_kind *kind, const char *pattern, int chunk, int roun
         }
         furthest = at + under_way > furthest ? at + under_way : furthest;
         int by_chunk = furthest >= chunk && furthest - chunk <= at ? furthest - chunk : -1;
-        to = r % 7 == 0 ? at : r % 7 == 1 ? 0 : r % 7 < 4 ? at - r / 64 % (at + 1)
-             : r % 7 == 4 ? by_chunk : -1;
-        if (to < 0) {
-            continue;
-        }
+        to = r % 7 == 0  ? at
+            : r % 7 == 1 ? 0
+            : r % 7 < 4  ? at - r / 64 % (at + 1)
+            : r % 7 == 4 ? by_chunk
+                         : -1;
+        if (to < 0) continue;
         const float *had = flash_session_logits(s);
         memcpy(back, flash_session_tokens(s), (size_t)(at + pending) * sizeof *back);
         st = flash_session_truncate(s, to);
-        if (!to || to == at || (!convs && (!windows || furthest - to <= chunk))) {
+        if (!to || to == at || (!convs && (!windows || furthest - to <= chunk)))
             CHECK_EQ(st, FLASH_OK);
-        } else if (convs) {
+        else if (convs)
             CHECK_EQ(st, FLASH_E_RANGE);
-        } else {
+        else
             CHECK(st == FLASH_OK || st == FLASH_E_RANGE);
-        }
         if (st) { /* nothing changed */
             refused += !convs;
             CHECK_EQ(flash_session_position(s), at);
@@ -510,8 +531,16 @@ static void test_truncate(void)
     static const struct {
         int kind;
         const char *pattern;
-    } list[] = {{0, NULL}, {1, NULL}, {2, NULL}, {3, "window:1"}, {3, "window:64,full,skip"},
-                {3, "window:130,window:2"}, {6, NULL}, {8, NULL}, {9, NULL}, {9, "window:7,full"},
+    } list[] = {{0, NULL},
+                {1, NULL},
+                {2, NULL},
+                {3, "window:1"},
+                {3, "window:64,full,skip"},
+                {3, "window:130,window:2"},
+                {6, NULL},
+                {8, NULL},
+                {9, NULL},
+                {9, "window:7,full"},
                 {8, "keep,skip,window:20,skip"}};
     static const int chunks[] = {1, 5, 64, 300};
     int rounds = getenv("FLASH_QUICK") ? 20 : 120;
@@ -604,10 +633,9 @@ int main(void)
     test_params();
     test_truncate();
     test_chunk_back();
-    if (getenv("FLASH_QUICK")) {
+    if (getenv("FLASH_QUICK"))
         SKIP("chunk edge", "8,192 positions are too many to emulate");
-    } else {
+    else
         test_chunk_edge();
-    }
     return test_done();
 }

@@ -8,7 +8,7 @@
 /* What the goldens say (tests/golden/chat). White space around a user's turn shows who trims. The
    last turn makes the model answer. */
 static const struct {
-    flash_role  role;
+    flash_role role;
     const char *text;
 } turns[] = {
     {FLASH_ROLE_SYSTEM, "You are a helpful assistant."},
@@ -21,10 +21,7 @@ static const struct {
 };
 enum { N_TURNS = sizeof turns / sizeof *turns };
 
-static size_t length(const char *text)
-{
-    return text ? strlen(text) : 0;
-}
+static size_t length(const char *text) { return text ? strlen(text) : 0; }
 
 /* Appends the conversation to out, which has room; from: 0, or 1 for none of the system's. */
 static size_t render(const flash_chat_format *f, int from, char *out, size_t cap)
@@ -33,16 +30,14 @@ static size_t render(const flash_chat_format *f, int from, char *out, size_t cap
     size_t used = 0, n = 0;
     for (int i = from; i < N_TURNS; i++, used += n) {
         CHECK_EQ(flash_chat_render(f, before, turns[i].role, turns[i].text, length(turns[i].text),
-                                   out + used, cap - used, &n), FLASH_OK);
+                                   out + used, cap - used, &n),
+                 FLASH_OK);
         before = turns[i].role;
     }
     return used;
 }
 
-static const char *name_of(const flash_chat_format *f)
-{
-    return f ? f->name : "none";
-}
+static const char *name_of(const flash_chat_format *f) { return f ? f->name : "none"; }
 
 /* --- recognising ---------------------------------------------------------------------------- */
 
@@ -52,9 +47,7 @@ static void test_names(void)
     const flash_chat_format *f = flash_chat_formats(&n);
     SECTION("names");
     CHECK(n >= 11);
-    for (size_t i = 0; i < n; i++) {
-        CHECK(flash_chat_find(f[i].name) == f + i); /* so each once */
-    }
+    for (size_t i = 0; i < n; i++) CHECK(flash_chat_find(f[i].name) == f + i); /* so each once */
     CHECK(!flash_chat_find("chatml "));
     CHECK(!flash_chat_find(""));
     CHECK(!flash_chat_find(NULL));
@@ -69,9 +62,8 @@ static void test_marks(void)
     SECTION("marks");
     for (size_t i = 0; i < n; i++) {
         char text[256] = "";
-        for (int k = 0; k < 3 && f[i].marks[k]; k++) {
+        for (int k = 0; k < 3 && f[i].marks[k]; k++)
             strcat(strcat(text, "|"), f[i].marks[k][0] == '!' ? "" : f[i].marks[k]);
-        }
         CHECK_STR(name_of(flash_chat_recognise(text, strlen(text))), f[i].name);
         for (int k = 0; k < 3 && f[i].marks[k]; k++) {
             if (f[i].marks[k][0] == '!') {
@@ -114,11 +106,10 @@ static void test_templates(void)
         size_t n;
         snprintf(rel, sizeof rel, "templates/%s.jinja", known[i][0]);
         char *text = (char *)test_read(test_shared(rel), &n);
-        if (!text) {
+        if (!text)
             SKIP("template", rel);
-        } else if (!CHECK_STR(name_of(flash_chat_recognise(text, n)), known[i][1])) {
+        else if (!CHECK_STR(name_of(flash_chat_recognise(text, n)), known[i][1]))
             printf("    %s\n", rel);
-        }
         free(text);
     }
 }
@@ -131,9 +122,7 @@ static void test_hostile(void)
     SECTION("hostile templates");
     memset(text, '<', big);
     CHECK(!flash_chat_recognise(text, big));
-    for (size_t i = 0; i < big; i++) {
-        text[i] = "<|im_start"[i % 10];
-    }
+    for (size_t i = 0; i < big; i++) text[i] = "<|im_start"[i % 10];
     CHECK(!flash_chat_recognise(text, big));
     memcpy(text + seen - 20, "<|im_start|><|im_end|>", 22); /* the end is out of sight */
     CHECK(!flash_chat_recognise(text, big));
@@ -158,9 +147,7 @@ static flash_model *load(mk_file *f, uint8_t **bytes)
     d.source.data = *bytes;
     d.source.bytes = n;
     d.vocab_only = 1;
-    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) printf("    %s\n", err.text);
     mk_free(f);
     return m;
 }
@@ -178,9 +165,7 @@ static void test_model(void)
     SECTION("models");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         mk_file *f = small();
-        if (texts[i]) {
-            mk_set_text(f, "tokenizer.chat_template", texts[i]);
-        }
+        if (texts[i]) mk_set_text(f, "tokenizer.chat_template", texts[i]);
         flash_model *m = load(f, &bytes);
         CHECK_STR(name_of(flash_chat_of(m)), i == 3 ? "chatml" : "none");
         flash_model_free(m);
@@ -210,9 +195,7 @@ static void test_goldens(void)
         used += (size_t)sprintf(got + used, "\n=====\n");
         used += render(f + i, 1, got + used, sizeof got / 2);
         snprintf(got + used, sizeof got - used, "\n");
-        if (!CHECK_STR(got, want)) {
-            printf("    %s\n", path);
-        }
+        if (!CHECK_STR(got, want)) printf("    %s\n", path);
         free(want);
     }
 }
@@ -227,8 +210,9 @@ static void test_render(void)
     for (size_t cap = 0; cap < sizeof want + 4; cap++) {
         memset(out, '#', sizeof out);
         n = 99;
-        CHECK_EQ(flash_chat_render(f, FLASH_ROLE_ASSISTANT, FLASH_ROLE_USER, "\t a\n", 4, out, cap,
-                                   &n), cap < sizeof want - 1 ? FLASH_E_RANGE : FLASH_OK);
+        CHECK_EQ(
+            flash_chat_render(f, FLASH_ROLE_ASSISTANT, FLASH_ROLE_USER, "\t a\n", 4, out, cap, &n),
+            cap < sizeof want - 1 ? FLASH_E_RANGE : FLASH_OK);
         CHECK_EQ(n, sizeof want - 1);
         CHECK(!memcmp(out, want, cap < n ? cap : n) && out[cap < n ? cap : n] == '#');
     }
@@ -263,8 +247,9 @@ static size_t turn(const flash_model *m, const flash_chat_format *f, flash_role 
     for (size_t k = 0; k < n; k++) {
         part[k] = -7;
         same &= flash_chat_tokenize(m, f, before, role, text, length(text), k ? part : NULL, k,
-                                    &again) == FLASH_E_RANGE && again == n
-            && !memcmp(part, ids, k * sizeof *part) && part[k] == -7;
+                                    &again)
+                == FLASH_E_RANGE
+            && again == n && !memcmp(part, ids, k * sizeof *part) && part[k] == -7;
     }
     CHECK(same);
     free(part);
@@ -302,7 +287,7 @@ static void test_published(void)
 {
     static const char *const pairs[][2] = {
         {"llama-spm", "llama-2"}, {"llama-spm", "mistral"}, {"llama-spm", "zephyr"},
-        {"phi-3", "phi-3"}, {"phi-3", "zephyr"}, {"qwen2", "chatml"},
+        {"phi-3", "phi-3"},       {"phi-3", "zephyr"},      {"qwen2", "chatml"},
     };
     SECTION("turn by turn = whole");
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
@@ -312,19 +297,18 @@ static void test_published(void)
         snprintf(rel, sizeof rel, "tokenizers/ggml-vocab-%s.gguf", pairs[i][0]);
         d.source.path = test_shared(rel);
         d.vocab_only = 1;
-        if (!d.source.path) {
+        if (!d.source.path)
             SKIP(pairs[i][1], rel);
-        } else if (CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK)) {
+        else if (CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK))
             test_whole(m, pairs[i][1]);
-        }
         flash_model_free(m);
     }
 }
 
 /* A vocabulary of bytes, the tokens of formats, and two that formats do not have; the formats' are
    of this type: 3 control, 4 user. */
-static const char *const own[] = {"<|im_start|>", "<|im_end|>", "[INST]", "[/INST]",
-                                  "<start_of_turn>", "<end_of_turn>", "<b>", "\n\n"};
+static const char *const own[] = {"<|im_start|>",    "<|im_end|>",    "[INST]", "[/INST]",
+                                  "<start_of_turn>", "<end_of_turn>", "<b>",    "\n\n"};
 enum { N_OWN = sizeof own / sizeof *own, OWN = 260, SPACE = 259, N_VOCAB = 320 };
 
 static flash_model *vocabulary(int type, uint8_t **bytes)
@@ -334,16 +318,21 @@ static flash_model *vocabulary(int type, uint8_t **bytes)
     mk_buf *types = mk_set_array(f, "tokenizer.ggml.token_type", MK_V_I32, N_VOCAB);
     for (int i = 0; i < N_VOCAB; i++) {
         char text[32];
-        int k = i - OWN, t = i < 1 ? 2 : i < 3 ? 3 : i < SPACE ? 6 : i == SPACE ? 1
-                : k < N_OWN - 2 ? type : k < N_OWN ? 4 : 5;
+        int k = i - OWN,
+            t = i < 1       ? 2
+            : i < 3         ? 3
+            : i < SPACE     ? 6
+            : i == SPACE    ? 1
+            : k < N_OWN - 2 ? type
+            : k < N_OWN     ? 4
+                            : 5;
         snprintf(text, sizeof text, "<extra_%d>", i);
-        if (i < 3) {
+        if (i < 3)
             snprintf(text, sizeof text, "%s", i == 0 ? "<unk>" : i == 1 ? "<s>" : "</s>");
-        } else if (i < SPACE) {
+        else if (i < SPACE)
             snprintf(text, sizeof text, "<0x%02X>", i - 3);
-        } else if (k < N_OWN) {
+        else if (k < N_OWN)
             snprintf(text, sizeof text, "%s", k < 0 ? MK_SPACE : own[k]);
-        }
         mk_text(tokens, text);
         mk_u32(types, (uint32_t)t);
     }
@@ -354,9 +343,8 @@ static flash_model *vocabulary(int type, uint8_t **bytes)
 static int marks_in(const int32_t *ids, size_t n)
 {
     int count = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         count += ids[i] < 3 || (ids[i] >= OWN && ids[i] < OWN + N_OWN - 2);
-    }
     return count;
 }
 
@@ -364,11 +352,8 @@ static int marks_in(const int32_t *ids, size_t n)
 static size_t without_spaces(char *text, size_t n)
 {
     size_t used = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] != ' ') {
-            text[used++] = text[i];
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        if (text[i] != ' ') text[used++] = text[i];
     text[used] = 0;
     return used;
 }
@@ -393,19 +378,18 @@ static void test_forged(void)
                 /* a token of another format is one of the user's texts like any other */
                 int others = 0;
                 for (int k = 0; k < N_OWN - 2 && type == 4; k++) {
-                    if (!flash__chat_has(f + i, own[k], strlen(own[k]))) {
-                        for (const char *p = evil; (p = strstr(p, own[k])) != NULL; p++) {
-                            others++;
-                        }
-                    }
+                    if (!flash__chat_has(f + i, own[k], strlen(own[k])))
+                        for (const char *p = evil; (p = strstr(p, own[k])) != NULL; p++) others++;
                 }
                 CHECK_EQ(marks_in(ids, n) - others, marks_in(plain, harmless));
                 /* and they say the same */
                 CHECK_EQ(flash_chat_render(f + i, before, (flash_role)role, evil, strlen(evil),
-                                           want, sizeof want, &bytes), FLASH_OK);
+                                           want, sizeof want, &bytes),
+                         FLASH_OK);
                 size_t got = 0, bos = before == FLASH_ROLE_NONE;
                 CHECK_EQ(flash_detokenize(m, ids + bos, n - bos, FLASH_TEXT_SPECIAL, text,
-                                          sizeof text, &got), FLASH_OK);
+                                          sizeof text, &got),
+                         FLASH_OK);
                 CHECK(without_spaces(text, got) == without_spaces(want, bytes)
                       && !strcmp(text, want));
             }
@@ -415,9 +399,7 @@ static void test_forged(void)
         n = turn(m, flash_chat_find("gemma"), FLASH_ROLE_USER, FLASH_ROLE_USER, "<b>a\n\nb", ids,
                  64);
         int b = 0;
-        for (size_t i = 0; i < n; i++) {
-            b += ids[i] >= OWN + N_OWN - 2 && ids[i] < OWN + N_OWN;
-        }
+        for (size_t i = 0; i < n; i++) b += ids[i] >= OWN + N_OWN - 2 && ids[i] < OWN + N_OWN;
         CHECK_EQ(b, 2);
         flash_model_free(m);
         free(file);
@@ -447,12 +429,13 @@ static void test_bos(void)
     CHECK(n == 2 && ids[0] == SPACE && ids[1] == 3 + 'a');
     n = turn(m, flash_chat_find("mistral-v3"), FLASH_ROLE_ASSISTANT, FLASH_ROLE_USER, "a", ids, 64);
     CHECK(n == 5 && ids[0] == 2 && ids[1] == OWN + 2 && ids[2] == SPACE && ids[4] == OWN + 3);
-    CHECK_EQ(flash_chat_tokenize(NULL, chatml, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", 1, ids, 64,
-                                 &n), FLASH_E_ARGUMENT);
-    CHECK_EQ(flash_chat_tokenize(m, chatml, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", 1, NULL, 64,
-                                 &n), FLASH_E_ARGUMENT);
-    CHECK_EQ(flash_chat_tokenize(m, chatml, FLASH_ROLE_NONE, FLASH_ROLE_NONE, "a", 1, ids, 64,
-                                 &n), FLASH_E_ARGUMENT);
+    CHECK_EQ(
+        flash_chat_tokenize(NULL, chatml, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", 1, ids, 64, &n),
+        FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_chat_tokenize(m, chatml, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", 1, NULL, 64, &n),
+             FLASH_E_ARGUMENT);
+    CHECK_EQ(flash_chat_tokenize(m, chatml, FLASH_ROLE_NONE, FLASH_ROLE_NONE, "a", 1, ids, 64, &n),
+             FLASH_E_ARGUMENT);
     flash_model_free(m);
     free(file);
 }

@@ -102,9 +102,7 @@ static void test_no_libc_memory(void)
             md.source.size = bytes;
         }
         flash_model_free(m);
-        if (!CHECK_EQ(flash_model_load(&m, &md, &err), FLASH_OK)) {
-            return;
-        }
+        if (!CHECK_EQ(flash_model_load(&m, &md, &err), FLASH_OK)) return;
     }
     sd.n_ctx = 32;
     sd.threads = 2;
@@ -177,8 +175,8 @@ static void test_plugin(const char *program)
     }
     md.source.path = path;
     sd.n_ctx = 32;
-    if (!CHECK_EQ(flash_model_load(&m, &md, NULL), FLASH_OK) ||
-        !CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK)) {
+    if (!CHECK_EQ(flash_model_load(&m, &md, NULL), FLASH_OK)
+        || !CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK)) {
         return;
     }
     snprintf(here, sizeof here, "%s", all_of(s));
@@ -224,19 +222,15 @@ static void test_fork(void)
     SECTION("fork");
     md.source.path = path;
     sd.n_ctx = 64;
-    if (!CHECK_EQ(flash_model_load(&m, &md, NULL), FLASH_OK) ||
-        !CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK) || !CHECK_EQ(pipe(end), 0)) {
+    if (!CHECK_EQ(flash_model_load(&m, &md, NULL), FLASH_OK)
+        || !CHECK_EQ(flash_session_create(&s, m, &sd), FLASH_OK) || !CHECK_EQ(pipe(end), 0)) {
         return;
     }
     flash_session_feed_text(s, "Once upon a time", 0);
-    for (int i = 0; i < 5; i++) {
-        CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
-    }
+    for (int i = 0; i < 5; i++) CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
     fflush(stdout);
     child = fork();
-    if (!CHECK(child >= 0)) {
-        return;
-    }
+    if (!CHECK(child >= 0)) return;
     if (!child) { /* and what it makes anew may have threads */
         flash_session *more;
         const char *text = all_of(s);
@@ -247,9 +241,7 @@ static void test_fork(void)
         _exit(ok ? 0 : 1);
     }
     close(end[1]);
-    while ((got = read(end[0], theirs + n, sizeof theirs - 1 - n)) > 0) {
-        n += (size_t)got;
-    }
+    while ((got = read(end[0], theirs + n, sizeof theirs - 1 - n)) > 0) n += (size_t)got;
     close(end[0]);
     CHECK_EQ(waitpid(child, &status, 0), child);
     CHECK_EQ(status, 0);

@@ -6,8 +6,8 @@
 #include "reference.h"
 #include "test.h"
 
-static const char *const names[] = {"f32", "f16-bpe", "bf16", "q4", "q5", "q8_0", "q23_k", "q4_k",
-                                    "q5_k", "q6_k", "iq4", "mxfp4"};
+static const char *const names[] = {"f32",   "f16-bpe", "bf16", "q4",   "q5",  "q8_0",
+                                    "q23_k", "q4_k",    "q5_k", "q6_k", "iq4", "mxfp4"};
 enum { N_NAMES = sizeof names / sizeof *names, LONG_TEXT = 256, LONGEST = 700 };
 
 static const char *data_path(const char *name)
@@ -24,9 +24,7 @@ static flash_model *load(const void *data, size_t bytes)
     flash_error err = {FLASH_OK, 0, ""};
     d.source.data = data;
     d.source.bytes = bytes;
-    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) printf("    %s\n", err.text);
     return m;
 }
 
@@ -40,9 +38,8 @@ static flash_session *session(const flash_model *m, const flash_session_desc *d)
 /* Tokens anywhere in the vocabulary. */
 static void random_ids(const flash_model *m, int32_t *ids, int n)
 {
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         ids[i] = (int32_t)((test_rnd() >> 8) % (uint32_t)flash_model_arch(m)->n_vocab);
-    }
 }
 
 /* Logits [n,V] after each token, by chunks. */
@@ -62,9 +59,7 @@ static float *all_logits(const flash_model *m, const int32_t *ids, int n, flash_
         int first = -1, rows = 0;
         st = flash_session_step(s, NULL);
         const float *p = flash_session_chunk_logits(s, &first, &rows);
-        if (!CHECK(p != NULL && first == done && rows > 0 && done + rows <= n)) {
-            break;
-        }
+        if (!CHECK(p != NULL && first == done && rows > 0 && done + rows <= n)) break;
         memcpy(out + (size_t)done * V, p, (size_t)rows * V * sizeof *p);
         done += rows;
         if (st == FLASH_OK) {
@@ -78,10 +73,7 @@ static float *all_logits(const flash_model *m, const int32_t *ids, int n, flash_
     return out;
 }
 
-static int long_text(void)
-{
-    return getenv("FLASH_QUICK") ? 64 : LONG_TEXT;
-}
+static int long_text(void) { return getenv("FLASH_QUICK") ? 64 : LONG_TEXT; }
 
 /* --- against the reference ------------------------------------------------------------------- */
 
@@ -95,9 +87,7 @@ static void against_reference(const flash_model *m, const char *name, const int3
     ref_model *r = ref_load(flash_model_gguf(m));
     double *want = (double *)malloc((size_t)n * (size_t)V * sizeof *want), worst = 0, worst_kv = 0;
     double *p = (double *)malloc((size_t)V * 3 * sizeof *p), *q = p + V, *x = q + V;
-    for (int l = 0; l < r->L; l++) {
-        quantised |= r->layer[l].q.quantised;
-    }
+    for (int l = 0; l < r->L; l++) quantised |= r->layer[l].q.quantised;
     r->q8 = 1;
     for (int t = 0; t < n; t++) {
         int tries = 0;
@@ -128,9 +118,7 @@ static void against_reference(const flash_model *m, const char *name, const int3
         }
         wrong_top += p[top] - second > 1e-2 && mine != top;
         ref_softmax(x, q, V);
-        for (int i = 0; i < V; i++) {
-            worst_kv = fmax(worst_kv, fabs(p[i] - q[i]));
-        }
+        for (int i = 0; i < V; i++) worst_kv = fmax(worst_kv, fabs(p[i] - q[i]));
     }
     CHECK(worst <= 1e-4);
     CHECK_EQ(wrong_top, 0);
@@ -163,9 +151,8 @@ static void test_q8_cache(const flash_model *m, double most)
             sum[0] += exp(a[i]);
             sum[1] += exp(b[i]);
         }
-        for (int i = 0; i < V; i++) {
+        for (int i = 0; i < V; i++)
             worst = fmax(worst, fabs(exp(a[i]) / sum[0] - exp(b[i]) / sum[1]));
-        }
     }
     CHECK(worst > 0 && worst <= most);
     free(full);
@@ -175,8 +162,9 @@ static void test_q8_cache(const flash_model *m, double most)
 /* Random models with what the files in tests/data do not have. */
 static void test_variants(void)
 {
-    static const char *const kinds[] = {"plain", "linear", "yarn", "yarn, less", "rope_freqs",
-                                        "biases", "rope 4 of 8", "no groups", "factor, type none",
+    static const char *const kinds[] = {"plain",        "linear",     "yarn",
+                                        "yarn, less",   "rope_freqs", "biases",
+                                        "rope 4 of 8",  "no groups",  "factor, type none",
                                         "scale_linear", "head of 32"};
     for (int k = 0; k < (int)(sizeof kinds / sizeof *kinds); k++) {
         mk_options o = {0};
@@ -198,34 +186,28 @@ static void test_variants(void)
             mk_set_f32(f, "llama.rope.scaling.yarn_beta_slow", 2);
             mk_set_f32(f, "llama.rope.freq_base", 500);
         }
-        if (k == 4) {
-            mk_add_tensor(f, "rope_freqs.weight", MK_F32, 4, 0, 3, 1, &seed);
-        }
-        if (k == 9) {
-            mk_set_f32(f, "llama.rope.scale_linear", 3);
-        }
+        if (k == 4) mk_add_tensor(f, "rope_freqs.weight", MK_F32, 4, 0, 3, 1, &seed);
+        if (k == 9) mk_set_f32(f, "llama.rope.scale_linear", 3);
         for (int l = 0; k == 5 && l < 2; l++) {
-            static const struct { const char *name; uint64_t n; } biases[] = {
-                {"attn_q", 32}, {"attn_k", 8}, {"attn_v", 8}, {"attn_output", 32},
-                {"ffn_gate", 64}, {"ffn_up", 64}, {"ffn_down", 32}};
+            static const struct {
+                const char *name;
+                uint64_t n;
+            } biases[] = {{"attn_q", 32},   {"attn_k", 8},  {"attn_v", 8},   {"attn_output", 32},
+                          {"ffn_gate", 64}, {"ffn_up", 64}, {"ffn_down", 32}};
             for (size_t i = 0; i < sizeof biases / sizeof *biases; i++) {
                 char name[64];
                 snprintf(name, sizeof name, "blk.%d.%s.bias", l, biases[i].name);
                 mk_add_tensor(f, name, MK_F32, biases[i].n, 0, 0, 0.5, &seed);
             }
         }
-        if (k == 6) {
-            mk_set_u32(f, "llama.rope.dimension_count", 4);
-        }
+        if (k == 6) mk_set_u32(f, "llama.rope.dimension_count", 4);
         size_t bytes;
         uint8_t *file = mk_emit(f, &bytes);
         flash_model *m = load(file, bytes);
         if (m) {
             against_reference(m, kinds[k], NULL, long_text());
             test_q8_cache(m, k == 10 ? 1e-2 : 2e-2); /* 32 or 8 items share a scale */
-            if (k == 10) {
-                test_same_bits(file, bytes, kinds[k], 70);
-            }
+            if (k == 10) test_same_bits(file, bytes, kinds[k], 70);
         }
         flash_model_free(m);
         free(file);
@@ -257,9 +239,7 @@ static double tick(void *user)
 static void backwards(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
 {
     (void)user;
-    while (tasks--) {
-        task(ctx, tasks);
-    }
+    while (tasks--) task(ctx, tasks);
 }
 
 /* Works off the queue in slices; gives the number of interruptions. */
@@ -288,12 +268,8 @@ static int work_off(flash_session *s, ticker *clock, int how)
         int now = flash_session_position(s);
         CHECK(now >= before && now - before <= pending);
         CHECK_EQ(flash_session_pending(s), pending - (now - before));
-        if (at_once) {
-            CHECK_EQ(st, FLASH_E_CANCELLED);
-        }
-        if (how == 1) {
-            CHECK_EQ(now - before, b.tokens < pending ? b.tokens : pending);
-        }
+        if (at_once) CHECK_EQ(st, FLASH_E_CANCELLED);
+        if (how == 1) CHECK_EQ(now - before, b.tokens < pending ? b.tokens : pending);
         if (st == FLASH_MORE || st == FLASH_E_CANCELLED) {
             interrupted++;
             CHECK(flash_session_pending(s) > 0 || st == FLASH_E_CANCELLED);
@@ -329,8 +305,7 @@ static void go_back(flash_session *s, const int32_t *ids, int position)
         CHECK_EQ(flash_session_pending(s), pending);
         flash_session_reset(s);
         CHECK_EQ(flash_session_feed(s, ids, (size_t)position), FLASH_OK);
-        while ((st = flash_session_step(s, NULL)) == FLASH_MORE) {
-        }
+        while ((st = flash_session_step(s, NULL)) == FLASH_MORE) {}
         CHECK_EQ(st, FLASH_OK);
         st = flash_session_truncate(s, position);
     }
@@ -361,9 +336,7 @@ static void test_cuts(const flash_model *m, const char *name, int often)
             d.threads = round % 5;
             d.host.clock = tick;
             d.host.user = &clock;
-            if (round % 2) {
-                d.host.parallel_for = backwards;
-            }
+            if (round % 2) d.host.parallel_for = backwards;
             flash_session *s = session(m, &d);
             if (round % 3 == 0) { /* after something else, forgotten */
                 random_ids(m, other, n);
@@ -425,9 +398,7 @@ static void test_same_bits(const void *file, size_t bytes, const char *name, int
         d.source.data = file;
         d.source.bytes = bytes;
         d.isa = (flash_isa)isa;
-        if (flash_model_load(&m, &d, NULL) == FLASH_E_UNSUPPORTED) {
-            continue;
-        }
+        if (flash_model_load(&m, &d, NULL) == FLASH_E_UNSUPPORTED) continue;
         size_t V = (size_t)flash_model_arch(m)->n_vocab;
         if (!want) {
             random_ids(m, ids, N);
@@ -444,8 +415,8 @@ static void test_same_bits(const void *file, size_t bytes, const char *name, int
             CHECK_EQ(flash_session_feed(s, ids, N), FLASH_OK);
             CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
             if (!CHECK(!memcmp(flash_session_logits(s), want + (N - 1) * V, V * sizeof *want))) {
-                printf("    %s, %d threads, chunk %d\n", flash_isa_name((flash_isa)isa),
-                       sd.threads, sd.chunk);
+                printf("    %s, %d threads, chunk %d\n", flash_isa_name((flash_isa)isa), sd.threads,
+                       sd.chunk);
             }
             flash_session_free(s);
         }
@@ -464,12 +435,12 @@ static void test_archs(void)
         int layers, kv_heads;
         uint32_t type;
     } list[] = {
-        {{"deci", "fslf", 0}, 4, 2, MK_F32},   {{"flash", "fswno", 0}, 5, 1, MK_F32},
-        {{"flash", "sow", 70}, 4, 2, MK_F32},  {{"qwen2", "f", 0}, 2, 2, MK_F32},
-        {{"qwen3", "f", 0}, 2, 1, MK_F32},     {{"gemma3", "wwf", 40}, 6, 2, MK_F32},
-        {{"gemma3", "f", 0}, 2, 4, MK_F32},    {{"smollm3", "f", 0}, 5, 2, MK_F32},
-        {{"lfm2", "ccfc", 0}, 4, 2, MK_F32},   {{"llama4", "f", 0}, 2, 2, MK_F32},
-        {{"llama4", "f", 1}, 5, 2, MK_F32},    {{"gemma3", "wf", 64}, 2, 2, MK_Q8_0},
+        {{"deci", "fslf", 0}, 4, 2, MK_F32},  {{"flash", "fswno", 0}, 5, 1, MK_F32},
+        {{"flash", "sow", 70}, 4, 2, MK_F32}, {{"qwen2", "f", 0}, 2, 2, MK_F32},
+        {{"qwen3", "f", 0}, 2, 1, MK_F32},    {{"gemma3", "wwf", 40}, 6, 2, MK_F32},
+        {{"gemma3", "f", 0}, 2, 4, MK_F32},   {{"smollm3", "f", 0}, 5, 2, MK_F32},
+        {{"lfm2", "ccfc", 0}, 4, 2, MK_F32},  {{"llama4", "f", 0}, 2, 2, MK_F32},
+        {{"llama4", "f", 1}, 5, 2, MK_F32},   {{"gemma3", "wf", 64}, 2, 2, MK_Q8_0},
         {{"lfm2", "cf", 0}, 2, 2, MK_Q8_0},
     };
     for (int k = 0; k < (int)(sizeof list / sizeof *list); k++) {
@@ -482,18 +453,15 @@ static void test_archs(void)
         o.qkv = o.ffn_up = o.ffn_down = o.attn_output = list[k].type;
         o.seed = (uint64_t)k;
         mk_file *f = mk_model(&o, &list[k].kind);
-        if (list[k].kind.window == 1) { /* chunks, longer than the text, and layers without RoPE */
+        if (list[k].kind.window == 1) /* chunks, longer than the text, and layers without RoPE */
             mk_set_u32(f, "llama4.attention.sliding_window", 512);
-        }
         uint8_t *file = mk_emit(f, &bytes);
         flash_model *m = load(file, bytes);
         snprintf(name, sizeof name, "%s %s", list[k].kind.arch, list[k].kind.attn);
         SECTION(name);
         if (m) {
             against_reference(m, name, NULL, getenv("FLASH_QUICK") ? 100 : 300);
-            if (!getenv("FLASH_QUICK") || k == 2 || k == 12) {
-                test_cuts(m, name, 0);
-            }
+            if (!getenv("FLASH_QUICK") || k == 2 || k == 12) test_cuts(m, name, 0);
         }
         flash_model_free(m);
         free(file);
@@ -585,11 +553,10 @@ static void test_stories(void)
         }
         flash_session *s = session(m, &sd);
         CHECK_EQ(generate(s, 200, out, sizeof out), FLASH_OK);
-        if (!golden) {
+        if (!golden)
             SKIP("greedy text", "models/stories260K.greedy200.txt");
-        } else if (!CHECK_STR(out, golden)) {
+        else if (!CHECK_STR(out, golden))
             printf("    source %d\n", how);
-        }
         flash_session_free(s);
         if (how == 0 && text) {
             int32_t ids[LONG_TEXT];
@@ -597,9 +564,7 @@ static void test_stories(void)
             flash_tokenize(m, text, text_bytes < 2000 ? text_bytes : 2000, 0, ids, LONG_TEXT, &n);
             CHECK(n >= LONG_TEXT && ids[0] == 1);
             against_reference(m, "stories260K", ids, long_text());
-            if (!getenv("FLASH_QUICK")) {
-                test_cuts(m, "stories260K", 1);
-            }
+            if (!getenv("FLASH_QUICK")) test_cuts(m, "stories260K", 1);
         }
         flash_model_free(m);
     }
@@ -626,15 +591,9 @@ static void test_stops(const flash_model *m, const char *name)
     CHECK(len > 30);
     for (int round = 0; round < (getenv("FLASH_QUICK") ? 12 : 60); round++) {
         int at = (int)(test_rnd() >> 8) % (len * 2 / 3), n = 1 + (int)(test_rnd() >> 8) % 12;
-        while (((uint8_t)whole[at] & 0xc0) == 0x80) {
-            at++;
-        }
-        while (at + n < len && ((uint8_t)whole[at + n] & 0xc0) == 0x80) {
-            n++;
-        }
-        if (n >= (int)sizeof stop || at + n > len) {
-            continue;
-        }
+        while (((uint8_t)whole[at] & 0xc0) == 0x80) at++;
+        while (at + n < len && ((uint8_t)whole[at + n] & 0xc0) == 0x80) n++;
+        if (n >= (int)sizeof stop || at + n > len) continue;
         memcpy(stop, whole + at, (size_t)n);
         stop[n] = 0;
         d.sampler.stop = round % 2 ? list : list + 1;
@@ -653,9 +612,7 @@ static void test_stops(const flash_model *m, const char *name)
         char a[8], b[8];
         const char *two[2] = {a, b};
         int at = len / 3;
-        while (((uint8_t)whole[at] & 0xc0) == 0x80) {
-            at++;
-        }
+        while (((uint8_t)whole[at] & 0xc0) == 0x80) at++;
         snprintf(a, sizeof a, "%.4s", whole + at + 2);
         snprintf(b, sizeof b, "%.4s", whole + at);
         char *first = strstr(whole, a), *other = strstr(whole, b);
@@ -677,9 +634,7 @@ static void test_stops(const flash_model *m, const char *name)
     flash_session_free(s);
     len = (int)strlen(whole);
     int tail = 1;
-    while (tail < len && ((uint8_t)whole[len - tail] & 0xc0) == 0x80) {
-        tail++;
-    }
+    while (tail < len && ((uint8_t)whole[len - tail] & 0xc0) == 0x80) tail++;
     snprintf(stop, sizeof stop, "%s\003", whole + len - tail);
     d.sampler.stop = list + 1;
     d.sampler.n_stop = 1;
@@ -716,9 +671,7 @@ static void test_limits(const flash_model *m)
     CHECK(token >= 0 && token < V);
     int more = 0;
     flash_status st;
-    while ((st = flash_session_next(s, NULL, &piece)) == FLASH_OK && more < 5) {
-        more++;
-    }
+    while ((st = flash_session_next(s, NULL, &piece)) == FLASH_OK && more < 5) more++;
     CHECK_EQ(st, FLASH_E_RANGE);
     CHECK(more <= 2); /* at most one last token, and text that was held */
     CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_E_RANGE);
@@ -760,9 +713,8 @@ static void test_limits(const flash_model *m)
     CHECK_EQ(flash_session_tokens(s)[0], bos);
     int before = flash_session_pending(s);
     CHECK_EQ(flash_session_feed_text(s, "the", 0), FLASH_OK); /* BOS at position 0 only */
-    for (int i = before; i < flash_session_pending(s); i++) {
+    for (int i = before; i < flash_session_pending(s); i++)
         CHECK(flash_session_tokens(s)[i] != bos);
-    }
     before = flash_session_pending(s);
     CHECK_EQ(flash_session_feed_text(s, "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq", 0), FLASH_E_RANGE);
     CHECK_EQ(flash_session_pending(s), before);
@@ -779,15 +731,11 @@ static void sha256(const uint8_t *data, size_t bytes, char *hex)
     size_t blocks = (bytes + 8) / 64 + 1;
     for (int n = 0, c = 2; n < 64; c++) {
         int prime = 1;
-        for (int q = 2; q * q <= c; q++) {
-            prime &= c % q != 0;
-        }
+        for (int q = 2; q * q <= c; q++) prime &= c % q != 0;
         if (prime) { /* first 32 bits of the fractions of cube and square roots of primes */
             double root = cbrt(c), square = sqrt(c);
             k[n] = (uint32_t)((root - floor(root)) * 4294967296.0);
-            if (n < 8) {
-                h[n] = (uint32_t)((square - floor(square)) * 4294967296.0);
-            }
+            if (n < 8) h[n] = (uint32_t)((square - floor(square)) * 4294967296.0);
             n++;
         }
     }
@@ -796,9 +744,10 @@ static void sha256(const uint8_t *data, size_t bytes, char *hex)
         uint32_t w[64], v[8];
         for (size_t i = 0; i < 64; i++) {
             size_t at = b * 64 + i;
-            uint32_t byte = at < bytes ? data[at] : at == bytes ? 0x80
-                            : at + 8 >= blocks * 64 ? (uint8_t)(bits >> 8 * (blocks * 64 - 1 - at))
-                                                    : 0;
+            uint32_t byte = at < bytes  ? data[at]
+                : at == bytes           ? 0x80
+                : at + 8 >= blocks * 64 ? (uint8_t)(bits >> 8 * (blocks * 64 - 1 - at))
+                                        : 0;
             w[i / 4] = i % 4 ? w[i / 4] << 8 | byte : byte;
         }
         for (int i = 16; i < 64; i++) {
@@ -816,14 +765,10 @@ static void sha256(const uint8_t *data, size_t bytes, char *hex)
             v[4] += t1;
             v[0] = t1 + t2;
         }
-        for (int i = 0; i < 8; i++) {
-            h[i] += v[i];
-        }
+        for (int i = 0; i < 8; i++) h[i] += v[i];
     }
 #undef ROR
-    for (int i = 0; i < 8; i++) {
-        sprintf(hex + 8 * i, "%08x", (unsigned)h[i]);
-    }
+    for (int i = 0; i < 8; i++) sprintf(hex + 8 * i, "%08x", (unsigned)h[i]);
 }
 
 /* FNV-1a of the logits' bits, lowest byte first. */
@@ -832,9 +777,7 @@ static uint64_t hash_logits(uint64_t h, const float *x, int n)
     for (int i = 0; i < n; i++) {
         uint32_t u;
         memcpy(&u, &x[i], 4);
-        for (int b = 0; b < 4; b++) {
-            h = (h ^ (u >> 8 * b & 255)) * UINT64_C(1099511628211);
-        }
+        for (int b = 0; b < 4; b++) h = (h ^ (u >> 8 * b & 255)) * UINT64_C(1099511628211);
     }
     return h;
 }
@@ -846,9 +789,7 @@ static void test_golden(const char *name)
     size_t bytes, golden_bytes;
     uint8_t *file = test_read(data_path(name), &bytes);
     SECTION(name);
-    if (!CHECK(file != NULL)) {
-        return;
-    }
+    if (!CHECK(file != NULL)) return;
     char path[256], hex[65], text[2048];
     sha256(file, bytes, hex);
     flash_model *m = load(file, bytes);
@@ -857,9 +798,11 @@ static void test_golden(const char *name)
     flash_session *s = m ? session(m, &d) : NULL;
     int V = m ? flash_model_arch(m)->n_vocab : 0, at;
     uint64_t hash = UINT64_C(14695981039346656037);
-    at = sprintf(text, "# Greedy continuation, and FNV-1a of the logits' bits after each token\n"
-                       "# model: %s\n# sha256: %s\n"
-                       "# made by: GOLDEN_WRITE=1 make test\n", data_path(name), hex);
+    at = sprintf(text,
+                 "# Greedy continuation, and FNV-1a of the logits' bits after each token\n"
+                 "# model: %s\n# sha256: %s\n"
+                 "# made by: GOLDEN_WRITE=1 make test\n",
+                 data_path(name), hex);
     for (int i = 0; s && i < PROMPT + MORE; i++) {
         int32_t id = i < PROMPT ? (i * 37 + 11) % V : flash_session_sample(s);
         at += sprintf(text + at, i == PROMPT ? "\n%d" : i ? " %d" : "%d", (int)id);
@@ -888,24 +831,19 @@ int main(void)
         size_t bytes;
         uint8_t *file = test_read(data_path(names[i]), &bytes);
         SECTION(names[i]);
-        if (!CHECK(file != NULL)) {
-            continue;
-        }
+        if (!CHECK(file != NULL)) continue;
         flash_model *m = load(file, bytes);
         if (m) {
             against_reference(m, names[i], NULL, long_text());
-            if (i == 0 || i == 1 || i == 3) {
-                test_cuts(m, names[i], 1);
-            }
+            if (i == 0 || i == 1 || i == 3) test_cuts(m, names[i], 1);
             if (i < 2) {
                 test_stops(m, names[i]);
                 test_limits(m);
             }
         }
         flash_model_free(m);
-        if (getenv("FLASH_QUICK") ? i == 3 : i != 1 && i != 2) {
+        if (getenv("FLASH_QUICK") ? i == 3 : i != 1 && i != 2)
             test_same_bits(file, bytes, names[i], 70);
-        }
         free(file);
         test_golden(names[i]);
     }

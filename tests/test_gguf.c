@@ -22,9 +22,7 @@ static flash_gguf *open_bytes(const void *p, size_t n)
     flash_source s = from_data(p, n);
     flash_gguf *g = NULL;
     flash_error err;
-    if (!CHECK_EQ(flash_gguf_open(&g, &s, NULL, &err), FLASH_OK)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK_EQ(flash_gguf_open(&g, &s, NULL, &err), FLASH_OK)) printf("    %s\n", err.text);
     return g;
 }
 
@@ -33,19 +31,18 @@ static flash_gguf *open_bytes(const void *p, size_t n)
 static void put_number(mk_buf *b, uint32_t type, int v)
 {
     static const int size[] = {1, 1, 2, 2, 4, 4, 0, 1, 0, 0, 8, 8, 0};
-    if (type == MK_V_F32) {
+    if (type == MK_V_F32)
         mk_f32(b, (float)v);
-    } else if (type == MK_V_F64) {
+    else if (type == MK_V_F64)
         mk_f64(b, v);
-    } else {
+    else
         mk_int(b, (uint64_t)(int64_t)v, size[type]);
-    }
 }
 
 static void values(uint32_t version)
 {
-    static const uint32_t numbers[] = {MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_U32, MK_V_I32,
-                                       MK_V_F32, MK_V_U64, MK_V_I64, MK_V_F64};
+    static const uint32_t numbers[] = {MK_V_U8,  MK_V_I8,  MK_V_U16, MK_V_I16, MK_V_U32,
+                                       MK_V_I32, MK_V_F32, MK_V_U64, MK_V_I64, MK_V_F64};
     mk_file *f = mk_new();
     mk_buf *b;
     flash_value v, before;
@@ -59,14 +56,12 @@ static void values(uint32_t version)
     for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) {
         uint32_t t = numbers[k];
         int negative = t == MK_V_I8 || t == MK_V_I16 || t == MK_V_I32 || t == MK_V_F32
-                       || t == MK_V_I64 || t == MK_V_F64;
+            || t == MK_V_I64 || t == MK_V_F64;
         snprintf(name, sizeof name, "one.%u", (unsigned)t);
         put_number(mk_add(f, name, t), t, negative ? -77 : 77);
         snprintf(name, sizeof name, "three.%u", (unsigned)t);
         b = mk_set_array(f, name, t, 3);
-        for (int j = 0; j < 3; j++) {
-            put_number(b, t, 40 + j);
-        }
+        for (int j = 0; j < 3; j++) put_number(b, t, 40 + j);
     }
     mk_set_bool(f, "yes", 1);
     mk_set_bool(f, "no", 0);
@@ -137,9 +132,8 @@ static void values(uint32_t version)
 
     CHECK_EQ(flash_gguf_find(g, "texts", &v), FLASH_OK);
     CHECK(v.item == FLASH_VALUE_STRING && v.count == 3);
-    for (const char *s; (s = flash_value_string(&v, &at, &bytes)) != NULL && i < 9; i++) {
+    for (const char *s; (s = flash_value_string(&v, &at, &bytes)) != NULL && i < 9; i++)
         CHECK(same(s, bytes, i == 0 ? "one" : i == 1 ? "" : "three"));
-    }
     CHECK_EQ(i, 3);
 
     memset(&before, 0x5A, sizeof before);
@@ -192,9 +186,7 @@ static void tensors(uint32_t align)
         CHECK(same(t.name, t.name_bytes, w->name));
         CHECK(t.type_id == w->type && t.type == (flash_type)w->type);
         CHECK(t.n_dims == (int)w->n_dims && t.ne[0] == w->ne[0]);
-        for (int d = 1; d < 4; d++) {
-            CHECK_EQ(t.ne[d], d < w->n_ne ? w->ne[d] : 1);
-        }
+        for (int d = 1; d < 4; d++) CHECK_EQ(t.ne[d], d < w->n_ne ? w->ne[d] : 1);
         CHECK_EQ(t.bytes, w->data.n);
         CHECK(t.data == p + f->data_at + w->offset);
         CHECK(!memcmp(t.data, w->data.p, w->data.n));
@@ -220,9 +212,7 @@ typedef struct reader {
 static int read_from(void *user, uint64_t at, void *dst, size_t n)
 {
     reader *r = (reader *)user;
-    if (at > r->n || n > r->n - at || at + n > r->fail_at) {
-        return 1;
-    }
+    if (at > r->n || n > r->n - at || at + n > r->fail_at) return 1;
     memcpy(dst, r->p + at, n);
     return 0;
 }
@@ -271,18 +261,15 @@ static void sources(void)
             CHECK(a.bytes == b.bytes && !memcmp(a.data, b.data, (size_t)a.bytes));
         }
     }
-    for (int i = 0; i < 3; i++) {
-        flash_gguf_free(g[i]);
-    }
+    for (int i = 0; i < 3; i++) flash_gguf_free(g[i]);
 
     s[1].path = "tests/data/no such file.gguf";
     CHECK_EQ(flash_gguf_open(&none, &s[1], NULL, &err), FLASH_E_IO);
     CHECK(!none && err.status == FLASH_E_IO && err.text[0]);
     s[1].path = "tests/data"; /* a folder */
     CHECK(flash_gguf_open(&none, &s[1], NULL, &err) < 0 && !none);
-    for (r.fail_at = 0; r.fail_at < n; r.fail_at += r.fail_at / 2 + 1) {
+    for (r.fail_at = 0; r.fail_at < n; r.fail_at += r.fail_at / 2 + 1)
         CHECK_EQ(flash_gguf_open(&none, &s[2], NULL, &err), FLASH_E_IO);
-    }
     r.fail_at = n;
     s[2].size = n + 1; /* the file is shorter than it said */
     CHECK_EQ(flash_gguf_open(&none, &s[2], NULL, &err), FLASH_E_IO);
@@ -308,9 +295,7 @@ static int write_some(void *user, const void *p, size_t n)
 {
     size_t *left = (size_t *)user;
     (void)p;
-    if (n > *left) {
-        return 1;
-    }
+    if (n > *left) return 1;
     *left -= n;
     return 0;
 }
@@ -321,9 +306,7 @@ static flash_status copy(flash_gguf_writer *w, const flash_gguf *g)
     flash_value v;
     flash_tensor t;
     flash_gguf_write_begin(w, (uint32_t)flash_gguf_keys(g), (uint32_t)flash_gguf_tensors(g));
-    for (size_t i = 0; flash_gguf_key(g, i, &v) == FLASH_OK; i++) {
-        flash_gguf_write_value(w, &v);
-    }
+    for (size_t i = 0; flash_gguf_key(g, i, &v) == FLASH_OK; i++) flash_gguf_write_value(w, &v);
     for (size_t i = 0; flash_gguf_tensor(g, i, &t) == FLASH_OK; i++) {
         char name[80];
         snprintf(name, sizeof name, "%.*s", (int)t.name_bytes, t.name);
@@ -401,9 +384,8 @@ static void write_all(flash_gguf_writer *w)
     flash_gguf_write_strings(w, "an", texts, lengths, 3);
     flash_gguf_write_tensor(w, "t", FLASH_TYPE_F32, 2, ne);
     flash_gguf_write_tensor(w, "q", FLASH_TYPE_Q8_0, 2, ne_q);
-    for (int k = 0; k < 15; k++) { /* tests run on big-endian hosts, files are little-endian */
+    for (int k = 0; k < 15; k++) /* tests run on big-endian hosts, files are little-endian */
         mk_f32(&b, data[k]);
-    }
     flash_gguf_write_data(w, b.p, b.n, 1);
     flash_gguf_write_data(w, q, sizeof q, 1);
     free(b.p);
@@ -469,9 +451,7 @@ static void writer(void)
         w.user = &out[1];
         flash_gguf_write_begin(&w, miss == 0 ? 2 : 1, miss == 1 ? 2 : 1);
         flash_gguf_write_u32(&w, "k", 1);
-        if (miss == 2) {
-            flash_gguf_write_u32(&w, "one too many", 1);
-        }
+        if (miss == 2) flash_gguf_write_u32(&w, "one too many", 1);
         if (miss == 5) {
             CHECK_EQ(flash_gguf_write_tensor(&w, "t", FLASH_TYPE_Q4_0, 1, ne), FLASH_E_ARGUMENT);
         } else {
@@ -508,9 +488,8 @@ static void wild(const char *name, const char *word, const char *other)
         memset(&err, 0, sizeof err);
         status = flash_gguf_open(&g, &s, NULL, &err);
         if (word) {
-            if (!CHECK(status < 0 && !g && (strstr(err.text, word) || strstr(err.text, other)))) {
+            if (!CHECK(status < 0 && !g && (strstr(err.text, word) || strstr(err.text, other))))
                 printf("    %s: \"%s\"\n", name, err.text);
-            }
         } else if (!CHECK_EQ(status, FLASH_OK)) {
             printf("    %s: \"%s\"\n", name, err.text);
         }

@@ -6,7 +6,7 @@
 #include "test.h"
 #include "../tools/json.c"
 #if defined(__unix__) || defined(__APPLE__)
-#  include <dirent.h>
+#include <dirent.h>
 #endif
 
 static const flash_model *any; /* a small model, where only its having a vocabulary matters */
@@ -34,9 +34,7 @@ static flash_grammar *grammar(const flash_model *m, const char *text)
 {
     flash_grammar *g = NULL;
     flash_error err = {0};
-    if (!CHECK_EQ(create(&g, m, text, strlen(text), &err), FLASH_OK)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK_EQ(create(&g, m, text, strlen(text), &err), FLASH_OK)) printf("    %s\n", err.text);
     return g;
 }
 
@@ -66,9 +64,7 @@ static size_t reads(const flash_grammar *g, const char *text, size_t n, int *end
             flash__refresh(t);
             to = flash__advance(t, t->now, (uint8_t)text[i]);
         }
-        if (to < 0) {
-            break;
-        }
+        if (to < 0) break;
         t->now = to;
     }
     *ends = i == n && !t->stuck && t->place[t->now].ends;
@@ -92,9 +88,7 @@ static void both(const char *text, const char *good, const char *bad)
             size_t n = strcspn(p, "\n");
             int ends;
             reads(g, p, n, &ends);
-            if (!CHECK_EQ(ends, want)) {
-                printf("    grammar %s, text \"%.*s\"\n", text, (int)n, p);
-            }
+            if (!CHECK_EQ(ends, want)) printf("    grammar %s, text \"%.*s\"\n", text, (int)n, p);
             p += n + 1;
         }
     }
@@ -124,14 +118,12 @@ static void test_dialect(void)
     both("root ::=\n  \"a\"", "a\n", "\n");
     both("root ::= (\n \"a\" # one\n # two\n \"b\"\n)\n", "ab\n", "a\n");
     both("# first\r\n\r\nroot ::= x-1 Y_2 # call\r\nx-1 ::= \"x\"\r\nY_2 ::= \"y\" x-1\r\n#",
-         "xyx\n",
-         "xy\n");
+         "xyx\n", "xy\n");
     both("root ::= [abc] [^abc] [a-c0-9]", "adb\nbx7\n", "aab\ndda\nadz\n");
     both("root ::= [a-] [-+] [+-]", "a-+\n-+-\n", "b++\na++a\naa+\n");
     both("root ::= [\\]\\[^] [a^]?", "]\n[a\n^^\n", "a\n");
     both("root ::= \"\\x41\\u00e9\\U0001F600\\t\\\"\\\\\\[\\]\\-\"",
-         "A\xC3\xA9\xF0\x9F\x98\x80\t\"\\[]-\n",
-         "A\n");
+         "A\xC3\xA9\xF0\x9F\x98\x80\t\"\\[]-\n", "A\n");
     both("root ::= [\xC3\xA0-\xC3\xBC]+", "\xC3\xA9\n\xC3\xA0\xC3\xBC\n",
          "\xC3\xBD\n\xC3\n\xC2\xA9\n");
     both("root ::= [^\xC3\xA9]", "e\n\xC3\xA8\n\xF0\x9F\x98\x80\n", "\xC3\xA9\n\xC3\n");
@@ -145,8 +137,7 @@ static void test_dialect(void)
     both("root ::= [\\ud7ff-\\ue000]", "\xED\x9F\xBF\n\xEE\x80\x80\n",
          "\xED\xA0\x80\n\xED\xBF\xBF\n");
     /* rules that call themselves, at the end and inside */
-    both("root ::= \"(\" root \")\" | \"x\" root | \"\"", "\nx\n((x))\nxx(x())\n",
-         ")\n(x\n(x)x\n");
+    both("root ::= \"(\" root \")\" | \"x\" root | \"\"", "\nx\n((x))\nxx(x())\n", ")\n(x\n(x)x\n");
     both("root ::= a b\na ::= | \"a\" a\nb ::= \"b\" b |", "\naab\nbbb\n", "ba\n");
     both("root ::= e\ne ::= t (\"+\" t)*\nt ::= \"n\" | \"(\" e \")\"", "n\nn+n\n((n)+n)+n\n",
          "n+\n(n\nnn\n");
@@ -164,9 +155,7 @@ static void refused(const char *text, size_t n, flash_status want, const char *s
         || !CHECK(strstr(err.text, sentence) != NULL)) {
         printf("    %.60s: %s\n", text, err.text);
     }
-    if (g && want) {
-        flash_grammar_free(g);
-    }
+    if (g && want) flash_grammar_free(g);
 }
 
 static void test_refused(void)
@@ -215,7 +204,8 @@ static void test_refused(void)
         {"root ::= !<[7]>", FLASH_E_UNSUPPORTED, "tokens"},
         {"root ::= \"a\xFF\"", FLASH_E_FORMAT, "line 1, column 12: not UTF-8"},
         /* left recursion: directly, by another, behind what may be empty, in choices, groups */
-        {"root ::= root \"a\" | \"b\"", FLASH_E_FORMAT, "line 1, column 1: this rule begins with "
+        {"root ::= root \"a\" | \"b\"", FLASH_E_FORMAT,
+         "line 1, column 1: this rule begins with "
          "itself (left recursion): root"},
         {"root ::= \"a\" x\nx ::= y \"b\"\ny ::= x | \"c\"", FLASH_E_FORMAT, "left recursion): "},
         {"root ::= \"a\" x\nx ::= e \"z\"* x \"b\" | \"c\"\ne ::= \"d\"?", FLASH_E_FORMAT,
@@ -227,13 +217,13 @@ static void test_refused(void)
         {"root ::= \"a\"\nunused ::= unused", FLASH_E_FORMAT, "left recursion): unused"},
         /* nothing such a rule begins can be ended */
         {"root ::= \"a\" root", FLASH_E_FORMAT, "this rule never ends: root"},
-        {"root ::= \"a\" | \"b\" x\nx ::= \"(\" x \")\"", FLASH_E_FORMAT, "line 2, column 1: this "
+        {"root ::= \"a\" | \"b\" x\nx ::= \"(\" x \")\"", FLASH_E_FORMAT,
+         "line 2, column 1: this "
          "rule never ends: x"},
     };
     SECTION("refused");
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refused(bad[i].text, strlen(bad[i].text), bad[i].status, bad[i].sentence);
-    }
     refused("root ::= \"a\0b\"", 14, FLASH_E_FORMAT, "column 12: not UTF-8");
     refused("root ::= \"a\" #\0", 15, FLASH_E_FORMAT, "not UTF-8");
     refused(NULL, 3, FLASH_E_ARGUMENT, "");
@@ -241,15 +231,13 @@ static void test_refused(void)
 
     SECTION("large texts");
     const size_t n = 10 << 20;
-    const char *fill[] = {"(", "a ", "(\"a\"|", "\"a\"?", "{", "[", "*", "#",
-                            "\\", "\"a\"{32767}", "|", "\n"};
+    const char *fill[] = {"(", "a ", "(\"a\"|", "\"a\"?",       "{", "[",
+                          "*", "#",  "\\",      "\"a\"{32767}", "|", "\n"};
     for (size_t k = 0; k < sizeof fill / sizeof *fill; k++) {
         char *text = (char *)mk_alloc(NULL, n + 64);
         flash_grammar *g = NULL;
         size_t at = (size_t)sprintf(text, "root ::= ");
-        for (; at < n; at += strlen(fill[k])) {
-            memcpy(text + at, fill[k], strlen(fill[k]));
-        }
+        for (; at < n; at += strlen(fill[k])) memcpy(text + at, fill[k], strlen(fill[k]));
         CHECK(create(&g, any, text, at, NULL) < 0 || k == 7 || k == 11);
         flash_grammar_free(g);
         free(text);
@@ -257,9 +245,7 @@ static void test_refused(void)
     char *many = (char *)mk_alloc(NULL, 1 << 20); /* a chain of rules, in the slowest order */
     size_t at = (size_t)sprintf(many, "root ::= r0\n");
     flash_grammar *g;
-    for (int i = 0; i < 4094; i++) {
-        at += (size_t)sprintf(many + at, "r%d ::= r%d?\n", i, i + 1);
-    }
+    for (int i = 0; i < 4094; i++) at += (size_t)sprintf(many + at, "r%d ::= r%d?\n", i, i + 1);
     at += (size_t)sprintf(many + at, "r4094 ::= \"x\"\n");
     CHECK_EQ(create(&g, any, many, at, NULL), FLASH_OK);
     CHECK(g && !accepts(g, "x")); /* more than 1,024 steps between two characters: nothing is */
@@ -293,21 +279,15 @@ static void test_suite(void)
         snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(one, '/') - one), one);
         dir = opendir(folder);
     }
-    if (!dir) {
-        SKIP("JSONTestSuite", "json/test_parsing");
-    }
+    if (!dir) SKIP("JSONTestSuite", "json/test_parsing");
     for (struct dirent *e; dir && g && (e = readdir(dir)) != NULL;) {
         size_t n;
         int ends;
         snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
         char *text = e->d_name[1] == '_' ? (char *)test_read(path, &n) : NULL;
-        if (!text) {
-            continue;
-        }
+        if (!text) continue;
         reads(g, text, n, &ends);
-        if (*e->d_name != 'i' && !CHECK_EQ(ends, *e->d_name == 'y')) {
-            printf("    %s\n", e->d_name);
-        }
+        if (*e->d_name != 'i' && !CHECK_EQ(ends, *e->d_name == 'y')) printf("    %s\n", e->d_name);
         seen++;
         free(text);
     }
@@ -401,9 +381,8 @@ static void test_masks(const flash_model *m, int tokens)
         for (int step = 0; step < tokens; step++) {
             int fresh = !step && s->text_fresh, any_left = 0;
             flash__reading *t = flash__text_state(s);
-            if (step % 3 == 2) { /* as when the pool is full */
+            if (step % 3 == 2) /* as when the pool is full */
                 flash__refresh(t);
-            }
             const uint32_t *mask = flash__mask(t, m);
             for (int i = 0; i < V; i++) {
                 int want = legal(g, text, n, fresh, i), got = (int)(mask[i / 32] >> i % 32 & 1);
@@ -415,9 +394,7 @@ static void test_masks(const flash_model *m, int tokens)
                     printf("    form %d, token %d after \"%.*s\"\n", (int)(k / 7), i, (int)n, text);
                     i = V;
                 }
-                if (flash__allowed(t, m, i) != want) {
-                    CHECK(!"allowed differs from the mask");
-                }
+                if (flash__allowed(t, m, i) != want) CHECK(!"allowed differs from the mask");
             }
             test_passed++;
             flash_sampler biased = free_sp;
@@ -432,9 +409,7 @@ static void test_masks(const flash_model *m, int tokens)
             }
             CHECK_EQ(flash_detokenize(m, &id, 1, FLASH_TEXT_CONTINUE, text + n, 1000, &more),
                      FLASH_OK);
-            if (fresh && text[n] == ' ') {
-                memmove(text + n, text + n + 1, --more);
-            }
+            if (fresh && text[n] == ' ') memmove(text + n, text + n + 1, --more);
             n += more;
             CHECK_EQ(flash_session_feed(s, &id, 1), FLASH_OK);
             CHECK_EQ(flash_session_feed(other, &id, 1), FLASH_OK);
@@ -481,7 +456,8 @@ static int mood_ok(const char *text, size_t n)
     for (json *c = ok ? j->child : NULL; c; c = c->next) {
         ok &= !strcmp(c->key, "mood") ? c->type == JSON_TEXT && strstr("calm angry afraid", c->text)
             : !strcmp(c->key, "says") ? c->type == JSON_TEXT
-            : !strcmp(c->key, "trust") ? c->type == JSON_NUMBER && !strpbrk(c->text, ".eE")
+            : !strcmp(c->key, "trust")
+            ? c->type == JSON_NUMBER && !strpbrk(c->text, ".eE")
             : !strcmp(c->key, "seen") && c->type == JSON_LIST && c->n <= 2;
     }
     json_free(j);
@@ -514,9 +490,8 @@ static void test_samples(const flash_model *m, int samples)
             n += piece.bytes;
         }
         done += st == FLASH_END_OF_TEXT && mood_ok(text, n);
-        if (st != FLASH_END_OF_TEXT || !mood_ok(text, n)) {
+        if (st != FLASH_END_OF_TEXT || !mood_ok(text, n))
             printf("    %s: %.*s\n", flash_status_text(st), (int)n, text);
-        }
     }
     CHECK_EQ(done, samples);
     flash_session_free(s);
@@ -533,9 +508,7 @@ static void schema(const char *text, const char *good, const char *bad)
             size_t n = strcspn(p, "\t");
             int ends;
             reads(g, p, n, &ends);
-            if (!CHECK_EQ(ends, want)) {
-                printf("    schema %s, text \"%.*s\"\n", text, (int)n, p);
-            }
+            if (!CHECK_EQ(ends, want)) printf("    schema %s, text \"%.*s\"\n", text, (int)n, p);
             p += n + 1;
         }
     }
@@ -614,8 +587,8 @@ static void test_schemas(void)
     no_schema("false", FLASH_E_UNSUPPORTED, "anything can match");
     no_schema("{\"type\":\"string\",\"pattern\":\"a\"}", FLASH_E_UNSUPPORTED,
               "line 1, column 19: keyword not supported: pattern");
-    no_schema("{\"type\":\"integer\",\"minimum\":0}",
-              FLASH_E_UNSUPPORTED, "not supported: minimum");
+    no_schema("{\"type\":\"integer\",\"minimum\":0}", FLASH_E_UNSUPPORTED,
+              "not supported: minimum");
     no_schema("{\"items\":{\"$defs\":{}}}", FLASH_E_UNSUPPORTED, "not supported: $defs");
     no_schema("{\"anyOf\":[true],\"properties\":{}}", FLASH_E_UNSUPPORTED,
               "beside the others: properties");
@@ -624,8 +597,8 @@ static void test_schemas(void)
     no_schema("{\"required\":[\"a\"],\"properties\":{}}", FLASH_E_FORMAT, "among the properties");
     no_schema("{\"properties\":{\"a\":{}},\"additionalProperties\":true}", FLASH_E_UNSUPPORTED,
               "must be false");
-    no_schema("{\"type\":\"array\",\"minItems\":2,\"maxItems\":1}",
-              FLASH_E_FORMAT, "less than minItems");
+    no_schema("{\"type\":\"array\",\"minItems\":2,\"maxItems\":1}", FLASH_E_FORMAT,
+              "less than minItems");
     no_schema("{\"type\":\"array\",\"minItems\":-1}", FLASH_E_FORMAT, "not a whole number");
     no_schema("{\"type\":\"string\",\"maxLength\":1.5}", FLASH_E_FORMAT, "not a whole number");
     no_schema("{\"type\":\"string\",\"maxLength\":100000}", FLASH_E_FORMAT, "not a whole number");
@@ -661,13 +634,15 @@ static flash_status finish(flash_session *s, char *text)
     return st;
 }
 
-typedef struct bytes { uint8_t p[1 << 20]; size_t n; } bytes;
+typedef struct bytes {
+    uint8_t p[1 << 20];
+    size_t n;
+} bytes;
 
 static int put(void *user, const void *data, size_t n)
 {
     bytes *to = user;
-    if (n > sizeof to->p - to->n)
-        return 1;
+    if (n > sizeof to->p - to->n) return 1;
     memcpy(to->p + to->n, data, n);
     to->n += n;
     return 0;
@@ -690,8 +665,7 @@ static void test_states(const flash_model *m)
         static const int32_t prompt[] = {50, 51};
         flash_session *s = session(m, &sp, 128), *other = session(m, &sp, 128);
         CHECK_EQ(flash_session_feed(s, prompt, 2), FLASH_OK);
-        for (int i = 0; i < after; i++)
-            CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
+        for (int i = 0; i < after; i++) CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
         CHECK_EQ(flash_session_fork(&copy, s), FLASH_OK);
         file.n = 0;
         CHECK_EQ(flash_session_save(s, put, &file), FLASH_OK);
@@ -731,9 +705,7 @@ static void test_sessions(const flash_model *m)
         flash_session_reset(s);
         static const int32_t begin[] = {50};
         CHECK_EQ(flash_session_feed(s, begin, 1), FLASH_OK);
-        for (int i = 0; i < 8; i++) {
-            CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
-        }
+        for (int i = 0; i < 8; i++) CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_OK);
         CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
         CHECK_EQ(flash_session_truncate(s, keep), FLASH_OK);
         int32_t last = flash_session_tokens(s)[keep - 1];
@@ -747,7 +719,8 @@ static void test_sessions(const flash_model *m)
         size_t n = 0;
         if (keep > 2) {
             CHECK_EQ(flash_detokenize(m, flash_session_tokens(s) + 1, (size_t)keep - 2,
-                                      FLASH_TEXT_CONTINUE, again, sizeof again, &n), FLASH_OK);
+                                      FLASH_TEXT_CONTINUE, again, sizeof again, &n),
+                     FLASH_OK);
         }
         s->sampled = last; /* as flash_session_sample would have said */
         CHECK_EQ(flash_session_feed(s, &last, 1), FLASH_OK);
@@ -862,9 +835,7 @@ static void test_limits(const flash_model *m)
             flash__refresh(t);
             to = flash__advance(t, t->now, '(');
         }
-        if (to < 0) {
-            break;
-        }
+        if (to < 0) break;
         t->now = to;
         if (i % 500 == 499 || i > 3990) {
             uint32_t before[64], *after;
@@ -873,24 +844,21 @@ static void test_limits(const flash_model *m)
             after = (uint32_t *)(void *)flash__mask(t, m);
             CHECK(memcmp(before, after, t->words * 4) == 0);
             int any_left = 0;
-            for (size_t k = 0; k < t->words; k++) {
-                any_left |= after[k] != 0;
-            }
+            for (size_t k = 0; k < t->words; k++) any_left |= after[k] != 0;
             CHECK(any_left);
         }
     }
     free(t);
     flash_grammar_free(g);
     /* a pool that begins anew now and then, with frames left out of it: all closes as it opened */
-    g = grammar(m, "root ::= a*\na ::= \"(\" (a \"!\")* \")\" | \"[\" (a \"?\")* \"]\""
+    g = grammar(m,
+                "root ::= a*\na ::= \"(\" (a \"!\")* \")\" | \"[\" (a \"?\")* \"]\""
                 " | \"{\" (a \".\")* \"}\"");
     const char *nest = "({[({[].}!)?{().}?].().}!{}!)", *p = nest;
     t = reading(g);
     for (; *p && t->now >= 0; p++) {
         flash__mask(t, m);
-        if ((p - nest) % 4 == 3) {
-            flash__refresh(t);
-        }
+        if ((p - nest) % 4 == 3) flash__refresh(t);
         for (const char *wrong = ")]}!?."; *wrong; wrong++) {
             int good = flash__advance(t, t->now, (uint8_t)*wrong) >= 0;
             char next[64];
@@ -904,13 +872,15 @@ static void test_limits(const flash_model *m)
     free(t);
     flash_grammar_free(g);
     /* readings that double with every character */
-    g = grammar(m, "root ::= a\na ::= \"x\" a b | \"x\" a c | \"x\"\nb ::= \"y\"\n"
+    g = grammar(m,
+                "root ::= a\na ::= \"x\" a b | \"x\" a c | \"x\"\nb ::= \"y\"\n"
                 "c ::= \"y\" | \"z\"");
     memset(text, 'x', 1000);
     size_t wide = reads(g, text, 1000, &ends);
     CHECK(wide >= 4 && wide < 12);
     flash_grammar_free(g);
-    g = grammar(m, "root ::= (\"a\"? \"a\"? \"a\"? \"a\"? \"a\"? "
+    g = grammar(m,
+                "root ::= (\"a\"? \"a\"? \"a\"? \"a\"? \"a\"? "
                 "\"a\"? \"a\"? \"a\"? \"a\"? \"a\"?){0,10}");
     memset(text, 'a', 1000);
     CHECK_EQ(reads(g, text, 1000, &ends), 100);

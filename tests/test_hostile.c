@@ -11,9 +11,7 @@ enum { CONTAINER, MODEL, REFUSED, FINE, MAY };
 
 static void holds(int ok, const char *what)
 {
-    if (!ok) {
-        printf("    %s\n", what);
-    }
+    if (!ok) printf("    %s\n", what);
 }
 
 /* A failure says so in one printable line; success leaves err alone. */
@@ -21,18 +19,13 @@ static int err_ok(flash_status status, const flash_error *err)
 {
     size_t n = 0;
     if (status >= 0) {
-        for (size_t i = 0; i < sizeof *err; i++) {
-            if (((const unsigned char *)err)[i] != 0x5A) {
-                return 0;
-            }
-        }
+        for (size_t i = 0; i < sizeof *err; i++)
+            if (((const unsigned char *)err)[i] != 0x5A) return 0;
         return 1;
     }
-    while (n < sizeof err->text && (unsigned char)err->text[n] >= 32 && err->text[n] != 127) {
-        n++;
-    }
+    while (n < sizeof err->text && (unsigned char)err->text[n] >= 32 && err->text[n] != 127) n++;
     return n > 0 && n < sizeof err->text && !err->text[n] && err->status == status
-           && status != FLASH_E_INTERNAL;
+        && status != FLASH_E_INTERNAL;
 }
 
 /* Reads all a container offers. */
@@ -42,25 +35,17 @@ static unsigned touch(const flash_gguf *g)
     flash_value v;
     flash_tensor t;
     for (size_t i = 0; flash_gguf_key(g, i, &v) == FLASH_OK; i++) {
-        for (size_t k = 0; k < v.bytes; k++) {
-            sum += v.data[k];
-        }
-        for (size_t k = 0; k < v.key_bytes; k++) {
-            sum += (unsigned char)v.key[k];
-        }
+        for (size_t k = 0; k < v.bytes; k++) sum += v.data[k];
+        for (size_t k = 0; k < v.key_bytes; k++) sum += (unsigned char)v.key[k];
         if (v.type == FLASH_VALUE_ARRAY && v.item == FLASH_VALUE_STRING) {
             size_t at = 0, bytes;
-            while (flash_value_string(&v, &at, &bytes)) {
-                sum += (unsigned)bytes;
-            }
+            while (flash_value_string(&v, &at, &bytes)) sum += (unsigned)bytes;
         }
         sum += (unsigned)flash_value_integer(&v, v.count - 1);
         sum += flash_value_number(&v, 0) > 0;
     }
     for (size_t i = 0; flash_gguf_tensor(g, i, &t) == FLASH_OK; i++) {
-        for (uint64_t k = 0; k < t.bytes; k++) {
-            sum += t.data[k];
-        }
+        for (uint64_t k = 0; k < t.bytes; k++) sum += t.data[k];
         sum += (unsigned)t.name[t.name_bytes - 1];
     }
     return sum;
@@ -90,9 +75,7 @@ static void use(const flash_model *m)
             d.sampler.min_p = 0.05f;
             d.sampler.typical_p = 0.9f;
         }
-        if (flash_session_create(&s, m, &d) != FLASH_OK) {
-            continue;
-        }
+        if (flash_session_create(&s, m, &d) != FLASH_OK) continue;
         if (flash_session_feed(s, ids, (size_t)(flash_model_arch(m)->n_vocab > 2 ? 3 : 1)) == 0
             && flash_session_step(s, &budget) == FLASH_OK) {
             holds(CHECK(flash_session_logits(s) != NULL), "no logits");
@@ -132,15 +115,11 @@ static void attempt(const char *name, const uint8_t *bytes, size_t n, int want)
 
     opened = flash_gguf_open(&g, &d.source, &host, &err[0]);
     holds(CHECK(heap.largest <= cap), "open: too large an allocation");
-    if (opened == FLASH_OK) {
-        touch(g);
-    }
+    if (opened == FLASH_OK) touch(g);
     flash_gguf_free(g);
     loaded = flash_model_load(&m, &d, &err[1]);
     holds(CHECK(heap.largest <= cap), "load: too large an allocation");
-    if (loaded == FLASH_OK) {
-        use(m);
-    }
+    if (loaded == FLASH_OK) use(m);
     flash_model_free(m);
     d.vocab_only = 1;
     vocab = flash_model_load(&m, &d, &err[2]);
@@ -158,18 +137,15 @@ static void attempt(const char *name, const uint8_t *bytes, size_t n, int want)
     holds(CHECK(err_ok(loaded, &err[1])), what);
     holds(CHECK(err_ok(vocab, &err[2])), what);
     holds(CHECK(opened == FLASH_OK || (loaded < 0 && vocab < 0)), what);
-    if (want == CONTAINER) {
+    if (want == CONTAINER)
         holds(CHECK(opened < 0), what);
-    } else if (want == MODEL) {
+    else if (want == MODEL)
         holds(CHECK(opened == FLASH_OK && loaded < 0), what);
-    } else if (want == REFUSED) {
+    else if (want == REFUSED)
         holds(CHECK(loaded < 0), what);
-    } else if (want == FINE) {
+    else if (want == FINE)
         holds(CHECK(opened == FLASH_OK && loaded == FLASH_OK), what);
-    }
-    if (getenv("FLASH_VERBOSE")) {
-        printf("%s: %s\n", name, what);
-    }
+    if (getenv("FLASH_VERBOSE")) printf("%s: %s\n", name, what);
     holds(CHECK_EQ(heap.live, 0), "memory not given back");
     holds(CHECK_EQ(heap.errors, 0), "wrong use of the allocator");
     holds(CHECK(clock() - start < 2 * CLOCKS_PER_SEC), "took too long");
@@ -227,16 +203,20 @@ static char name[200];
 
 static void header(void)
 {
-    static const uint64_t counts[] = {0, 1, (uint64_t)1 << 31, (uint64_t)1 << 32,
-                                      (uint64_t)1 << 61, (uint64_t)1 << 63, (uint64_t)-1};
+    static const uint64_t counts[] = {
+        0,           1, (uint64_t)1 << 31, (uint64_t)1 << 32, (uint64_t)1 << 61, (uint64_t)1 << 63,
+        (uint64_t)-1};
     static const uint32_t versions[] = {0, 1, 4, 0x03000000, 0xFFFFFFFF};
     for (size_t i = 0; i < COUNT(counts); i++) {
         CASE(NAME("n_tensors 0x%llx", (unsigned long long)counts[i]), i < 2 ? REFUSED : CONTAINER,
-             f->own_counts = 1; f->n_kv = f->keys; f->n_tensors = counts[i]);
+             f->own_counts = 1;
+             f->n_kv = f->keys; f->n_tensors = counts[i]);
         CASE(NAME("n_kv 0x%llx", (unsigned long long)counts[i]), i < 2 ? REFUSED : CONTAINER,
-             f->own_counts = 1; f->n_tensors = f->tensors; f->n_kv = counts[i]);
+             f->own_counts = 1;
+             f->n_tensors = f->tensors; f->n_kv = counts[i]);
         CASE(NAME("both counts 0x%llx", (unsigned long long)counts[i]), i < 2 ? REFUSED : CONTAINER,
-             f->own_counts = 1; f->n_tensors = f->n_kv = counts[i]);
+             f->own_counts = 1;
+             f->n_tensors = f->n_kv = counts[i]);
     }
     for (int k = -1; k <= 1; k += 2) {
         CASE(NAME("n_kv %+d", k), REFUSED, f->own_counts = 1; f->n_tensors = f->tensors;
@@ -244,23 +224,23 @@ static void header(void)
         CASE(NAME("n_tensors %+d", k), REFUSED, f->own_counts = 1; f->n_kv = f->keys;
              f->n_tensors = f->tensors + (uint64_t)(int64_t)k);
     }
-    for (size_t i = 0; i < COUNT(versions); i++) {
+    for (size_t i = 0; i < COUNT(versions); i++)
         CASE(NAME("version 0x%x", (unsigned)versions[i]), CONTAINER, f->version = versions[i]);
-    }
     CASE("version 2", FINE, f->version = 2);
     attempt("no bytes", (const uint8_t *)"", 0, CONTAINER);
     attempt("zeros", (const uint8_t *)"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 27,
             CONTAINER);
     attempt("text", (const uint8_t *)"once upon a time there was a little girl", 40, CONTAINER);
-    attempt("bare header",
-            (const uint8_t *)"GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24, MODEL);
+    attempt("bare header", (const uint8_t *)"GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24,
+            MODEL);
 }
 
 static void keys(void)
 {
-    static const uint64_t lengths[] = {0, 65536, (uint64_t)1 << 31, (uint64_t)1 << 32,
-                                       (uint64_t)1 << 63, (uint64_t)-1, (uint64_t)-8};
-    static const uint64_t huge[] = {(uint64_t)1 << 60, (uint64_t)1 << 61, (uint64_t)1 << 62,
+    static const uint64_t lengths[] = {
+        0,           65536, (uint64_t)1 << 31, (uint64_t)1 << 32, (uint64_t)1 << 63, (uint64_t)-1,
+        (uint64_t)-8};
+    static const uint64_t huge[] = {(uint64_t)1 << 60, (uint64_t)1 << 61,       (uint64_t)1 << 62,
                                     (uint64_t)1 << 63, ((uint64_t)1 << 63) + 1, (uint64_t)-1,
                                     (uint64_t)-8};
     static const uint32_t types[] = {13, 14, 255, 0x80000000u, 0xFFFFFFFFu};
@@ -273,16 +253,15 @@ static void keys(void)
              mk_find(f, "general.name")->name_bytes = lengths[i]);
         if (i != 1) { /* 65536 bytes are there: the string is legal, what follows it is not */
             CASE(NAME("string length 0x%llx", (unsigned long long)lengths[i]), CONTAINER,
-                 mk_buf *b = mk_set(f, "general.name", MK_V_STRING); mk_u64(b, lengths[i]);
-                 mk_bytes(b, "random", 6));
+                 mk_buf *b = mk_set(f, "general.name", MK_V_STRING);
+                 mk_u64(b, lengths[i]); mk_bytes(b, "random", 6));
         }
     }
     CASE("empty key", CONTAINER, mk_u32(mk_add(f, "", MK_V_U32), 1));
-    CASE("key of 65536 bytes", CONTAINER, char *k = (char *)calloc(65537, 1);
-         memset(k, 'k', 65536); mk_u32(mk_add(f, k, MK_V_U32), 1); free(k));
+    CASE("key of 65536 bytes", CONTAINER, char *k = (char *)calloc(65537, 1); memset(k, 'k', 65536);
+         mk_u32(mk_add(f, k, MK_V_U32), 1); free(k));
     CASE("key of control bytes", MAY, mk_u32(mk_add(f, "a\n\x01\xFF", MK_V_U32), 1));
-    CASE("key of control bytes, unknown type", CONTAINER,
-         mk_u32(mk_add(f, "a\n\x01\xFF", 99), 1));
+    CASE("key of control bytes, unknown type", CONTAINER, mk_u32(mk_add(f, "a\n\x01\xFF", 99), 1));
     /* the last key is cut by the end of the file */
     p = NULL;
     {
@@ -315,13 +294,13 @@ static void keys(void)
              mk_set_array(f, "x", t, 0));
     }
     for (long depth = 1; depth <= 1000000; depth *= 10) {
-        CASE(NAME("array nested %ld deep", depth), CONTAINER,
-             mk_buf *b = mk_set(f, "x", MK_V_ARRAY);
-             for (long i = 0; i < depth; i++) {
-                 mk_u32(b, MK_V_ARRAY);
-                 mk_u64(b, 1);
-             }
-             mk_u32(b, MK_V_U8); mk_u64(b, 1); mk_u8(b, 1));
+        CASE(
+            NAME("array nested %ld deep", depth), CONTAINER, mk_buf *b = mk_set(f, "x", MK_V_ARRAY);
+            for (long i = 0; i < depth; i++) {
+                mk_u32(b, MK_V_ARRAY);
+                mk_u64(b, 1);
+            } mk_u32(b, MK_V_U8);
+            mk_u64(b, 1); mk_u8(b, 1));
     }
     for (size_t i = 0; i < COUNT(types); i++) {
         CASE(NAME("value type %u", (unsigned)types[i]), CONTAINER,
@@ -355,8 +334,8 @@ static void keys(void)
     CASE("long chat template", FINE, mk_buf *b = mk_set(f, "tokenizer.chat_template", MK_V_STRING);
          mk_u64(b, 8 << 20); mk_fill(b, '{', 8 << 20));
     CASE("unterminated chat template", CONTAINER,
-         mk_buf *b = mk_set(f, "tokenizer.chat_template", MK_V_STRING); mk_u64(b, 8 << 20);
-         mk_fill(b, '{', 1 << 20));
+         mk_buf *b = mk_set(f, "tokenizer.chat_template", MK_V_STRING);
+         mk_u64(b, 8 << 20); mk_fill(b, '{', 1 << 20));
     for (uint64_t i = 0; i < 7; i++) {
         static const uint32_t aligns[] = {0, 1, 3, 7, 48, 1u << 30, 1u << 31};
         CASE(NAME("alignment %u", (unsigned)aligns[i]), CONTAINER,
@@ -403,18 +382,34 @@ static uint64_t value_of(mk_file *f, const char *key)
 static void wrong_types(void)
 {
     static const char *const integers[] = {
-        "llama.context_length", "llama.embedding_length", "llama.block_count",
-        "llama.feed_forward_length", "llama.attention.head_count", "llama.attention.head_count_kv",
-        "llama.attention.key_length", "llama.attention.value_length", "llama.rope.dimension_count",
-        "llama.rope.scaling.original_context_length", "llama.expert_count", "llama.vocab_size",
-        "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-        "tokenizer.ggml.eom_token_id", "tokenizer.ggml.unknown_token_id",
+        "llama.context_length",
+        "llama.embedding_length",
+        "llama.block_count",
+        "llama.feed_forward_length",
+        "llama.attention.head_count",
+        "llama.attention.head_count_kv",
+        "llama.attention.key_length",
+        "llama.attention.value_length",
+        "llama.rope.dimension_count",
+        "llama.rope.scaling.original_context_length",
+        "llama.expert_count",
+        "llama.vocab_size",
+        "tokenizer.ggml.bos_token_id",
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+        "tokenizer.ggml.unknown_token_id",
     };
     static const char *const floats[] = {
-        "llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base", "llama.rope.scale_linear",
-        "llama.rope.scaling.factor", "llama.rope.scaling.attn_factor",
-        "llama.rope.scaling.yarn_beta_fast", "llama.rope.scaling.yarn_beta_slow",
-        "llama.rope.scaling.low_freq_factor", "llama.rope.scaling.high_freq_factor",
+        "llama.attention.layer_norm_rms_epsilon",
+        "llama.rope.freq_base",
+        "llama.rope.scale_linear",
+        "llama.rope.scaling.factor",
+        "llama.rope.scaling.attn_factor",
+        "llama.rope.scaling.yarn_beta_fast",
+        "llama.rope.scaling.yarn_beta_slow",
+        "llama.rope.scaling.low_freq_factor",
+        "llama.rope.scaling.high_freq_factor",
     };
     static const char *const texts[] = {"general.architecture", "tokenizer.ggml.model",
                                         "llama.rope.scaling.type"};
@@ -458,20 +453,17 @@ static void wrong_types(void)
         CASE(NAME("%s as f64", floats[i]), MODEL, retype(f, floats[i], MK_V_F64));
     }
     for (size_t i = 0; i < COUNT(texts); i++) {
-        for (uint32_t t = 0; t <= 12; t++) {
-            if (t != MK_V_STRING) {
+        for (uint32_t t = 0; t <= 12; t++)
+            if (t != MK_V_STRING)
                 CASE(NAME("%s as type %u", texts[i], (unsigned)t), MODEL, retype(f, texts[i], t));
-            }
-        }
     }
     for (uint32_t t = 0; t <= 12; t++) {
         if (t != MK_V_STRING) {
             CASE_BPE(NAME("tokenizer.ggml.pre as type %u", (unsigned)t), MODEL,
                      retype(f, "tokenizer.ggml.pre", t));
         }
-        for (size_t i = 0; t != MK_V_BOOL && i < COUNT(bools); i++) {
+        for (size_t i = 0; t != MK_V_BOOL && i < COUNT(bools); i++)
             CASE(NAME("%s as type %u", bools[i], (unsigned)t), MODEL, retype(f, bools[i], t));
-        }
     }
     for (size_t i = 0; i < COUNT(arrays); i++) {
         for (uint32_t t = 0; t <= 12; t++) {
@@ -513,13 +505,24 @@ static void reshape(mk_tensor *t, uint64_t ne0, uint64_t ne1)
 static void tensors(void)
 {
     static const uint32_t dims[] = {0, 5, 8, 255, 0x7FFFFFFF, 0xFFFFFFFF};
-    static const uint32_t types[] = {4, 5, 9, 15, 24, 28, 31, 32, 33, 36, 37, 38, 43, 255,
-                                     0x7FFFFFFF, 0x80000000u, 0xFFFFFFFFu};
-    static const uint64_t bad[] = {0, (uint64_t)-1, (uint64_t)-16, (uint64_t)1 << 63,
-                                   ((uint64_t)1 << 42) + 1, (uint64_t)1 << 62, (uint64_t)1 << 61,
-                                   (uint64_t)1 << 32, ((uint64_t)1 << 60) + 16};
-    static const uint64_t offsets[] = {1, 31, 8, (uint64_t)-32, (uint64_t)1 << 63,
-                                       ((uint64_t)1 << 63) - 32, (uint64_t)1 << 32,
+    static const uint32_t types[] = {4,  5,  9,  15, 24,  28,         31,          32,         33,
+                                     36, 37, 38, 43, 255, 0x7FFFFFFF, 0x80000000u, 0xFFFFFFFFu};
+    static const uint64_t bad[] = {0,
+                                   (uint64_t)-1,
+                                   (uint64_t)-16,
+                                   (uint64_t)1 << 63,
+                                   ((uint64_t)1 << 42) + 1,
+                                   (uint64_t)1 << 62,
+                                   (uint64_t)1 << 61,
+                                   (uint64_t)1 << 32,
+                                   ((uint64_t)1 << 60) + 16};
+    static const uint64_t offsets[] = {1,
+                                       31,
+                                       8,
+                                       (uint64_t)-32,
+                                       (uint64_t)1 << 63,
+                                       ((uint64_t)1 << 63) - 32,
+                                       (uint64_t)1 << 32,
                                        (uint64_t)-20032};
     const char *const q = "blk.0.attn_q.weight", *const last = "output_norm.weight";
     mk_file *good = tiny_bpe();
@@ -527,25 +530,27 @@ static void tensors(void)
     for (size_t i = 0; i < COUNT(dims); i++) {
         CASE(NAME("n_dims %u", (unsigned)dims[i]), CONTAINER,
              mk_find_tensor(f, q)->n_dims = dims[i]);
-        CASE(NAME("n_dims %u, really", (unsigned)dims[i]), CONTAINER,
-             mk_tensor *t = mk_find_tensor(f, q); t->n_dims = dims[i];
-             t->n_ne = dims[i] > 8 ? 8 : (int)dims[i];
-             for (int d = 2; d < 8; d++) { t->ne[d] = 1; });
+        CASE(
+            NAME("n_dims %u, really", (unsigned)dims[i]), CONTAINER,
+            mk_tensor *t = mk_find_tensor(f, q);
+            t->n_dims = dims[i]; t->n_ne = dims[i] > 8 ? 8 : (int)dims[i];
+            for (int d = 2; d < 8; d++) { t->ne[d] = 1; });
     }
     for (size_t i = 0; i < COUNT(bad); i++) {
         for (int d = 0; d < 4; d++) {
             CASE(NAME("ne[%d] = 0x%llx", d, (unsigned long long)bad[i]), CONTAINER,
-                 mk_tensor *t = mk_find_tensor(f, q); t->n_dims = 4; t->n_ne = 4;
-                 t->ne[2] = t->ne[3] = 1; t->ne[d] = bad[i]);
+                 mk_tensor *t = mk_find_tensor(f, q);
+                 t->n_dims = 4; t->n_ne = 4; t->ne[2] = t->ne[3] = 1; t->ne[d] = bad[i]);
         }
         for (size_t k = 0; k < COUNT(bad); k++) {
             CASE(NAME("ne 0x%llx x 0x%llx", (unsigned long long)bad[i], (unsigned long long)bad[k]),
-                 CONTAINER, mk_tensor *t = mk_find_tensor(f, last); t->n_dims = 2; t->n_ne = 2;
-                 t->ne[0] = bad[i]; t->ne[1] = bad[k]);
+                 CONTAINER, mk_tensor *t = mk_find_tensor(f, last);
+                 t->n_dims = 2; t->n_ne = 2; t->ne[0] = bad[i]; t->ne[1] = bad[k]);
         }
     }
-    CASE("product wraps to 0", CONTAINER, mk_tensor *t = mk_find_tensor(f, last); t->n_dims = 4;
-         t->n_ne = 4; for (int d = 0; d < 4; d++) { t->ne[d] = 1 << 16; });
+    CASE(
+        "product wraps to 0", CONTAINER, mk_tensor *t = mk_find_tensor(f, last); t->n_dims = 4;
+        t->n_ne = 4; for (int d = 0; d < 4; d++) { t->ne[d] = 1 << 16; });
     CASE("product wraps to 16", CONTAINER, mk_tensor *t = mk_find_tensor(f, last); t->n_dims = 2;
          t->n_ne = 2; t->ne[0] = ((uint64_t)1 << 60) + 1; t->ne[1] = 16);
     CASE("bytes wrap", CONTAINER, mk_tensor *t = mk_find_tensor(f, last);
@@ -560,22 +565,23 @@ static void tensors(void)
     }
     for (size_t i = 0; i < COUNT(offsets); i++) {
         CASE(NAME("offset 0x%llx", (unsigned long long)offsets[i]), CONTAINER,
-             mk_tensor *t = mk_find_tensor(f, last); t->own_offset = 1; t->offset = offsets[i]);
+             mk_tensor *t = mk_find_tensor(f, last);
+             t->own_offset = 1; t->offset = offsets[i]);
         CASE(NAME("first offset 0x%llx", (unsigned long long)offsets[i]), CONTAINER,
-             f->tensor[0].own_offset = 1; f->tensor[0].offset = offsets[i]);
+             f->tensor[0].own_offset = 1;
+             f->tensor[0].offset = offsets[i]);
     }
-    CASE("overlapping tensors", CONTAINER, f->tensor[3].own_offset = 1;
-         f->tensor[3].offset = 0);
-    CASE("all tensors at 0", CONTAINER, for (size_t i = 0; i < f->tensors; i++) {
-        f->tensor[i].own_offset = 1;
-    });
+    CASE("overlapping tensors", CONTAINER, f->tensor[3].own_offset = 1; f->tensor[3].offset = 0);
+    CASE(
+        "all tensors at 0", CONTAINER,
+        for (size_t i = 0; i < f->tensors; i++) { f->tensor[i].own_offset = 1; });
     CASE("data one byte short", CONTAINER, f->tensor[f->tensors - 1].data.n -= 32);
     CASE("two tensors of a name", CONTAINER,
          strcpy(mk_find_tensor(f, "blk.1.attn_q.weight")->name, q));
     CASE("tensor without a name", REFUSED, mk_find_tensor(f, q)->name[0] = 0);
     CASE("tensor name of control bytes", REFUSED, strcpy(mk_find_tensor(f, q)->name, "\n\x01\xFF"));
-    CASE("tensor names of control bytes, twice", CONTAINER,
-         strcpy(f->tensor[1].name, "\n\x01\xFF"); strcpy(f->tensor[2].name, "\n\x01\xFF"));
+    CASE("tensor names of control bytes, twice", CONTAINER, strcpy(f->tensor[1].name, "\n\x01\xFF");
+         strcpy(f->tensor[2].name, "\n\x01\xFF"));
     CASE("extra tensor", MAY, uint64_t seed = 1;
          mk_add_tensor(f, "blk.0.extra.weight", MK_F32, 8, 8, 0, 1, &seed));
     CASE("extra layer", MAY, uint64_t seed = 1;
@@ -584,9 +590,8 @@ static void tensors(void)
     for (size_t i = 0; i < good->tensors; i++) {
         const char *w = good->tensor[i].name;
         uint64_t ne0 = good->tensor[i].ne[0], ne1 = good->tensor[i].ne[1];
-        if (strcmp(w, "output.weight")) {
+        if (strcmp(w, "output.weight"))
             CASE_BPE(NAME("without %s", w), MODEL, mk_remove_tensor(f, w));
-        }
         CASE_BPE(NAME("%s: longer rows", w), MODEL, reshape(mk_find_tensor(f, w), ne0 + 8, ne1));
         CASE_BPE(NAME("%s: shorter rows", w), MODEL, reshape(mk_find_tensor(f, w), ne0 - 8, ne1));
         CASE_BPE(NAME("%s: one item", w), MODEL, reshape(mk_find_tensor(f, w), 1, 0));
@@ -599,20 +604,19 @@ static void tensors(void)
         } else {
             CASE_BPE(NAME("%s: a matrix", w), MODEL, reshape(mk_find_tensor(f, w), ne0, 2));
         }
-        if (ne0 != ne1 && ne1) {
+        if (ne0 != ne1 && ne1)
             CASE_BPE(NAME("%s: turned", w), MODEL, reshape(mk_find_tensor(f, w), ne1, ne0));
-        }
         /* weights that are no numbers: it loads and runs, to no purpose */
         CASE_BPE(NAME("%s: NaN", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
                  memset(t->data.p, 0xFF, t->data.n));
-        CASE_BPE(NAME("%s: infinite", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
-                 for (size_t k = 0; k < t->data.n; k += 4) {
-                     memcpy(t->data.p + k, "\0\0\x80\x7F", 4);
-                 });
-        CASE_BPE(NAME("%s: huge", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
-                 for (size_t k = 0; k < t->data.n; k += 4) {
-                     memcpy(t->data.p + k, "\0\0\x7F\x7F", 4);
-                 });
+        CASE_BPE(
+            NAME("%s: infinite", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
+            for (size_t k = 0; k < t->data.n;
+                 k += 4) { memcpy(t->data.p + k, "\0\0\x80\x7F", 4); });
+        CASE_BPE(
+            NAME("%s: huge", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
+            for (size_t k = 0; k < t->data.n;
+                 k += 4) { memcpy(t->data.p + k, "\0\0\x7F\x7F", 4); });
         CASE_BPE(NAME("%s: zero", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
                  memset(t->data.p, 0, t->data.n));
         CASE_BPE(NAME("%s: as F16", w), MAY, mk_tensor *t = mk_find_tensor(f, w); t->type = MK_F16;
@@ -624,9 +628,9 @@ static void tensors(void)
 /* Every weight type, its blocks all ones (scales NaN), infinite where a scale is, and random. */
 static void scales(void)
 {
-    static const uint32_t types[] = {MK_F16, MK_BF16, MK_Q4_0, MK_Q4_1, MK_Q5_0, MK_Q5_1, MK_Q8_0,
-                                     MK_Q2_K, MK_Q3_K, MK_Q4_K, MK_Q5_K, MK_Q6_K, MK_IQ4_NL,
-                                     MK_IQ4_XS, MK_MXFP4};
+    static const uint32_t types[] = {MK_F16,  MK_BF16, MK_Q4_0,   MK_Q4_1,   MK_Q5_0,
+                                     MK_Q5_1, MK_Q8_0, MK_Q2_K,   MK_Q3_K,   MK_Q4_K,
+                                     MK_Q5_K, MK_Q6_K, MK_IQ4_NL, MK_IQ4_XS, MK_MXFP4};
     for (size_t i = 0; i < COUNT(types); i++) {
         for (int kind = 0; kind < 4; kind++) {
             const mk_layout *l = mk_layout_of(types[i]);
@@ -640,13 +644,19 @@ static void scales(void)
                 for (size_t k = 0; f->tensor[t].type == types[i] && k < b->n; k++) {
                     int at = (int)(k % (size_t)l->bytes);
                     int scale = l->at >= 0 && (at == l->at || at == l->at + 1);
-                    b->p[k] = kind == 0 ? 0xFF : kind == 1 ? (uint8_t)(mk_rnd(&seed) >> 56)
-                              : kind == 2 && scale ? (at == l->at ? 0 : 0x7C)
-                              : kind == 3 && scale ? (at == l->at ? 1 : 0xFE) : b->p[k];
+                    b->p[k] = kind == 0      ? 0xFF
+                        : kind == 1          ? (uint8_t)(mk_rnd(&seed) >> 56)
+                        : kind == 2 && scale ? (at == l->at ? 0 : 0x7C)
+                        : kind == 3 && scale ? (at == l->at ? 1 : 0xFE)
+                                             : b->p[k];
                 }
             }
-            attempt_file(NAME("%s, scales %s", l->name, kind == 0 ? "and all bits set"
-                              : kind == 1 ? "random" : kind == 2 ? "infinite" : "NaN"), f, FINE);
+            attempt_file(NAME("%s, scales %s", l->name,
+                              kind == 0       ? "and all bits set"
+                                  : kind == 1 ? "random"
+                                  : kind == 2 ? "infinite"
+                                              : "NaN"),
+                         f, FINE);
         }
     }
 }
@@ -672,12 +682,18 @@ static void hyperparameters(void)
         {"llama.vocab_size", {1u << 31}, 1},
         {"llama.expert_count", {8, 0xFFFFFFFFu}, 2},
     };
-    static const uint32_t no_eps[] = {0, 0x80000000u, 0x7F800000u, 0x7FC00000u, 0xBF800000u,
-                                      0xFF800000u};
+    static const uint32_t no_eps[] = {0,           0x80000000u, 0x7F800000u,
+                                      0x7FC00000u, 0xBF800000u, 0xFF800000u};
     static const char *const required[] = {
-        "general.architecture", "llama.context_length", "llama.embedding_length",
-        "llama.block_count", "llama.feed_forward_length", "llama.attention.head_count",
-        "llama.attention.layer_norm_rms_epsilon", "tokenizer.ggml.model", "tokenizer.ggml.tokens",
+        "general.architecture",
+        "llama.context_length",
+        "llama.embedding_length",
+        "llama.block_count",
+        "llama.feed_forward_length",
+        "llama.attention.head_count",
+        "llama.attention.layer_norm_rms_epsilon",
+        "tokenizer.ggml.model",
+        "tokenizer.ggml.tokens",
     };
     static const int lists[][4] = {{1, 4},    {3, 4, 4, 4}, {2, 0, 4},
                                    {2, 4, 0}, {2, 0, 0},    {2, 4, 3}};
@@ -711,24 +727,23 @@ static void hyperparameters(void)
          mk_u32(mk_set(f, "llama.attention.layer_norm_rms_epsilon", MK_V_F32), 1));
     CASE("freq_base huge", MAY, mk_set_f32(f, "llama.rope.freq_base", 3e38f));
     CASE("freq_base tiny", MAY, mk_set_f32(f, "llama.rope.freq_base", 1e-38f));
-    for (size_t i = 0; i < COUNT(required); i++) {
+    for (size_t i = 0; i < COUNT(required); i++)
         CASE(NAME("without %s", required[i]), MODEL, mk_remove(f, required[i]));
-    }
     CASE_BPE("without merges", MODEL, mk_remove(f, "tokenizer.ggml.merges"));
     for (size_t i = 0; i < COUNT(lists); i++) {
         static const char *const per_layer[] = {"llama.attention.head_count",
                                                 "llama.attention.head_count_kv",
                                                 "llama.feed_forward_length"};
         for (size_t k = 0; k < COUNT(per_layer); k++) {
-            CASE(NAME("%s list %d", per_layer[k], (int)i), MODEL,
-                 mk_buf *b = mk_set_array(f, per_layer[k], MK_V_U32, (uint64_t)lists[i][0]);
-                 for (int j = 1; j <= lists[i][0]; j++) { mk_u32(b, (uint32_t)lists[i][j]); });
+            CASE(
+                NAME("%s list %d", per_layer[k], (int)i), MODEL,
+                mk_buf *b = mk_set_array(f, per_layer[k], MK_V_U32, (uint64_t)lists[i][0]);
+                for (int j = 1; j <= lists[i][0]; j++) { mk_u32(b, (uint32_t)lists[i][j]); });
         }
     }
-    CASE("empty list of heads", MODEL,
-         mk_set_array(f, "llama.attention.head_count", MK_V_U32, 0));
-    CASE("list of heads", MAY, mk_int(mk_set_array(f, "llama.attention.head_count", MK_V_U32, 2),
-                                      0x400000004u, 8));
+    CASE("empty list of heads", MODEL, mk_set_array(f, "llama.attention.head_count", MK_V_U32, 0));
+    CASE("list of heads", MAY,
+         mk_int(mk_set_array(f, "llama.attention.head_count", MK_V_U32, 2), 0x400000004u, 8));
     for (size_t i = 0; i < COUNT(scalings); i++) {
         CASE(NAME("rope scaling %d", (int)i), MODEL,
              mk_set_text(f, "llama.rope.scaling.type", scalings[i]));
@@ -750,17 +765,18 @@ static void hyperparameters(void)
     }
     for (int i = 0; i < 4; i++) {
         static const char *const values[] = {"\0\0\0", "\0\0\xC0\x7F", "\0\0\x80\x7F", "\1\0\0"};
-        CASE(NAME("rope_freqs value %d", i), MAY, uint64_t seed = 1;
-             mk_tensor *t = mk_add_tensor(f, "rope_freqs.weight", MK_F32, 4, 0, 1, 0, &seed);
-             for (int k = 0; k < 4; k++) { memcpy(t->data.p + 4 * k, values[i], 4); });
+        CASE(
+            NAME("rope_freqs value %d", i), MAY, uint64_t seed = 1;
+            mk_tensor *t = mk_add_tensor(f, "rope_freqs.weight", MK_F32, 4, 0, 1, 0, &seed);
+            for (int k = 0; k < 4; k++) { memcpy(t->data.p + 4 * k, values[i], 4); });
     }
 }
 
 /* --- architectures --------------------------------------------------------------------------- */
 
 /* Four layers; every kind of them somewhere. */
-static const mk_kind kinds[] = {{"deci", "fslf", 0}, {"flash", "fswo", 3}, {"qwen3", "f", 0},
-                                {"gemma3", "wwwf", 3}, {"lfm2", "ccff", 0}, {"llama4", "f", 0}};
+static const mk_kind kinds[] = {{"deci", "fslf", 0},   {"flash", "fswo", 3}, {"qwen3", "f", 0},
+                                {"gemma3", "wwwf", 3}, {"lfm2", "ccff", 0},  {"llama4", "f", 0}};
 enum { DECI, FLASH, QWEN3, GEMMA3, LFM2, LLAMA4, KINDS };
 
 static mk_file *tiny_of(int kind)
@@ -781,13 +797,11 @@ static void set_items(mk_file *f, const char *key, uint32_t type, int n, uint64_
                       uint64_t odd)
 {
     mk_buf *b = n < 0 ? mk_set(f, key, type) : mk_set_array(f, key, type, (uint64_t)n);
-    for (int i = 0; i < (n < 0 ? 1 : n); i++) {
-        if (type == MK_V_STRING) {
+    for (int i = 0; i < (n < 0 ? 1 : n); i++)
+        if (type == MK_V_STRING)
             mk_text(b, "4");
-        } else {
+        else
             mk_int(b, i == at ? odd : v, (int)item_bytes[type]);
-        }
-    }
 }
 
 static uint32_t float_bits(float x)
@@ -800,8 +814,8 @@ static uint32_t float_bits(float x)
 /* A key with a number for each layer: v is right for all that have one. zeros: what 0 in all is. */
 static void layer_lists(int kind, const char *rest, uint64_t v, int zeros)
 {
-    static const uint32_t wrong[] = {MK_V_U8, MK_V_I8, MK_V_U16, MK_V_I16, MK_V_F32, MK_V_STRING,
-                                     MK_V_U64, MK_V_I64, MK_V_F64};
+    static const uint32_t wrong[] = {MK_V_U8,     MK_V_I8,  MK_V_U16, MK_V_I16, MK_V_F32,
+                                     MK_V_STRING, MK_V_U64, MK_V_I64, MK_V_F64};
     static const uint32_t values[] = {0x80000000u, 0xFFFFFFFFu, 0x7FFFFFFF, (1u << 20) + 1};
     char key[80];
     size_t n_bad = zeros == FINE ? 2 : COUNT(values); /* FINE: a list of bools */
@@ -842,8 +856,8 @@ static void layer_lists(int kind, const char *rest, uint64_t v, int zeros)
 /* A key with one number; NaN, infinities and what is below 0 are refused. */
 static void bad_floats(int kind, const char *rest, int list)
 {
-    static const uint32_t bad[] = {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800000u, 0xBF800000u,
-                                   0x7F800001u, 0x80000001u};
+    static const uint32_t bad[] = {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800000u,
+                                   0xBF800000u, 0x7F800001u, 0x80000001u};
     char key[80];
     mk_name(&kinds[kind], rest, key);
     for (size_t i = 0; i < COUNT(bad); i++) {
@@ -886,17 +900,18 @@ static void bad_number(int kind, const char *rest, const uint32_t *v, int n, int
 
 static void layer_keys(void)
 {
-    static const uint32_t windows[] = {1, 2, 1u << 20, 0, (1u << 20) + 1, 0x7FFFFFFF, 1u << 31,
-                                       0xFFFFFFFFu};
-    static const uint32_t gemma_windows[] = {0, 1, 1u << 20, (1u << 20) + 1, 0x7FFFFFFF, 1u << 31,
-                                             0xFFFFFFFFu};
+    static const uint32_t windows[] = {1,          2,        1u << 20,   0, (1u << 20) + 1,
+                                       0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
+    static const uint32_t gemma_windows[] = {0,          1,        1u << 20,   (1u << 20) + 1,
+                                             0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
     static const uint32_t periods[] = {0, 1, 2, 0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
     static const uint32_t caches[] = {3, 0, 1, 2, 4, 64, 65, 0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
-    static const uint32_t caps[] = {0, 0x80000000u, 1, 0x00800000u, 0x41F00000u, 0x7F000000u,
-                                    0x7FC00000u, 0x7F800000u, 0xFF800000u, 0xBF800000u};
-    static const int patterns[][4] = {{0, 2, 1, 1}, {1, 2, 0, 0}, {2, 2, 1, 1}, {0, 0, 1, 1},
-                                      {0, 1, 1, 1}, {0, 2, 1, 2}, {0, 0, 0, 0}, {2, 2, 2, 2},
-                                      {0, 2, 3, 1}, {0, 2, -1, 1}, {0, 2, 0x7FFFFFFF, 1}};
+    static const uint32_t caps[] = {0,           0x80000000u, 1,           0x00800000u,
+                                    0x41F00000u, 0x7F000000u, 0x7FC00000u, 0x7F800000u,
+                                    0xFF800000u, 0xBF800000u};
+    static const int patterns[][4] = {
+        {0, 2, 1, 1}, {1, 2, 0, 0}, {2, 2, 1, 1}, {0, 0, 1, 1},  {0, 1, 1, 1},         {0, 2, 1, 2},
+        {0, 0, 0, 0}, {2, 2, 2, 2}, {0, 2, 3, 1}, {0, 2, -1, 1}, {0, 2, 0x7FFFFFFF, 1}};
     const char *key = "flash.attention.pattern";
     for (int k = 0; k < KINDS; k++) {
         layer_lists(k, "attention.head_count", 4, MODEL);
@@ -919,9 +934,10 @@ static void layer_keys(void)
 
     layer_lists(FLASH, "attention.pattern", 0, MODEL);
     for (size_t i = 0; i < COUNT(patterns); i++) {
-        CASE_OF(FLASH, NAME("pattern %d", (int)i), i < 2 ? FINE : MODEL,
-                mk_buf *b = mk_set_array(f, key, MK_V_I32, 4);
-                for (int j = 0; j < 4; j++) { mk_u32(b, (uint32_t)patterns[i][j]); });
+        CASE_OF(
+            FLASH, NAME("pattern %d", (int)i), i < 2 ? FINE : MODEL,
+            mk_buf *b = mk_set_array(f, key, MK_V_I32, 4);
+            for (int j = 0; j < 4; j++) { mk_u32(b, (uint32_t)patterns[i][j]); });
     }
     CASE_OF(FLASH, "no pattern", FINE, mk_remove(f, key));
     layer_lists(FLASH, "attention.sliding_window", 3, MODEL);
@@ -999,18 +1015,28 @@ static void layer_tensors(void)
         const char *name;
         uint64_t ne0, ne1;
     } extra[] = {
-        {DECI, "blk.1.attn_norm.weight", 16, 0},   {DECI, "blk.1.attn_q.weight", 16, 32},
-        {DECI, "blk.1.attn_output.weight", 32, 16}, {DECI, "blk.2.attn_q.weight", 16, 32},
-        {DECI, "blk.2.attn_k.weight", 16, 16},     {DECI, "blk.0.attn_q_norm.weight", 8, 0},
-        {FLASH, "blk.1.attn_norm.weight", 16, 0},  {FLASH, "blk.1.attn_v.weight", 16, 16},
-        {FLASH, "blk.1.attn_q_norm.weight", 8, 0}, {FLASH, "blk.1.attn_q.bias", 32, 0},
-        {QWEN3, "blk.0.attn_q.bias", 32, 0},       {QWEN3, "rope_freqs.weight", 4, 0},
-        {QWEN3, "blk.0.post_attention_norm.weight", 16, 0}, {GEMMA3, "blk.0.attn_k.bias", 16, 0},
+        {DECI, "blk.1.attn_norm.weight", 16, 0},
+        {DECI, "blk.1.attn_q.weight", 16, 32},
+        {DECI, "blk.1.attn_output.weight", 32, 16},
+        {DECI, "blk.2.attn_q.weight", 16, 32},
+        {DECI, "blk.2.attn_k.weight", 16, 16},
+        {DECI, "blk.0.attn_q_norm.weight", 8, 0},
+        {FLASH, "blk.1.attn_norm.weight", 16, 0},
+        {FLASH, "blk.1.attn_v.weight", 16, 16},
+        {FLASH, "blk.1.attn_q_norm.weight", 8, 0},
+        {FLASH, "blk.1.attn_q.bias", 32, 0},
+        {QWEN3, "blk.0.attn_q.bias", 32, 0},
+        {QWEN3, "rope_freqs.weight", 4, 0},
+        {QWEN3, "blk.0.post_attention_norm.weight", 16, 0},
+        {GEMMA3, "blk.0.attn_k.bias", 16, 0},
         {GEMMA3, "blk.0.shortconv.conv.weight", 3, 16},
         {LFM2, "blk.2.shortconv.conv.weight", 3, 16},
-        {LFM2, "blk.0.attn_q.weight", 16, 32},     {LFM2, "blk.0.attn_q_norm.weight", 8, 0},
-        {LFM2, "output_norm.weight", 16, 0},       {LLAMA4, "blk.0.attn_q_norm.weight", 8, 0},
-        {LLAMA4, "blk.0.attn_q.bias", 32, 0},      {LLAMA4, "blk.0.ffn_gate_inp.weight", 16, 4},
+        {LFM2, "blk.0.attn_q.weight", 16, 32},
+        {LFM2, "blk.0.attn_q_norm.weight", 8, 0},
+        {LFM2, "output_norm.weight", 16, 0},
+        {LLAMA4, "blk.0.attn_q_norm.weight", 8, 0},
+        {LLAMA4, "blk.0.attn_q.bias", 32, 0},
+        {LLAMA4, "blk.0.ffn_gate_inp.weight", 16, 4},
         {LLAMA4, "token_embd_norm.weight", 16, 0},
     };
     for (int k = 0; k < KINDS; k++) {
@@ -1035,23 +1061,28 @@ static void layer_tensors(void)
                         reshape(mk_find_tensor(f, w), ne0 * ne1, 0));
             }
             CASE_OF(k, NAME("%s: three dimensions", title), MODEL,
-                    mk_tensor *t = mk_find_tensor(f, w); t->ne[1] += !t->ne[1];
-                    t->n_dims = 3; t->n_ne = 3; t->ne[2] = 2; mk_fill(&t->data, 0, t->data.n));
+                    mk_tensor *t = mk_find_tensor(f, w);
+                    t->ne[1] += !t->ne[1]; t->n_dims = 3; t->n_ne = 3; t->ne[2] = 2;
+                    mk_fill(&t->data, 0, t->data.n));
             CASE_OF(k, NAME("%s: as F16", title),
                     ne1 && !strstr(w, "shortconv.conv") ? FINE : MODEL,
-                    mk_tensor *t = mk_find_tensor(f, w); t->type = MK_F16; reshape(t, ne0, ne1));
+                    mk_tensor *t = mk_find_tensor(f, w);
+                    t->type = MK_F16; reshape(t, ne0, ne1));
             for (int v = 0; v < 4; v++) {
                 static const uint32_t bits[] = {0xFFFFFFFFu, 0x7F800000u, 0xFF7FFFFFu, 0};
-                CASE_OF(k, NAME("%s: all 0x%08x", title, (unsigned)bits[v]), FINE,
-                        mk_tensor *t = mk_find_tensor(f, w); size_t n = t->data.n; t->data.n = 0;
-                        while (t->data.n < n) { mk_u32(&t->data, bits[v]); });
+                CASE_OF(
+                    k, NAME("%s: all 0x%08x", title, (unsigned)bits[v]), FINE,
+                    mk_tensor *t = mk_find_tensor(f, w);
+                    size_t n = t->data.n; t->data.n = 0;
+                    while (t->data.n < n) { mk_u32(&t->data, bits[v]); });
             }
         }
         mk_free(good);
     }
     for (size_t i = 0; i < COUNT(extra); i++) {
         CASE_OF(extra[i].kind, NAME("%s, %s too many", kinds[extra[i].kind].arch, extra[i].name),
-                MODEL, uint64_t seed = 1; mk_remove_tensor(f, extra[i].name);
+                MODEL, uint64_t seed = 1;
+                mk_remove_tensor(f, extra[i].name);
                 mk_add_tensor(f, extra[i].name, MK_F32, extra[i].ne0, extra[i].ne1, 1, 0.1, &seed));
     }
     /* both norms or none */
@@ -1086,17 +1117,16 @@ static void set_token(mk_file *f, int i, const char *text, size_t n)
 static void set_all(mk_file *f, const char *key, uint32_t type, uint64_t n, uint32_t v)
 {
     mk_buf *b = mk_set_array(f, key, type, n);
-    for (uint64_t i = 0; i < n; i++) {
-        mk_u32(b, v);
-    }
+    for (uint64_t i = 0; i < n; i++) mk_u32(b, v);
 }
 
 static void vocabularies(void)
 {
-    static const char *const merges[] = {"th", "", " ", "t ", " h", "t h e", "zq xv", "t nothing",
-                                         "\xFF \xFE", "th th", "t  h", "the the", "<s> t"};
-    static const char *const byte_names[] = {"<0x-1>", "<0xZZ>", "<0x>", "<0x1>", "<0x100>", "0x41",
-                                             "", "<0x4", "<0x 1>", "<0x+1>"};
+    static const char *const merges[] = {"th",    "",        " ",         "t ",        " h",
+                                         "t h e", "zq xv",   "t nothing", "\xFF \xFE", "th th",
+                                         "t  h",  "the the", "<s> t"};
+    static const char *const byte_names[] = {"<0x-1>", "<0xZZ>", "<0x>", "<0x1>",  "<0x100>",
+                                             "0x41",   "",       "<0x4", "<0x 1>", "<0x+1>"};
     static const char *const ids[] = {"bos", "eos", "unknown", "eot", "eom", "padding"};
     static const uint32_t bad_ids[] = {300, 301, 1u << 20, 0x7FFFFFFF, 1u << 31, 0xFFFFFFFFu};
     static const uint32_t floats[] = {0x7FC00000u, 0x7F800000u, 0xFF800000u, 0x7F7FFFFFu};
@@ -1125,8 +1155,7 @@ static void vocabularies(void)
              set_token(f, 280, byte_names[i], strlen(byte_names[i])));
     }
     CASE("a byte token twice", MAY, set_token(f, 100, "<0x41>", 6));
-    CASE("all tokens bytes", REFUSED,
-         set_all(f, "tokenizer.ggml.token_type", MK_V_I32, 300, 6));
+    CASE("all tokens bytes", REFUSED, set_all(f, "tokenizer.ggml.token_type", MK_V_I32, 300, 6));
     for (size_t i = 0; i < COUNT(merges); i++) {
         CASE_BPE(NAME("merge \"%s\"", merges[i]), MODEL,
                  mk_buf *b = &mk_find(f, "tokenizer.ggml.merges")->value;
@@ -1135,10 +1164,11 @@ static void vocabularies(void)
     CASE_BPE("merge of 1 MB", MODEL, mk_buf *b = &mk_find(f, "tokenizer.ggml.merges")->value;
              large[1 << 19] = ' '; mk_u64(b, 1 << 20); mk_bytes(b, large, 1 << 20); b->p[4]++);
     /* the index of merges this short is larger than they are: 4 MB of text make up for it */
-    CASE_BPE("one merge 200000 times", MAY,
-             mk_buf *b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, 200000);
-             for (int i = 0; i < 200000; i++) { mk_text(b, "t h"); }
-             b = mk_set(f, "x", MK_V_STRING); mk_u64(b, 4 << 20); mk_fill(b, 'x', 4 << 20));
+    CASE_BPE(
+        "one merge 200000 times", MAY,
+        mk_buf *b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, 200000);
+        for (int i = 0; i < 200000; i++) { mk_text(b, "t h"); } b = mk_set(f, "x", MK_V_STRING);
+        mk_u64(b, 4 << 20); mk_fill(b, 'x', 4 << 20));
     CASE_BPE("no merges", MAY, mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, 0));
     CASE("no scores", MAY, mk_remove(f, "tokenizer.ggml.scores"));
     CASE("no types", MAY, mk_remove(f, "tokenizer.ggml.token_type"));
@@ -1210,9 +1240,8 @@ static void lengths(void)
         o.bpe = bpe;
         f = mk_llama(&o);
         p = mk_emit(f, &n);
-        for (size_t k = 0; k < n; k += k < f->data_at + 64 ? 1 : 61) {
+        for (size_t k = 0; k < n; k += k < f->data_at + 64 ? 1 : 61)
             attempt(NAME("%s, first %zu bytes", bpe ? "BPE" : "SPM", k), p, k, CONTAINER);
-        }
         free(p);
         mk_free(f);
     }
@@ -1239,8 +1268,9 @@ static void damage(void)
             uint32_t r = test_rnd(), bit = r >> 8 & 7;
             /* a bit, a byte, or one of the values that matter */
             static const uint8_t extremes[8] = {0, 1, 0x7F, 0x80, 0xFF, 0x20, 0x40, 8};
-            p[at] = r % 3 == 0 ? p[at] ^ (uint8_t)(1u << bit) : r % 3 == 1 ? (uint8_t)(r >> 16)
-                    : extremes[bit];
+            p[at] = r % 3 == 0 ? p[at] ^ (uint8_t)(1u << bit)
+                : r % 3 == 1   ? (uint8_t)(r >> 16)
+                               : extremes[bit];
         }
         attempt(NAME("damage %d", i), p, n[k], MAY);
     }
@@ -1285,9 +1315,8 @@ static void arguments(void)
         case 8: bad.kv = FLASH_TYPE_NONE; break;
         }
         s = (flash_session *)1;
-        if (!CHECK_EQ(flash_session_create(&s, m, &bad), FLASH_E_ARGUMENT)) {
+        if (!CHECK_EQ(flash_session_create(&s, m, &bad), FLASH_E_ARGUMENT))
             printf("    bad description %d\n", i);
-        }
         CHECK(s == NULL);
         CHECK_EQ(flash_session_memory(m, &bad), 0);
     }
@@ -1372,9 +1401,7 @@ int main(void)
     tensors();
     scales();
     hyperparameters();
-    for (int k = 0; k < KINDS; k++) {
-        CASE_OF(k, kinds[k].arch, FINE, (void)f);
-    }
+    for (int k = 0; k < KINDS; k++) CASE_OF(k, kinds[k].arch, FINE, (void)f);
     layer_keys();
     layer_tensors();
     large_heads();

@@ -32,10 +32,10 @@ static void test_gp1(void)
     static const double x[8][2] = {{.05, .90}, {.20, .15}, {.35, .60}, {.50, .35},
                                    {.55, .85}, {.70, .10}, {.80, .55}, {.95, .75}};
     static const double loo[8][2] = {
-        {.728032844683, .824763005549},   {.479400803531, .651728759552},
-        {.470711274121, .196642876374},   {-.291269158665, .184652293343},
-        {.066931088603, .377772939245},   {-1.050065437229, .390656097418},
-        {-.807513724929, .185110314327},  {-.978753322035, .365032467443}};
+        {.728032844683, .824763005549},  {.479400803531, .651728759552},
+        {.470711274121, .196642876374},  {-.291269158665, .184652293343},
+        {.066931088603, .377772939245},  {-1.050065437229, .390656097418},
+        {-.807513724929, .185110314327}, {-.978753322035, .365032467443}};
     static const double at[3][4] = {{.4, .4, .332416242220, .025956098258},
                                     {0, 0, .325625889485, .445868815918},
                                     {.55, .85, .064811927315, .009735290727}};
@@ -55,9 +55,7 @@ static void test_gp1(void)
     CHECK(flash__gp_factor(&g));
     CHECK(close_to(g.lml, -7.330695915487, 1e-12));
     flash__gp_gradient(&g, grad);
-    for (int i = 0; i < 4; i++) {
-        CHECK(close_to(grad[i], want[i], 1e-9));
-    }
+    for (int i = 0; i < 4; i++) CHECK(close_to(grad[i], want[i], 1e-9));
     for (int i = 0; i < 3; i++) {
         CHECK(close_to(flash__gp_predict(&g, at[i], k, variance), at[i][2], 1e-11));
         CHECK(close_to(variance[0], at[i][3], 1e-11));
@@ -67,7 +65,7 @@ static void test_gp1(void)
         CHECK(close_to(mean[i], loo[i][0], 1e-11));
         CHECK(close_to(variance[i], loo[i][1], 1e-11));
         total += -.5 * log(2 * acos(-1) * variance[i])
-                 - pow(g.y[i] - mean[i], 2) / (2 * variance[i]);
+            - pow(g.y[i] - mean[i], 2) / (2 * variance[i]);
     }
     CHECK(close_to(total, -4.115761703291, 1e-11));
     free(memory);
@@ -107,9 +105,7 @@ static void fill_gp(flash__gp *g, int categories)
         }
         g->y[i] = y;
     }
-    for (int j = 0; j < g->d + 2; j++) {
-        g->theta[j] = j == g->d + 1 ? -3 : .2 * j - .5;
-    }
+    for (int j = 0; j < g->d + 2; j++) g->theta[j] = j == g->d + 1 ? -3 : .2 * j - .5;
 }
 
 /* Each point left out in turn, by a process that never saw it. */
@@ -175,9 +171,7 @@ static void test_singular(void)
     void *memory = new_gp(&g, 30, 2, 0);
     SECTION("singular");
     fill_gp(&g, 0);
-    for (int i = 0; i < 60; i++) {
-        g.x[i] = .5;
-    }
+    for (int i = 0; i < 60; i++) g.x[i] = .5;
     g.theta[3] = -40;
     CHECK(flash__gp_factor(&g));
     g.x[3] = nan("");
@@ -207,9 +201,7 @@ static void test_least_squares(void)
             double slope = -1e-9 * b[j];
             for (int i = 0; i < N; i++) {
                 double left = y[i];
-                for (int k = 0; k < M; k++) {
-                    left -= a[i * M + k] * b[k];
-                }
+                for (int k = 0; k < M; k++) left -= a[i * M + k] * b[k];
                 slope += left * a[i * M + j];
             }
             CHECK(b[j] >= 0 && slope <= 1e-6 && (b[j] <= 0 || slope >= -1e-6));
@@ -241,17 +233,25 @@ static int read_hat(const char *name, double *c, double *z, double *y)
     p = strchr(p, '\n');
     for (; p && p[1] && n < HAT_ROWS; n++, p = strchr(p, '\n')) {
         double v[14];
-        for (int i = 0; i < 14; i++) {
-            v[i] = strtod(p + 1, &p); /* after a newline or a comma */
-        }
+        for (int i = 0; i < 14; i++) v[i] = strtod(p + 1, &p); /* after a newline or a comma */
         for (int i = 0; i < HAT_INPUTS; i++) {
             v[i] /= by[i];
             z[n * HAT_INPUTS + i] = v[i];
         }
-        double all[HAT_COLUMNS] = {
-            1, v[0], v[1] * v[0] * v[2], v[2], v[3], v[4], v[5], v[5] * v[4],
-            v[5] * v[4] * v[6], v[5] * v[7], v[5] * v[8], v[5] * v[9], v[5] * v[9] * v[0],
-            v[5] * v[6]};
+        double all[HAT_COLUMNS] = {1,
+                                   v[0],
+                                   v[1] * v[0] * v[2],
+                                   v[2],
+                                   v[3],
+                                   v[4],
+                                   v[5],
+                                   v[5] * v[4],
+                                   v[5] * v[4] * v[6],
+                                   v[5] * v[7],
+                                   v[5] * v[8],
+                                   v[5] * v[9],
+                                   v[5] * v[9] * v[0],
+                                   v[5] * v[6]};
         memcpy(c + n * HAT_COLUMNS, all, sizeof all);
         y[n] = v[10] + v[11];
     }
@@ -281,9 +281,7 @@ static void judge(const double *c, const double *z, const double *y, const int *
         ty[i] = y[order[i]];
     }
     CHECK(flash__phase_fit(&p, tc, tz, ty));
-    for (int i = train; i < n; i++) {
-        mean += y[order[i]] / (n - train);
-    }
+    for (int i = train; i < n; i++) mean += y[order[i]] / (n - train);
     for (int i = train; i < n; i++) {
         int r = order[i];
         flash_interval t = flash__phase_predict(&p, c + (size_t)r * m, z + (size_t)r * d);
@@ -308,9 +306,7 @@ static void test_hat(const char *name, int train, double least, double most, dou
     double r2[5], mape[5], within[5], got[3] = {0, 0, 0};
     int n = read_hat(name, c, z, y), shuffles = train > 200 ? 1 : 5;
     SECTION(name);
-    if (!n) {
-        return;
-    }
+    if (!n) return;
     CHECK_EQ(n, HAT_ROWS);
     for (int k = -1; k < shuffles; k++) { /* in the order they were measured, then at random */
         for (int i = 0; i < n; i++) {
@@ -351,8 +347,9 @@ static void random_arch(flash_arch *a)
         flash_layer *l = &a->layer[i];
         int kind = (int)(test_rnd() >> 8) % 3;
         l->d_ffn = ffn;
-        l->attention = (uint8_t)(kind == 0 ? FLASH_ATTENTION_FULL : kind == 1
-                       ? FLASH_ATTENTION_WINDOW : FLASH_ATTENTION_SKIP);
+        l->attention = (uint8_t)(kind == 0       ? FLASH_ATTENTION_FULL
+                                     : kind == 1 ? FLASH_ATTENTION_WINDOW
+                                                 : FLASH_ATTENTION_SKIP);
         l->n_head = kind < 2 ? 32 : 0;
         l->n_kv_head = kind < 2 ? 8 : 0;
         l->window = kind == 1 ? 256 : 0;
@@ -374,9 +371,7 @@ static void test_work(void)
         double seen = 0;
         l.attention = kinds[i % 3];
         l.window = 1 + (int)(test_rnd() >> 8) % 400;
-        for (int p = from; p < from + T; p++) {
-            seen += p + 1 - flash__sees(&l, p);
-        }
+        for (int p = from; p < from + T; p++) seen += p + 1 - flash__sees(&l, p);
         CHECK(flash__seen(&l, from, T) == seen);
     }
     for (int i = 0; i < 20; i++) {
@@ -384,9 +379,8 @@ static void test_work(void)
         random_arch(&a);
         flash__work(&u, 0, 512, c);
         double vectors = a.d_model, mats;
-        for (int k = 0; k < a.n_layer; k++) {
+        for (int k = 0; k < a.n_layer; k++)
             vectors += a.layer[k].n_head ? 2 * a.d_model : a.d_model;
-        }
         mats = (double)flash_arch_params(&a) - vectors - c[FLASH__WORK_HEAD];
         CHECK_EQ((c[FLASH__WORK_MIX] + c[FLASH__WORK_FFN]) / 1024, mats);
         CHECK_EQ(c[FLASH__WORK_WEIGHTS], 2 * mats * 18 / 32); /* two chunks */
@@ -401,10 +395,10 @@ static flash_timing pretend(const flash_workload *u, double noise)
     for (int phase = 0; phase < 2; phase++) {
         flash__work(u, phase ? u->position : 0, phase ? 1 : u->prompt, c);
         double s = (c[FLASH__WORK_MIX] + c[FLASH__WORK_FFN] * (u->arch->d_model > 1500 ? 1.1 : 1))
-                       / 7e11
-                   + (c[FLASH__WORK_FULL] + c[FLASH__WORK_WINDOW]) / 1.5e11
-                   + c[FLASH__WORK_HEAD] * .56 / 2.4e10 + c[FLASH__WORK_KV] / 2e10
-                   + c[FLASH__WORK_STEPS] * 2e-5;
+                / 7e11
+            + (c[FLASH__WORK_FULL] + c[FLASH__WORK_WINDOW]) / 1.5e11
+            + c[FLASH__WORK_HEAD] * .56 / 2.4e10 + c[FLASH__WORK_KV] / 2e10
+            + c[FLASH__WORK_STEPS] * 2e-5;
         s += phase ? c[FLASH__WORK_WEIGHTS] / 2.4e10 : 0;
         s *= exp(noise * (uniform() + uniform() + uniform() - 1.5) * 2);
         *(phase ? &t.decode : &t.prefill) = s;
@@ -445,8 +439,8 @@ static void test_fit(void)
         }
     }
     printf("pretended device, 100 measured, 300 predicted: off by %.2f %% and %.2f %%, at most "
-           "%.1f %%; %.1f %% in the interval\n", 100 * error[0], 100 * error[1], 100 * worst,
-           100.0 * inside / (2 * M));
+           "%.1f %%; %.1f %% in the interval\n",
+           100 * error[0], 100 * error[1], 100 * worst, 100.0 * inside / (2 * M));
     CHECK(error[0] < .015 && error[1] < .015 && worst < .1);
     CHECK(inside >= .82 * 2 * M && inside <= .97 * 2 * M);
 
@@ -468,9 +462,7 @@ static void test_fit(void)
     flash_latency_free(NULL);
 
     SECTION("one phase");
-    for (int i = 0; i < N; i++) {
-        time[i].prefill = 0;
-    }
+    for (int i = 0; i < N; i++) time[i].prefill = 0;
     CHECK_EQ(flash_latency_fit(&l, work, time, 30, NULL, &err), FLASH_OK);
     CHECK_EQ(flash_latency_predict(l, &work[N], &t[0], NULL), FLASH_E_UNSUPPORTED);
     CHECK_EQ(flash_latency_predict(l, &work[N], NULL, &t[1]), FLASH_OK);
@@ -502,9 +494,7 @@ static void *some(void *user, size_t bytes, size_t align)
 {
     (void)user;
     (void)align;
-    if (allocations++ >= allowed) {
-        return NULL;
-    }
+    if (allocations++ >= allowed) return NULL;
     held++;
     return malloc(bytes); /* doubles need no more */
 }

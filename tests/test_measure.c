@@ -89,8 +89,9 @@ static void test_invented(void)
                     same_matrix(&w, (const flash__mat *)(const void *)at_y);
                     matrices += w.data != NULL;
                     for (int b = 0; w.data && b < 4; b++) { /* real memory, no NaN */
-                        CHECK(fabsf(flash__rdf32(w.data + ((size_t)w.rows * w.row_bytes / 16
-                                                           * (size_t)b) * 4)) < 1);
+                        CHECK(fabsf(flash__rdf32(
+                                  w.data + ((size_t)w.rows * w.row_bytes / 16 * (size_t)b) * 4))
+                              < 1);
                     }
                 } else if (rule->need & m->bit) {
                     const float *v, *w;
@@ -119,9 +120,8 @@ static void test_runs(void)
         flash_model *real;
         uint8_t *bytes;
         flash_arch a = arch_of(&kinds[i], i % 2, &real, &bytes);
-        for (int k = 0; k < a.n_layer; k++) { /* widths that Q4_0 can have */
+        for (int k = 0; k < a.n_layer; k++) /* widths that Q4_0 can have */
             a.layer[k].n_head = (uint16_t)(a.layer[k].n_head ? 4 : 0);
-        }
         flash_workload u = {&a, types[i % 6], kvs[i % 3], 1 + i % 3, i % 2 ? 0 : 7, 20 + i, 30};
         flash_measure_desc d = {3, 2, FLASH_ISA_AUTO, {{0}, 0, 0, 0, 0, 0}};
         flash_measurement m;
@@ -131,16 +131,13 @@ static void test_runs(void)
         d.host = host_of(&heap, &clock);
         size_t memory = flash_latency_memory(&u, &d, &err);
         CHECK(memory > 0 && !heap.count);
-        if (!CHECK_EQ(flash_latency_measure(&m, &u, &d, &err), FLASH_OK)) {
+        if (!CHECK_EQ(flash_latency_measure(&m, &u, &d, &err), FLASH_OK))
             printf("    %s %s: %s\n", kinds[i].arch, kinds[i].attn, err.text);
-        }
         CHECK_EQ(heap.total, memory);
         CHECK(heap.count == 2 && !heap.live && !heap.errors);
         CHECK(m.n == 3 && m.median.prefill == 1 && m.median.decode == 1);
         CHECK(m.spread.prefill == 0 && m.spread.decode == 0);
-        for (int k = 0; k < 3; k++) {
-            CHECK(m.each[k].prefill == 1 && m.each[k].decode == 1);
-        }
+        for (int k = 0; k < 3; k++) CHECK(m.each[k].prefill == 1 && m.each[k].decode == 1);
         for (long k = 0; k < 2; k++) {
             d.host = host_of(&heap, &clock);
             heap.fail_at = k;
@@ -224,16 +221,19 @@ static void test_refused(void)
         case 26: strcpy(a.name, "nonsense"); break;
         case 27: a.name[0] = 0; break;
         case 28: a.layer[1].attention = FLASH_ATTENTION_CHUNK + 1; break;
-        case 22: d.repeats = FLASH_LATENCY_REPEATS_MAX + 1; only_memory = 0; break;
-        case 23: d.tokens = -1; only_memory = 0; break;
+        case 22:
+            d.repeats = FLASH_LATENCY_REPEATS_MAX + 1;
+            only_memory = 0;
+            break;
+        case 23:
+            d.tokens = -1;
+            only_memory = 0;
+            break;
         }
         err.text[0] = 0;
-        if (only_memory) {
-            CHECK(!flash_latency_memory(&u, &d, &err) && err.text[0]);
-        }
-        if (!CHECK_EQ(flash_latency_measure(&m, &u, &d, &err), FLASH_E_ARGUMENT)) {
+        if (only_memory) CHECK(!flash_latency_memory(&u, &d, &err) && err.text[0]);
+        if (!CHECK_EQ(flash_latency_measure(&m, &u, &d, &err), FLASH_E_ARGUMENT))
             printf("    case %d\n", i);
-        }
         CHECK(!heap.count && err.text[0]);
         CHECK_EQ(flash_latency_measure(&m, &u, &d, NULL), FLASH_E_ARGUMENT);
     }
@@ -357,8 +357,8 @@ static void test_text(void)
 
     SECTION("forged: the hash is right, the numbers are not");
     static const double odd[] = {0, -1, 1e290, -1e290, 1e-290, 700, -700, 1e5, .1, INFINITY, NAN};
-    static const double range[8][2] = {{-14, 8}, {-14, 8}, {0, 1}, {-46, 46}, {1e-17, 1e12},
-                                       {1e-6, 1420}, {0, 1e300}, {-14, 8}};
+    static const double range[8][2] = {{-14, 8},      {-14, 8},     {0, 1},     {-46, 46},
+                                       {1e-17, 1e12}, {1e-6, 1420}, {0, 1e300}, {-14, 8}};
     for (int i = 0; i < 2 * 8 * 11; i++) {
         double *to[8], v = odd[i / 16];
         flash__phase *p = &l->phase[i % 2];
@@ -375,14 +375,14 @@ static void test_text(void)
         *to[which] = v;
         flash_latency_save(l, text, n);
         flash_status s = flash_latency_load(&back, text, n, NULL, &err);
-        if (!CHECK_EQ(s, v >= range[which][0] && v <= range[which][1] ? 0 : FLASH_E_FORMAT)) {
+        if (!CHECK_EQ(s, v >= range[which][0] && v <= range[which][1] ? 0 : FLASH_E_FORMAT))
             printf("    number %d, %g\n", which, v);
-        }
         for (int at = 0; !s && at < 3; at++) { /* a time, or none */
             u.prompt = u.position = at ? 1 << 9 * at : 99;
             flash_status no = flash_latency_predict(back, &u, &t[0], &t[1]);
-            CHECK(no == FLASH_E_FORMAT || (!no && t[0].lo > 0 && t[0].hi < INFINITY
-                                           && t[1].lo > 0 && t[1].hi < INFINITY));
+            CHECK(
+                no == FLASH_E_FORMAT
+                || (!no && t[0].lo > 0 && t[0].hi < INFINITY && t[1].lo > 0 && t[1].hi < INFINITY));
         }
         flash_latency_free(back);
         *to[which] = was;

@@ -6,8 +6,8 @@
 
 enum { OPEN, LOAD, VOCAB, SESSION, TOKENIZE, FEED, OPS };
 
-static const char *const op_names[OPS] = {"gguf_open", "model_load", "model_load, vocab_only",
-                                          "session_create", "tokenize", "session_feed_text"};
+static const char *const op_names[OPS] = {"gguf_open",      "model_load", "model_load, vocab_only",
+                                          "session_create", "tokenize",   "session_feed_text"};
 static const char *const path = "tests/data/f32.gguf";
 static uint8_t *file;
 static size_t file_bytes;
@@ -16,9 +16,7 @@ static char word[3001];
 static int read_file(void *user, uint64_t at, void *dst, size_t n)
 {
     (void)user;
-    if (at > file_bytes || n > file_bytes - at) {
-        return 1;
-    }
+    if (at > file_bytes || n > file_bytes - at) return 1;
     memcpy(dst, file + at, n);
     return 0;
 }
@@ -60,29 +58,26 @@ static int fails(int op, const flash_model_desc *d, mk_heap *heap, flash_model *
     sd.n_ctx = 16;
     vocab.vocab_only = 1;
     memset(&err, 0, sizeof err);
-    if (op == FEED && flash_session_create(&s, m, &sd) != FLASH_OK) {
-        return CHECK(!"session");
-    }
+    if (op == FEED && flash_session_create(&s, m, &sd) != FLASH_OK) return CHECK(!"session");
     live = heap->live;
     heap->fail_at = heap->count + k;
     switch (op) {
-    case OPEN:     status = flash_gguf_open(&g, &d->source, &d->host, &err); break;
-    case LOAD:     status = flash_model_load(&loaded, d, &err); break;
-    case VOCAB:    status = flash_model_load(&loaded, &vocab, &err); break;
-    case SESSION:  status = flash_session_create(&s, m, &sd); break;
+    case OPEN: status = flash_gguf_open(&g, &d->source, &d->host, &err); break;
+    case LOAD: status = flash_model_load(&loaded, d, &err); break;
+    case VOCAB: status = flash_model_load(&loaded, &vocab, &err); break;
+    case SESSION: status = flash_session_create(&s, m, &sd); break;
     case TOKENIZE: status = flash_tokenize(m, word, sizeof word - 1, 0, ids, 8, &n); break;
-    case FEED:     status = flash_session_feed_text(s, word, 0); break;
+    case FEED: status = flash_session_feed_text(s, word, 0); break;
     }
     if (heap->count <= heap->fail_at) { /* it had all it asked for */
         heap->fail_at = -1;
         CHECK_EQ(status, op < TOKENIZE ? FLASH_OK : FLASH_E_RANGE);
-        if (op == OPEN) {
+        if (op == OPEN)
             flash_gguf_free(g);
-        } else if (op == LOAD || op == VOCAB) {
+        else if (op == LOAD || op == VOCAB)
             flash_model_free(loaded);
-        } else if (op == SESSION) {
+        else if (op == SESSION)
             flash_session_free(s);
-        }
         CHECK(op == FEED || heap->live == live);
         if (op == FEED) {
             CHECK_EQ(flash_session_pending(s), 0);
@@ -119,12 +114,8 @@ static void failures(int source)
         long k = 0;
         snprintf(section, sizeof section, "%s of %s from %s", op_names[op], model, names[source]);
         SECTION(section);
-        if (op == SESSION) {
-            CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK);
-        }
-        while (k < 1000 && !fails(op, &d, &heap, m, k)) {
-            k++;
-        }
+        if (op == SESSION) CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK);
+        while (k < 1000 && !fails(op, &d, &heap, m, k)) k++;
         CHECK(k < 1000);
         /* the first acquisition at least was made to fail */
         CHECK(k > 0);
@@ -228,9 +219,7 @@ static void steps(int convs)
     long before;
 
     SECTION("steps");
-    for (int i = 0; i < 20; i++) {
-        ids[i] = 1 + i * 7;
-    }
+    for (int i = 0; i < 20; i++) ids[i] = 1 + i * 7;
     CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK);
     sd.n_ctx = 64;
     sd.chunk = 8;
@@ -254,8 +243,7 @@ static void steps(int convs)
     for (int round = 0; round < 2; round++) {
         flash_status status;
         CHECK_EQ(flash_session_feed(s, ids, 20), FLASH_OK);
-        while ((status = flash_session_step(s, &budget)) == FLASH_MORE) {
-        }
+        while ((status = flash_session_step(s, &budget)) == FLASH_MORE) {}
         CHECK_EQ(status, FLASH_OK);
         for (int i = 0; i < 10; i++) {
             CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);

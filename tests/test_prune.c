@@ -19,14 +19,15 @@ static mk_options shape(int layers, int d, int heads, int kv, int c, int ffn, in
     return o;
 }
 
-typedef struct image { uint8_t *p; size_t n, cap, full; } image; /* full: of the disk, 0: never */
+typedef struct image {
+    uint8_t *p;
+    size_t n, cap, full;
+} image; /* full: of the disk, 0: never */
 
 static int put(void *user, const void *data, size_t bytes)
 {
     image *to = (image *)user;
-    if (to->full && to->n + bytes > to->full) {
-        return 1;
-    }
+    if (to->full && to->n + bytes > to->full) return 1;
     if (to->n + bytes > to->cap) {
         to->cap = 2 * (to->n + bytes);
         to->p = (uint8_t *)realloc(to->p, to->cap);
@@ -93,9 +94,7 @@ static float *logits_of(const flash_model *m)
     int V = flash_model_arch(m)->n_vocab, first, n;
     float *out = (float *)malloc((size_t)(TOKENS * V) * sizeof *out);
     int32_t ids[TOKENS];
-    for (int i = 0; i < TOKENS; i++) {
-        ids[i] = (int32_t)((i * 37 + 11) % V);
-    }
+    for (int i = 0; i < TOKENS; i++) ids[i] = (int32_t)((i * 37 + 11) % V);
     memset(&d, 0, sizeof d);
     d.all_logits = 1;
     d.n_ctx = d.chunk = TOKENS;
@@ -119,9 +118,7 @@ static void same_logits(const char *what, const flash_model *a, made *b, double 
         worst = d > worst ? d : worst;
         size = fabs((double)x[i]) > size ? fabs((double)x[i]) : size;
     }
-    if (!CHECK(worst <= bar * size)) {
-        printf("    %s: %g of %g\n", what, worst, size);
-    }
+    if (!CHECK(worst <= bar * size)) printf("    %s: %g of %g\n", what, worst, size);
     free(x);
     free(y);
     unmake(b);
@@ -159,11 +156,9 @@ static void zero(made *m, const char *name, int row, int col)
     flash_tensor t;
     CHECK(flash_gguf_find_tensor(flash_model_gguf(m->model), name, &t) == FLASH_OK);
     for (uint64_t r = 0; r < t.ne[1]; r++) {
-        for (uint64_t c = 0; c < t.ne[0]; c++) {
-            if ((row < 0 || row == (int)r) && (col < 0 || col == (int)c)) {
+        for (uint64_t c = 0; c < t.ne[0]; c++)
+            if ((row < 0 || row == (int)r) && (col < 0 || col == (int)c))
                 memset(m->bytes + t.offset + (r * t.ne[0] + c) * 4, 0, 4);
-            }
-        }
     }
 }
 
@@ -174,9 +169,12 @@ static void zero_layer(made *m, int layer, const char *what, int row, int col)
     zero(m, name, row, col);
 }
 
-static const struct { const char *arch, *attn; int untied; } kinds[] = {
-    {"llama", "f", 0}, {"llama", "f", 1}, {"deci", "fsf", 0}, {"flash", "wsf", 1},
-    {"qwen3", "f", 0}, {"qwen2", "f", 0},
+static const struct {
+    const char *arch, *attn;
+    int untied;
+} kinds[] = {
+    {"llama", "f", 0},   {"llama", "f", 1}, {"deci", "fsf", 0},
+    {"flash", "wsf", 1}, {"qwen3", "f", 0}, {"qwen2", "f", 0},
 };
 
 static void test_coupling(void)
@@ -217,18 +215,13 @@ static void test_coupling(void)
             for (int i = 0; i < 3; i++) {
                 int mixes = flash_model_arch(one.model)->layer[i].n_head > 0;
                 for (int c = d.d_model; c < 32; c++) {
-                    if (mixes) {
-                        zero_layer(&two, i, "attn_output", l.channel[c], -1);
-                    }
+                    if (mixes) zero_layer(&two, i, "attn_output", l.channel[c], -1);
                     zero_layer(&two, i, "ffn_down", l.channel[c], -1);
                     zero(&two, "token_embd.weight", -1, l.channel[c]);
                 }
-                for (int j = 32; j < 48; j++) {
-                    zero_layer(&two, i, "ffn_down", -1, l.ffn[i][j]);
-                }
-                for (int j = 0; j < 16 && mixes; j++) {
+                for (int j = 32; j < 48; j++) zero_layer(&two, i, "ffn_down", -1, l.ffn[i][j]);
+                for (int j = 0; j < 16 && mixes; j++)
                     zero_layer(&two, i, "attn_output", -1, l.kv[i][3] * 16 + j);
-                }
             }
             three = pruned(&d);
             same_logits("cut and masked", two.model, &three, channels ? 1e-3 : 1e-5);
@@ -243,9 +236,8 @@ static void test_coupling(void)
         d.layer = stay;
         two = load(one.bytes, flash_gguf_size(flash_model_gguf(one.model)));
         zero_layer(&two, 1, "ffn_down", -1, -1);
-        if (flash_model_arch(one.model)->layer[1].n_head) {
+        if (flash_model_arch(one.model)->layer[1].n_head)
             zero_layer(&two, 1, "attn_output", -1, -1);
-        }
         three = pruned(&d);
         same_logits("a layer less", two.model, &three, 0);
         unmake(&two);
@@ -277,8 +269,10 @@ static made by_number(const char *arch, int layers, int period)
 static void test_by_number(void)
 {
     enum { L = 7 };
-    static const struct { const char *arch; int period; } cases[] = {
-        {"smollm3", 4}, {"gemma3", 3}, {"llama4", 2}};
+    static const struct {
+        const char *arch;
+        int period;
+    } cases[] = {{"smollm3", 4}, {"gemma3", 3}, {"llama4", 2}};
     flash_prune_desc d;
     for (size_t k = 0; k < COUNT(cases); k++) {
         made m = by_number(cases[k].arch, L, cases[k].period);
@@ -299,8 +293,9 @@ static void test_by_number(void)
             d.n_layer = n;
             d.layer = stay;
             if (!good) {
-                refuse(&d, FLASH_E_UNSUPPORTED, strcmp(cases[k].arch, "smollm3")
-                       ? "of another kind in " : "smollm3: convert it to flash first");
+                refuse(&d, FLASH_E_UNSUPPORTED,
+                       strcmp(cases[k].arch, "smollm3") ? "of another kind in "
+                                                        : "smollm3: convert it to flash first");
                 continue;
             }
             made masked = load(m.bytes, flash_gguf_size(flash_model_gguf(m.model)));
@@ -371,12 +366,8 @@ static void test_files(void)
     CHECK(flash_prune_write(&d, put, &to, &err) == FLASH_OK);
     CHECK(to.n == n && !memcmp(to.p, one.bytes, n));
     static const int both[] = {0, 1};
-    for (int j = 0; j < 96; j++) {
-        l.ffn[0][j] = j;
-    }
-    for (int j = 0; j < 64; j++) {
-        l.channel[j] = j;
-    }
+    for (int j = 0; j < 96; j++) l.ffn[0][j] = j;
+    for (int j = 0; j < 64; j++) l.channel[j] = j;
     for (int i = 0; i < 2; i++) { /* lists of all, in order; and one that is not */
         l.ffn_of[i] = l.ffn[0];
         l.kv_of[i] = both;
@@ -396,11 +387,8 @@ static void test_files(void)
 
     SECTION("whole blocks");
     fill(&l, 64, 96, 2);
-    for (int i = 0; i < 4; i++) { /* the third and the first of three */
-        for (int j = 0; j < 64; j++) {
-            l.ffn[i][j] = j < 32 ? 64 + j : j - 32;
-        }
-    }
+    for (int i = 0; i < 4; i++) /* the third and the first of three */
+        for (int j = 0; j < 64; j++) l.ffn[i][j] = j < 32 ? 64 + j : j - 32;
     memset(&d, 0, sizeof d);
     d.model = one.model;
     d.d_ffn = 64;
@@ -416,19 +404,14 @@ static void test_files(void)
     }
     unmake(&two);
     SECTION("other blocks");
-    for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 64; j++) {
-            l.ffn[i][j] = j + 16;
-        }
-    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 64; j++) l.ffn[i][j] = j + 16;
     two = pruned(&d);
     float x[96], y[64];
     flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.1.ffn_down.weight", &b);
     flash_dequantize(FLASH_TYPE_Q8_0, a.data, x, 96);
     flash_dequantize(FLASH_TYPE_Q8_0, b.data, y, 64);
-    for (int j = 0; j < 64; j++) {
-        CHECK(fabs((double)x[j + 16] - (double)y[j]) < 2e-3);
-    }
+    for (int j = 0; j < 64; j++) CHECK(fabs((double)x[j + 16] - (double)y[j]) < 2e-3);
     unmake(&two);
     d.d_ffn = 40;
     two = pruned(&d);
@@ -463,9 +446,14 @@ static void test_files(void)
     d.d_model = 32;
     d.share = share;
     two = pruned(&d);
-    static const struct { const char *name; int norm; } norms[] = {
-        {"blk.0.attn_norm.weight", 0}, {"blk.0.ffn_norm.weight", 1}, {"blk.1.attn_norm.weight", 2},
-        {"blk.1.ffn_norm.weight", 3}, {"output_norm.weight", 4}};
+    static const struct {
+        const char *name;
+        int norm;
+    } norms[] = {{"blk.0.attn_norm.weight", 0},
+                 {"blk.0.ffn_norm.weight", 1},
+                 {"blk.1.attn_norm.weight", 2},
+                 {"blk.1.ffn_norm.weight", 3},
+                 {"output_norm.weight", 4}};
     for (size_t i = 0; i < COUNT(norms); i++) {
         flash_gguf_find_tensor(flash_model_gguf(one.model), norms[i].name, &a);
         flash_gguf_find_tensor(flash_model_gguf(two.model), norms[i].name, &b);
@@ -568,9 +556,7 @@ static void same_view(const char *what, flash_prune_desc d, const char *attentio
              flash_session_memory(file.model, &(flash_session_desc){0}));
     x = logits_of(m);
     y = logits_of(file.model);
-    if (!CHECK(!memcmp(x, y, sizeof *x * (size_t)(TOKENS * a->n_vocab)))) {
-        printf("    %s\n", what);
-    }
+    if (!CHECK(!memcmp(x, y, sizeof *x * (size_t)(TOKENS * a->n_vocab)))) printf("    %s\n", what);
     free(x);
     free(y);
     flash_model_free(m);
@@ -582,10 +568,10 @@ static void same_view(const char *what, flash_prune_desc d, const char *attentio
    on, 3: some in disorder; units 4: so many that rows fit no blocks, 5: whole blocks, the last
    first; channels 1 and 3 with shares. */
 static const uint8_t cuts[][4] = {
-    {0, 0, 0, 0}, {1, 0, 0, 0}, {3, 0, 0, 0}, {0, 1, 0, 0}, {0, 2, 0, 0}, {0, 3, 0, 0},
-    {0, 4, 0, 0}, {0, 5, 0, 0}, {0, 0, 1, 0}, {0, 0, 2, 0}, {0, 0, 3, 0}, {0, 0, 0, 1},
-    {0, 0, 0, 2}, {0, 0, 0, 3}, {1, 1, 1, 1}, {2, 2, 2, 2}, {3, 3, 3, 3}, {3, 4, 1, 2},
-    {2, 5, 3, 1}, {0, 1, 1, 3},
+    {0, 0, 0, 0}, {1, 0, 0, 0}, {3, 0, 0, 0}, {0, 1, 0, 0}, {0, 2, 0, 0},
+    {0, 3, 0, 0}, {0, 4, 0, 0}, {0, 5, 0, 0}, {0, 0, 1, 0}, {0, 0, 2, 0},
+    {0, 0, 3, 0}, {0, 0, 0, 1}, {0, 0, 0, 2}, {0, 0, 0, 3}, {1, 1, 1, 1},
+    {2, 2, 2, 2}, {3, 3, 3, 3}, {3, 4, 1, 2}, {2, 5, 3, 1}, {0, 1, 1, 3},
 };
 
 static flash_prune_desc describe(const flash_model *m, const uint8_t how[4], lists *l,
@@ -605,20 +591,13 @@ static flash_prune_desc describe(const flash_model *m, const uint8_t how[4], lis
     d.d_model = how[3] ? 32 : 0;
     d.channel = how[3] > 1 ? l->channel : NULL;
     d.share = how[3] == 2 ? NULL : share;
-    for (int i = 0; i < 7; i++) {
-        share[i] = .45f + .07f * (float)i; /* .5 would scale by 1 */
-    }
+    for (int i = 0; i < 7; i++) share[i] = .45f + .07f * (float)i; /* .5 would scale by 1 */
     for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 64 && how[1] != 3; j++) {
+        for (int j = 0; j < 64 && how[1] != 3; j++)
             l->ffn[i][j] = how[1] == 2 ? 32 + j : j < 32 ? 64 + j : j - 32;
-        }
-        for (int j = 0; j < 2 && how[2] == 2; j++) {
-            l->kv[i][j] = 1 + j;
-        }
+        for (int j = 0; j < 2 && how[2] == 2; j++) l->kv[i][j] = 1 + j;
     }
-    for (int j = 0; j < 32 && how[3] == 2; j++) {
-        l->channel[j] = 32 + j;
-    }
+    for (int j = 0; j < 32 && how[3] == 2; j++) l->channel[j] = 32 + j;
     return d;
 }
 
@@ -636,9 +615,8 @@ static void test_views(void)
             o.embd = o.qkv = o.attn_output = o.ffn_up = o.ffn_down = o.head = types[t];
             made m = make(&o, kinds[k].arch, kinds[k].attn, 24, NULL);
             for (size_t c = 0; c < COUNT(cuts); c++) {
-                if (k && (c + t + k) % 3) { /* all of them with one type or another */
+                if (k && (c + t + k) % 3) /* all of them with one type or another */
                     continue;
-                }
                 flash_prune_desc d = describe(m.model, cuts[c], &l, share);
                 snprintf(what, sizeof what, "%s %s, cut %d", kinds[k].arch,
                          flash_type_name((flash_type)types[t]), (int)c);
@@ -662,11 +640,8 @@ static void test_views(void)
     for (int conv = 0; conv < 2; conv++) {
         made m = make(&o, conv ? "lfm2" : "gemma3", conv ? "fcf" : "f", 24, NULL);
         SECTION(conv ? "lfm2" : "gemma3");
-        for (size_t c = 0; c < COUNT(cuts); c++) {
-            if (!cuts[c][3]) {
-                same_view("of its own", describe(m.model, cuts[c], &l, share), NULL);
-            }
-        }
+        for (size_t c = 0; c < COUNT(cuts); c++)
+            if (!cuts[c][3]) same_view("of its own", describe(m.model, cuts[c], &l, share), NULL);
         unmake(&m);
     }
 }
@@ -674,15 +649,22 @@ static void test_views(void)
 /* Nothing is copied where neighbours stay; what is, to the byte. */
 static void test_view_memory(void)
 {
-    static const struct { uint8_t cut[4]; uint32_t type; const char *attention; size_t more; }
-    cases[] = {
-        {{0, 1, 0, 0}, MK_F32, NULL, 0}, {{0, 1, 0, 0}, MK_Q8_0, NULL, 0},
-        {{0, 2, 0, 0}, MK_Q4_0, NULL, 0}, {{0, 4, 0, 0}, MK_F32, NULL, 0},
-        {{0, 0, 1, 0}, MK_Q8_0, NULL, 0}, {{0, 0, 2, 0}, MK_Q8_0, NULL, 0},
+    static const struct {
+        uint8_t cut[4];
+        uint32_t type;
+        const char *attention;
+        size_t more;
+    } cases[] = {
+        {{0, 1, 0, 0}, MK_F32, NULL, 0},
+        {{0, 1, 0, 0}, MK_Q8_0, NULL, 0},
+        {{0, 2, 0, 0}, MK_Q4_0, NULL, 0},
+        {{0, 4, 0, 0}, MK_F32, NULL, 0},
+        {{0, 0, 1, 0}, MK_Q8_0, NULL, 0},
+        {{0, 0, 2, 0}, MK_Q8_0, NULL, 0},
         {{0, 1, 1, 0}, MK_Q4_0, "skip,window:9", 0},
-        {{0, 4, 0, 0}, MK_Q8_0, NULL, 3 * 64 * 40 * 2},        /* ffn_down, as F16 */
+        {{0, 4, 0, 0}, MK_Q8_0, NULL, 3 * 64 * 40 * 2},         /* ffn_down, as F16 */
         {{0, 5, 0, 0}, MK_Q8_0, NULL, 3 * (64 + 64 + 64) * 68}, /* all of the FFNs */
-        {{0, 0, 0, 1}, MK_Q8_0, NULL, 7 * 32 * 4},             /* scaled norms */
+        {{0, 0, 0, 1}, MK_Q8_0, NULL, 7 * 32 * 4},              /* scaled norms */
         {{0, 0, 0, 2}, MK_F32, "keep,skip", 6 * 32 * 4},
     };
     for (size_t k = 0; k < COUNT(cases); k++) {
@@ -704,9 +686,7 @@ static void test_view_memory(void)
         d.attention = cases[k].attention;
         watched(&d, &heap);
         flash_model_free(view(&d, &heap, &kept));
-        if (!CHECK_EQ(kept, none + cases[k].more)) {
-            printf("    case %d\n", (int)k);
-        }
+        if (!CHECK_EQ(kept, none + cases[k].more)) printf("    case %d\n", (int)k);
         /* fewer layers take less, whichever they are */
         d = describe(m.model, cuts[2], &l, share);
         watched(&d, &heap);
@@ -762,9 +742,7 @@ static void test_view_use(void)
     for (int i = 0; i < 2; i++) {
         flash_trainer *t = runner(i ? v[1] : file.model, 1);
         int32_t row[CTX + 1];
-        for (int j = 0; j <= CTX; j++) {
-            row[j] = j * 7 % flash_model_arch(m)->n_vocab;
-        }
+        for (int j = 0; j <= CTX; j++) row[j] = j * 7 % flash_model_arch(m)->n_vocab;
         CHECK(flash_trainer_step(t, row, &r[i]) == FLASH_OK);
         CHECK(flash_trainer_evaluate(t, row, 1, &r[i]) == FLASH_OK);
         flash_trainer_free(t);
@@ -795,9 +773,7 @@ static void refuse(const flash_prune_desc *d, flash_status want, const char *wor
     flash_error err = {0};
     flash_arch a;
     CHECK(flash_prune_write(d, put, &to, &err) == want && to.n == 0);
-    if (!CHECK(strstr(err.text, words) != NULL)) {
-        printf("    %s\n", err.text);
-    }
+    if (!CHECK(strstr(err.text, words) != NULL)) printf("    %s\n", err.text);
     CHECK(flash_prune_arch(d, &a, &err) == want);
     flash_model *m = (flash_model *)&a;
     CHECK(flash_prune_view(&m, d, &err) == want && !m);
@@ -884,9 +860,7 @@ static void test_refused(void)
 static int32_t *sequences(int n, int V)
 {
     int32_t *ids = (int32_t *)malloc((size_t)(n * (CTX + 1)) * sizeof *ids);
-    for (int i = 0; i < n * (CTX + 1); i++) {
-        ids[i] = (int32_t)(test_rnd() % (uint64_t)V);
-    }
+    for (int i = 0; i < n * (CTX + 1); i++) ids[i] = (int32_t)(test_rnd() % (uint64_t)V);
     return ids;
 }
 
@@ -933,9 +907,8 @@ static void test_statistics(void)
                     }
                     all += mean * mean;
                 }
-                for (int r = 0; r < D; r++) {
+                for (int r = 0; r < D; r++)
                     down += pow((double)t->w[l->at[FLASH__W_DOWN] + (size_t)(r * F + j)], 2);
-                }
                 CHECK(close_to(score[j], energy ? sqrt(squares / (N * CTX)) : sqrt(all * down)));
             }
             CHECK_EQ(flash_calibration_count(c, FLASH_PART_KV_HEAD, il), K);
@@ -964,15 +937,13 @@ static void test_statistics(void)
                 const flash__lesson *l = t->layer + k / 2;
                 const float *x = k == 4 ? t->out : k % 2 ? l->mid : l->in;
                 size_t w = k == 4 ? t->out_norm
-                    : l->at[k % 2 ? FLASH__W_FFN_NORM : FLASH__W_ATTN_NORM];
+                                  : l->at[k % 2 ? FLASH__W_FFN_NORM : FLASH__W_ATTN_NORM];
                 double all = 0, squares = 0;
                 for (int s = 0; s < N; s++) {
                     double mean = 0;
                     for (int r = s * CTX; r < (s + 1) * CTX; r++) {
                         double ms = 0, z;
-                        for (int i = 0; i < D; i++) {
-                            ms += pow((double)x[r * D + i], 2) / D;
-                        }
+                        for (int i = 0; i < D; i++) ms += pow((double)x[r * D + i], 2) / D;
                         z = (double)x[r * D + j] * (double)t->w[w + (size_t)j]
                             / sqrt(ms + (double)t->arch.norm_eps);
                         mean += fabs(z) / CTX;
@@ -989,9 +960,8 @@ static void test_statistics(void)
     SECTION("in any pieces");
     flash_calibration *other = calibration(m.model);
     flash_trainer *one = runner(m.model, 1);
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < N; i++)
         CHECK(flash_calibration_add(other, one, ids + i * (CTX + 1), 1) == FLASH_OK);
-    }
     size_t n, n_other;
     double *a = flash_calibration_numbers(c, &n), *b = flash_calibration_numbers(other, &n_other);
     CHECK(n == n_other && !memcmp(a, b, n * sizeof *a));
@@ -1012,9 +982,7 @@ static void test_statistics(void)
     }
     CHECK(least >= most);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 16, 8, blocks) == FLASH_OK);
-    for (int j = 0; j < 16; j++) {
-        CHECK(j % 8 ? blocks[j] == blocks[j - 1] + 1 : blocks[j] % 8 == 0);
-    }
+    for (int j = 0; j < 16; j++) CHECK(j % 8 ? blocks[j] == blocks[j - 1] + 1 : blocks[j] % 8 == 0);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 15, 8, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 7, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);
@@ -1027,9 +995,7 @@ static void test_statistics(void)
     CHECK(blocks[0] == 77);
     c->cos_layer[1] = was;
     float share[5];
-    for (int j = 0; j < D; j++) {
-        chosen[j] = j;
-    }
+    for (int j = 0; j < D; j++) chosen[j] = j;
     CHECK(flash_calibration_share(c, chosen, D, share) == FLASH_OK);
     CHECK(close_to((double)share[0], 1) && close_to((double)share[4], 1));
     CHECK(flash_calibration_share(c, chosen, D / 2, share) == FLASH_OK);
@@ -1061,10 +1027,17 @@ static void test_statistics(void)
 /* Divergences next to those of two sessions. */
 static void test_skip(void)
 {
-    static const struct { const char *arch, *attn, *pattern[3]; uint8_t skip[3][3]; } cases[] = {
-        {"llama", "f", {"skip,keep,keep", "keep,skip,keep", "skip,keep,skip"},
+    static const struct {
+        const char *arch, *attn, *pattern[3];
+        uint8_t skip[3][3];
+    } cases[] = {
+        {"llama",
+         "f",
+         {"skip,keep,keep", "keep,skip,keep", "skip,keep,skip"},
          {{1, 0, 0}, {0, 1, 0}, {1, 0, 1}}},
-        {"flash", "fsw", {"skip,keep,keep", "keep,keep,skip", "skip,keep,skip"},
+        {"flash",
+         "fsw",
+         {"skip,keep,keep", "keep,keep,skip", "skip,keep,skip"},
          {{1, 0, 0}, {0, 1, 1}, {1, 1, 1}}},
     };
     SECTION("without some attentions");
@@ -1104,11 +1077,8 @@ static void test_skip(void)
                 }
                 for (int r = 0; r < CTX; r++) {
                     double sum[2] = {0, 0};
-                    for (int side = 0; side < 2; side++) {
-                        for (int v = 0; v < V; v++) {
-                            sum[side] += exp((double)x[side][r * V + v]);
-                        }
-                    }
+                    for (int side = 0; side < 2; side++)
+                        for (int v = 0; v < V; v++) sum[side] += exp((double)x[side][r * V + v]);
                     for (int v = 0; v < V; v++) {
                         double p = exp((double)x[0][r * V + v]) / sum[0];
                         want += p * log(p * sum[1] / exp((double)x[1][r * V + v]));
@@ -1117,9 +1087,8 @@ static void test_skip(void)
             }
             want /= N * CTX;
             CHECK(flash_trainer_skip(t, ids, N, cases[k].skip[i], &kl) == FLASH_OK);
-            if (!CHECK(fabs(kl - want) < 1e-4 * want + 1e-7)) {
+            if (!CHECK(fabs(kl - want) < 1e-4 * want + 1e-7))
                 printf("    %s %d: %g, want %g\n", cases[k].arch, i, kl, want);
-            }
             flash_session_free(s[0]);
             flash_session_free(s[1]);
             flash_model_free(other);
@@ -1146,9 +1115,7 @@ typedef struct patterns {
 static unsigned bits(const flash_arch *a, const uint8_t *skip)
 {
     unsigned mask = 0;
-    for (int l = 0; l < a->n_layer; l++) {
-        mask |= (unsigned)(skip[l] != 0) << l;
-    }
+    for (int l = 0; l < a->n_layer; l++) mask |= (unsigned)(skip[l] != 0) << l;
     return mask;
 }
 
@@ -1172,14 +1139,13 @@ static int longest(const flash_arch *a, unsigned mask)
     return most;
 }
 
-static int count(unsigned mask)
-{
-    return mask ? (int)(mask & 1) + count(mask >> 1) : 0;
-}
+static int count(unsigned mask) { return mask ? (int)(mask & 1) + count(mask >> 1) : 0; }
 
 static void test_order(void)
 {
-    static const struct { const char *arch, *attn; } cases[] = {{"llama", "f"}, {"flash", "ffsff"}};
+    static const struct {
+        const char *arch, *attn;
+    } cases[] = {{"llama", "f"}, {"flash", "ffsff"}};
     SECTION("the order of attentions to skip");
     for (size_t k = 0; k < COUNT(cases); k++) {
         mk_options o = shape(5, 32, 4, 2, 8, 48, 96);
@@ -1202,9 +1168,7 @@ static void test_order(void)
             double alone[5], loss[5];
             int order[5], n = skips_find(p.a, 9, run, lost, &p, alone, order, loss);
             unsigned chosen = 0;
-            for (int l = 0; l < 5; l++) {
-                CHECK(alone[l] == (all >> l & 1 ? p.kl[1u << l] : 0));
-            }
+            for (int l = 0; l < 5; l++) CHECK(alone[l] == (all >> l & 1 ? p.kl[1u << l] : 0));
             for (int i = 0; i <= n; i++) {
                 unsigned best = 0; /* of all patterns of that many that have those before */
                 for (unsigned mask = 1; mask < 32; mask++) {

@@ -51,9 +51,7 @@ static int same_bits(float a, float b)
 static void random_blocks(int t, uint8_t *p, size_t blocks, unsigned e0, unsigned n_e)
 {
     size_t bytes = (size_t)types[t].bytes;
-    for (size_t i = 0; i < blocks * bytes; i++) {
-        p[i] = (uint8_t)(test_rnd() >> 11);
-    }
+    for (size_t i = 0; i < blocks * bytes; i++) p[i] = (uint8_t)(test_rnd() >> 11);
     for (size_t b = 0; b < blocks; b++, p += bytes) {
         for (int k = 0; k < 3 && types[t].scale[k] >= 0; k++) {
             put16(p + types[t].scale[k],
@@ -62,11 +60,10 @@ static void random_blocks(int t, uint8_t *p, size_t blocks, unsigned e0, unsigne
         unsigned wide = n_e > 16 ? 254 : n_e;
         unsigned e = n_e > 16 ? 1 : 120;
         e += (test_rnd() >> 8) % wide;
-        if (types[t].type == FLASH_TYPE_F32 || types[t].type == FLASH_TYPE_BF16) {
+        if (types[t].type == FLASH_TYPE_F32 || types[t].type == FLASH_TYPE_BF16)
             put16(p + bytes - 2, (test_rnd() & 0x807f) | e << 7);
-        } else if (types[t].type == FLASH_TYPE_MXFP4) {
+        else if (types[t].type == FLASH_TYPE_MXFP4)
             p[0] = (uint8_t)e;
-        }
     }
 }
 
@@ -87,9 +84,7 @@ static void test_sizes(void)
                 CHECK_EQ(flash_row_bytes(types[t].type, k * items + items / 2), 0);
             }
         }
-        if (bytes > items) {
-            CHECK_EQ(flash_row_bytes(types[t].type, SIZE_MAX / items * items), 0);
-        }
+        if (bytes > items) CHECK_EQ(flash_row_bytes(types[t].type, SIZE_MAX / items * items), 0);
     }
     static const int unknown[] = {4, 5, 9, 15, 16, 24, 31, 38, 40, 255, -1, FLASH_TYPE_NONE};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
@@ -127,7 +122,10 @@ static void test_by_hand(void)
     uint8_t b[256];
     SECTION("floats");
     {
-        const struct { unsigned bits; double f16, bf16; } f[] = {
+        const struct {
+            unsigned bits;
+            double f16, bf16;
+        } f[] = {
             {0x3c00, 1, ldexp(1, -7)},
             {0xc000, -2, -2},
             {0x0001, ldexp(1, -24), ldexp(1, -133)},
@@ -156,9 +154,7 @@ static void test_by_hand(void)
 
     SECTION("Q4_0");
     put16(b, TWO);
-    for (int j = 0; j < 16; j++) {
-        b[2 + j] = (uint8_t)(j | (15 - j) << 4);
-    }
+    for (int j = 0; j < 16; j++) b[2 + j] = (uint8_t)(j | (15 - j) << 4);
     unpack(FLASH_TYPE_Q4_0, b);
     for (int j = 0; j < 16; j++) {
         CHECK(hand[j] == 2.0f * (float)(j - 8));
@@ -168,9 +164,7 @@ static void test_by_hand(void)
     SECTION("Q4_1");
     put16(b, HALF);
     put16(b + 2, MINUS_ONE);
-    for (int j = 0; j < 16; j++) {
-        b[4 + j] = (uint8_t)(j | (15 - j) << 4);
-    }
+    for (int j = 0; j < 16; j++) b[4 + j] = (uint8_t)(j | (15 - j) << 4);
     unpack(FLASH_TYPE_Q4_1, b);
     for (int j = 0; j < 16; j++) {
         CHECK(hand[j] == 0.5f * (float)j - 1.0f);
@@ -184,9 +178,8 @@ static void test_by_hand(void)
         b[2 + bit / 8] = (uint8_t)(1 << bit % 8);
         memset(b + 6, 0x73, 16);
         unpack(FLASH_TYPE_Q5_0, b);
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; i < 32; i++)
             CHECK(hand[i] == (i < 16 ? -13.0f : -9.0f) + (i == bit ? 16.0f : 0.0f));
-        }
     }
 
     SECTION("Q5_1");
@@ -197,20 +190,15 @@ static void test_by_hand(void)
         b[4 + bit / 8] = (uint8_t)(1 << bit % 8);
         memset(b + 8, 0x73, 16);
         unpack(FLASH_TYPE_Q5_1, b);
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; i < 32; i++)
             CHECK(hand[i] == (i < 16 ? 7.0f : 15.0f) + (i == bit ? 32.0f : 0.0f));
-        }
     }
 
     SECTION("Q8_0");
     put16(b, HALF);
-    for (int j = 0; j < 32; j++) {
-        b[2 + j] = (uint8_t)(j * 8 - 128);
-    }
+    for (int j = 0; j < 32; j++) b[2 + j] = (uint8_t)(j * 8 - 128);
     unpack(FLASH_TYPE_Q8_0, b);
-    for (int j = 0; j < 32; j++) {
-        CHECK(hand[j] == (float)(j * 4 - 64));
-    }
+    for (int j = 0; j < 32; j++) CHECK(hand[j] == (float)(j * 4 - 64));
 
     /* 0xe4 holds 0, 1, 2, 3 from its lowest pair up. */
     SECTION("Q2_K");
@@ -220,9 +208,7 @@ static void test_by_hand(void)
     put16(b + 80, ONE);
     put16(b + 82, HALF);
     unpack(FLASH_TYPE_Q2_K, b);
-    for (int p = 0; p < 8; p++) {
-        expect(32 * p, 32 * p + (p < 7 ? 32 : 16), (float)(p % 4 - 1));
-    }
+    for (int p = 0; p < 8; p++) expect(32 * p, 32 * p + (p < 7 ? 32 : 16), (float)(p % 4 - 1));
     expect(240, 256, 6.5f);
 
     SECTION("Q3_K"); /* high bits set in the first half; scales -31, 1, -15, 1, 2.. */
@@ -257,9 +243,8 @@ static void test_by_hand(void)
     memset(b + 12, 0x43, 4);
     memset(b + 16, 0x95, 128);
     unpack(FLASH_TYPE_Q4_K, b);
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j++)
         expect(32 * j, 32 * j + 32, j < 4 ? (j % 2 ? 7.0f : 3.0f) : (j % 2 ? 135.0f : 59.0f));
-    }
 
     SECTION("Q5_K"); /* the same and some fifth bits: of item 0, and of all of sub-block 6 */
     memset(b + 16, 0x40, 32);
@@ -269,15 +254,15 @@ static void test_by_hand(void)
     expect(0, 1, 19.0f);
     for (int j = 0; j < 8; j++) {
         expect(32 * j + (j == 0), 32 * j + 32,
-               j < 4 ? (j % 2 ? 7.0f : 3.0f) : j == 6 ? 363.0f : (j % 2 ? 135.0f : 59.0f));
+               j < 4        ? (j % 2 ? 7.0f : 3.0f)
+                   : j == 6 ? 363.0f
+                            : (j % 2 ? 135.0f : 59.0f));
     }
 
     SECTION("Q6_K"); /* planes 5, 21, 41, 57 less 32; scales -8..7, times 1/2 */
     memset(b, 0x95, 128);
     memset(b + 128, 0xe4, 64);
-    for (int s = 0; s < 16; s++) {
-        b[192 + s] = (uint8_t)(s - 8);
-    }
+    for (int s = 0; s < 16; s++) b[192 + s] = (uint8_t)(s - 8);
     put16(b + 208, HALF);
     unpack(FLASH_TYPE_Q6_K, b);
     for (int s = 0; s < 16; s++) {
@@ -287,14 +272,12 @@ static void test_by_hand(void)
 
     {
         static const float nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                     1, 13, 25, 38, 53, 69, 89, 113};
-        static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
+        static const float e2m1[16] = {0, 0.5f,  1,  1.5f,  2,  3,  4,  6,
                                        0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
         SECTION("IQ4_NL");
         put16(b, TWO);
-        for (int j = 0; j < 16; j++) {
-            b[2 + j] = (uint8_t)(j | (15 - j) << 4);
-        }
+        for (int j = 0; j < 16; j++) b[2 + j] = (uint8_t)(j | (15 - j) << 4);
         unpack(FLASH_TYPE_IQ4_NL, b);
         for (int j = 0; j < 16; j++) {
             CHECK(hand[j] == 2.0f * nl[j]);
@@ -302,9 +285,7 @@ static void test_by_hand(void)
         }
         SECTION("MXFP4");
         b[0] = 130; /* 2^3 */
-        for (int j = 0; j < 16; j++) {
-            b[1 + j] = (uint8_t)(j | (15 - j) << 4);
-        }
+        for (int j = 0; j < 16; j++) b[1 + j] = (uint8_t)(j | (15 - j) << 4);
         unpack(FLASH_TYPE_MXFP4, b);
         for (int j = 0; j < 16; j++) {
             CHECK(hand[j] == 8.0f * e2m1[j]);
@@ -350,9 +331,7 @@ static void test_random(void)
             CHECK_EQ(flash_dequantize(types[t].type, p, got, n), FLASH_OK);
             CHECK(got[n] == 12345);
             ref_dequantize((uint32_t)types[t].type, p, want, n);
-            for (size_t i = 0; i < n; i++) {
-                wrong += !same_bits(got[i], (float)want[i]);
-            }
+            for (size_t i = 0; i < n; i++) wrong += !same_bits(got[i], (float)want[i]);
         }
         CHECK_EQ(wrong, 0);
         if (types[t].items > 1) {
@@ -373,9 +352,7 @@ static void test_products(void)
     static float x[N], y[ROWS], y2[ROWS];
     static double xq[N], wd[N];
     uint8_t *work = (uint8_t *)malloc(flash_dot_work(N) + 1);
-    if (!CHECK(work != NULL)) {
-        return;
-    }
+    if (!CHECK(work != NULL)) return;
     for (int t = 0; t < N_TYPES; t++) {
         int quantised = types[t].items > 1;
         double worst = 0;
@@ -387,20 +364,15 @@ static void test_products(void)
             for (size_t i = 0; i < n; i++) {
                 float sign = test_rnd() & 256 ? 1.0f : -1.0f;
                 x[i] = turn == 7 ? 0.0f : sign * (float)(test_rnd() >> 8) / (float)(1 << 22);
-                if (turn % 4 == 3 && i % 32 == 5) {
-                    x[i] *= 1000;
-                }
-                if (turn == 11 && i / 32 % 2) {
-                    x[i] = 0;
-                }
+                if (turn % 4 == 3 && i % 32 == 5) x[i] *= 1000;
+                if (turn == 11 && i / 32 % 2) x[i] = 0;
                 xq[i] = x[i];
             }
-            if (quantised) {
-                ref_int8(xq, xq, (int)n);
-            }
+            if (quantised) ref_int8(xq, xq, (int)n);
             memset(y, 0x55, sizeof y);
-            CHECK_EQ(flash_dot_rows(types[t].type, w, rows, n, x, y, work + turn % 2,
-                                    FLASH_ISA_SCALAR), FLASH_OK);
+            CHECK_EQ(
+                flash_dot_rows(types[t].type, w, rows, n, x, y, work + turn % 2, FLASH_ISA_SCALAR),
+                FLASH_OK);
             for (size_t r = 0; r < rows; r++) {
                 double sum = 0, size = 0;
                 ref_dequantize((uint32_t)types[t].type, w + r * bytes, wd, n);
@@ -416,12 +388,11 @@ static void test_products(void)
                      FLASH_OK);
             CHECK(memcmp(y, y2, rows * sizeof *y) == 0);
         }
-        if (!CHECK(worst <= 1e-5)) {
-            printf("    error %g of the sum of magnitudes\n", worst);
-        }
+        if (!CHECK(worst <= 1e-5)) printf("    error %g of the sum of magnitudes\n", worst);
         if (quantised) {
             CHECK_EQ(flash_dot_rows(types[t].type, w, 1, (size_t)types[t].items + 1, x, y, work,
-                                    FLASH_ISA_AUTO), FLASH_E_ARGUMENT);
+                                    FLASH_ISA_AUTO),
+                     FLASH_E_ARGUMENT);
         }
     }
     free(work);
@@ -441,17 +412,12 @@ static void test_hostile(void)
         size_t n = (size_t)types[t].items;
         for (size_t k = 0; k < sizeof bad / sizeof *bad + 2; k++) {
             random_blocks(t, w, 1, 8, 8);
-            for (int s = 0; s < 3 && types[t].scale[s] >= 0; s++) {
+            for (int s = 0; s < 3 && types[t].scale[s] >= 0; s++)
                 put16(w + types[t].scale[s], bad[k % (sizeof bad / sizeof *bad)]);
-            }
-            if (k >= sizeof bad / sizeof *bad) {
-                memset(w, k % 2 ? 0xff : 0x7f, sizeof w);
-            }
+            if (k >= sizeof bad / sizeof *bad) memset(w, k % 2 ? 0xff : 0x7f, sizeof w);
             CHECK_EQ(flash_dequantize(types[t].type, w, dst, n), FLASH_OK);
             for (size_t o = 0; o < sizeof odd / sizeof *odd; o++) {
-                for (size_t i = 0; i < n; i++) {
-                    x[i] = i % 3 ? (float)i : odd[o];
-                }
+                for (size_t i = 0; i < n; i++) x[i] = i % 3 ? (float)i : odd[o];
                 CHECK_EQ(flash_dot_rows(types[t].type, w, 1, n, x, y, work, FLASH_ISA_SCALAR),
                          FLASH_OK);
             }
@@ -489,17 +455,10 @@ static void huffman_make(huffman *h, const uint8_t *len, int n)
 {
     int at[16] = {0};
     memset(h, 0, sizeof *h);
-    for (int i = 0; i < n; i++) {
-        h->count[len[i]] += len[i] > 0;
-    }
-    for (int i = 1; i < 15; i++) {
-        at[i + 1] = at[i] + h->count[i];
-    }
-    for (int i = 0; i < n; i++) {
-        if (len[i]) {
-            h->symbol[at[len[i]]++] = i;
-        }
-    }
+    for (int i = 0; i < n; i++) h->count[len[i]] += len[i] > 0;
+    for (int i = 1; i < 15; i++) at[i + 1] = at[i] + h->count[i];
+    for (int i = 0; i < n; i++)
+        if (len[i]) h->symbol[at[len[i]]++] = i;
 }
 
 static int huffman_take(bits *b, const huffman *h)
@@ -507,9 +466,7 @@ static int huffman_take(bits *b, const huffman *h)
     int code = 0, first = 0, index = 0;
     for (int len = 1; len < 16; len++) {
         code |= take(b, 1);
-        if (code - first < h->count[len]) {
-            return h->symbol[index + code - first];
-        }
+        if (code - first < h->count[len]) return h->symbol[index + code - first];
         index += h->count[len];
         first = (first + h->count[len]) << 1;
         code <<= 1;
@@ -519,8 +476,8 @@ static int huffman_take(bits *b, const huffman *h)
 
 static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap)
 {
-    static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14,
-                                      1, 15};
+    static const uint8_t order[19] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                      11, 4,  12, 3, 13, 2, 14, 1, 15};
     bits b = {src, src + bytes, 0, 0};
     size_t out = 0;
     int last = 0;
@@ -534,26 +491,21 @@ static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap
             b.n = 0;
             size_t n = b.end - b.p >= 4 ? (size_t)(b.p[0] | b.p[1] << 8) : 0;
             b.p += 4;
-            if (n > (size_t)(b.end - b.p) || n > cap - out) {
-                return 0;
-            }
+            if (n > (size_t)(b.end - b.p) || n > cap - out) return 0;
             memcpy(dst + out, b.p, n);
             out += n;
             b.p += n;
             continue;
         }
         if (kind == 1) {
-            for (int i = 0; i < 288; i++) {
+            for (int i = 0; i < 288; i++)
                 len[i] = (uint8_t)(i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8);
-            }
             memset(len + 288, 5, 30);
         } else {
             n_lit = 257 + take(&b, 5);
             n_dist = 1 + take(&b, 5);
             int n_code = 4 + take(&b, 4), n = 0;
-            for (int i = 0; i < n_code; i++) {
-                len[order[i]] = (uint8_t)take(&b, 3);
-            }
+            for (int i = 0; i < n_code; i++) len[order[i]] = (uint8_t)take(&b, 3);
             huffman_make(&lit, len, 19);
             memset(len, 0, sizeof len);
             while (n < n_lit + n_dist) {
@@ -562,11 +514,10 @@ static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap
                 if (s > 15) {
                     v = s == 16 && n ? len[n - 1] : 0;
                     again = s == 16 ? 3 + take(&b, 2)
-                                    : s == 17 ? 3 + take(&b, 3) : 11 + take(&b, 7);
+                        : s == 17   ? 3 + take(&b, 3)
+                                    : 11 + take(&b, 7);
                 }
-                while (again-- && n < 320) {
-                    len[n++] = v;
-                }
+                while (again-- && n < 320) len[n++] = v;
             }
         }
         huffman_make(&lit, len, n_lit);
@@ -578,17 +529,12 @@ static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap
             }
             /* Lengths and distances: their extra bits grow by one every four, every two codes. */
             int k = s - 257, extra = k < 8 ? 0 : k / 4 - 1;
-            size_t run = k == 28 ? 258 : k < 8 ? (size_t)k + 3
-                                               : (size_t)((4 + k % 4) << extra) + 3;
+            size_t run = k == 28 ? 258 : k < 8 ? (size_t)k + 3 : (size_t)((4 + k % 4) << extra) + 3;
             run += k == 28 ? 0 : (size_t)take(&b, extra);
             int d = huffman_take(&b, &dist), more = d < 4 ? 0 : d / 2 - 1;
             size_t back = (size_t)(d < 4 ? d : (2 + d % 2) << more) + 1 + (size_t)take(&b, more);
-            if (back > out || run > cap - out) {
-                return 0;
-            }
-            for (; run; run--, out++) {
-                dst[out] = dst[out - back];
-            }
+            if (back > out || run > cap - out) return 0;
+            for (; run; run--, out++) dst[out] = dst[out - back];
         }
     }
     return out;
@@ -599,12 +545,8 @@ static uint8_t *zip_member(const uint8_t *zip, size_t bytes, int i, char *name, 
                            size_t *n)
 {
     const uint8_t *end = zip + bytes - 22, *c = zip + get32(end + 16);
-    if (i >= (end[10] | end[11] << 8)) {
-        return NULL;
-    }
-    while (i--) {
-        c += 46 + (c[28] | c[29] << 8) + (c[30] | c[31] << 8) + (c[32] | c[33] << 8);
-    }
+    if (i >= (end[10] | end[11] << 8)) return NULL;
+    while (i--) c += 46 + (c[28] | c[29] << 8) + (c[30] | c[31] << 8) + (c[32] | c[33] << 8);
     size_t name_bytes = (size_t)(c[28] | c[29] << 8) - 4;
     const uint8_t *local = zip + get32(c + 42);
     const uint8_t *data = local + 30 + (local[26] | local[27] << 8) + (local[28] | local[29] << 8);
@@ -636,8 +578,8 @@ static void test_truth(void)
         for (int i = 0; (npy = zip_member(zip, zip_bytes, i, name, sizeof name, &n)) != NULL; i++) {
             flash_tensor t;
             size_t head = n > 10 ? 10 + (size_t)(npy[8] | npy[9] << 8) : n, wrong = 0;
-            if (CHECK_EQ(flash_gguf_find_tensor(g, name, &t), FLASH_OK) &&
-                CHECK_EQ((n - head) / 4, t.ne[0] * t.ne[1])) {
+            if (CHECK_EQ(flash_gguf_find_tensor(g, name, &t), FLASH_OK)
+                && CHECK_EQ((n - head) / 4, t.ne[0] * t.ne[1])) {
                 float *row = (float *)malloc((size_t)t.ne[0] * 4);
                 size_t cols = (size_t)t.ne[0], bytes = flash_row_bytes(t.type, cols);
                 for (size_t r = 0; r < t.ne[1]; r++) {
@@ -671,20 +613,15 @@ typedef struct ggmf {
 
 static const uint8_t *ggmf_next(const uint8_t *p, const uint8_t *end, ggmf *t)
 {
-    static const flash_type of[] = {FLASH_TYPE_F32, FLASH_TYPE_F16, FLASH_TYPE_Q4_0,
-                                    FLASH_TYPE_Q4_1, FLASH_TYPE_NONE, FLASH_TYPE_NONE,
-                                    FLASH_TYPE_NONE, FLASH_TYPE_Q5_0, FLASH_TYPE_Q5_1,
-                                    FLASH_TYPE_Q8_0};
-    if (end - p < 16) {
-        return NULL;
-    }
+    static const flash_type of[] = {
+        FLASH_TYPE_F32,  FLASH_TYPE_F16,  FLASH_TYPE_Q4_0, FLASH_TYPE_Q4_1, FLASH_TYPE_NONE,
+        FLASH_TYPE_NONE, FLASH_TYPE_NONE, FLASH_TYPE_Q5_0, FLASH_TYPE_Q5_1, FLASH_TYPE_Q8_0};
+    if (end - p < 16) return NULL;
     uint32_t dims = get32(p), key = get32(p + 4), type = get32(p + 8);
     p += 12;
     t->type = type < 10 ? (uint32_t)of[type] : (uint32_t)FLASH_TYPE_NONE;
     t->cols = get32(p);
-    for (t->n = 1; dims; dims--, p += 4) {
-        t->n *= get32(p);
-    }
+    for (t->n = 1; dims; dims--, p += 4) t->n *= get32(p);
     snprintf(t->name, sizeof t->name, "%.*s", (int)key, (const char *)p);
     t->data = p + key;
     return t->data + t->n / t->cols * flash_row_bytes((flash_type)t->type, t->cols);
@@ -706,17 +643,14 @@ static void test_siblings(const char *rel, flash_type type)
         ggmf f, q;
         size_t blocks = 0, wrong = 0, tensors = 0;
         while ((a = ggmf_next(a, full + n_full, &f)) && (b = ggmf_next(b, quant + n_quant, &q))) {
-            if (!CHECK_STR(f.name, q.name) || !CHECK_EQ(f.n, q.n)) {
-                break;
-            }
+            if (!CHECK_STR(f.name, q.name) || !CHECK_EQ(f.n, q.n)) break;
             float *v = (float *)malloc(q.n * sizeof *v);
             tensors += (flash_type)q.type == type;
             CHECK_EQ(flash_dequantize((flash_type)q.type, q.data, v, q.n), FLASH_OK);
             for (size_t i = 0; i < q.n; i++) {
                 double x = ref_f32(f.data + 4 * i), half = fabs(x) / 2048, m = 0;
-                if (type == FLASH_TYPE_F16 && half < 1.0 / (1 << 25)) {
+                if (type == FLASH_TYPE_F16 && half < 1.0 / (1 << 25))
                     half = 1.0 / (1 << 25); /* subnormal */
-                }
                 const uint8_t *block = q.data + i / 32 * (type == FLASH_TYPE_Q5_0 ? 22 : 24);
                 if ((flash_type)q.type == FLASH_TYPE_F32) {
                     half = 0;

@@ -15,20 +15,13 @@ static const struct {
     double error, dot;
     uint32_t hash;
 } types[] = {
-    {FLASH_TYPE_F32, 0, 1e-6, 0x918cf23e},
-    {FLASH_TYPE_F16, 0.002, 0.02, 0x080e0f98},
-    {FLASH_TYPE_BF16, 0.002, 0.02, 0x74d5aa9b},
-    {FLASH_TYPE_Q4_0, 0.002, 0.02, 0x4c40de5b},
-    {FLASH_TYPE_Q4_1, 0.002, 0.02, 0x5c8f8320},
-    {FLASH_TYPE_Q5_0, 0.002, 0.02, 0xe090e89a},
-    {FLASH_TYPE_Q5_1, 0.002, 0.02, 0xa7293937},
-    {FLASH_TYPE_Q8_0, 0.002, 0.02, 0xf2677f9c},
-    {FLASH_TYPE_Q2_K, 0.0075, 0.04, 0x51b93d2d},
-    {FLASH_TYPE_Q3_K, 0.004, 0.02, 0x82d17a62},
-    {FLASH_TYPE_Q4_K, 0.002, 0.02, 0x91c827fa},
-    {FLASH_TYPE_Q5_K, 0.002, 0.02, 0x70fccef7},
-    {FLASH_TYPE_Q6_K, 0.002, 0.02, 0x75cffd4e},
-    {FLASH_TYPE_IQ4_NL, 0.002, 0.02, 0x707d09e3},
+    {FLASH_TYPE_F32, 0, 1e-6, 0x918cf23e},        {FLASH_TYPE_F16, 0.002, 0.02, 0x080e0f98},
+    {FLASH_TYPE_BF16, 0.002, 0.02, 0x74d5aa9b},   {FLASH_TYPE_Q4_0, 0.002, 0.02, 0x4c40de5b},
+    {FLASH_TYPE_Q4_1, 0.002, 0.02, 0x5c8f8320},   {FLASH_TYPE_Q5_0, 0.002, 0.02, 0xe090e89a},
+    {FLASH_TYPE_Q5_1, 0.002, 0.02, 0xa7293937},   {FLASH_TYPE_Q8_0, 0.002, 0.02, 0xf2677f9c},
+    {FLASH_TYPE_Q2_K, 0.0075, 0.04, 0x51b93d2d},  {FLASH_TYPE_Q3_K, 0.004, 0.02, 0x82d17a62},
+    {FLASH_TYPE_Q4_K, 0.002, 0.02, 0x91c827fa},   {FLASH_TYPE_Q5_K, 0.002, 0.02, 0x70fccef7},
+    {FLASH_TYPE_Q6_K, 0.002, 0.02, 0x75cffd4e},   {FLASH_TYPE_IQ4_NL, 0.002, 0.02, 0x707d09e3},
     {FLASH_TYPE_IQ4_XS, 0.002, 0.02, 0xfaef2a95},
 };
 enum { N_TYPES = sizeof types / sizeof *types };
@@ -47,29 +40,21 @@ static void there_and_back(flash_type t, const float *from, float *to, size_t n)
 static double distance(const float *p, const float *q, size_t n)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += ((double)p[i] - q[i]) * ((double)p[i] - q[i]);
-    }
+    for (size_t i = 0; i < n; i++) sum += ((double)p[i] - q[i]) * ((double)p[i] - q[i]);
     return sqrt(sum);
 }
 
 static int all_zero(const float *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] != 0) {
-            return 0;
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != 0) return 0;
     return 1;
 }
 
 static int all_finite(const float *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (!(fabsf(p[i]) <= FLT_MAX)) {
-            return 0;
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(p[i]) <= FLT_MAX)) return 0;
     return 1;
 }
 
@@ -78,8 +63,8 @@ static void smooth(float *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         uint32_t u = test_rnd(), v = test_rnd();
-        p[i] = (float)((int)(u & 0xffff) + (int)(u >> 16) - (int)(v & 0xffff) - (int)(v >> 16)) /
-               1048576;
+        p[i] = (float)((int)(u & 0xffff) + (int)(u >> 16) - (int)(v & 0xffff) - (int)(v >> 16))
+            / 1048576;
     }
 }
 
@@ -87,9 +72,7 @@ static void test_limits(void)
 {
     static uint8_t work[N * 4 + 4096];
     SECTION("limits");
-    if (!CHECK(flash_dot_work(N) <= sizeof work)) {
-        return;
-    }
+    if (!CHECK(flash_dot_work(N) <= sizeof work)) return;
     for (int i = 0; i < N; i++) {
         x[i] = 0.1f + 2 * cosf((float)i);
         z[i] = 0.1f + 2 * cosf((float)i + 1);
@@ -99,9 +82,7 @@ static void test_limits(void)
         float product = 0;
         there_and_back(types[t].type, x, y, N);
         error = distance(x, y, N) / N;
-        for (int i = 0; i < N; i++) {
-            exact += (double)x[i] * z[i];
-        }
+        for (int i = 0; i < N; i++) exact += (double)x[i] * z[i];
         CHECK_EQ(flash_dot_rows(types[t].type, a + 1, 1, N, z, &product, work, FLASH_ISA_SCALAR),
                  FLASH_OK);
         dot = fabs(product - exact) / N;
@@ -137,13 +118,10 @@ static void test_bytes(void)
         size_t n = flash_row_bytes(types[t].type, N);
         uint32_t hash = 2166136261u; /* FNV-1a */
         CHECK_EQ(flash_quantize(types[t].type, x, a, N), FLASH_OK);
-        for (size_t i = 0; i < n; i++) {
-            hash = (hash ^ a[i]) * 16777619u;
-        }
+        for (size_t i = 0; i < n; i++) hash = (hash ^ a[i]) * 16777619u;
 #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
-        if (!CHECK_EQ(hash, types[t].hash)) {
+        if (!CHECK_EQ(hash, types[t].hash))
             printf("    %s: 0x%08lx\n", flash_type_name(types[t].type), (unsigned long)hash);
-        }
 #endif
         /* row by row and block by block, aligned or not */
         for (size_t i = 0; i < N; i += 256) {
@@ -163,25 +141,26 @@ static void test_again(void)
         flash_type type = types[t].type;
         double first, second;
         size_t n = flash_row_bytes(type, N);
-        int same = flash_type_block(type) == 1 || type == FLASH_TYPE_Q8_0 ||
-                   type == FLASH_TYPE_Q4_0 || type == FLASH_TYPE_Q4_1 || type == FLASH_TYPE_Q5_0 ||
-                   type == FLASH_TYPE_Q5_1;
+        int same = flash_type_block(type) == 1 || type == FLASH_TYPE_Q8_0 || type == FLASH_TYPE_Q4_0
+            || type == FLASH_TYPE_Q4_1 || type == FLASH_TYPE_Q5_0 || type == FLASH_TYPE_Q5_1;
         there_and_back(type, x, y, N);
         memcpy(b, a + 1, n);
         first = distance(x, y, N);
         there_and_back(type, y, z, N);
         second = distance(y, z, N);
-        if (same) {
+        if (same)
             CHECK(!memcmp(a + 1, b, n));
-        } else if (!CHECK(second <= 0.5 * first)) {
+        else if (!CHECK(second <= 0.5 * first))
             printf("    %s: %.6f, again %.6f\n", flash_type_name(type), first, second);
-        }
     }
 }
 
 static void test_floats(void)
 {
-    static const struct { uint32_t from; uint16_t to; } bf16[] = {
+    static const struct {
+        uint32_t from;
+        uint16_t to;
+    } bf16[] = {
         {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f808001, 0x3f81}, {0x3f818000, 0x3f82},
         {0xbf80ffff, 0xbf81}, {0x7f7fffff, 0x7f80}, {0x7f800000, 0x7f80}, {0xff800000, 0xff80},
         {0x00000001, 0x0000}, {0x00018000, 0x0002}, {0x80000000, 0x8000}, {0x7f800001, 0x7fc0},
@@ -228,38 +207,31 @@ static void test_odd(void)
         CHECK(all_zero(y, 512));
         for (size_t k = 0; k < sizeof level / sizeof *level; k++) { /* constants: one level */
             double worst = 0;
-            for (int i = 0; i < 512; i++) {
-                x[i] = level[k];
-            }
+            for (int i = 0; i < 512; i++) x[i] = level[k];
             there_and_back(type, x, y, 512);
             for (int i = 0; i < 512; i++) {
                 double off = fabs(y[i] / level[k] - 1);
                 worst = worst > off ? worst : off; /* gcc 12 for AArch64 breaks off at fmax here */
             }
             /* small ones may have scales at the bottom of float16 */
-            if (!CHECK(worst < (level[k] < 0.01f && level[k] > 0 ? 0.04 : 0.01))) {
+            if (!CHECK(worst < (level[k] < 0.01f && level[k] > 0 ? 0.04 : 0.01)))
                 printf("    %s: %g off by %g of it\n", flash_type_name(type), level[k], worst);
-            }
         }
         for (int sign = -1; sign <= 1; sign += 2) { /* one outlier of a million: it stays, alone */
             smooth(x, 512);
-            for (int i = 0; i < 512; i++) {
-                x[i] *= 0.01f;
-            }
+            for (int i = 0; i < 512; i++) x[i] *= 0.01f;
             x[77] = (float)sign * 10000;
             there_and_back(type, x, y, 512);
             CHECK(all_finite(y, 512));
             CHECK(fabs(y[77] / x[77] - 1) < 0.15);
             CHECK(distance(x + 256, y + 256, 256) <= distance(x + 256, x, 256)); /* another block */
         }
-        for (int i = 0; i < 512; i++) { /* subnormals */
+        for (int i = 0; i < 512; i++) /* subnormals */
             x[i] = (float)(i % 7 - 3) * 1e-45f;
-        }
         there_and_back(type, x, y, 512);
         CHECK(all_finite(y, 512));
-        for (int i = 0; i < 512; i++) { /* the bottom of float16, and far below */
+        for (int i = 0; i < 512; i++) /* the bottom of float16, and far below */
             x[i] = (float)(i % 7 - 3) * (i < 256 ? 1e-7f : 1e-20f);
-        }
         there_and_back(type, x, y, 512);
         CHECK(all_finite(y, 512) && distance(x, y, 512) < 1e-4);
         /* no numbers, and too large ones: single and filling a block */
@@ -267,9 +239,7 @@ static void test_odd(void)
             const float wild[6] = {inf - inf, inf, -inf, FLT_MAX, -FLT_MAX, 70000};
             smooth(x, 512);
             x[5] = wild[k];
-            for (int i = 256; i < 512; i++) {
-                x[i] = k ? wild[i % 2 ? k : 1 + i / 2 % 5] : wild[0];
-            }
+            for (int i = 256; i < 512; i++) x[i] = k ? wild[i % 2 ? k : 1 + i / 2 % 5] : wild[0];
             there_and_back(type, x, y, 512);
             if (blocks) {
                 CHECK(all_finite(y, 512));
@@ -302,10 +272,13 @@ static void test_arguments(void)
    each type may lose of them [%]; little where it is the type they have. */
 static void test_real(void)
 {
-    static const struct { flash_type type; double k, v; } most[] = {
-        {FLASH_TYPE_BF16, 0.2, 0.2},   {FLASH_TYPE_Q8_0, 0.7, 0.6}, {FLASH_TYPE_Q6_K, 2, 0.1},
-        {FLASH_TYPE_Q5_K, 2.2, 4},       {FLASH_TYPE_Q4_K, 1.2, 8},     {FLASH_TYPE_IQ4_XS, 9, 9},
-        {FLASH_TYPE_IQ4_NL, 9, 9},     {FLASH_TYPE_Q4_0, 11, 10},   {FLASH_TYPE_Q3_K, 17, 17},
+    static const struct {
+        flash_type type;
+        double k, v;
+    } most[] = {
+        {FLASH_TYPE_BF16, 0.2, 0.2}, {FLASH_TYPE_Q8_0, 0.7, 0.6}, {FLASH_TYPE_Q6_K, 2, 0.1},
+        {FLASH_TYPE_Q5_K, 2.2, 4},   {FLASH_TYPE_Q4_K, 1.2, 8},   {FLASH_TYPE_IQ4_XS, 9, 9},
+        {FLASH_TYPE_IQ4_NL, 9, 9},   {FLASH_TYPE_Q4_0, 11, 10},   {FLASH_TYPE_Q3_K, 17, 17},
         {FLASH_TYPE_Q2_K, 30, 30},
     };
     flash_source source = {0};
@@ -316,14 +289,13 @@ static void test_real(void)
         SKIP("real weights", "quant/devstral-slice");
         return;
     }
-    if (!CHECK_EQ(flash_gguf_open(&g, &source, NULL, NULL), FLASH_OK)) {
-        return;
-    }
+    if (!CHECK_EQ(flash_gguf_open(&g, &source, NULL, NULL), FLASH_OK)) return;
     for (int which = 0; which < 2; which++) {
         flash_tensor t;
         size_t n, bytes;
-        if (!CHECK_EQ(flash_gguf_find_tensor(g, which ? "blk.0.attn_v.weight" :
-                                             "blk.0.attn_k.weight", &t), FLASH_OK)) {
+        if (!CHECK_EQ(flash_gguf_find_tensor(
+                          g, which ? "blk.0.attn_v.weight" : "blk.0.attn_k.weight", &t),
+                      FLASH_OK)) {
             break;
         }
         n = (size_t)t.ne[0] < N ? (size_t)t.ne[0] : N;

@@ -65,15 +65,9 @@ static int by_key(const void *a, const void *b)
 static void normalise(choice *c, int n)
 {
     double max = -INFINITY, sum = 0;
-    for (int i = 0; i < n; i++) {
-        max = c[i].logit > max ? c[i].logit : max;
-    }
-    for (int i = 0; i < n; i++) {
-        sum += c[i].p = exp(c[i].logit - max);
-    }
-    for (int i = 0; i < n; i++) {
-        c[i].p /= sum;
-    }
+    for (int i = 0; i < n; i++) max = c[i].logit > max ? c[i].logit : max;
+    for (int i = 0; i < n; i++) sum += c[i].p = exp(c[i].logit - max);
+    for (int i = 0; i < n; i++) c[i].p /= sum;
 }
 
 static int keep_mass(const choice *c, int n, double mass)
@@ -81,9 +75,7 @@ static int keep_mass(const choice *c, int n, double mass)
     double sum = 0;
     for (int i = 0; i < n; i++) {
         sum += c[i].p;
-        if (sum >= mass) {
-            return i + 1;
-        }
+        if (sum >= mass) return i + 1;
     }
     return n;
 }
@@ -97,9 +89,7 @@ static void expected(const flash_sampler *sp, const int32_t *past, int n_past, d
     for (int i = 0; i < V; i++) {
         int count = 0;
         double z = sp->bias[i].bias, repeat = sp->repeat_penalty != 0 ? sp->repeat_penalty : 1;
-        for (int k = n_past > last ? n_past - last : 0; k < n_past; k++) {
-            count += past[k] == i;
-        }
+        for (int k = n_past > last ? n_past - last : 0; k < n_past; k++) count += past[k] == i;
         if (count) {
             z = z > 0 ? z / repeat : z * repeat;
             z -= (double)sp->frequency_penalty * count + sp->presence_penalty;
@@ -110,23 +100,15 @@ static void expected(const flash_sampler *sp, const int32_t *past, int n_past, d
         p[i] = 0;
     }
     qsort(c, (size_t)n, sizeof *c, by_key);
-    if (sp->top_k > 0 && sp->top_k < n) {
-        n = sp->top_k;
-    }
+    if (sp->top_k > 0 && sp->top_k < n) n = sp->top_k;
     if (sp->typical_p > 0 && sp->typical_p < 1) {
         double entropy = 0;
         normalise(c, n);
-        for (int i = 0; i < n; i++) {
-            entropy -= c[i].p > 0 ? c[i].p * log(c[i].p) : 0;
-        }
-        for (int i = 0; i < n; i++) {
-            c[i].key = c[i].p > 0 ? fabs(-log(c[i].p) - entropy) : INFINITY;
-        }
+        for (int i = 0; i < n; i++) entropy -= c[i].p > 0 ? c[i].p * log(c[i].p) : 0;
+        for (int i = 0; i < n; i++) c[i].key = c[i].p > 0 ? fabs(-log(c[i].p) - entropy) : INFINITY;
         qsort(c, (size_t)n, sizeof *c, by_key);
         n = keep_mass(c, n, sp->typical_p);
-        for (int i = 0; i < n; i++) {
-            c[i].key = -c[i].logit;
-        }
+        for (int i = 0; i < n; i++) c[i].key = -c[i].logit;
         qsort(c, (size_t)n, sizeof *c, by_key);
     }
     if (sp->top_p > 0 && sp->top_p < 1) {
@@ -135,14 +117,10 @@ static void expected(const flash_sampler *sp, const int32_t *past, int n_past, d
     }
     if (sp->min_p > 0) {
         normalise(c, n);
-        while (n > 1 && c[n - 1].p < sp->min_p * c[0].p) {
-            n--;
-        }
+        while (n > 1 && c[n - 1].p < sp->min_p * c[0].p) n--;
     }
     normalise(c, n);
-    for (int i = 0; i < n; i++) {
-        p[c[i].token] = c[i].p;
-    }
+    for (int i = 0; i < n; i++) p[c[i].token] = c[i].p;
 }
 
 /* --- frequencies ------------------------------------------------------------------------------ */
@@ -173,23 +151,21 @@ static void frequencies(const flash_model *m, const char *name, const flash_samp
             rare += count[i];
             rare_p += p[i];
         }
-        if (p[i] < 1e-100 && !CHECK_EQ(count[i], 0)) {
+        if (p[i] < 1e-100 && !CHECK_EQ(count[i], 0))
             printf("    token %d ought never to be drawn\n", i);
-        }
     }
     /* five standard deviations: once in a million for a right sampler, and the seed is fixed */
     if (!CHECK(chi <= freedom + 5 * sqrt(2.0 * freedom) + 5)) {
         printf("    chi-square %.1f for %d degrees of freedom\n", chi, freedom);
-        for (int i = 100; i < 100 + PLAY; i++) {
+        for (int i = 100; i < 100 + PLAY; i++)
             printf("    %d: %d draws, expected %.1f\n", i, count[i], p[i] * draws);
-        }
     }
     CHECK(rare <= 10 + 2 * rare_p * draws);
     flash_session_free(s);
 }
 
-static const double logits[PLAY] = {2.0, 0.5, -1.0, 1.5, 0.25, -0.5, 1.0, -2.0, 0.0, 1.75, -3.0,
-                                    0.75};
+static const double logits[PLAY] = {2.0, 0.5,  -1.0, 1.5,  0.25, -0.5,
+                                    1.0, -2.0, 0.0,  1.75, -3.0, 0.75};
 
 static void test_rules(const flash_model *m)
 {
@@ -217,8 +193,13 @@ static void test_rules(const flash_model *m)
         {.temperature = 1, .presence_penalty = 1.1f},
         {.temperature = 1, .repeat_penalty = 1.3f, .penalty_last_n = 4},
         {.temperature = 1, .presence_penalty = 2, .penalty_last_n = -1},
-        {.temperature = 0.8f, .repeat_penalty = 1.2f, .frequency_penalty = 0.2f,
-         .presence_penalty = 0.3f, .top_k = 8, .top_p = 0.9f, .min_p = 0.05f},
+        {.temperature = 0.8f,
+         .repeat_penalty = 1.2f,
+         .frequency_penalty = 0.2f,
+         .presence_penalty = 0.3f,
+         .top_k = 8,
+         .top_p = 0.9f,
+         .min_p = 0.05f},
         {.temperature = 1, .seed = 99},
     };
     for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
@@ -228,8 +209,8 @@ static void test_rules(const flash_model *m)
         set_logits(&sp, logits, PLAY);
         frequencies(m, name, &sp, past, (int)(sizeof past / sizeof *past));
         if (sp.typical_p == 0.5f) { /* the head is less typical than it is probable */
-            static const double head[PLAY] = {3.0, 0.4, 0.3, 0.5, 0.2, 0.1, 0.6, 0.7, 0.8, 0.35,
-                                              0.45, 0.55};
+            static const double head[PLAY] = {3.0, 0.4, 0.3, 0.5,  0.2,  0.1,
+                                              0.6, 0.7, 0.8, 0.35, 0.45, 0.55};
             set_logits(&sp, head, PLAY);
             frequencies(m, "typical", &sp, past, (int)(sizeof past / sizeof *past));
         }
@@ -299,9 +280,7 @@ static void test_greedy(const flash_model *m)
     CHECK_EQ(piece.token, 33);
     end.temperature = 5;
     CHECK_EQ(flash_session_sampler(s, &end), FLASH_OK);
-    for (int i = 0; i < 200; i++) {
-        CHECK(flash_session_sample(s) != EOS);
-    }
+    for (int i = 0; i < 200; i++) CHECK(flash_session_sample(s) != EOS);
     flash_session_free(s);
 
     /* Numbers that are none: any token, no crash. */
@@ -311,9 +290,7 @@ static void test_greedy(const flash_model *m)
         for (int all = 0; all < 2; all++) {
             for (int hot = 0; hot < 2; hot++) {
                 set_logits(&sp, logits, PLAY);
-                for (int k = 0; k < (all ? V : 100); k++) {
-                    bias[k].bias = odd[i];
-                }
+                for (int k = 0; k < (all ? V : 100); k++) bias[k].bias = odd[i];
                 sp.temperature = hot ? 1.0f : 0.0f;
                 sp.top_p = 0.9f;
                 sp.typical_p = 0.9f;
@@ -338,18 +315,16 @@ static void draw(const flash_model *m, uint64_t seed, int32_t *out, int n)
     sp.seed = seed;
     set_logits(&sp, logits, PLAY);
     flash_session *s = session(m, &sp, begin, 1);
-    for (int i = 0; i < n; i++) {
-        out[i] = flash_session_sample(s);
-    }
+    for (int i = 0; i < n; i++) out[i] = flash_session_sample(s);
     flash_session_free(s);
 }
 
 static void test_seeds(const flash_model *m)
 {
     enum { N = 32 };
-    static const int32_t golden[N] = {
-        111, 100, 109, 109, 100, 104, 100, 101, 109, 106, 100, 103, 103, 103, 106, 100,
-        100, 103, 100, 106, 108, 100, 106, 106, 100, 109, 111, 111, 108, 106, 101, 101};
+    static const int32_t golden[N] = {111, 100, 109, 109, 100, 104, 100, 101, 109, 106, 100,
+                                      103, 103, 103, 106, 100, 100, 103, 100, 106, 108, 100,
+                                      106, 106, 100, 109, 111, 111, 108, 106, 101, 101};
     int32_t a[N], b[N];
     SECTION("seeds");
     draw(m, 42, a, N);
@@ -357,9 +332,7 @@ static void test_seeds(const flash_model *m)
     CHECK(memcmp(a, b, sizeof a) == 0);
     if (!CHECK(memcmp(a, golden, sizeof a) == 0)) {
         printf("    seed 42 draws");
-        for (int i = 0; i < N; i++) {
-            printf(" %d,", (int)a[i]);
-        }
+        for (int i = 0; i < N; i++) printf(" %d,", (int)a[i]);
         printf("\n");
     }
     draw(m, 43, b, N);
@@ -377,20 +350,14 @@ static void test_seeds(const flash_model *m)
     sp.seed = 7;
     set_logits(&sp, logits, PLAY);
     flash_session *s = session(m, &sp, begin, 1);
-    for (int i = 0; i < N; i++) {
-        a[i] = flash_session_sample(s);
-    }
+    for (int i = 0; i < N; i++) a[i] = flash_session_sample(s);
     CHECK_EQ(flash_session_sampler(s, &sp), FLASH_OK);
-    for (int i = 0; i < N; i++) {
-        b[i] = flash_session_sample(s);
-    }
+    for (int i = 0; i < N; i++) b[i] = flash_session_sample(s);
     CHECK(memcmp(a, b, sizeof a) == 0);
     flash_session_reset(s);
     CHECK_EQ(flash_session_feed(s, begin, 1), FLASH_OK);
     CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
-    for (int i = 0; i < N; i++) {
-        b[i] = flash_session_sample(s);
-    }
+    for (int i = 0; i < N; i++) b[i] = flash_session_sample(s);
     CHECK(memcmp(a, b, sizeof a) == 0);
     flash_session_free(s);
 

@@ -35,8 +35,7 @@ static void test_functions(void)
         flash__log_excess(z[i], &mean, &sd);
         CHECK(fabs(a / (2 * h) - sd) <= 2e-6 * sd + 1e-10);
     }
-    for (double x = 0; x < 26; x += .037)
-        CHECK(near(flash__erfcx(x), exp(x * x) * erfc(x), 1e-12));
+    for (double x = 0; x < 26; x += .037) CHECK(near(flash__erfcx(x), exp(x * x) * erfc(x), 1e-12));
     for (double x = 8; x > -9; x -= .0173) { /* without a step where formulas meet */
         double v = flash__log_normal(x, &a);
         CHECK(near(v, x < 0 ? log(.5 * erfc(-x / sqrt(2))) : log1p(-.5 * erfc(x / sqrt(2))), 1e-9));
@@ -53,21 +52,25 @@ static void test_functions(void)
     CHECK(near(flash__log1mexp(-1e-12), log(1e-12), 1e-10));
 }
 
-typedef struct golden { double m[2], s[2], value; } golden;
+typedef struct golden {
+    double m[2], s[2], value;
+} golden;
 
 static void test_ehvi(void)
 {
     static const double a1[] = {-9, -8.5, -5}, b1[] = {-1, -3.5, -5}, r1[] = {0, 0};
     static const double a2[] = {1, 2, 3}, b2[] = {3, 1.5, 1}, r2[] = {4, 4};
     static const golden first[] = {
-        {{-7, -4}, {1, 1}, 1.89335676364885},      {{-5, -5}, {1, 1}, 2.4458132540139},
-        {{-9, -4}, {.5, .5}, 3.71890894162279},    {{-3, -2}, {2, 2}, .215849807107219},
-        {{0, 0}, {1, 1}, 2.1331238323357e-08},     {{-10, -6}, {1e-3, 1e-3}, 22.25},
+        {{-7, -4}, {1, 1}, 1.89335676364885},         {{-5, -5}, {1, 1}, 2.4458132540139},
+        {{-9, -4}, {.5, .5}, 3.71890894162279},       {{-3, -2}, {2, 2}, .215849807107219},
+        {{0, 0}, {1, 1}, 2.1331238323357e-08},        {{-10, -6}, {1e-3, 1e-3}, 22.25},
         {{-8.75, -2.25}, {.1, .1}, .312950930865304}, {{-6, -6}, {3, 3}, 13.5158595949299}};
-    static const golden second[] = {
-        {{2, 1.5}, {.7, .6}, .687953555133161},    {{.5, .5}, {.3, .3}, 5.76192957842573},
-        {{2.5, 1.2}, {.1, .1}, .150868187596094},  {{4, 4}, {1, 1}, .00109860227944394},
-        {{1.5, 2}, {.01, .01}, .5},                {{1, 1}, {1, 1}, 3.61282801788318}};
+    static const golden second[] = {{{2, 1.5}, {.7, .6}, .687953555133161},
+                                    {{.5, .5}, {.3, .3}, 5.76192957842573},
+                                    {{2.5, 1.2}, {.1, .1}, .150868187596094},
+                                    {{4, 4}, {1, 1}, .00109860227944394},
+                                    {{1.5, 2}, {.01, .01}, .5},
+                                    {{1, 1}, {1, 1}, 3.61282801788318}};
     static const golden logs[] = {{{5, 5}, {1, 1}, -72.2974231987630},
                                   {{10, 10}, {1, 1}, -174.401292720236},
                                   {{20, 15}, {1, 1}, -413.835677018850},
@@ -92,17 +95,14 @@ static void test_ehvi(void)
             m[k] = far * ((test_rnd() % 1000) * .005 + .2);
             s[k] = (test_rnd() % 1000) * .001 + .05;
         }
-        if (i % 5 == 4)
-            s[i / 5 % 2] = 0;
+        if (i % 5 == 4) s[i / 5 % 2] = 0;
         double v = flash__log_ehvi(a2, b2, 3, r2, m, s, dm, ds);
-        if (v <= FLASH__NOTHING)
-            continue;
+        if (v <= FLASH__NOTHING) continue;
         for (int k = 0; k < 4; k++) {
             static const double steps[] = {1, -1, 2, -2};
             double f[4], g[2], *at = k < 2 ? m + k : s + (k - 2), old = *at,
-                   h = 1e-4 * (s[k % 2] > 0 ? s[k % 2] : .05);
-            if (k >= 2 && old == 0)
-                continue;
+                               h = 1e-4 * (s[k % 2] > 0 ? s[k % 2] : .05);
+            if (k >= 2 && old == 0) continue;
             if (k < 2 && s[k] == 0 && fabs(old - floor(old * 2 + .5) / 2) < 3 * h)
                 continue; /* a known value at a corner */
             for (int j = 0; j < 4; j++) {
@@ -154,42 +154,35 @@ static void test_volume(void)
     CHECK(near(volume(botorch, 3, 2, less), 28.75, 1e-15));
     CHECK(near(volume(steps, 6, 2, r0), 49, 1e-15));
     /* the published values are of maximisation */
-    for (int k = 0; k < 9; k++)
-        y[k] = -three[k] - 1; /* points at 0 or -1 of [-1, 0] */
-    for (int k = 0; k < 3; k++)
-        r4[k] = r3[k] + 3;
+    for (int k = 0; k < 9; k++) y[k] = -three[k] - 1; /* points at 0 or -1 of [-1, 0] */
+    for (int k = 0; k < 3; k++) r4[k] = r3[k] + 3;
     (void)r4;
     for (int k = 0; k < 9; k++)
         y[k] = three[k] < 0 ? 1 : 0; /* (1,0,0)...: minimised, below 2.1, 2.5, 2.3 */
-    for (int k = 0; k < 3; k++)
-        r4[k] = -r3[k];
+    for (int k = 0; k < 3; k++) r4[k] = -r3[k];
     CHECK(near(volume(y, 3, 3, r4), 11.075, 1e-12));
     memset(y, 0, sizeof y);
-    for (int k = 0; k < 4; k++)
-        y[5 * k] = 1;
+    for (int k = 0; k < 4; k++) y[5 * k] = 1;
     r4[3] = 2;
     CHECK(near(volume(y, 4, 4, r4), 23.15, 1e-12));
     /* against counting cells of a grid; covered and worse points change nothing */
     for (int turn = 0; turn < 30; turn++) {
         int m = 2 + turn % 3, n = 1 + (int)(test_rnd() % 12), cells = m == 4 ? 8 : 10;
         double r[4] = {8, 8, 8, 8};
-        for (int i = 0; i < n * m; i++)
-            y[i] = test_rnd() % (unsigned)cells;
+        for (int i = 0; i < n * m; i++) y[i] = test_rnd() % (unsigned)cells;
         sum = 0;
         for (int c = 0, all = (int)pow(8, m); c < all; c++) {
             int in = 0;
             for (int i = 0; i < n && !in; i++) {
                 int k = 0;
-                for (int q = c; k < m && y[i * m + k] <= q % 8; q /= 8)
-                    k++;
+                for (int q = c; k < m && y[i * m + k] <= q % 8; q /= 8) k++;
                 in = k == m;
             }
             sum += in;
         }
-        CHECK(near(volume(y, (size_t)n, m, r), sum, 1e-12) || (sum == 0
-              && volume(y, (size_t)n, m, r) == 0));
-        for (int i = 0; i < n; i++)
-            index[i] = (uint32_t)i;
+        CHECK(near(volume(y, (size_t)n, m, r), sum, 1e-12)
+              || (sum == 0 && volume(y, (size_t)n, m, r) == 0));
+        for (int i = 0; i < n; i++) index[i] = (uint32_t)i;
         size_t kept = flash__front(y, m, index, (size_t)n);
         for (int i = 0; i < n; i++) { /* each row: covered by one that is kept */
             int by = 0;
@@ -199,8 +192,8 @@ static void test_volume(void)
         }
         for (size_t i = 0; i < kept; i++)
             for (size_t j = 0; j < kept; j++)
-                CHECK(i == j || !flash__covers(y + index[i] * (size_t)m,
-                                               y + index[j] * (size_t)m, m));
+                CHECK(i == j
+                      || !flash__covers(y + index[i] * (size_t)m, y + index[j] * (size_t)m, m));
     }
     /* pymoo's documentation: every tenth point of ZDT1's front, each value times 1.1 */
     for (int i = 0; i < 10; i++) {
@@ -234,8 +227,7 @@ static void test_problems(void)
                             order[at] = order[at - 1];
                         order[at] = l;
                     }
-                    for (int l = 0; l < 24; l++)
-                        x[2 + order[l]] = l < g ? 0 : l < g + w ? 1 : 2;
+                    for (int l = 0; l < 24; l++) x[2 + order[l]] = l < g ? 0 : l < g + w ? 1 : 2;
                     y[2 * n] = toy_latency(NULL, x);
                     y[2 * n++ + 1] = toy_loss(NULL, x);
                 }
@@ -246,19 +238,16 @@ static void test_problems(void)
     n = 0;
     for (int L = 10; L <= 16; L++) {
         static double best[18][18][3], next[18][18][3];
-        for (int i = 0; i < 18 * 18 * 3; i++)
-            (&best[0][0][0])[i] = 1e9;
+        for (int i = 0; i < 18 * 18 * 3; i++) (&best[0][0][0])[i] = 1e9;
         best[0][0][0] = 0;
         for (int l = 0; l < L; l++) {
-            for (int i = 0; i < 18 * 18 * 3; i++)
-                (&next[0][0][0])[i] = 1e9;
+            for (int i = 0; i < 18 * 18 * 3; i++) (&next[0][0][0])[i] = 1e9;
             for (int g = 0; g <= l; g++)
                 for (int w = 0; g + w <= l; w++)
                     for (int run = 0; run < 3; run++) {
                         double b = best[g][w][run], s = toy_worth(l, 16);
                         next[g + 1][w][0] = fmin(next[g + 1][w][0], b);
-                        if (run == 2)
-                            continue;
+                        if (run == 2) continue;
                         next[g][w + 1][run + 1] = fmin(next[g][w + 1][run + 1], b + .35 * s);
                         next[g][w][run + 1] = fmin(next[g][w][run + 1], b + s);
                     }
@@ -273,11 +262,9 @@ static void test_problems(void)
                         x[0] = L;
                         x[1] = d;
                         x[2] = f;
-                        for (int l = 0; l < L; l++)
-                            x[3 + l] = l < g ? 0 : l < g + w ? 1 : 2;
+                        for (int l = 0; l < L; l++) x[3 + l] = l < g ? 0 : l < g + w ? 1 : 2;
                         y[2 * n] = paper_latency(NULL, x);
-                        for (int l = 0; l < L; l++)
-                            x[3 + l] = 0;
+                        for (int l = 0; l < L; l++) x[3 + l] = 0;
                         y[2 * n++ + 1] = paper_loss(NULL, x) + s;
                     }
             }
@@ -290,10 +277,32 @@ static void test_problems(void)
 
 static void test_numbers(void)
 {
-    static const double some[] = {0, 1, -1, .1, 1 / 3., 1e15, 123456789012345678., 1e16, 1e17,
-        1e22, 1e23, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e300, 9.5e-7, 0.5, 1e-5,
-        99999999999999984., 4.35, 2e-6, -0., -5e-324, 1.5e-323, 2e-321, 2.225073858507201e-308,
-        -553077708846362.625};
+    static const double some[] = {0,
+                                  1,
+                                  -1,
+                                  .1,
+                                  1 / 3.,
+                                  1e15,
+                                  123456789012345678.,
+                                  1e16,
+                                  1e17,
+                                  1e22,
+                                  1e23,
+                                  5e-324,
+                                  2.2250738585072014e-308,
+                                  1.7976931348623157e300,
+                                  9.5e-7,
+                                  0.5,
+                                  1e-5,
+                                  99999999999999984.,
+                                  4.35,
+                                  2e-6,
+                                  -0.,
+                                  -5e-324,
+                                  1.5e-323,
+                                  2e-321,
+                                  2.225073858507201e-308,
+                                  -553077708846362.625};
     double v, back;
     SECTION("numbers");
     for (int i = 0; i < 20000; i++) {
@@ -309,8 +318,7 @@ static void test_numbers(void)
             v = flash__bits_f64(u);
             if (i % 16 == 2) /* denormal */
                 v = flash__bits_f64(u & 0x800fffffffffffffu) / (double)(1ull << test_rnd() % 52);
-            if (!(fabs(v) < 1e300))
-                continue;
+            if (!(fabs(v) < 1e300)) continue;
         }
         l.n = 0;
         flash__put_number(&l, v);
@@ -324,8 +332,8 @@ static void test_numbers(void)
         if (!flash__number(&p, c + strlen(c), &back) || back != v)
             CHECK(!"a number of the C library comes back");
     }
-    static const char *const bad[] = {"", "-", ".", "e5", "1e", "1e+", "+1", "nan", "inf", "1e999",
-                                      "--1", "1e301"};
+    static const char *const bad[] = {"",   "-",   ".",   "e5",    "1e",  "1e+",
+                                      "+1", "nan", "inf", "1e999", "--1", "1e301"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const char *p = bad[i];
         CHECK(!flash__number(&p, p + strlen(p), &back));
@@ -336,13 +344,16 @@ static void test_numbers(void)
 
 /* ---- searches ---- */
 
-typedef struct book { char *text; size_t n, cap; int fail_after; } book;
+typedef struct book {
+    char *text;
+    size_t n, cap;
+    int fail_after;
+} book;
 
 static int book_line(void *user, const char *line, size_t n)
 {
     book *b = user;
-    if (b->fail_after >= 0 && b->fail_after-- == 0)
-        return 1;
+    if (b->fail_after >= 0 && b->fail_after-- == 0) return 1;
     if (b->n + n > b->cap) {
         b->cap = 2 * (b->n + n);
         b->text = realloc(b->text, b->cap);
@@ -357,8 +368,7 @@ static flash_error err;
 static flash_search *open_search(const flash_search_desc *d)
 {
     flash_search *s = NULL;
-    if (!CHECK(!flash_search_create(&s, d, &err)))
-        printf("    %s\n", err.text);
+    if (!CHECK(!flash_search_create(&s, d, &err))) printf("    %s\n", err.text);
     return s;
 }
 
@@ -381,10 +391,8 @@ static void go_on(flash_search *s, const problem *p, int n, int batch, double (*
                 printf("    %s\n", err.text);
                 return;
             }
-            if (!from)
-                from = t.id;
-            if (x)
-                memcpy(x[t.id - 1], t.x, sizeof t.x);
+            if (!from) from = t.id;
+            if (x) memcpy(x[t.id - 1], t.x, sizeof t.x);
             problem_values(p, t.x, y);
         }
         for (int i = k; i-- > 0;) { /* the later first */
@@ -422,10 +430,8 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
     s = open_search(&d);
     go_on(s, p, N, batch, x);
     for (int i = 0; i < N; i++) { /* no trial twice, all of them feasible */
-        if (d.feasible)
-            CHECK(d.feasible(NULL, x[i]));
-        for (int k = 0; k < i; k++)
-            CHECK(memcmp(x[i], x[k], sizeof x[i]) != 0);
+        if (d.feasible) CHECK(d.feasible(NULL, x[i]));
+        for (int k = 0; k < i; k++) CHECK(memcmp(x[i], x[k], sizeof x[i]) != 0);
     }
     flash_search_free(s);
     d.journal = NULL;
@@ -436,16 +442,14 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
     /* from any line of the journal on: what was asked and is pending is told, then it goes on */
     size_t line[3 * N], lines = 0;
     for (size_t i = 0; i < b.n; i++)
-        if (b.text[i] == '\n' && lines < 3 * N)
-            line[lines++] = i + 1;
+        if (b.text[i] == '\n' && lines < 3 * N) line[lines++] = i + 1;
     for (size_t cut = 0; cut < lines; cut += batch == 1 ? 5 : 9) {
         int pending[N], n = 0, at = 0;
         s = open_search(&d);
         CHECK_EQ(flash_search_replay(s, b.text, line[cut], &err), FLASH_OK);
         memset(again, 0, sizeof again);
         while (!flash_search_trial(s, at + 1, &t)) {
-            if (t.state == FLASH_TRIAL_PENDING)
-                pending[n++] = t.id;
+            if (t.state == FLASH_TRIAL_PENDING) pending[n++] = t.id;
             CHECK(!memcmp(t.x, x[at], (size_t)d.n_param * sizeof *t.x));
             at++;
         }
@@ -462,8 +466,7 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
                     flash_search_tell(s, t.id, y, &err);
             }
             go_on(s, p, N - at < 6 ? N - at : 6, 1, again);
-            for (int i = at; i < N && i < at + 6; i++)
-                CHECK(!memcmp(x[i], again[i], sizeof x[i]));
+            for (int i = at; i < N && i < at + 6; i++) CHECK(!memcmp(x[i], again[i], sizeof x[i]));
         }
         flash_search_free(s);
     }
@@ -473,8 +476,8 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
 /* Whatever happens in whatever order, the next suggestion is what a search gives that has only read
    the journal; looking at the front in between changes nothing. Without a reference the range of
    the trials sets it, so values that are told late move it. */
-static void test_any_order(const problem *p, flash_search_method method, int noisy,
-                           int constraints, int events)
+static void test_any_order(const problem *p, flash_search_method method, int noisy, int constraints,
+                           int events)
 {
     flash_search_desc d;
     flash_search *s, *other;
@@ -561,8 +564,7 @@ static void test_failed_ask(void)
         d.journal = book_line;
         b.n = 0;
         s = open_search(&d);
-        for (int id = 1; id <= 16; id++)
-            CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
+        for (int id = 1; id <= 16; id++) CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
         for (int id = 1; id <= 16; id++) {
             b.fail_after = 0;
             CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_E_IO);
@@ -649,8 +651,7 @@ static void test_journal(void)
     size_t line = 1;
     for (size_t i = 0; i + 1 < b.n; i++) {
         char want[24];
-        if (i && b.text[i - 1] == '\n')
-            line++;
+        if (i && b.text[i - 1] == '\n') line++;
         memcpy(copy, b.text, b.n);
         copy[i] ^= (char)(1 << test_rnd() % 7);
         s = open_search(&d);
@@ -721,8 +722,7 @@ static void refuse(flash_search_desc *d, const char *words)
     CHECK_EQ(flash_search_memory(d, &err), 0);
     CHECK_EQ(flash_search_create(&s, d, &err), FLASH_E_ARGUMENT);
     CHECK(s == NULL);
-    if (!strstr(err.text, words))
-        CHECK_STR(err.text, words);
+    if (!strstr(err.text, words)) CHECK_STR(err.text, words);
 }
 
 static int never(void *user, const double *x)
@@ -885,13 +885,11 @@ static void test_degenerate(void)
         d.max_trials = 24;
         d.initial = 5;
         d.noisy = how == 3;
-        if (how != 2)
-            d.reference = NULL;
+        if (how != 2) d.reference = NULL;
         s = open_search(&d);
         for (int i = 0; i < 24; i++) {
             double y[2] = {3, how == 1 ? (double)(i % 2) : 4};
-            if (!CHECK(!flash_search_ask(s, &t, &err)))
-                break;
+            if (!CHECK(!flash_search_ask(s, &t, &err))) break;
             CHECK(t.x[0] >= 0 && t.x[0] <= 1 && t.x[1] >= 0 && t.x[1] <= 1);
             if (how == 2)
                 flash_search_drop(s, t.id, FLASH_TRIAL_FAILED, &err);
@@ -917,8 +915,7 @@ static double found(const problem *p, flash_search_desc *d, int n, int batch)
     d->max_trials = n;
     s = open_search(d);
     for (int done = 0; done < n; done += batch) {
-        for (int i = 0; i < batch; i++)
-            CHECK(!flash_search_ask(s, t + i, &err));
+        for (int i = 0; i < batch; i++) CHECK(!flash_search_ask(s, t + i, &err));
         for (int i = 0; i < batch; i++) {
             problem_values(p, t[i].x, y);
             CHECK(!flash_search_tell(s, t[i].id, y, &err));
@@ -950,8 +947,7 @@ static void test_finds(void)
     d.method = FLASH_SEARCH_RANDOM;
     blind = found(&branin_currin, &d, 30, 1);
     CHECK(model > 50 && model < 59.405577 && blind < 45);
-    if (quick)
-        return;
+    if (quick) return;
     problem_desc(&toy_p, 1, &d, param, name);
     model = found(&toy_p, &d, 64, 8);
     d.method = FLASH_SEARCH_RANDOM;
@@ -1005,8 +1001,7 @@ static void test_penalty(void)
         s = open_search(&d);
         while (!flash_search_ask(s, &t, &err)) {
             problem_values(&branin_currin, t.x, y);
-            if (t.id == 2)
-                y[0] = y[1] = penalty[i];
+            if (t.id == 2) y[0] = y[1] = penalty[i];
             CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
         }
         flash_search_summarize(s, &sum);
@@ -1190,7 +1185,8 @@ static void test_stop(void)
             }
             y[0] = way == 2 ? NAN : y[0] - 1e4; /* would be all of the front */
             CHECK_EQ(way == 1 ? flash_search_drop(s, t.id, FLASH_TRIAL_ABANDONED, &err)
-                     : flash_search_stop(s, t.id, y, &err), FLASH_OK);
+                              : flash_search_stop(s, t.id, y, &err),
+                     FLASH_OK);
             flash_search_trial(s, t.id, &t);
             CHECK_EQ(t.state, FLASH_TRIAL_ABANDONED);
             CHECK((t.y[0] < -9000) == !way);
@@ -1200,8 +1196,7 @@ static void test_stop(void)
         CHECK_EQ(sum.done, 8);
         CHECK_EQ(sum.abandoned, 4);
         n = flash_search_front(s, ids, 32);
-        for (int i = 0; i < n; i++)
-            CHECK(ids[i] % 3 != 0);
+        for (int i = 0; i < n; i++) CHECK(ids[i] % 3 != 0);
         CHECK_EQ(flash_search_ask(s, next + way, &err), FLASH_OK);
         d.journal = NULL;
         again = open_search(&d);
@@ -1220,14 +1215,16 @@ static void test_stop(void)
 }
 
 /* What is said to be taken is taken; once it fails, nothing leaks. */
-typedef struct heap { size_t taken, live; int fail; } heap;
+typedef struct heap {
+    size_t taken, live;
+    int fail;
+} heap;
 
 static void *heap_take(void *user, size_t n, size_t align)
 {
     heap *h = user;
     (void)align;
-    if (h->fail)
-        return NULL;
+    if (h->fail) return NULL;
     h->taken += n;
     h->live += n;
     uint8_t *p = malloc(n + 64);
@@ -1353,10 +1350,8 @@ static void test_slopes(void)
         for (int i = 0; i < 40; i++) {
             double u[2] = {(test_rnd() % 900 + 50) / 1e3, (test_rnd() % 900 + 50) / 1e3};
             double x[3] = {0, 0, i % 2};
-            for (int j = 0; j < 2; j++)
-                x[j] = flash__param_at(param + j, u[j]);
-            if (flash__judge(s, x, grad) <= FLASH__NOTHING)
-                continue;
+            for (int j = 0; j < 2; j++) x[j] = flash__param_at(param + j, u[j]);
+            if (flash__judge(s, x, grad) <= FLASH__NOTHING) continue;
             for (int j = 0; j < 2; j++) {
                 static const double steps[] = {1, -1, 2, -2};
                 double h = 1e-4, f[4], old = x[j]; /* less shows how k'Qk is rounded */
@@ -1364,12 +1359,10 @@ static void test_slopes(void)
                 for (; k < 4; k++) {
                     x[j] = flash__param_at(param + j, u[j] + steps[k] * h);
                     f[k] = flash__judge(s, x, none);
-                    if (f[k] <= FLASH__NOTHING)
-                        break;
+                    if (f[k] <= FLASH__NOTHING) break;
                 }
                 x[j] = old;
-                if (k < 4)
-                    continue;
+                if (k < 4) continue;
                 double one = (f[0] - f[1]) / (2 * h), two = (f[2] - f[3]) / (4 * h);
                 if (fabs(one - two) > 3e-4 * fmax(fabs(one), 1))
                     continue; /* too steep a place, or it rounds */
@@ -1459,8 +1452,7 @@ static void test_noisy_front(void)
                 double v = d.noisy ? s->shift[k] + s->scale[k] * s->mean[k][i] : y[i][k];
                 moved |= v < r[k] && !near(v, y[i][k], 1e-9);
                 rows[kept++] = v;
-                if (i >= LAST)
-                    old[few++] = v;
+                if (i >= LAST) old[few++] = v;
             }
         CHECK_EQ(moved, d.noisy);
         double volume = flash_hypervolume(rows, N, m, r, work);
@@ -1570,12 +1562,10 @@ static void test_sobol(void)
             memset(seen, 0, sizeof seen);
             for (int i = 0; i < n; i++) {
                 flash__sobol(s, (uint32_t)i, x);
-                for (int j = 0; j < 64; j++)
-                    seen[j][(int)(x[j] * n)] = 1;
+                for (int j = 0; j < 64; j++) seen[j][(int)(x[j] * n)] = 1;
             }
             for (int j = 0; j < 64; j++)
-                for (int i = 0; i < n; i++)
-                    all &= seen[j][i];
+                for (int i = 0; i < n; i++) all &= seen[j][i];
             CHECK(all);
         }
         flash_search_free(s);
@@ -1592,8 +1582,7 @@ int main(void)
     test_sobol();
     test_same(&toy_p, FLASH_SEARCH_EHVI, 0, 1, 1);
     test_same(&branin_currin, FLASH_SEARCH_EHVI, 0, 0, 3);
-    if (!getenv("FLASH_QUICK"))
-        test_same(&branin_currin, FLASH_SEARCH_EHVI, 1, 0, 1);
+    if (!getenv("FLASH_QUICK")) test_same(&branin_currin, FLASH_SEARCH_EHVI, 1, 0, 1);
     test_same(&toy_24, FLASH_SEARCH_NSGA2, 0, 0, 1);
     test_same(&toy_p, FLASH_SEARCH_RANDOM, 0, 0, 4);
     test_any_order(&branin_currin, FLASH_SEARCH_EHVI, 0, 0, getenv("FLASH_QUICK") ? 60 : 260);
@@ -1610,8 +1599,7 @@ int main(void)
     test_finds();
     test_largest();
     test_penalty();
-    if (!getenv("FLASH_QUICK"))
-        test_others();
+    if (!getenv("FLASH_QUICK")) test_others();
     test_yes_no();
     test_hopeless();
     test_stop();

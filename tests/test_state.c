@@ -11,16 +11,10 @@ enum { N_CTX = 200, SLOTS = 3, KVS = 3 };
 
 static const flash_type kvs[KVS] = {FLASH_TYPE_F32, FLASH_TYPE_F16, FLASH_TYPE_Q8_0};
 
-static int quick(void)
-{
-    return getenv("FLASH_QUICK") != NULL;
-}
+static int quick(void) { return getenv("FLASH_QUICK") != NULL; }
 
 /* Below n. */
-static int any(int n)
-{
-    return (int)((test_rnd() >> 8) % (uint32_t)n);
-}
+static int any(int n) { return (int)((test_rnd() >> 8) % (uint32_t)n); }
 
 typedef struct made {
     uint8_t *file;
@@ -34,9 +28,8 @@ static made make(const mk_kind *kind, const mk_options *o)
     flash_model_desc d = {0};
     flash_error err = {FLASH_OK, 0, ""};
     mk_file *f = mk_model(o, kind);
-    if (kind->window && mk_is(kind, "llama4")) { /* chunks */
+    if (kind->window && mk_is(kind, "llama4")) /* chunks */
         mk_set_u32(f, "llama4.attention.sliding_window", (uint32_t)kind->window);
-    }
     w.file = mk_emit(f, &w.bytes);
     mk_free(f);
     d.source.data = w.file;
@@ -57,9 +50,7 @@ static void unmake(made *w)
 static flash_session *create(const flash_model *m, const flash_session_desc *d)
 {
     flash_session *s = NULL;
-    if (!CHECK_EQ(flash_session_create(&s, m, d), FLASH_OK)) {
-        exit(1);
-    }
+    if (!CHECK_EQ(flash_session_create(&s, m, d), FLASH_OK)) exit(1);
     return s;
 }
 
@@ -98,8 +89,7 @@ static int same_state(const flash_session *a, const flash_session *b)
 static void finish(flash_session *s)
 {
     flash_status st;
-    while ((st = flash_session_step(s, NULL)) > 0 || st == FLASH_E_CANCELLED) {
-    }
+    while ((st = flash_session_step(s, NULL)) > 0 || st == FLASH_E_CANCELLED) {}
     CHECK_EQ(st, FLASH_OK);
     CHECK(flash_session_progress(s) == 1);
 }
@@ -109,26 +99,20 @@ static int as_from_scratch(flash_session *s, flash_session *scratch)
 {
     size_t V = (size_t)flash_model_arch(s->m)->n_vocab;
     int n = flash_session_position(s) + flash_session_pending(s);
-    if (!n) {
-        return 1;
-    }
+    if (!n) return 1;
     finish(s);
     flash_session_reset(scratch);
     CHECK_EQ(flash_session_feed(scratch, flash_session_tokens(s), (size_t)n), FLASH_OK);
     finish(scratch);
     const float *got = flash_session_logits(s), *want = flash_session_logits(scratch);
-    if (!got) { /* gone with a rewind: the last token again */
+    if (!got) /* gone with a rewind: the last token again */
         return flash_session_position(s) == n;
-    }
     return CHECK(want && !memcmp(got, want, V * sizeof *got));
 }
 
 /* --- a storm ---------------------------------------------------------------------------------- */
 
-static double tick(void *user)
-{
-    return *(double *)user += 1;
-}
+static double tick(void *user) { return *(double *)user += 1; }
 
 static const char *const stops[] = {"the", " a"};
 
@@ -150,9 +134,7 @@ static flash_session_desc some_desc(flash_type kv, double *clock)
 
 static int random_ids(const flash_session *s, int32_t *ids, int n)
 {
-    for (int i = 0; i < n; i++) {
-        ids[i] = any(flash_model_arch(s->m)->n_vocab);
-    }
+    for (int i = 0; i < n; i++) ids[i] = any(flash_model_arch(s->m)->n_vocab);
     return n;
 }
 
@@ -174,11 +156,10 @@ static void some_work(flash_session *s, const double *clock)
         break;
     case 2:
     case 3: /* it may have been cancelled while there was nothing to do */
-        if (any(2)) {
+        if (any(2))
             b.tokens = 1 + any(30);
-        } else {
+        else
             b.deadline = *clock + 1 + any(20);
-        }
         st = flash_session_step(s, &b);
         CHECK(st >= 0 || st == FLASH_E_CANCELLED);
         break;
@@ -188,9 +169,8 @@ static void some_work(flash_session *s, const double *clock)
         flash_session_step(s, any(2) ? &b : NULL);
         break;
     default:
-        for (int i = 0; i < 3 && room > 3 && flash_session_position(s); i++) {
+        for (int i = 0; i < 3 && room > 3 && flash_session_position(s); i++)
             CHECK(flash_session_next(s, NULL, &piece) != FLASH_E_INTERNAL);
-        }
     }
 }
 
@@ -253,9 +233,8 @@ static void storm(const flash_model *m, flash_type kv, int steps)
             int fits = slot[k]->n_ctx >= s->fed;
             if (CHECK_EQ(st, fits ? FLASH_OK : FLASH_E_RANGE) && fits) {
                 CHECK(slot[k]->pos == s->pos && slot[k]->fed == s->fed);
-                if (slot[k]->chunk == s->chunk && slot[k]->n_ctx == s->n_ctx) {
+                if (slot[k]->chunk == s->chunk && slot[k]->n_ctx == s->n_ctx)
                     CHECK(same_state(s, slot[k]));
-                }
                 s = slot[k];
                 check = 1;
             }
@@ -272,12 +251,8 @@ static void storm(const flash_model *m, flash_type kv, int steps)
             }
             break;
         case 4:
-        case 5:
-            rewind_some(s);
-            break;
-        case 6:
-            prompt_again(s);
-            break;
+        case 5: rewind_some(s); break;
+        case 6: prompt_again(s); break;
         case 7: /* another of that place */
             if (any(4) == 0) {
                 flash_session_free(s);
@@ -287,14 +262,11 @@ static void storm(const flash_model *m, flash_type kv, int steps)
                 flash_session_reset(s);
             }
             break;
-        default:
-            some_work(s, &clock);
+        default: some_work(s, &clock);
         }
         double p = flash_session_progress(s);
         CHECK(p >= 0 && p <= 1 && (p == 1) == (flash_session_pending(s) == 0));
-        if (check && !as_from_scratch(s, scratch)) {
-            break;
-        }
+        if (check && !as_from_scratch(s, scratch)) break;
         checked += check && flash_session_logits(s);
     }
     CHECK(checked > steps / 32);
@@ -308,8 +280,8 @@ static void storm(const flash_model *m, flash_type kv, int steps)
 static void test_storm(void)
 {
     static const mk_kind kinds[] = {
-        {"llama", "f", 0},  {"deci", "fslf", 0},    {"flash", "fswno", 20}, {"gemma3", "wwf", 40},
-        {"lfm2", "ccfc", 0}, {"llama4", "f", 24},
+        {"llama", "f", 0},     {"deci", "fslf", 0}, {"flash", "fswno", 20},
+        {"gemma3", "wwf", 40}, {"lfm2", "ccfc", 0}, {"llama4", "f", 24},
     };
     int n = (int)(sizeof kinds / sizeof *kinds);
     for (int i = 0; i < n; i++) {
@@ -319,9 +291,7 @@ static void test_storm(void)
         o.qkv = o.ffn_up = i % 2 ? MK_Q8_0 : MK_F32;
         made w = make(&kinds[i], &o);
         SECTION(kinds[i].arch);
-        for (int k = 0; k < KVS; k++) {
-            storm(w.m, kvs[k], quick() ? 90 : 1700);
-        }
+        for (int k = 0; k < KVS; k++) storm(w.m, kvs[k], quick() ? 90 : 1700);
         unmake(&w);
     }
 }
@@ -377,8 +347,8 @@ static void mend(uint8_t *p, size_t n)
 {
     if (n >= FLASH__STATE_HEAD + 8 && n % 8 == 0) {
         flash__wr64(p + 88, flash__sum_words(0, p, 11));
-        flash__wr64(p + n - 8, flash__sum_words(0, p + FLASH__STATE_HEAD,
-                                                (n - FLASH__STATE_HEAD - 8) / 8));
+        flash__wr64(p + n - 8,
+                    flash__sum_words(0, p + FLASH__STATE_HEAD, (n - FLASH__STATE_HEAD - 8) / 8));
     }
 }
 
@@ -448,22 +418,14 @@ static void test_broken(const mk_kind *kind, flash_type kv)
         for (int c = 0; c < changes; c++) {
             size_t at = (size_t)any((int)(any(2) ? n : FLASH__STATE_HEAD));
             switch (any(4)) {
-            case 0:
-                p[at] = (uint8_t)(p[at] ^ 1 << any(8));
-                break;
-            case 1:
-                p[at] = (uint8_t)any(256);
-                break;
-            case 2:
-                memset(p + at / 8 * 8, any(2) * 255, 8);
-                break;
+            case 0: p[at] = (uint8_t)(p[at] ^ 1 << any(8)); break;
+            case 1: p[at] = (uint8_t)any(256); break;
+            case 2: memset(p + at / 8 * 8, any(2) * 255, 8); break;
             default: /* a word moved */
                 memmove(p + at / 8 * 8, p + (size_t)any((int)(n / 8)) * 8, 8);
             }
         }
-        if (mended) {
-            mend(p, n);
-        }
+        if (mended) mend(p, n);
         flash_status st = restore(t, p, n, &err);
         int equal = !memcmp(p, good.p, n);
         CHECK(st <= 0 && st != FLASH_E_INTERNAL);
@@ -664,7 +626,7 @@ static void test_golden(void)
 {
     static const mk_kind kind = {"lfm2", "cf", 0};
     static const uint64_t want[KVS] = {0xeff9f2a1aff1063eu, 0x23071c1fce2330b5u,
-                                         0x7c2eaff6c6b1ad2eu};
+                                       0x7c2eaff6c6b1ad2eu};
     mk_options o = {0};
     made w = make(&kind, &o);
     SECTION("golden");
@@ -674,16 +636,12 @@ static void test_golden(void)
         d.kv = kvs[k];
         d.n_ctx = 80;
         flash_session *s = create(w.m, &d);
-        for (int i = 0; i < 70; i++) {
-            ids[i] = i * 7 % 300;
-        }
+        for (int i = 0; i < 70; i++) ids[i] = i * 7 % 300;
         CHECK_EQ(flash_session_feed(s, ids, 70), FLASH_OK);
         finish(s);
         mk_buf b = saved(s);
         uint64_t sum = flash__sum_words(1, b.p, b.n / 8);
-        if (!CHECK(sum == want[k])) {
-            printf("    got 0x%llxu\n", (unsigned long long)sum);
-        }
+        if (!CHECK(sum == want[k])) printf("    got 0x%llxu\n", (unsigned long long)sum);
         free(b.p);
         flash_session_free(s);
     }
@@ -836,7 +794,7 @@ static void test_prompts(void)
 typedef struct bar {
     flash_session *s;
     double last, cancel_at; /* 2: never */
-    int    calls, errors;
+    int calls, errors;
 } bar;
 
 static void see_progress(void *user, double done)
@@ -845,8 +803,7 @@ static void see_progress(void *user, double done)
     b->errors += !(done > b->last && done <= 1);
     b->last = done;
     b->calls++;
-    if (done >= b->cancel_at)
-        flash_session_cancel(b->s);
+    if (done >= b->cancel_at) flash_session_cancel(b->s);
 }
 
 static void test_progress(void)
@@ -883,7 +840,7 @@ typedef struct machine {
     flash_session *s;
     double now, token, piece; /* [s]: of each token, of each piece beside */
     long looks;
-    int largest;              /* tokens at once */
+    int largest; /* tokens at once */
 } machine;
 
 static double machine_clock(void *user)
@@ -948,9 +905,7 @@ static void test_deadline(void)
         m.token *= 3;
         flash_budget b = {0, 0};
         b.deadline = m.now + 1e-9;
-        for (int i = 0; i < 6; i++) {
-            CHECK_EQ(flash_session_step(s, &b), FLASH_MORE);
-        }
+        for (int i = 0; i < 6; i++) CHECK_EQ(flash_session_step(s, &b), FLASH_MORE);
         m.largest = 0;
         CHECK(run_late(s, &m, 1e-3, &steps) <= 0.31e-3);
         CHECK(m.largest * m.token <= 0.31e-3);
@@ -1007,15 +962,12 @@ static void test_head(void)
     do {
         flash_budget b = {0, 0};
         b.deadline = 1e-9;
-        if (inside == 1) {
-            flash_session_cancel(s);
-        }
+        if (inside == 1) flash_session_cancel(s);
         st = flash_session_step(s, &b);
         CHECK(st == (inside == 1 ? FLASH_E_CANCELLED : st));
         inside += s->run && s->layer == 2 && s->head > 0;
-        if (s->head > 0 && s->run) {
+        if (s->head > 0 && s->run)
             CHECK(flash_session_logits(s) == NULL && flash_session_progress(s) < 1);
-        }
     } while (st == FLASH_MORE || st == FLASH_E_CANCELLED);
     CHECK_EQ(st, FLASH_OK);
     CHECK(inside >= 2);
@@ -1044,9 +996,9 @@ static void test_head(void)
 typedef struct teller {
     const flash_model *m;
     const flash_grammar *g;
-    int seed, steps, n;       /* n: tokens written */
+    int seed, steps, n; /* n: tokens written */
     flash_status st;
-    uint64_t sum;             /* of tokens and the last logits */
+    uint64_t sum; /* of tokens and the last logits */
 } teller;
 
 /* Reads, is forked, goes on in the fork, is saved and restored in the midst of it. */
@@ -1064,10 +1016,8 @@ static void tell(teller *t)
     d.sampler.seed = (uint64_t)t->seed;
     d.sampler.grammar = t->seed % 2 ? t->g : NULL;
     t->st = flash_session_create(&s, t->m, &d);
-    if (t->st)
-        return;
-    for (int i = 0; i < 40; i++)
-        ids[i] = 1 + (int32_t)(flash__random(&random) % 299);
+    if (t->st) return;
+    for (int i = 0; i < 40; i++) ids[i] = 1 + (int32_t)(flash__random(&random) % 299);
     t->st = flash_session_feed(s, ids, 40);
     for (t->n = 0; !t->st && t->n < t->steps; t->n++) {
         t->st = flash_session_next(s, NULL, &piece);
@@ -1130,12 +1080,9 @@ static void test_together(void)
             ended += alone[i].n < t.steps;
         }
         CHECK(ended < TELLERS);
-        for (int i = 0; i < TELLERS; i++) {
+        for (int i = 0; i < TELLERS; i++)
             CHECK_EQ(pthread_create(&thread[i], NULL, tell_in_thread, &together[i]), 0);
-        }
-        for (int i = 0; i < TELLERS; i++) {
-            pthread_join(thread[i], NULL);
-        }
+        for (int i = 0; i < TELLERS; i++) pthread_join(thread[i], NULL);
         for (int i = 0; i < TELLERS; i++) {
             CHECK_EQ(together[i].st, alone[i].st);
             CHECK(together[i].sum == alone[i].sum);
@@ -1154,8 +1101,8 @@ static void test_together(void)
 
 int main(void)
 {
-    static const mk_kind broken[] = {{"llama", "f", 0}, {"gemma3", "w", 4}, {"lfm2", "cf", 0},
-                                     {"flash", "fw", 8}};
+    static const mk_kind broken[] = {
+        {"llama", "f", 0}, {"gemma3", "w", 4}, {"lfm2", "cf", 0}, {"flash", "fw", 8}};
     test_prompts();
     test_progress();
     test_deadline();
@@ -1166,9 +1113,7 @@ int main(void)
     test_memory();
     test_rewind();
     test_together();
-    for (int i = 0; i < 4; i++) {
-        test_broken(&broken[i], kvs[i % KVS]);
-    }
+    for (int i = 0; i < 4; i++) test_broken(&broken[i], kvs[i % KVS]);
     test_storm();
     return test_done();
 }

@@ -6,8 +6,8 @@
 #include "test.h"
 #include <time.h>
 
-static const char *const vocabs[] = {"gpt-2", "llama-spm", "phi-3", "qwen2", "starcoder",
-                                     "deepseek-coder"};
+static const char *const vocabs[] = {"gpt-2", "llama-spm", "phi-3",
+                                     "qwen2", "starcoder", "deepseek-coder"};
 enum { N_VOCABS = sizeof vocabs / sizeof *vocabs };
 
 static flash_model *load_vocab(const char *path)
@@ -17,9 +17,7 @@ static flash_model *load_vocab(const char *path)
     flash_error err = {FLASH_OK, 0, ""};
     d.source.path = path;
     d.vocab_only = 1;
-    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) {
-        printf("    %s: %s\n", path, err.text);
-    }
+    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) printf("    %s: %s\n", path, err.text);
     return m;
 }
 
@@ -52,18 +50,16 @@ static int valid_utf8(const char *text, size_t bytes)
 {
     const uint8_t *p = (const uint8_t *)text, *end = p + bytes;
     while (p < end) {
-        int n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : *p >= 0xe0 && *p < 0xf0 ? 3
-                : *p >= 0xf0 && *p < 0xf5 ? 4 : 0;
-        if (!n || end - p < n) {
-            return 0;
-        }
-        for (int i = 1; i < n; i++) {
-            if ((p[i] & 0xc0) != 0x80) {
-                return 0;
-            }
-        }
-        if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
-            (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f)) {
+        int n = *p < 0x80             ? 1
+            : *p >= 0xc2 && *p < 0xe0 ? 2
+            : *p >= 0xe0 && *p < 0xf0 ? 3
+            : *p >= 0xf0 && *p < 0xf5 ? 4
+                                      : 0;
+        if (!n || end - p < n) return 0;
+        for (int i = 1; i < n; i++)
+            if ((p[i] & 0xc0) != 0x80) return 0;
+        if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f)
+            || (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f)) {
             return 0;
         }
         p += n;
@@ -96,17 +92,13 @@ static void test_published(const flash_model *m, const char *name)
             for (char *p = line;; k++) {
                 char *after;
                 long id = strtol(p, &after, 10);
-                if (after == p || after > eol) {
-                    break;
-                }
+                if (after == p || after > eol) break;
                 wrong += k >= n || ids[k] != id;
                 p = after;
             }
             if (!CHECK(k == n && !wrong)) {
                 printf("    %s, text %d \"%.*s\": got", name, texts, (int)(end - text), text);
-                for (size_t i = 0; i < n; i++) {
-                    printf(" %d", (int)ids[i]);
-                }
+                for (size_t i = 0; i < n; i++) printf(" %d", (int)ids[i]);
                 printf("\n    expected%.*s\n", (int)(eol - line), line);
             }
             free(ids);
@@ -153,9 +145,7 @@ static void test_round_trip(const flash_model *m, const char *name, char *text, 
     bytes = kept;
     if (!CHECK(back_bytes == bytes && memcmp(back, text, bytes) == 0)) {
         size_t i = 0;
-        while (i < bytes && i < back_bytes && back[i] == text[i]) {
-            i++;
-        }
+        while (i < bytes && i < back_bytes && back[i] == text[i]) i++;
         printf("    %s: %zu bytes came back as %zu, different from byte %zu\n", name, bytes,
                back_bytes, i);
     }
@@ -168,16 +158,12 @@ static void test_round_trip(const flash_model *m, const char *name, char *text, 
         failures += flash_detokenize_next(m, &d, i < n ? ids[i] : -1, 0, piece, cap, &part) != 0;
         failures += part > cap || piece[cap] != 77;
         halves += !valid_utf8(piece, part);
-        if (streamed + part <= bytes * 3 + 8) {
-            memcpy(all + streamed, piece, part);
-        }
+        if (streamed + part <= bytes * 3 + 8) memcpy(all + streamed, piece, part);
         streamed += part;
     }
     CHECK_EQ(failures, 0);
     CHECK_EQ(halves, 0);
-    if (valid_utf8(text, bytes)) {
-        CHECK(streamed == bytes && memcmp(all, text, bytes) == 0);
-    }
+    if (valid_utf8(text, bytes)) CHECK(streamed == bytes && memcmp(all, text, bytes) == 0);
     free(all);
     free(piece);
     free(back);
@@ -205,16 +191,10 @@ static void test_round_trips(const flash_model *m, const char *name)
     }
     enum { RANDOM = 65536 };
     char *text = (char *)malloc(RANDOM);
-    for (size_t i = 0; i < RANDOM; i++) {
-        text[i] = (char)(test_rnd() >> 13);
-    }
+    for (size_t i = 0; i < RANDOM; i++) text[i] = (char)(test_rnd() >> 13);
     test_round_trip(m, "random bytes", text, RANDOM);
-    for (size_t n = 0; n < 40; n++) {
-        test_round_trip(m, "a few random bytes", text + n * n, n);
-    }
-    for (size_t i = 0; i < RANDOM; i++) {
-        text[i] = (char)(test_rnd() >> 13 & 127);
-    }
+    for (size_t n = 0; n < 40; n++) test_round_trip(m, "a few random bytes", text + n * n, n);
+    for (size_t i = 0; i < RANDOM; i++) text[i] = (char)(test_rnd() >> 13 & 127);
     test_round_trip(m, "random ASCII", text, RANDOM);
     free(text);
 }
@@ -280,9 +260,7 @@ static void test_interface(const flash_model *m, const char *name)
         CHECK(flash_token_is_end(m, eos));
         CHECK(flash_token_is_control(m, eos));
         ids = encode(m, with, with_bytes, FLASH_TEXT_NO_BOS | FLASH_TEXT_SPECIAL, &n);
-        for (size_t i = 0; i < n; i++) {
-            count += ids[i] == eos;
-        }
+        for (size_t i = 0; i < n; i++) count += ids[i] == eos;
         CHECK_EQ(count, 1);
         char *shown = decode(m, ids, n, FLASH_TEXT_SPECIAL, &bytes);
         CHECK_STR(shown, with);
@@ -292,9 +270,7 @@ static void test_interface(const flash_model *m, const char *name)
         free(shown);
         free(ids);
         ids = encode(m, with, with_bytes, FLASH_TEXT_NO_BOS, &n);
-        for (size_t i = 0; i < n; i++) {
-            CHECK(ids[i] != eos);
-        }
+        for (size_t i = 0; i < n; i++) CHECK(ids[i] != eos);
         shown = decode(m, ids, n, 0, &bytes);
         CHECK_STR(shown, with);
         free(shown);
@@ -342,8 +318,11 @@ static void test_slow(const flash_model *m, const char *name)
     for (int kind = 0; text && ids && kind < 5; kind++) {
         for (size_t i = 0; i < bytes; i++) {
             uint32_t r = test_rnd() >> 8;
-            text[i] = kind == 0 ? (char)('a' + r % 26) : kind == 1 ? ' '
-                      : kind == 2 ? "\xe2\x96\x81"[i % 3] : kind == 3 ? (char)r : 'a';
+            text[i] = kind == 0 ? (char)('a' + r % 26)
+                : kind == 1     ? ' '
+                : kind == 2     ? "\xe2\x96\x81"[i % 3]
+                : kind == 3     ? (char)r
+                                : 'a';
         }
         size_t n = 0;
         clock_t t0 = clock();
@@ -369,34 +348,22 @@ static flash_model *all_stretches(const char *pre, const char *text)
     static char token[MAX * MAX][MAX * 2 + 1];
     static char merge[MAX * MAX * MAX / 4][MAX * 2 + 2];
     int n = (int)strlen(text), tokens = 0, merges = 0;
-    if (!CHECK(n <= MAX - 2)) {
-        return NULL;
-    }
-    for (int i = 0; i < n; i++) {
-        mk_utf8(spelled[i], mk_byte_char((uint8_t)text[i]));
-    }
+    if (!CHECK(n <= MAX - 2)) return NULL;
+    for (int i = 0; i < n; i++) mk_utf8(spelled[i], mk_byte_char((uint8_t)text[i]));
     for (int len = 1; len <= n; len++) {
         for (int i = 0; i + len <= n; i++) {
             char whole[MAX * 2 + 1] = "";
-            for (int j = i; j < i + len; j++) {
-                strcat(whole, spelled[j]);
-            }
-            for (int t = 0; t < tokens; t++) {
-                if (!strcmp(token[t], whole)) {
-                    goto known;
-                }
-            }
-            if (len > 1) {
-                strcpy(token[tokens++], whole);
-            }
+            for (int j = i; j < i + len; j++) strcat(whole, spelled[j]);
+            for (int t = 0; t < tokens; t++)
+                if (!strcmp(token[t], whole)) goto known;
+            if (len > 1) strcpy(token[tokens++], whole);
             for (int cut = i + 1; cut < i + len; cut++) {
                 char *p = merge[merges++];
                 *p = 0;
-                for (int j = i; j < i + len; j++) {
+                for (int j = i; j < i + len; j++)
                     strcat(strcat(p, j == cut ? " " : ""), spelled[j]);
-                }
             }
-known:;
+        known:;
         }
     }
     mk_file *f = mk_new();
@@ -410,17 +377,11 @@ known:;
         mk_text(b, one);
     }
     mk_text(b, "<end>");
-    for (int i = 0; i < tokens; i++) {
-        mk_text(b, token[i]);
-    }
+    for (int i = 0; i < tokens; i++) mk_text(b, token[i]);
     b = mk_set_array(f, "tokenizer.ggml.token_type", MK_V_I32, (uint64_t)(257 + tokens));
-    for (int i = 0; i < 257 + tokens; i++) {
-        mk_u32(b, i == 256 ? 3 : 1);
-    }
+    for (int i = 0; i < 257 + tokens; i++) mk_u32(b, i == 256 ? 3 : 1);
     b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, (uint64_t)merges);
-    for (int i = 0; i < merges; i++) {
-        mk_text(b, merge[i]);
-    }
+    for (int i = 0; i < merges; i++) mk_text(b, merge[i]);
     mk_set_u32(f, "tokenizer.ggml.bos_token_id", 256);
     mk_set_u32(f, "tokenizer.ggml.eos_token_id", 256);
     mk_set_bool(f, "tokenizer.ggml.add_bos_token", 0);
@@ -431,9 +392,7 @@ known:;
     free(file);
     d.source.data = file = mk_emit(f, &d.source.bytes);
     d.vocab_only = 1;
-    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) {
-        printf("    %s: %s\n", pre, err.text);
-    }
+    if (!CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_OK)) printf("    %s: %s\n", pre, err.text);
     mk_free(f);
     return m;
 }
@@ -443,25 +402,18 @@ static void words(const char *pre, const char *expected)
 {
     char text[64], got[128] = "";
     size_t n = 0, k, bytes;
-    for (const char *p = expected; *p; p++) {
-        if (*p != '|') {
-            text[n++] = *p;
-        }
-    }
+    for (const char *p = expected; *p; p++)
+        if (*p != '|') text[n++] = *p;
     text[n] = 0;
     flash_model *m = all_stretches(pre, text);
-    if (!m) {
-        return;
-    }
+    if (!m) return;
     int32_t *ids = encode(m, text, n, FLASH_TEXT_NO_BOS, &k);
     for (size_t i = 0; i < k; i++) {
         char *word = decode(m, ids + i, 1, FLASH_TEXT_CONTINUE, &bytes);
         strcat(strcat(got, i ? "|" : ""), word);
         free(word);
     }
-    if (!CHECK_STR(got, expected)) {
-        printf("    pre-tokenizer %s\n", pre);
-    }
+    if (!CHECK_STR(got, expected)) printf("    pre-tokenizer %s\n", pre);
     free(ids);
     flash_model_free(m);
 }
@@ -490,8 +442,12 @@ static void test_words(void)
         words(llama3[i], "I|'LL| go| | |123|45|\n\n|x");
         words(llama3[i], " !|ab|_c|?!\n| y");
         words(llama3[i], "a|  \n \n|  | b|\t\t");
-        words(llama3[i], "a|\xc2\xa0" "b|\r\n| .\r\n|c");
-        words(llama3[i], "e|\xcc\x81" "a|'x|'VE|'|1");
+        words(llama3[i],
+              "a|\xc2\xa0"
+              "b|\r\n| .\r\n|c");
+        words(llama3[i],
+              "e|\xcc\x81"
+              "a|'x|'VE|'|1");
         words(llama3[i], "123|456|78|a");
     }
     words("qwen2", "I|'LL| go| | |1|2|\n\n|x");
@@ -504,7 +460,9 @@ static void test_words(void)
     words("deepseek-coder", "a|\xe4\xb8\xad\xe6\x96\x87|b");
     words("deepseek-v3", "ab| |123|45|!c|\n| x");
     words("deepseek-v3", "a|\xe4\xb8\xad\xe3\x81\x82|b| $$\n\n|_d");
-    words("deepseek-v3", "e\xcc\x81" "a|.b| .\n|  | c");
+    words("deepseek-v3",
+          "e\xcc\x81"
+          "a|.b| .\n|  | c");
 
     words("falcon", "a| |$|b| |123|45");
     words("falcon", "!`|a| 12| b|  | c");

@@ -61,12 +61,8 @@ static double larger(double a, double b) { return b > a ? b : a; }
 static double log_total(const float *z, int V, double scale)
 {
     double best = -1e300, sum = 0;
-    for (int i = 0; i < V; i++) {
-        best = larger(best, z[i] * scale);
-    }
-    for (int i = 0; i < V; i++) {
-        sum += exp(z[i] * scale - best);
-    }
+    for (int i = 0; i < V; i++) best = larger(best, z[i] * scale);
+    for (int i = 0; i < V; i++) sum += exp(z[i] * scale - best);
     return best + log(sum);
 }
 
@@ -77,9 +73,9 @@ static void test_logits(void)
         int window, untied;
         const char *pattern;
     } list[] = {
-        {"llama", "f", 0, 0, NULL},     {"llama", "f", 0, 1, "window:9,full"},
-        {"qwen3", "f", 0, 0, NULL},     {"flash", "wsfon", 40, 0, NULL},
-        {"deci", "fs", 0, 1, NULL},     {"smollm3", "f", 0, 0, NULL},
+        {"llama", "f", 0, 0, NULL},        {"llama", "f", 0, 1, "window:9,full"},
+        {"qwen3", "f", 0, 0, NULL},        {"flash", "wsfon", 40, 0, NULL},
+        {"deci", "fs", 0, 1, NULL},        {"smollm3", "f", 0, 0, NULL},
         {"llama", "f", 0, 0, "full,skip"},
     };
     SECTION("logits = a session's");
@@ -93,9 +89,8 @@ static void test_logits(void)
         flash_trainer_report r;
         double worst = 0;
         CHECK(flash_trainer_evaluate(t, ids, 1, &r) == FLASH_OK);
-        for (int i = 0; i < 100 * 300; i++) {
+        for (int i = 0; i < 100 * 300; i++)
             worst = larger(worst, fabs((double)want[i] - (double)t->z[i]));
-        }
         CHECK(worst < 1e-4);
         free(want);
         free(ids);
@@ -132,7 +127,8 @@ static void test_weights(void)
             for (int r = 0; r < w.rows; r++) {
                 flash_dequantize(f.type, f.data + (size_t)r * (f.bytes / f.ne[1]), row, f.ne[0]);
                 wrong += memcmp(row, w.data + (size_t)r * (size_t)w.cols,
-                                (size_t)w.cols * sizeof *row) != 0;
+                                (size_t)w.cols * sizeof *row)
+                    != 0;
             }
         }
         CHECK_EQ(matrices, 1 + 2 * 7);
@@ -167,9 +163,8 @@ static void test_weights(void)
         float *want = session_logits(y.model, ids, 90);
         double worst = 0;
         flash_trainer_evaluate(t, ids, 1, &r);
-        for (int i = 0; i < 90 * 200; i++) {
+        for (int i = 0; i < 90 * 200; i++)
             worst = larger(worst, fabs((double)want[i] - (double)t->z[i]));
-        }
         CHECK(worst < 1e-4);
         free(want);
         free(ids);
@@ -274,17 +269,13 @@ static void test_adamw(void)
     d.final_lr = 0.2f;
     flash_trainer *t = trainer(&d);
     double *w = (double *)calloc(t->n * 3, sizeof *w), *m = w + t->n, *v = m + t->n, worst = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        w[i] = (double)t->w[i];
-    }
+    for (size_t i = 0; i < t->n; i++) w[i] = (double)t->w[i];
     for (int step = 1; step <= 8; step++) {
         static const double share[] = {.5, 1, 1, .8, .4, .2, .2, .2}; /* 1 + cos of thirds of pi */
         int32_t *ids = some_tokens(4, 20, 40);
         double norm = 0, lr = 0.01f * share[step - 1], scale;
         CHECK(flash_trainer_step(t, ids, &r) == FLASH_OK);
-        for (size_t i = 0; i < t->n; i++) {
-            norm += (double)t->g[i] * (double)t->g[i];
-        }
+        for (size_t i = 0; i < t->n; i++) norm += (double)t->g[i] * (double)t->g[i];
         norm = sqrt(norm);
         CHECK(fabs(r.grad_norm - norm) < 1e-9 * norm);
         CHECK(fabs(r.lr - lr) < 1e-6 * lr);
@@ -356,14 +347,10 @@ static void test_learning(void)
     CHECK(fabs(first.ce - log(96)) < 0.1);
     for (i = 0; i < n; i++) {
         CHECK(flash_trainer_step(t, ids, &r) == FLASH_OK);
-        if (quick && r.ce < 0.1) {
-            break;
-        }
+        if (quick && r.ce < 0.1) break;
     }
     CHECK(r.ce < 0.1);
-    if (getenv("FLASH_VERBOSE")) {
-        printf("cross-entropy %g after %d steps\n", r.ce, i);
-    }
+    if (getenv("FLASH_VERBOSE")) printf("cross-entropy %g after %d steps\n", r.ce, i);
     flash_trainer_free(t);
     free(ids);
 
@@ -375,14 +362,10 @@ static void test_learning(void)
     d.lr = 2e-3f;
     t = trainer(&d);
     uint64_t state = 4;
-    for (size_t k = 0; k < t->n; k++) {
-        t->w[k] += 0.03f * (float)flash__normal(&state);
-    }
+    for (size_t k = 0; k < t->n; k++) t->w[k] += 0.03f * (float)flash__normal(&state);
     ids = some_tokens(4, 64, 96);
     CHECK(flash_trainer_evaluate(t, ids, (size_t)batch, &first) == FLASH_OK);
-    for (i = 0; i < 100; i++) {
-        CHECK(flash_trainer_step(t, ids, &r) == FLASH_OK);
-    }
+    for (i = 0; i < 100; i++) CHECK(flash_trainer_step(t, ids, &r) == FLASH_OK);
     CHECK(first.kl > 1e-3 && r.kl * 10 < first.kl && r.loss == r.kl);
     free(ids);
     flash_trainer_free(t);
@@ -391,15 +374,15 @@ static void test_learning(void)
 
 /* --- the same bits ---------------------------------------------------------------------------- */
 
-typedef struct serial { int calls; } serial;
+typedef struct serial {
+    int calls;
+} serial;
 
 /* A host that runs the tasks one after the other, the last first. */
 static void serial_for(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
 {
     ((serial *)user)->calls++;
-    while (tasks-- > 0) {
-        task(ctx, tasks);
-    }
+    while (tasks-- > 0) task(ctx, tasks);
 }
 
 /* Weights, moments and losses after two steps as one number. */
@@ -444,15 +427,11 @@ static void test_bits(void)
     for (int isa = FLASH_ISA_SCALAR; isa < FLASH_ISA_COUNT; isa++) {
         d.isa = (flash_isa)isa;
         d.threads = 1 + isa % 3;
-        if (!flash_trainer_memory(&d, NULL)) {
-            continue;
-        }
+        if (!flash_trainer_memory(&d, NULL)) continue;
         CHECK_EQ(trained(&d, ids), want);
     }
     d.isa = FLASH_ISA_AUTO;
-    for (d.threads = 1; d.threads <= 3; d.threads++) {
-        CHECK_EQ(trained(&d, ids), want);
-    }
+    for (d.threads = 1; d.threads <= 3; d.threads++) CHECK_EQ(trained(&d, ids), want);
     serial s = {0};
     d.host.parallel_for = serial_for;
     d.host.user = &s;
@@ -465,14 +444,15 @@ static void test_bits(void)
 
 /* --- checkpoints ------------------------------------------------------------------------------ */
 
-typedef struct sink { uint8_t *p; size_t n, cap, fail_at; } sink;
+typedef struct sink {
+    uint8_t *p;
+    size_t n, cap, fail_at;
+} sink;
 
 static int sink_write(void *user, const void *data, size_t bytes)
 {
     sink *s = (sink *)user;
-    if (s->n + bytes > s->fail_at) {
-        return 1;
-    }
+    if (s->n + bytes > s->fail_at) return 1;
     if (s->n + bytes > s->cap) {
         s->cap = 2 * (s->n + bytes);
         s->p = (uint8_t *)realloc(s->p, s->cap);
@@ -512,9 +492,7 @@ static void test_checkpoints(void)
     d.warmup = 2;
     flash_trainer *one = trainer(&d), *two, *keep = trainer(&d);
     for (i = 0; i < 6; i++) {
-        if (i == 3) {
-            CHECK(flash_trainer_save(one, sink_write, &s) == FLASH_OK);
-        }
+        if (i == 3) CHECK(flash_trainer_save(one, sink_write, &s) == FLASH_OK);
         CHECK(flash_trainer_step(one, ids + i * 2 * 41, NULL) == FLASH_OK);
     }
     d.seed = 77;
@@ -523,9 +501,7 @@ static void test_checkpoints(void)
     CHECK(!same_state(one, two));
     CHECK(load(two, s.p, s.n, &err) == FLASH_OK);
     CHECK(two->step == 3 && two->tokens == 240);
-    for (i = 3; i < 6; i++) {
-        CHECK(flash_trainer_step(two, ids + i * 2 * 41, NULL) == FLASH_OK);
-    }
+    for (i = 3; i < 6; i++) CHECK(flash_trainer_step(two, ids + i * 2 * 41, NULL) == FLASH_OK);
     CHECK(same_state(one, two));
 
     SECTION("damaged checkpoints");
@@ -605,9 +581,7 @@ static void test_memory(void)
     d.host.allocator.user = &heap;
     CHECK(flash_trainer_create(&t, &d, &err) == FLASH_OK);
     CHECK(heap.live == 1 && heap.total == flash_trainer_memory(&d, NULL));
-    for (int i = 0; i < 3; i++) {
-        CHECK(flash_trainer_step(t, ids, NULL) == FLASH_OK);
-    }
+    for (int i = 0; i < 3; i++) CHECK(flash_trainer_step(t, ids, NULL) == FLASH_OK);
     CHECK(heap.count == 1);
     flash_trainer_free(t);
     CHECK(!heap.live && !heap.errors);
@@ -636,23 +610,16 @@ static void test_guard(void)
         for (k = 0; k < 3; k++) {
             float bad = k == 2 ? 1e30f : 0, *w = t->w + t->leaf[leaf].at + 3;
             float was = *w;
-            if (k < 2) {
-                memcpy(&bad, k ? &inf : &nan, 4);
-            }
-            if (k == 2 && leaf != 0) {
-                break;
-            }
+            if (k < 2) memcpy(&bad, k ? &inf : &nan, 4);
+            if (k == 2 && leaf != 0) break;
             *w = bad;
             r.step = 12345;
-            if (leaf == 0) { /* whose token may not be there */
+            if (leaf == 0) /* whose token may not be there */
                 ids[5] = 0;
-            }
             CHECK(flash_trainer_step(t, ids, &r) == FLASH_E_RANGE || k == 2);
             CHECK(r.step == 12345 || k == 2);
             *w = was;
-            if (k < 2) {
-                CHECK(same_state(t, same));
-            }
+            if (k < 2) CHECK(same_state(t, same));
         }
         flash_trainer_free(t);
         flash_trainer_free(same);
@@ -680,17 +647,20 @@ static void refused(const flash_trainer_desc *d, flash_status want, const char *
     memset(&err, 0, sizeof err);
     CHECK_EQ(flash_trainer_create(&t, d, &err), want);
     CHECK(!t);
-    if (!CHECK(strstr(err.text, text) != NULL)) {
+    if (!CHECK(strstr(err.text, text) != NULL))
         printf("    \"%s\" has no \"%s\"\n", err.text, text);
-    }
     CHECK(flash_trainer_memory(d, NULL) == 0);
 }
 
 static void test_refused(void)
 {
-    static const struct { const char *arch, *attn, *text; } list[] = {
-        {"qwen2", "f", "attn_q.bias"}, {"gemma3", "fw", "gates of GELU"},
-        {"lfm2", "cf", "convolutions"}, {"llama4", "f", "norms without weights"},
+    static const struct {
+        const char *arch, *attn, *text;
+    } list[] = {
+        {"qwen2", "f", "attn_q.bias"},
+        {"gemma3", "fw", "gates of GELU"},
+        {"lfm2", "cf", "convolutions"},
+        {"llama4", "f", "norms without weights"},
         {"deci", "fl", "a matrix in place of attention"},
     };
     mk_options o = shape(2, 32, 4, 2, 8, 48, 320), p = o;
@@ -776,9 +746,7 @@ static void test_refused(void)
     CHECK_EQ(flash_trainer_tensors(t), 3 + 4 + 7);
     CHECK(flash_trainer_arch(t)->layer[0].n_head == 0 && flash_trainer_arch(t)->rope_dims == 8);
     double sum = 0;
-    for (int i = 0; i < 3200; i++) {
-        sum += (double)t->w[i] * (double)t->w[i] / 3200;
-    }
+    for (int i = 0; i < 3200; i++) sum += (double)t->w[i] * (double)t->w[i] / 3200;
     CHECK(fabs(sqrt(sum) - 0.02) < 0.002);
     flash_trainer_free(t);
     unmake(&m);
@@ -788,9 +756,8 @@ static void test_refused(void)
 int main(void)
 {
     quick = getenv("FLASH_QUICK") != NULL;
-    for (size_t i = 0; i < COUNT(gradient_cases); i++) {
+    for (size_t i = 0; i < COUNT(gradient_cases); i++)
         check_gradients(gradient_cases + i, 5e-4, 1e-2, 1e-2, 0);
-    }
     check_golden(1e-3);
     test_logits();
     test_weights();

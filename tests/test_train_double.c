@@ -8,9 +8,8 @@
 
 int main(void)
 {
-    for (size_t i = 0; i < COUNT(gradient_cases); i++) {
+    for (size_t i = 0; i < COUNT(gradient_cases); i++)
         check_gradients(gradient_cases + i, 1e-5, 1e-4, 1e-5, getenv("FLASH_QUICK") ? 1 : 24);
-    }
     check_golden(1e-5);
     return test_done();
 }

@@ -5,7 +5,10 @@
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-typedef struct made { flash_model *model; uint8_t *bytes; } made;
+typedef struct made {
+    flash_model *model;
+    uint8_t *bytes;
+} made;
 
 static inline made make(const mk_options *o, const char *arch, const char *attn, int window,
                         const char *pattern)
@@ -48,9 +51,7 @@ static inline flash_trainer *trainer(const flash_trainer_desc *d)
 static inline int32_t *some_tokens(int n, int n_ctx, int vocab)
 {
     int32_t *ids = (int32_t *)malloc((size_t)n * (size_t)(n_ctx + 1) * sizeof *ids);
-    for (int i = 0; i < n * (n_ctx + 1); i++) {
-        ids[i] = (int32_t)(test_rnd() % (uint32_t)vocab);
-    }
+    for (int i = 0; i < n * (n_ctx + 1); i++) ids[i] = (int32_t)(test_rnd() % (uint32_t)vocab);
     return ids;
 }
 
@@ -117,12 +118,9 @@ static inline void check_gradients(const gradient_case *c, double h, double bar,
         size_t at = t->leaf[k].at, n = (size_t)t->leaf[k].rows * (size_t)t->leaf[k].cols;
         double norm = 0;
         int seen_here = 0;
-        if (c->pattern && strstr(c->pattern, "skip")) {
+        if (c->pattern && strstr(c->pattern, "skip"))
             CHECK(strncmp(t->leaf[k].name, "blk.1.attn", 10) != 0);
-        }
-        for (size_t i = 0; i < n; i++) {
-            norm += (double)g[at + i] * (double)g[at + i];
-        }
+        for (size_t i = 0; i < n; i++) norm += (double)g[at + i] * (double)g[at + i];
         norm = sqrt(norm);
         for (int turn = 0; turn < (each ? each : 1); turn++) {
             size_t one = at + ((size_t)turn < n && each >= (int)n ? (size_t)turn : test_rnd() % n);
@@ -140,29 +138,23 @@ static inline void check_gradients(const gradient_case *c, double h, double bar,
             memcpy(t->w + at, w + at, n * sizeof *w);
             want = (hi.loss - lo.loss) / (2 * h);
             got = each ? (double)g[one] : norm;
-            if (fabs(got) <= least && fabs(want) <= least) {
-                continue;
-            }
+            if (fabs(got) <= least && fabs(want) <= least) continue;
             seen++;
             seen_here++;
             miss = fabs(got - want) / fmax(fabs(want), fabs(got));
             worst = fmax(worst, miss);
-            if (miss > bar && far_off++ < 4) {
+            if (miss > bar && far_off++ < 4)
                 printf("    %s: got %g, want %g\n", t->leaf[k].name, got, want);
-            }
         }
         /* who sees one position needs no queries and keys; all else must have been looked at */
         int idle = c->pattern && strstr(c->pattern, "window:1")
             && (!strncmp(t->leaf[k].name, "blk.1.attn_q", 12)
                 || !strncmp(t->leaf[k].name, "blk.1.attn_k", 12));
-        if (!CHECK(idle ? !seen_here : 2 * seen_here > each)) {
+        if (!CHECK(idle ? !seen_here : 2 * seen_here > each))
             printf("    %s: %d derivatives\n", t->leaf[k].name, seen_here);
-        }
     }
     CHECK(!far_off);
-    if (getenv("FLASH_VERBOSE")) {
-        printf("%s: %d derivatives, worst %.2g\n", c->name, seen, worst);
-    }
+    if (getenv("FLASH_VERBOSE")) printf("%s: %d derivatives, worst %.2g\n", c->name, seen, worst);
     free(g);
     free(w);
     free(ids);
@@ -181,12 +173,9 @@ static inline uint32_t golden_random(uint32_t *seed)
 /* Weight numbers of a tensor, as tests/golden/train.py makes them. */
 static inline void golden_fill(const char *name, uint32_t seed, int vector, size_t n, float *out)
 {
-    for (size_t i = 0; name[i]; i++) {
-        seed += (uint32_t)(i + 1) * (uint32_t)name[i];
-    }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; name[i]; i++) seed += (uint32_t)(i + 1) * (uint32_t)name[i];
+    for (size_t i = 0; i < n; i++)
         out[i] = (float)(vector + 1.2 * (golden_random(&seed) / 16777216.0 - 0.5));
-    }
 }
 
 static inline void golden_model(made *m, uint32_t seed, const char *pattern)
@@ -233,14 +222,10 @@ static inline void check_golden(double bar)
     o.d_head = 6;
     o.d_ffn = 20;
     o.n_vocab = V;
-    for (int i = 0; i < B * (T + 1); i++) {
-        ids[i] = (int32_t)(golden_random(&state) % V);
-    }
+    for (int i = 0; i < B * (T + 1); i++) ids[i] = (int32_t)(golden_random(&state) % V);
     teacher = make(&o, "llama", "f", 0, NULL);
     golden_model(&teacher, 7, NULL);
-    if (!CHECK(f != NULL)) {
-        return;
-    }
+    if (!CHECK(f != NULL)) return;
     while (fscanf(f, "%63s", name) == 1) {
         if (!strcmp(name, "model")) {
             flash_trainer_desc d;
@@ -270,14 +255,9 @@ static inline void check_golden(double bar)
         } else {
             double norm = 0, dot = 0;
             size_t n;
-            if (!CHECK(fscanf(f, "%lf %lf", &a, &b) == 2 && t)) {
-                break;
-            }
-            for (leaf = 0; leaf < t->n_leaf && strcmp(t->leaf[leaf].name, name); leaf++) {
-            }
-            if (!CHECK(leaf < t->n_leaf)) {
-                break;
-            }
+            if (!CHECK(fscanf(f, "%lf %lf", &a, &b) == 2 && t)) break;
+            for (leaf = 0; leaf < t->n_leaf && strcmp(t->leaf[leaf].name, name); leaf++) {}
+            if (!CHECK(leaf < t->n_leaf)) break;
             n = (size_t)t->leaf[leaf].rows * (size_t)t->leaf[leaf].cols;
             for (size_t i = 0; i < n; i++) {
                 double g = (double)t->g[t->leaf[leaf].at + i];
@@ -285,9 +265,8 @@ static inline void check_golden(double bar)
                 dot += g * (double)((int)(i * 7 % 11) - 5);
             }
             CHECK(fabs(sqrt(norm) - a) < bar * a);
-            if (!CHECK(fabs(dot - b) < 3 * bar * a * sqrt((double)n))) {
+            if (!CHECK(fabs(dot - b) < 3 * bar * a * sqrt((double)n)))
                 printf("    %s: %g, torch %g\n", name, dot, b);
-            }
             seen++;
         }
     }

@@ -10,18 +10,15 @@
 #include <stdlib.h>
 #include <time.h>
 
-static double now(void)
-{
-    return (double)clock() / CLOCKS_PER_SEC;
-}
+static double now(void) { return (double)clock() / CLOCKS_PER_SEC; }
 
 typedef struct bench {
-    flash_model       *m;
-    flash_grammar     *g;
-    flash__reading    *t;
-    float             *logits;  /* [V] */
-    flash__candidate  *c;       /* [V] */
-    size_t             bytes;   /* that a session has for it */
+    flash_model *m;
+    flash_grammar *g;
+    flash__reading *t;
+    float *logits;       /* [V] */
+    flash__candidate *c; /* [V] */
+    size_t bytes;        /* that a session has for it */
 } bench;
 
 /* marks: what begins with punctuation of JSON is favoured. */
@@ -60,9 +57,9 @@ static void run(const bench *b, int tokens, int marks)
         }
     }
     printf("bench grammar texts=%s vocab=%lu us_per_token=%.1f worst_us=%.0f sample_us=%.1f "
-           "sample_with_us=%.1f texts_ended=%d\n", marks ? "marks" : "random", (unsigned long)n,
-           time[1] / tokens * 1e6, worst * 1e6, time[0] / tokens * 1e6, time[2] / tokens * 1e6,
-           texts);
+           "sample_with_us=%.1f texts_ended=%d\n",
+           marks ? "marks" : "random", (unsigned long)n, time[1] / tokens * 1e6, worst * 1e6,
+           time[0] / tokens * 1e6, time[2] / tokens * 1e6, texts);
 }
 
 int main(int argc, char **argv)
@@ -100,14 +97,10 @@ int main(int argc, char **argv)
     a.base = malloc(b.bytes);
     b.logits = malloc(b.m->vocab.n * sizeof *b.logits);
     b.c = malloc(b.m->vocab.n * sizeof *b.c);
-    if (!a.base || !b.logits || !b.c) {
-        return 1;
-    }
+    if (!a.base || !b.logits || !b.c) return 1;
     printf(" session_bytes=%lu\n", (unsigned long)b.bytes);
     b.t = flash__reading_plan(b.m, &a);
-    for (int marks = 0; marks < 2; marks++) {
-        run(&b, argc > 2 ? atoi(argv[2]) : 1000, marks);
-    }
+    for (int marks = 0; marks < 2; marks++) run(&b, argc > 2 ? atoi(argv[2]) : 1000, marks);
     free(a.base);
     free(b.c);
     free(b.logits);

@@ -43,8 +43,9 @@ static void shape_of(const double *x, flash_arch *a)
     for (int l = 0; l < a->n_layer; l++) {
         flash_layer *y = &a->layer[l];
         int kind = (int)x[3 + l];
-        y->attention = (uint8_t)(kind == 1 ? FLASH_ATTENTION_WINDOW
-                                 : kind ? FLASH_ATTENTION_SKIP : FLASH_ATTENTION_FULL);
+        y->attention = (uint8_t)(kind == 1  ? FLASH_ATTENTION_WINDOW
+                                     : kind ? FLASH_ATTENTION_SKIP
+                                            : FLASH_ATTENTION_FULL);
         y->n_head = (uint16_t)(kind < 2 ? 32 : 0);
         y->n_kv_head = (uint16_t)(kind < 2 ? 8 : 0);
         y->window = kind == 1 ? 256 : 0;
@@ -91,24 +92,20 @@ int main(int argc, char **argv)
         die("usage: bench_paper LATENCY [MEMBERS [THREADS]]");
     size_t bytes = fread(text, 1, sizeof text, f);
     fclose(f);
-    if (flash_latency_load(&latency, text, bytes, NULL, &err))
-        die(err.text);
+    if (flash_latency_load(&latency, text, bytes, NULL, &err)) die(err.text);
     problem_desc(&paper, 1, &d, param, name);
     d.known[0] = ttft;
     reference[0] = 1.05 * ttft(NULL, largest);
     d.reference = reference;
     d.max_trials = TRIALS;
-    if (flash_search_create(&s, &d, &err))
-        die(err.text);
+    if (flash_search_create(&s, &d, &err)) die(err.text);
     for (int done = 0; done < TRIALS; done += BATCH) {
         for (int i = 0; i < BATCH; i++)
-            if (flash_search_ask(s, &t[i], &err))
-                die(err.text);
+            if (flash_search_ask(s, &t[i], &err)) die(err.text);
         for (int i = 0; i < BATCH; i++) {
             double y[2];
             problem_values(&paper, t[i].x, y); /* of which the first is known */
-            if (flash_search_tell(s, t[i].id, y, &err))
-                die(err.text);
+            if (flash_search_tell(s, t[i].id, y, &err)) die(err.text);
         }
     }
     n = flash_search_front(s, ids, TRIALS);
@@ -134,8 +131,7 @@ int main(int argc, char **argv)
             how.repeats = 1;
             shape_of(member[i].x, &a);
             flash_workload w = work_of(&a);
-            if (flash_latency_measure(&m, &w, &how, &err))
-                die(err.text);
+            if (flash_latency_measure(&m, &w, &how, &err)) die(err.text);
             least[i][0] = m.median.prefill < least[i][0] ? m.median.prefill : least[i][0];
             least[i][1] = m.median.decode < least[i][1] ? m.median.decode : least[i][1];
         }
@@ -146,15 +142,15 @@ int main(int argc, char **argv)
         shape_of(member[i].x, &a);
         flash_workload w = work_of(&a);
         flash_latency_predict(latency, &w, &first, &token);
-        for (int l = 0; l < a.n_layer; l++)
-            kinds[l] = "fws"[(int)member[i].x[3 + l]];
+        for (int l = 0; l < a.n_layer; l++) kinds[l] = "fws"[(int)member[i].x[3 + l]];
         off[0] += fabs(first.mean / least[i][0] - 1) / chosen;
         off[1] += fabs(token.mean / least[i][1] - 1) / chosen;
         printf("bench paper member=%d layers=%d d_model=%d d_ffn=%d attention=%s weights=%llu "
                "stand_in_loss=%.4f ttft_s=%.3f measured_s=%.3f decode_tok_s=%.1f "
-               "measured_tok_s=%.1f\n", member[i].id, a.n_layer, a.d_model, (int)member[i].x[2],
-               kinds, (unsigned long long)flash_arch_params(&a), member[i].y[1], first.mean,
-               least[i][0], 1 / token.mean, 1 / least[i][1]);
+               "measured_tok_s=%.1f\n",
+               member[i].id, a.n_layer, a.d_model, (int)member[i].x[2], kinds,
+               (unsigned long long)flash_arch_params(&a), member[i].y[1], first.mean, least[i][0],
+               1 / token.mean, 1 / least[i][1]);
     }
     printf("bench paper members=%d ttft_mape=%.4f decode_mape=%.4f rounds=%d\n", chosen, off[0],
            off[1], ROUNDS);

@@ -15,12 +15,12 @@
 enum { CTX = 128, ROW = CTX + 1, TEST = 64, CALIBRATE = 128, BATCH = 8, RANDOM_CUTS = 10 };
 
 typedef struct bench {
-    const char  *name;
+    const char *name;
     flash_model *model;
-    int32_t     *ids, *test;  /* those to learn from; [TEST,ROW] */
-    size_t       n;
-    int          threads, steps;
-    double       base[TEST];  /* the model's own losses */
+    int32_t *ids, *test; /* those to learn from; [TEST,ROW] */
+    size_t n;
+    int threads, steps;
+    double base[TEST]; /* the model's own losses */
 } bench;
 
 static void die(const char *what)
@@ -55,8 +55,7 @@ static flash_trainer *trainer(const bench *b, const flash_model *like, int rando
     d.lr = random ? 2e-3f : 5e-4f;
     d.warmup = steps / 20 + 1;
     d.weight_decay = 0.1f;
-    if (flash_trainer_create(&t, &d, &err))
-        die(err.text);
+    if (flash_trainer_create(&t, &d, &err)) die(err.text);
     return t;
 }
 
@@ -66,8 +65,7 @@ static double losses(flash_trainer *t, const bench *b, double each[TEST])
     flash_trainer_report r;
     double sum = 0;
     for (int i = 0; i < TEST; i++) {
-        if (flash_trainer_evaluate(t, b->test + i * ROW, 1, &r))
-            die("a loss is no number");
+        if (flash_trainer_evaluate(t, b->test + i * ROW, 1, &r)) die("a loss is no number");
         each[i] = r.ce;
         sum += r.ce / TEST;
     }
@@ -78,10 +76,8 @@ static double losses(flash_trainer *t, const bench *b, double each[TEST])
 static double difference(const double *x, const double *y, double *error)
 {
     double mean = 0, squares = 0;
-    for (int i = 0; i < TEST; i++)
-        mean += (x[i] - y[i]) / TEST;
-    for (int i = 0; i < TEST; i++)
-        squares += (x[i] - y[i] - mean) * (x[i] - y[i] - mean);
+    for (int i = 0; i < TEST; i++) mean += (x[i] - y[i]) / TEST;
+    for (int i = 0; i < TEST; i++) squares += (x[i] - y[i] - mean) * (x[i] - y[i] - mean);
     *error = sqrt(squares / (TEST - 1) / TEST);
     return mean;
 }
@@ -93,8 +89,7 @@ static void learn(flash_trainer *t, const bench *b, int steps)
     for (int s = 0; s < steps; s++) {
         for (int i = 0; i < BATCH; i++)
             memcpy(tokens + i * ROW, b->ids + next(&state) % (b->n - ROW), ROW * sizeof *tokens);
-        if (flash_trainer_step(t, tokens, NULL))
-            die("a step is no number");
+        if (flash_trainer_step(t, tokens, NULL)) die("a step is no number");
     }
 }
 
@@ -119,8 +114,7 @@ static flash_model *cut(const bench *b, int ffn, const int *const *units)
     d.model = b->model;
     d.d_ffn = ffn;
     d.ffn = units;
-    if (flash_prune_view(&m, &d, &err))
-        die(err.text);
+    if (flash_prune_view(&m, &d, &err)) die(err.text);
     return m;
 }
 
@@ -147,8 +141,7 @@ static void by_weight(flash_trainer *t, int layer, int F, int keep, int *out)
     for (size_t i = 0; !flash_trainer_weights(t, i, &w); i++)
         for (int k = 0; k < 3; k++) {
             snprintf(name, sizeof name, "blk.%d.%s.weight", layer, of[k]);
-            if (strcmp(name, w.name))
-                continue;
+            if (strcmp(name, w.name)) continue;
             for (int r = 0; r < w.rows; r++)
                 for (int c = 0; c < w.cols; c++) {
                     double v = (double)w.data[(size_t)r * (size_t)w.cols + (size_t)c];
@@ -158,38 +151,34 @@ static void by_weight(flash_trainer *t, int layer, int F, int keep, int *out)
     for (int k = 0; k < F - keep; k++) { /* the least goes */
         int least = -1;
         for (int i = 0; i < F; i++)
-            if (score[i] >= 0 && (least < 0 || score[i] < score[least]))
-                least = i;
+            if (score[i] >= 0 && (least < 0 || score[i] < score[least])) least = i;
         score[least] = -1;
     }
     for (int i = 0, k = 0; i < F; i++)
-        if (score[i] >= 0)
-            out[k++] = i;
+        if (score[i] >= 0) out[k++] = i;
     free(score);
 }
 
 static void by_chance(uint64_t *state, int F, int keep, int *out)
 {
     for (int i = 0, k = 0; k < keep; i++) /* Knuth, TAOCP 2, 3.4.2 S */
-        if ((double)(next(state) >> 11) / 9007199254740992.0 * (F - i) < keep - k)
-            out[k++] = i;
+        if ((double)(next(state) >> 11) / 9007199254740992.0 * (F - i) < keep - k) out[k++] = i;
 }
 
 /* ---- attentions that are skipped: patterns as a bit for each layer ----------------------- */
 
-static int count(unsigned mask)
-{
-    return mask ? (int)(mask & 1) + count(mask >> 1) : 0;
-}
+static int count(unsigned mask) { return mask ? (int)(mask & 1) + count(mask >> 1) : 0; }
 
-typedef struct patterns { const double *kl; int layers; } patterns;
+typedef struct patterns {
+    const double *kl;
+    int layers;
+} patterns;
 
 static double known(void *user, const uint8_t *skip)
 {
     const patterns *p = user;
     unsigned mask = 0;
-    for (int l = 0; l < p->layers; l++)
-        mask |= (unsigned)skip[l] << l;
+    for (int l = 0; l < p->layers; l++) mask |= (unsigned)skip[l] << l;
     return p->kl[mask];
 }
 
@@ -203,27 +192,25 @@ static void skips(const bench *b, flash_trainer *t, int L)
     int order[FLASH_LAYERS_MAX];
     for (unsigned mask = 0; mask < 1u << L; mask++) {
         uint8_t skip[FLASH_LAYERS_MAX];
-        for (int l = 0; l < L; l++)
-            skip[l] = mask >> l & 1;
-        if (flash_trainer_skip(t, b->ids, N, skip, kl + mask))
-            die("a divergence is no number");
+        for (int l = 0; l < L; l++) skip[l] = mask >> l & 1;
+        if (flash_trainer_skip(t, b->ids, N, skip, kl + mask)) die("a divergence is no number");
     }
     for (int rule = 0; rule < 2; rule++) {
         unsigned chosen = 0;
-        int run = rule ? 2 : L, n = skips_find(flash_model_arch(b->model), L / 2 + 1, run, known,
-                                               &p, alone, order, loss);
+        int run = rule ? 2 : L,
+            n = skips_find(flash_model_arch(b->model), L / 2 + 1, run, known, &p, alone, order,
+                           loss);
         for (int k = 0; k < n; k++) {
             int all = 0, better = 0;
             chosen |= 1u << order[k];
             for (unsigned mask = 0; mask < 1u << L; mask++) {
-                if (count(mask) != k + 1 || (rule && mask & mask >> 1 & mask >> 2))
-                    continue;
+                if (count(mask) != k + 1 || (rule && mask & mask >> 1 & mask >> 2)) continue;
                 all++;
                 better += kl[mask] < kl[chosen];
             }
             printf("bench skip %s in_a_row=%d skipped=%d kl=%.4f patterns=%d better=%d "
-                   "share=%.3f\n", b->name, run, k + 1, kl[chosen], all, better,
-                   (double)better / all);
+                   "share=%.3f\n",
+                   b->name, run, k + 1, kl[chosen], all, better, (double)better / all);
         }
     }
     free(kl);
@@ -242,8 +229,7 @@ static void without(const bench *b, int l, int k, int steps, double each[TEST])
     memset(&d, 0, sizeof d);
     d.model = b->model;
     d.attention = pattern;
-    if (flash_prune_view(&m, &d, &err))
-        die(err.text);
+    if (flash_prune_view(&m, &d, &err)) die(err.text);
     learned(b, m, 0, b->model, steps, each);
     flash_model_free(m);
 }
@@ -254,15 +240,12 @@ static void without(const bench *b, int l, int k, int steps, double each[TEST])
 static void match(int L, double share[8][8])
 {
     for (int l = 0; l < L; l++)
-        for (int k = 0; k < L; k++)
-            share[l][k] = abs(l - k) > 1;
+        for (int k = 0; k < L; k++) share[l][k] = abs(l - k) > 1;
     for (int round = 0; round < 20000; round++)
         for (int l = 0; l < L; l++) {
             double want = (l && l + 1 < L ? 2. : 1.) / (L - 1), sum = 0;
-            for (int k = 0; k < L; k++)
-                sum += share[l][k];
-            for (int k = 0; k < L; k++)
-                share[l][k] = share[k][l] = share[l][k] * want / sum;
+            for (int k = 0; k < L; k++) sum += share[l][k];
+            for (int k = 0; k < L; k++) share[l][k] = share[k][l] = share[l][k] * want / sum;
         }
 }
 
@@ -286,12 +269,11 @@ static void pairs(const bench *b, int L)
                         apart[1][i] += each[i] * share[l][k];
                     }
             }
-        for (int i = 0; i < 2; i++)
-            gain[i] = difference(in_a_row, apart[i], &error[i]);
+        for (int i = 0; i < 2; i++) gain[i] = difference(in_a_row, apart[i], &error[i]);
         printf("bench interleaved %s skipped=2 steps=%d consecutive=%.4f interleaved=%.4f "
-               "gain=%.4f+-%.4f each_layer_as_often=%.4f gain=%.4f+-%.4f\n", b->name, steps,
-               difference(in_a_row, b->base, &e), difference(apart[0], b->base, &e), gain[0],
-               error[0], difference(apart[1], b->base, &e), gain[1], error[1]);
+               "gain=%.4f+-%.4f each_layer_as_often=%.4f gain=%.4f+-%.4f\n",
+               b->name, steps, difference(in_a_row, b->base, &e), difference(apart[0], b->base, &e),
+               gain[0], error[0], difference(apart[1], b->base, &e), gain[1], error[1]);
         fflush(stdout);
     }
 }
@@ -310,15 +292,12 @@ static void tokenize(bench *b, char *text)
         next = stop ? stop + sizeof end - 1 : NULL;
         p += strspn(p, " \n\r\t");
         bytes = stop ? (size_t)(stop - p) : strlen(p);
-        while (bytes && strchr(" \n\r\t", p[bytes - 1]))
-            bytes--;
-        if (!bytes)
-            continue;
+        while (bytes && strchr(" \n\r\t", p[bytes - 1])) bytes--;
+        if (!bytes) continue;
         if (flash_tokenize(b->model, p, bytes, 0, b->ids + b->n, 2 * bytes + 8, &n))
             die("a story cannot be tokenised");
         b->n += n;
-        if (eos >= 0 && b->ids[b->n - 1] != eos)
-            b->ids[b->n++] = eos;
+        if (eos >= 0 && b->ids[b->n - 1] != eos) b->ids[b->n++] = eos;
     }
 }
 
@@ -328,24 +307,20 @@ int main(int argc, char **argv)
     flash_model_desc md;
     flash_error err;
     FILE *f = argc > 2 ? fopen(argv[2], "rb") : NULL;
-    if (!f)
-        die("usage: bench_prune MODEL TEXT [THREADS [STEPS]]");
+    if (!f) die("usage: bench_prune MODEL TEXT [THREADS [STEPS]]");
     b.name = strrchr(argv[1], '/') ? strrchr(argv[1], '/') + 1 : argv[1];
     b.threads = argc > 3 ? atoi(argv[3]) : 1;
     b.steps = argc > 4 ? atoi(argv[4]) : 4000;
     memset(&md, 0, sizeof md);
     md.source.path = argv[1];
-    if (flash_model_load(&b.model, &md, &err))
-        die(err.text);
+    if (flash_model_load(&b.model, &md, &err)) die(err.text);
     char *text = calloc((16 << 20) + 1, 1);
-    if (!fread(text, 1, 16 << 20, f))
-        die("the text is empty");
+    if (!fread(text, 1, 16 << 20, f)) die("the text is empty");
     fclose(f);
     tokenize(&b, text);
     size_t all = b.n;
     b.n = all / 10 * 9;
-    if (all / 10 < TEST * ROW)
-        die("the text is too short");
+    if (all / 10 < TEST * ROW) die("the text is too short");
     b.test = malloc(TEST * ROW * sizeof *b.test);
     for (size_t i = 0; i < TEST; i++)
         memcpy(b.test + i * ROW, b.ids + b.n + (all - b.n - ROW) / TEST * i, ROW * sizeof *b.ids);
@@ -356,19 +331,16 @@ int main(int argc, char **argv)
     flash_calibration *c;
     double base = losses(t, &b, b.base), error, chance = 0;
     int *units[3][FLASH_LAYERS_MAX];
-    if (flash_calibration_create(&c, a, NULL, &err))
-        die(err.text);
+    if (flash_calibration_create(&c, a, NULL, &err)) die(err.text);
     int32_t *some = malloc(CALIBRATE * ROW * sizeof *some);
     for (size_t i = 0; i < CALIBRATE; i++)
         memcpy(some + i * ROW, b.ids + (b.n - ROW) / CALIBRATE * i, ROW * sizeof *some);
-    if (flash_calibration_add(c, t, some, CALIBRATE))
-        die("the calibration failed");
+    if (flash_calibration_add(c, t, some, CALIBRATE)) die("the calibration failed");
     printf("bench model %s loss=%.4f\n", b.name, base);
 
     /* a quarter of all FFN units */
     for (int w = 0; w < 3; w++)
-        for (int l = 0; l < L; l++)
-            units[w][l] = malloc((size_t)keep * sizeof(int));
+        for (int l = 0; l < L; l++) units[w][l] = malloc((size_t)keep * sizeof(int));
     for (int l = 0; l < L; l++) {
         flash_calibration_choose(c, FLASH_PART_UNIT, l, 0, keep, 1, units[0][l]);
         by_weight(t, l, F, keep, units[1][l]);
@@ -377,19 +349,16 @@ int main(int argc, char **argv)
     double weight = damage(&b, keep, (const int *const *)units[1], &e);
     uint64_t state = 1;
     for (int r = 0; r < RANDOM_CUTS; r++) {
-        for (int l = 0; l < L; l++)
-            by_chance(&state, F, keep, units[2][l]);
+        for (int l = 0; l < L; l++) by_chance(&state, F, keep, units[2][l]);
         chance += damage(&b, keep, (const int *const *)units[2], &e) / RANDOM_CUTS;
     }
     printf("bench ffn25 %s activation=%.4f+-%.4f weight=%.4f random_mean=%.4f ratio=%.3f\n", b.name,
            activation, error, weight, chance, activation / chance);
     fflush(stdout);
-    if (L <= 8)
-        skips(&b, t, L);
+    if (L <= 8) skips(&b, t, L);
     fflush(stdout);
     flash_trainer_free(t);
-    if (L > 4 && L <= 8)
-        pairs(&b, L);
+    if (L > 4 && L <= 8) pairs(&b, L);
 
     /* healed by the whole model, next to random weights on as many tokens */
     flash_model *m = cut(&b, keep, (const int *const *)units[0]);

@@ -122,33 +122,28 @@ static void bench(const run *r, int seeds)
     const problem *p = problems;
     double gap[101], ratio[101], all[101], ask_time = 0, longest = 0, best = 0;
     size_t memory = 0;
-    while (strcmp(p->name, r->problem))
-        p++;
+    while (strcmp(p->name, r->problem)) p++;
     problem_desc(p, r->known, &d, param, names);
     d.max_trials = r->evals;
     d.initial = r->initial;
     d.method = r->method;
     d.noisy = r->noisy > 0;
     d.noise = r->noisy == 2 ? deviation : NULL;
-    if (p->kind == VLMOP2)
-        d.reference = NULL;
-    if (r->evals < 1000 && r->method == FLASH_SEARCH_NSGA2)
-        d.population = 20;
+    if (p->kind == VLMOP2) d.reference = NULL;
+    if (r->evals < 1000 && r->method == FLASH_SEARCH_NSGA2) d.population = 20;
     for (int seed = 1; seed <= seeds; seed++) {
         flash_search *s;
         double *y = malloc(2 * (size_t)r->evals * sizeof *y);
         uint64_t noise = (uint64_t)seed * 7919;
         d.seed = (uint64_t)seed;
         memory = flash_search_memory(&d, &err);
-        if (flash_search_create(&s, &d, &err))
-            die(&err);
+        if (flash_search_create(&s, &d, &err)) die(&err);
         for (int done = 0; done < r->evals;) {
             flash_trial t[16];
             int n = 0;
             for (; n < r->batch && done + n < r->evals; n++) {
                 clock_t from = clock();
-                if (flash_search_ask(s, t + n, &err))
-                    die(&err);
+                if (flash_search_ask(s, t + n, &err)) die(&err);
                 double took = (double)(clock() - from) / CLOCKS_PER_SEC;
                 ask_time += took;
                 longest = fmax(longest, took);
@@ -161,8 +156,7 @@ static void bench(const run *r, int seeds)
                     v[0] += deviation[0] * normal(&noise);
                     v[1] += deviation[1] * normal(&noise);
                 }
-                if (flash_search_tell(s, t[i].id, v, &err))
-                    die(&err);
+                if (flash_search_tell(s, t[i].id, v, &err)) die(&err);
             }
             done += n;
         }
@@ -182,17 +176,15 @@ static void bench(const run *r, int seeds)
         free(y);
     }
     int passed = 0;
-    for (int i = 0; i < seeds; i++)
-        passed += gap[i] * log(10) < -3.65;
+    for (int i = 0; i < seeds; i++) passed += gap[i] * log(10) < -3.65;
     qsort(gap, (size_t)seeds, sizeof *gap, by_value);
     qsort(ratio, (size_t)seeds, sizeof *ratio, by_value);
     qsort(all, (size_t)seeds, sizeof *all, by_value);
     printf("bench %s evals=%d seeds=%d log10_gap=%.3f ratio=%.5f worst=%.5f hypervolume=%.5f "
-           "spread=%.3f..%.3f ask_ms=%.1f longest_ms=%.1f memory=%zu", r->name, r->evals, seeds,
-           gap[seeds / 2], ratio[seeds / 2], ratio[0], all[seeds / 2], gap[0], gap[seeds - 1],
-           1e3 * ask_time / seeds / r->evals, 1e3 * longest, memory);
-    if (p->kind == VLMOP2)
-        printf(" below_-3.65=%d", passed);
+           "spread=%.3f..%.3f ask_ms=%.1f longest_ms=%.1f memory=%zu",
+           r->name, r->evals, seeds, gap[seeds / 2], ratio[seeds / 2], ratio[0], all[seeds / 2],
+           gap[0], gap[seeds - 1], 1e3 * ask_time / seeds / r->evals, 1e3 * longest, memory);
+    if (p->kind == VLMOP2) printf(" below_-3.65=%d", passed);
     putchar('\n');
     fflush(stdout);
 }
@@ -211,10 +203,8 @@ int main(int argc, char **argv)
             named++;
     for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
         int wanted = !named;
-        for (int i = 1; i < argc; i++)
-            wanted |= !strcmp(argv[i], runs[k].name);
-        if (wanted)
-            bench(runs + k, seeds);
+        for (int i = 1; i < argc; i++) wanted |= !strcmp(argv[i], runs[k].name);
+        if (wanted) bench(runs + k, seeds);
     }
     return 0;
 }

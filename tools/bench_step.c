@@ -11,18 +11,20 @@
 
 enum { LATE_MAX = 1 << 20 };
 
-static const struct { const char *name; clockid_t id; } clocks[] = {
-    {"real", CLOCK_MONOTONIC}, {"own", CLOCK_THREAD_CPUTIME_ID}};
+static const struct {
+    const char *name;
+    clockid_t id;
+} clocks[] = {{"real", CLOCK_MONOTONIC}, {"own", CLOCK_THREAD_CPUTIME_ID}};
 
 typedef struct bench {
     flash_session *s;
-    double  ms;                      /* of each step; 0: no deadline                          */
-    int     clock;                   /* of clocks                                             */
-    int32_t *ids;                    /* [n] the prompt                                        */
-    int     n;
-    double *late[2];                 /* [LATE_MAX] of steps of the prompt, of tokens      [s] */
-    int     steps[2], tokens[2];
-    double  spent[2];                /* [s] */
+    double ms;    /* of each step; 0: no deadline                          */
+    int clock;    /* of clocks                                             */
+    int32_t *ids; /* [n] the prompt                                        */
+    int n;
+    double *late[2]; /* [LATE_MAX] of steps of the prompt, of tokens      [s] */
+    int steps[2], tokens[2];
+    double spent[2]; /* [s] */
 } bench;
 
 #ifdef _WIN32
@@ -70,8 +72,7 @@ static void story(bench *b)
         flash_budget budget = {0, 0};
         budget.deadline = b->ms > 0 ? now(b) + 1e-3 * b->ms : 0;
         st = flash_session_step(b->s, &budget);
-        if (st == FLASH_MORE)
-            note(b, 0, budget.deadline);
+        if (st == FLASH_MORE) note(b, 0, budget.deadline);
     }
     prompt = now(b);
     b->spent[0] += prompt - begun;
@@ -84,12 +85,10 @@ static void story(bench *b)
             st = flash_session_next(b->s, &budget, &piece);
             b->tokens[1] += st == FLASH_OK && piece.token >= 0;
         } while (st == FLASH_OK && b->ms > 0 && now(b) < budget.deadline);
-        if (st >= 0)
-            note(b, 1, budget.deadline);
+        if (st >= 0) note(b, 1, budget.deadline);
     }
     b->spent[1] += now(b) - prompt;
-    if (st != FLASH_E_RANGE)
-        fail(flash_status_text(st));
+    if (st != FLASH_E_RANGE) fail(flash_status_text(st));
     flash_session_reset(b->s);
 }
 
@@ -108,8 +107,8 @@ static void tell(bench *b, const char *path)
                clocks[b->clock].name, b->tokens[what] / b->spent[what], b->ms);
         if (b->steps[what]) {
             qsort(b->late[what], (size_t)b->steps[what], sizeof(double), up);
-            printf(" n=%d late_ms_p50=%.3f p99=%.3f max=%.3f", b->steps[what],
-                   part(b, what, 0.5), part(b, what, 0.99), part(b, what, 1));
+            printf(" n=%d late_ms_p50=%.3f p99=%.3f max=%.3f", b->steps[what], part(b, what, 0.5),
+                   part(b, what, 0.99), part(b, what, 1));
         }
         putchar('\n');
         b->steps[what] = b->tokens[what] = 0;
@@ -128,24 +127,20 @@ int main(int argc, char **argv)
     flash_session_desc sd = {0};
     flash_model *m;
     flash_error err;
-    if (!(ms > 0) || rounds < 1)
-        fail("MS and ROUNDS are above 0");
+    if (!(ms > 0) || rounds < 1) fail("MS and ROUNDS are above 0");
     md.source.path = path;
     sd.threads = argc > 4 ? atoi(argv[4]) : 1;
     sd.host.clock = now;
     sd.host.user = &b;
     sd.sampler.ignore_end = 1;
     sd.sampler.temperature = 1;
-    if (flash_model_load(&m, &md, &err))
-        fail(err.text);
-    if (flash_session_create(&b.s, m, &sd))
-        fail("no such session");
+    if (flash_model_load(&m, &md, &err)) fail(err.text);
+    if (flash_session_create(&b.s, m, &sd)) fail("no such session");
     b.n = flash_session_capacity(b.s) * 3 / 4;
     b.ids = malloc((size_t)b.n * sizeof *b.ids);
     b.late[0] = malloc(LATE_MAX * sizeof(double));
     b.late[1] = malloc(LATE_MAX * sizeof(double));
-    if (!b.ids || !b.late[0] || !b.late[1])
-        fail("out of memory");
+    if (!b.ids || !b.late[0] || !b.late[1]) fail("out of memory");
     for (int i = 0; i < b.n; i++)
         b.ids[i] = (int32_t)((unsigned)i * 2654435761u % (unsigned)flash_model_arch(m)->n_vocab);
 
@@ -155,8 +150,7 @@ int main(int argc, char **argv)
             b.ms = with ? ms : 0;
             b.tokens[0] = b.tokens[1] = 0;
             b.spent[0] = b.spent[1] = 0;
-            for (int r = 0; r < (with ? rounds : (rounds + 9) / 10); r++)
-                story(&b);
+            for (int r = 0; r < (with ? rounds : (rounds + 9) / 10); r++) story(&b);
             tell(&b, path);
         }
     flash_session_free(b.s);

@@ -55,7 +55,8 @@ static double peak(flash_isa isa)
         double t = now(), ops = 0;
 #if defined(__GNUC__) && !defined(__TINYC__) && defined(__x86_64__)
         ops = isa >= FLASH_ISA_AVX512 ? spin_avx512(200000)
-            : isa >= FLASH_ISA_AVX2 ? spin_avx2(200000) : spin_sse(200000);
+            : isa >= FLASH_ISA_AVX2   ? spin_avx2(200000)
+                                      : spin_sse(200000);
 #endif
         t = now() - t;
         best = ops / t > best ? ops / t : best;
@@ -91,11 +92,9 @@ static void bench_products(flash_isa isa, double limit)
                 if (f == 0) flash__gemm_forward(&e, a, b, c, n, n, n, 0);
                 if (f == 1) flash__gemm_input(&e, a, b, c, n, n, n, 0);
                 if (f == 2) flash__gemm_weights(&e, a, b, c, n, n, n);
-                for (int r = 0; r < rounds; r++) {
-                    for (int i = 0; i < flash__gemm_items(e.gemm); i++) {
+                for (int r = 0; r < rounds; r++)
+                    for (int i = 0; i < flash__gemm_items(e.gemm); i++)
                         flash__gemm_item(&k, e.gemm, i, room);
-                    }
-                }
                 t = 2.0 * n * n * n * rounds / (now() - t);
                 best = t > best ? t : best;
             }
@@ -147,9 +146,8 @@ static void bench_training(const char *name, const naive_shape *s, int threads, 
     d.batch = s->B;
     d.n_ctx = s->T;
     d.threads = threads;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         ids[i] = (int32_t)((i * 2654435761u >> 7 & 0xffffff) % (size_t)s->V);
-    }
     if (!plain || flash_trainer_create(&t, &d, NULL)) {
         printf("%s: no memory\n", name);
         exit(1);
@@ -158,14 +156,10 @@ static void bench_training(const char *name, const naive_shape *s, int threads, 
     naive_step(plain, ids);
     for (int i = 0; i < rounds; i++) {
         double at = now();
-        for (int k = 0; k < steps; k++) {
-            flash_trainer_step(t, ids, &r);
-        }
+        for (int k = 0; k < steps; k++) flash_trainer_step(t, ids, &r);
         ours[i] = now() - at;
         at = now();
-        for (int k = 0; k < steps; k++) {
-            loss = naive_step(plain, ids);
-        }
+        for (int k = 0; k < steps; k++) loss = naive_step(plain, ids);
         theirs[i] = now() - at;
         ratio[i] = theirs[i] / ours[i];
     }
@@ -192,9 +186,7 @@ int main(int argc, char **argv)
     double limit = peak(isa);
     printf("%s, %d threads, %s\n", flash_isa_name(isa), threads, flash_build_info());
     bench_products(isa, limit);
-    if (rounds < 1) {
-        return 0;
-    }
+    if (rounds < 1) return 0;
     bench_training("260K", &small260k, threads, rounds, 2);
     bench_training("15M", &shape15m, threads, rounds, 1);
     return 0;

@@ -16,16 +16,18 @@ void calibration_save(const char *path, calibration *k, const flash_arch *a)
         fprintf(f, "layer %d ffn=%d kv=%d heads=%d skip=%.17g\n", l, (int)a->layer[l].d_ffn,
                 a->layer[l].n_kv_head, a->layer[l].n_head, k->skip[l]);
     fprintf(f, "skips %d\n", k->n_order);
-    for (int i = 0; i < k->n_order; i++)
-        fprintf(f, "skip %d %.17g\n", k->order[i], k->order_kl[i]);
+    for (int i = 0; i < k->n_order; i++) fprintf(f, "skip %d %.17g\n", k->order[i], k->order_kl[i]);
     fprintf(f, "numbers %lu\n", (unsigned long)n);
-    for (size_t i = 0; i < n; i++)
-        fprintf(f, "%.17g\n", x[i]);
+    for (size_t i = 0; i < n; i++) fprintf(f, "%.17g\n", x[i]);
     fprintf(f, "end\n");
     cli_close(path);
 }
 
-typedef struct reader { const char *path; char *at; int line; } reader;
+typedef struct reader {
+    const char *path;
+    char *at;
+    int line;
+} reader;
 
 static void spoilt(const reader *r, const char *what)
 {
@@ -37,8 +39,7 @@ static char *take(reader *r)
 {
     char *line = r->at, *end = strchr(line, '\n');
     r->line++;
-    if (!end)
-        spoilt(r, "the file ends here");
+    if (!end) spoilt(r, "the file ends here");
     *end = 0;
     r->at = end + 1;
     return line;
@@ -61,8 +62,7 @@ static double number(reader *r, const char *p)
 {
     char *end;
     double v = strtod(p, &end);
-    if (end == p || *end || !(v >= 0) || !isfinite(v))
-        spoilt(r, "want a number");
+    if (end == p || *end || !(v >= 0) || !isfinite(v)) spoilt(r, "want a number");
     return v;
 }
 
@@ -73,20 +73,17 @@ void calibration_load(const char *path, calibration *k, const flash_arch *a)
     reader r = {path, text, 0};
     flash_error err;
     memset(k, 0, sizeof *k);
-    if (flash_calibration_create(&k->c, a, NULL, &err))
-        cli_fail("%s: %s", path, err.text);
-    if (memchr(text, 0, bytes))
-        cli_fail("%s is no calibration", path);
+    if (flash_calibration_create(&k->c, a, NULL, &err)) cli_fail("%s: %s", path, err.text);
+    if (memchr(text, 0, bytes)) cli_fail("%s is no calibration", path);
     want(&r, "flash calibration 1");
     want(&r, "model layers=%d d=%d head=%d", a->n_layer, a->d_model, a->d_head);
     for (int l = 0; l < a->n_layer; l++) {
         char head[96];
-        size_t length = (size_t)snprintf(head, sizeof head, "layer %d ffn=%d kv=%d heads=%d skip=",
-                                         l, (int)a->layer[l].d_ffn, a->layer[l].n_kv_head,
-                                         a->layer[l].n_head);
+        size_t length = (size_t)snprintf(
+            head, sizeof head, "layer %d ffn=%d kv=%d heads=%d skip=", l, (int)a->layer[l].d_ffn,
+            a->layer[l].n_kv_head, a->layer[l].n_head);
         p = take(&r);
-        if (strncmp(p, head, length))
-            spoilt(&r, "it is of another model");
+        if (strncmp(p, head, length)) spoilt(&r, "it is of another model");
         k->skip[l] = number(&r, p + length);
     }
     p = take(&r);
@@ -95,8 +92,7 @@ void calibration_load(const char *path, calibration *k, const flash_arch *a)
     k->n_order = (int)strtod(p + 6, NULL);
     for (int i = 0; i < k->n_order; i++) {
         const char *q = take(&r) + 5;
-        if (strncmp(q - 5, "skip ", 5))
-            spoilt(&r, "want skip, a layer and a divergence");
+        if (strncmp(q - 5, "skip ", 5)) spoilt(&r, "want skip, a layer and a divergence");
         k->order[i] = (int)cli_number(&q);
         if (k->order[i] < 0 || k->order[i] >= a->n_layer || *q != ' ')
             spoilt(&r, "want skip, a layer and a divergence");
@@ -104,11 +100,9 @@ void calibration_load(const char *path, calibration *k, const flash_arch *a)
     }
     double *x = flash_calibration_numbers(k->c, &n);
     want(&r, "numbers %lu", (unsigned long)n);
-    for (size_t i = 0; i < n; i++)
-        x[i] = number(&r, take(&r));
+    for (size_t i = 0; i < n; i++) x[i] = number(&r, take(&r));
     want(&r, "end");
-    if (*r.at)
-        spoilt(&r, "there is more behind the end");
+    if (*r.at) spoilt(&r, "there is more behind the end");
     free(text);
 }
 
@@ -117,8 +111,7 @@ char *calibration_skips(const calibration *k, const flash_arch *a, int n, const 
 {
     char *text = calloc((size_t)n + 1, 8);
     int found = 0;
-    if (!text)
-        cli_fail("out of memory");
+    if (!text) cli_fail("out of memory");
     for (int i = 0; i < k->n_order && found < n; i++)
         for (int l = 0; l < (layer ? n_layer : a->n_layer); l++)
             if ((layer ? layer[l] : l) == k->order[i])

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <time.h>
 #ifdef _WIN32
-#  include <fcntl.h>
-#  include <io.h>
-#  define isatty _isatty
-#  define fileno _fileno
+#include <fcntl.h>
+#include <io.h>
+#define isatty _isatty
+#define fileno _fileno
 #else
-#  include <unistd.h>
+#include <unistd.h>
 #endif
 
 static const char *cli_command = "";
@@ -24,11 +24,9 @@ static void cli_say(int status, const char *format, va_list args)
     fflush(stdout);
     fprintf(stderr, "flash %s: ", cli_command);
     vfprintf(stderr, format, args);
-    if (status == 2)
-        fprintf(stderr, " (see flash %s --help)", cli_command);
+    if (status == 2) fprintf(stderr, " (see flash %s --help)", cli_command);
     fputc('\n', stderr);
-    if (status)
-        exit(status);
+    if (status) exit(status);
 }
 
 void cli_note(const char *format, ...)
@@ -63,8 +61,7 @@ void cli_usage(const char *format, ...)
 void cli_log(void *user, int level, const char *text)
 {
     (void)user;
-    if (level > 0)
-        fprintf(stderr, "flash %s: warning: %s\n", cli_command, text);
+    if (level > 0) fprintf(stderr, "flash %s: warning: %s\n", cli_command, text);
 }
 
 /* ---- options --------------------------------------------------------------- */
@@ -72,8 +69,7 @@ void cli_log(void *user, int level, const char *text)
 long cli_number(const char **p)
 {
     char *end;
-    if (**p < '0' || **p > '9')
-        return -1;
+    if (**p < '0' || **p > '9') return -1;
     long v = strtol(*p, &end, 10);
     *p = end;
     return v;
@@ -88,8 +84,7 @@ int cli_lengths(const char *text, int to[CLI_LENGTHS])
             cli_usage("-p %s: want up to %d lengths below %d, such as 512,2048", text,
                       (int)CLI_LENGTHS, (int)FLASH_CONTEXT_MAX);
         to[n++] = (int)v;
-        if (!*p)
-            return n;
+        if (!*p) return n;
     }
 }
 
@@ -122,12 +117,8 @@ static void cli_set(const cli_option *o, const char *text)
     double number = 0;
     errno = 0;
     switch (o->kind) {
-    case CLI_FLAG:
-        *(int *)o->to = 1;
-        return;
-    case CLI_TEXT:
-        *(const char **)o->to = text;
-        return;
+    case CLI_FLAG: *(int *)o->to = 1; return;
+    case CLI_TEXT: *(const char **)o->to = text; return;
     case CLI_TEXTS: {
         cli_texts *list = o->to;
         if (list->n == sizeof list->at / sizeof *list->at)
@@ -140,20 +131,15 @@ static void cli_set(const cli_option *o, const char *text)
         if (*(flash_isa *)o->to == FLASH_ISA_COUNT)
             cli_usage("%s %s: there is no such instruction set", o->name, text);
         return;
-    case CLI_KV:
-        *(flash_type *)o->to = cli_kv(o->name, text);
-        return;
-    case CLI_FLOAT:
-        number = strtod(text, &end);
-        break;
+    case CLI_KV: *(flash_type *)o->to = cli_kv(o->name, text); return;
+    case CLI_FLOAT: number = strtod(text, &end); break;
     case CLI_INT:
     case CLI_SEED: {
         unsigned long long whole = strtoull(text, &end, 10);
         if (*text < '0' || *text > '9') /* strtoull reads "-1" as a large number */
             end = NULL;
         number = (double)whole;
-        if (o->kind == CLI_SEED)
-            *(uint64_t *)o->to = whole;
+        if (o->kind == CLI_SEED) *(uint64_t *)o->to = whole;
         break;
     }
     }
@@ -181,23 +167,18 @@ void cli_parse_all(int argc, char **argv, const cli_option *options, const char 
 {
     int n = 0, want = 0;
     cli_command = argv[0];
-    while (*cli_name(names, want))
-        got[want++] = NULL;
+    while (*cli_name(names, want)) got[want++] = NULL;
     for (int i = 1; i < argc; i++) {
         const cli_option *o = options;
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-            cli_help(options, names, notes);
-        while (o->name && strcmp(o->name, argv[i]))
-            o++;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) cli_help(options, names, notes);
+        while (o->name && strcmp(o->name, argv[i])) o++;
         if (o->name && o->kind != CLI_FLAG && i + 1 == argc)
             cli_usage("%s needs %s", o->name, o->value);
-        if (o->name)
-            cli_set(o, o->kind == CLI_FLAG ? NULL : argv[++i]);
+        if (o->name) cli_set(o, o->kind == CLI_FLAG ? NULL : argv[++i]);
         while (o->name && o->kind == CLI_TEXTS && i + 1 < argc
                && (argv[i + 1][0] != '-' || !argv[i + 1][1]))
             cli_set(o, argv[++i]);
-        if (o->name)
-            continue;
+        if (o->name) continue;
         if (argv[i][0] == '-' && argv[i][1])
             cli_usage("unknown option %s", argv[i]);
         else if (n == want && n == 1)
@@ -208,8 +189,7 @@ void cli_parse_all(int argc, char **argv, const cli_option *options, const char 
             got[n++] = argv[i];
     }
     names = cli_name(names, n);
-    if (n < want && *names != '[')
-        cli_usage("which %.*s?", (int)strcspn(names, " "), names);
+    if (n < want && *names != '[') cli_usage("which %.*s?", (int)strcspn(names, " "), names);
 }
 
 const char *cli_parse(int argc, char **argv, const cli_option *options, const char *notes)
@@ -226,26 +206,21 @@ char *cli_read(const char *path, size_t *bytes)
     int from_stdin = !path || !strcmp(path, "-");
     FILE *f = from_stdin ? stdin : fopen(path, "rb");
     size_t cap = 1 << 16, n = 0, got;
-    if (!f)
-        cli_fail("cannot open %s: %s", path, strerror(errno));
+    if (!f) cli_fail("cannot open %s: %s", path, strerror(errno));
     char *text = malloc(cap);
-    if (from_stdin)
-        cli_binary(f);
+    if (from_stdin) cli_binary(f);
     while (text && (got = fread(text + n, 1, cap - n - 1, f)) > 0) {
         n += got;
         if (n + 1 == cap) {
             char *more = cap > SIZE_MAX / 2 ? NULL : realloc(text, cap *= 2);
-            if (!more)
-                free(text);
+            if (!more) free(text);
             text = more;
         }
     }
-    if (!text)
-        cli_fail("out of memory while reading %s", from_stdin ? "standard input" : path);
+    if (!text) cli_fail("out of memory while reading %s", from_stdin ? "standard input" : path);
     if (ferror(f))
         cli_fail("cannot read %s: %s", from_stdin ? "standard input" : path, strerror(errno));
-    if (!from_stdin)
-        fclose(f);
+    if (!from_stdin) fclose(f);
     text[n] = 0;
     *bytes = n;
     return text;
@@ -259,11 +234,9 @@ char *cli_read_texts(const cli_texts *files, size_t *bytes)
     for (int i = 0; i < files->n; i++) {
         size_t n;
         char *text = cli_read(files->at[i], &n);
-        if (!n || memchr(text, 0, n))
-            cli_fail("%s is %s", files->at[i], n ? "no text" : "empty");
+        if (!n || memchr(text, 0, n)) cli_fail("%s is %s", files->at[i], n ? "no text" : "empty");
         all = realloc(all, *bytes + n + end + 1);
-        if (!all)
-            cli_fail("out of memory");
+        if (!all) cli_fail("out of memory");
         memcpy(all + *bytes, text, n);
         *bytes += n;
         if (i + 1 < files->n) {
@@ -286,35 +259,26 @@ int32_t *cli_text_ids(const flash_model *m, const cli_texts *files, size_t *n)
         char *stop = strstr(p, CLI_TEXT_END);
         next = stop ? stop + strlen(CLI_TEXT_END) : end;
         stop = stop ? stop : end;
-        while (p < stop && strchr(" \n\r\t", *p))
-            p++;
-        while (stop > p && strchr(" \n\r\t", stop[-1]))
-            stop--;
-        if (p == stop)
-            continue;
+        while (p < stop && strchr(" \n\r\t", *p)) p++;
+        while (stop > p && strchr(" \n\r\t", stop[-1])) stop--;
+        if (p == stop) continue;
         int32_t *some = cli_tokenize(m, p, (size_t)(stop - p), 0, &got);
         if (*n + got + 1 > cap) {
             cap = 2 * (*n + got + 1);
             ids = realloc(ids, cap * sizeof *ids);
-            if (!ids)
-                cli_fail("out of memory");
+            if (!ids) cli_fail("out of memory");
         }
         memcpy(ids + *n, some, got * sizeof *some);
         *n += got;
-        if (eos >= 0 && ids[*n - 1] != eos)
-            ids[(*n)++] = eos;
+        if (eos >= 0 && ids[*n - 1] != eos) ids[(*n)++] = eos;
         free(some);
     }
-    if (!ids)
-        cli_fail("%s has no text", files->at[0]);
+    if (!ids) cli_fail("%s has no text", files->at[0]);
     free(text);
     return ids;
 }
 
-int cli_is_terminal(FILE *f)
-{
-    return isatty(fileno(f));
-}
+int cli_is_terminal(FILE *f) { return isatty(fileno(f)); }
 
 volatile sig_atomic_t cli_interrupted;
 static flash_session *cli_running; /* for the signal handler, which can be given nothing */
@@ -347,8 +311,7 @@ void cli_binary(FILE *f)
 char *cli_plain(char *text)
 {
     for (char *p = text; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 127 || *p == '"' || *p == '\\')
-            *p = ' ';
+        if ((unsigned char)*p < ' ' || *p == 127 || *p == '"' || *p == '\\') *p = ' ';
     return text;
 }
 
@@ -357,8 +320,7 @@ const char *cli_size(uint64_t bytes, char text[24])
     static const char unit[] = "BKMGTPE";
     double x = (double)bytes;
     int u = 0;
-    for (; x >= 1000 && u < 6; u++)
-        x /= 1024;
+    for (; x >= 1000 && u < 6; u++) x /= 1024;
     if (u)
         snprintf(text, 24, "%.3g %ciB", x, unit[u]);
     else
@@ -401,8 +363,7 @@ void cli_progress(const char *what, double done, double total)
     if (done <= 0) {
         begun = shown = now;
     } else if (done >= total) {
-        if (shown != begun)
-            fprintf(stderr, "\r%40s\r", "");
+        if (shown != begun) fprintf(stderr, "\r%40s\r", "");
         shown = begun;
     } else if (now > begun + 2 && now > shown + 1 && cli_is_terminal(stderr)) {
         double left = (now - begun) * (total - done) / done;
@@ -420,8 +381,7 @@ flash_model *cli_load(const flash_model_desc *desc)
     flash_model *m;
     flash_error err;
     d.host.log = cli_log;
-    if (flash_model_load(&m, &d, &err))
-        cli_fail_file(d.source.path, &err);
+    if (flash_model_load(&m, &d, &err)) cli_fail_file(d.source.path, &err);
     return m;
 }
 
@@ -436,8 +396,7 @@ flash_session *cli_session(const flash_model *m, const flash_session_desc *desc)
     if (st && desc->kv == FLASH_TYPE_Q8_0 && flash_model_arch(m)->d_head % 8)
         cli_fail("q8_0 needs heads of a multiple of 8 items, these have %d; try --kv f16",
                  flash_model_arch(m)->d_head);
-    if (st)
-        cli_fail("cannot start a session: %s", flash_status_text(st));
+    if (st) cli_fail("cannot start a session: %s", flash_status_text(st));
     return s;
 }
 
@@ -446,8 +405,7 @@ static void cli_print_layers(const unsigned char *chosen, int n)
 {
     for (int l = 0, end; l < n; l = end + 1) {
         for (end = l; end + 1 < n && chosen[l] && chosen[end + 1]; end++) {}
-        if (chosen[l])
-            printf(end > l ? " %d-%d" : " %d", l, end);
+        if (chosen[l]) printf(end > l ? " %d-%d" : " %d", l, end);
     }
 }
 
@@ -462,17 +420,15 @@ void cli_print_attention(const flash_arch *a)
         int count = 0;
         still[i] = y->n_head && y->rope_base == 0;
         any |= still[i];
-        if (told[i])
-            continue;
+        if (told[i]) continue;
         for (int l = 0; l < n; l++) {
             alike[l] = a->layer[l].attention == y->attention
-                       && (!sees || a->layer[l].window == y->window);
+                && (!sees || a->layer[l].window == y->window);
             told[l] |= alike[l];
             count += alike[l];
         }
         printf("%s%s", i ? ", " : "", names[y->attention]);
-        if (sees)
-            printf(" %ld:", (long)y->window);
+        if (sees) printf(" %ld:", (long)y->window);
         if (y->attention == FLASH_ATTENTION_FULL)
             printf(" x %d", count);
         else
@@ -498,23 +454,18 @@ flash_grammar *cli_grammar(const flash_model *m, const cli_form *form)
     flash_error err;
     char *file = path ? cli_read(path, &d.bytes) : NULL, *text = NULL;
     size_t n = 0;
-    if (!path && !form->json)
-        return NULL;
+    if (!path && !form->json) return NULL;
     d.text = file ? file : flash_grammar_json();
-    if (!file)
-        d.bytes = strlen(d.text);
+    if (!file) d.bytes = strlen(d.text);
     if (form->schema) {
         flash_status st = flash_grammar_from_schema(file, d.bytes, NULL, 0, &n, &err);
-        if (st != FLASH_E_RANGE)
-            cli_fail_file(path, &err);
-        if (!(text = malloc(n)))
-            cli_fail("out of memory");
+        if (st != FLASH_E_RANGE) cli_fail_file(path, &err);
+        if (!(text = malloc(n))) cli_fail("out of memory");
         flash_grammar_from_schema(file, d.bytes, text, n, &n, &err);
         d.text = text;
         d.bytes = n;
     }
-    if (flash_grammar_create(&g, m, &d, &err))
-        cli_fail_file(path ? path : "--json", &err);
+    if (flash_grammar_create(&g, m, &d, &err)) cli_fail_file(path ? path : "--json", &err);
     free(text);
     free(file);
     return g;
@@ -531,8 +482,7 @@ int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsi
         ids = cap > SIZE_MAX / sizeof *ids ? NULL : malloc(cap * sizeof *ids);
         st = ids ? flash_tokenize(m, text, bytes, flags, ids, cap, n) : FLASH_E_MEMORY;
     }
-    if (st)
-        cli_fail("cannot tokenise: %s", flash_status_text(st));
+    if (st) cli_fail("cannot tokenise: %s", flash_status_text(st));
     return ids;
 }
 
@@ -557,8 +507,7 @@ void cli_same_vocabulary(const flash_model *a, const char *a_path, const flash_m
         return;
     for (int id = 0;; id++) {
         const char *x = flash_value_string(&v, at, n), *y = flash_value_string(&w, at + 1, n + 1);
-        if (!x || !y)
-            return;
+        if (!x || !y) return;
         if (n[0] != n[1] || memcmp(x, y, n[0]))
             cli_fail("token %d is \"%s\" in %s, \"%s\" in %s: they cannot be compared", id,
                      cli_token(x, n[0], text[0]), a_path, cli_token(y, n[1], text[1]), b_path);
@@ -570,10 +519,9 @@ int32_t *cli_ids(const flash_model *m, const char *text, size_t *n)
     static const char gap[] = " \t\r\n,";
     int32_t *ids = malloc((strlen(text) / 2 + 1) * sizeof *ids);
     flash_value v = {0};
-    if (!ids)
-        cli_fail("out of memory");
+    if (!ids) cli_fail("out of memory");
     flash_gguf_find(flash_model_gguf(m), "tokenizer.ggml.tokens", &v);
-    for (*n = 0; *(text += strspn(text, gap)); ) {
+    for (*n = 0; *(text += strspn(text, gap));) {
         char *end;
         unsigned long id = strtoul(text, &end, 10);
         if (*text < '0' || *text > '9' || (*end && !strchr(gap, *end)))
@@ -599,16 +547,13 @@ void cli_logits(flash_session *s, const flash_model *m, const int32_t *ids, size
         const float *logits = flash_session_chunk_logits(s, &first, &rows);
         for (int r = 0; logits && r < rows; r++, logits += V) {
             double max = logits[0], sum = 0;
-            for (int i = 1; i < V; i++)
-                max = logits[i] > max ? logits[i] : max;
-            for (int i = 0; i < V; i++)
-                sum += exp(logits[i] - max);
+            for (int i = 1; i < V; i++) max = logits[i] > max ? logits[i] : max;
+            for (int i = 0; i < V; i++) sum += exp(logits[i] - max);
             if (!(sum >= 1 && sum <= V)) /* NaN or infinite */
                 cli_fail("the logits at position %d are no numbers: the weights are damaged",
                          first + r);
             each(user, first + r, logits, max + log(sum));
         }
     }
-    if (st < 0)
-        cli_fail("cannot run the model: %s", flash_status_text(st));
+    if (st < 0) cli_fail("cannot run the model: %s", flash_status_text(st));
 }

@@ -55,10 +55,10 @@ typedef struct cli_texts {
 
 /* One option. A table of them ends with {0}; parsing, checks and --help read it. */
 typedef struct cli_option {
-    const char *name, *value;   /* "-n", "N"; value NULL for a flag         */
-    cli_kind    kind;
-    void       *to;
-    double      lo, hi;         /* of numbers, both allowed                 */
+    const char *name, *value; /* "-n", "N"; value NULL for a flag         */
+    cli_kind kind;
+    void *to;
+    double lo, hi; /* of numbers, both allowed                 */
     const char *about;
 } cli_option;
 
@@ -117,23 +117,23 @@ char *cli_read_texts(const cli_texts *files, size_t *bytes);
 /* Token ids of such texts, [*n], each text between what the model wants before and after it; the
    caller frees them. */
 int32_t *cli_text_ids(const flash_model *m, const cli_texts *files, size_t *n);
-int   cli_is_terminal(FILE *f);
+int cli_is_terminal(FILE *f);
 /* Keeps \n as it is where the system would turn it into \r\n. */
-void  cli_binary(FILE *f);
+void cli_binary(FILE *f);
 /* An unsigned number at *p, which it moves on; -1 if there is none. */
-long  cli_number(const char **p);
+long cli_number(const char **p);
 /* 64 random bits from a counter: SplitMix64. */
 uint64_t cli_random(uint64_t *state);
 /* x: 0 .. n - 1 in random order. */
-void  cli_shuffle(int *x, int n, uint64_t *state);
+void cli_shuffle(int *x, int n, uint64_t *state);
 /* The lengths of prompts in a list such as "512,2048", and how many: of option -p. */
 enum { CLI_LENGTHS = 16 };
-int   cli_lengths(const char *text, int to[CLI_LENGTHS]);
+int cli_lengths(const char *text, int to[CLI_LENGTHS]);
 /* Of real time, since any moment. */
 double cli_seconds(void);
 /* From here on Ctrl-C cancels the step of s and sets cli_interrupted, which is 0 now; a second one
    ends the program. NULL: the first does, again. */
-void  cli_interrupts(flash_session *s);
+void cli_interrupts(flash_session *s);
 extern volatile sig_atomic_t cli_interrupted;
 /* Control characters, quotes and backslashes in text, which it returns, become blanks. */
 char *cli_plain(char *text);
@@ -141,30 +141,33 @@ char *cli_plain(char *text);
 const char *cli_size(uint64_t bytes, char text[24]);
 /* "what: 40 %, 0:12 left" on stderr, if that is a terminal and more than 2 [s] have passed since
    done was 0; rewritten once a second, wiped when done reaches total. */
-void  cli_progress(const char *what, double done, double total);
+void cli_progress(const char *what, double done, double total);
 
 /* A file to write that appears under its name whole or not at all: it is PATH.part until cli_close,
    and removed if the program ends before, by Ctrl-C, too. One at a time. */
 FILE *cli_open(const char *path);
-void  cli_close(const char *path);
+void cli_close(const char *path);
 /* The same for w to write. */
 void cli_create(const char *path, flash_gguf_writer *w);
 void cli_finish(const char *path, flash_gguf_writer *w);
 /* The state of a session in such a file; restored: 0 if there is no file. */
 void cli_save(const char *path, const flash_session *s);
-int  cli_restore(const char *path, flash_session *s);
+int cli_restore(const char *path, flash_session *s);
 /* A file in memory; a write callback whose user is one. The caller frees data. */
-typedef struct cli_image { char *data; size_t bytes, cap; } cli_image;
-int   cli_image_add(void *user, const void *data, size_t bytes);
+typedef struct cli_image {
+    char *data;
+    size_t bytes, cap;
+} cli_image;
+int cli_image_add(void *user, const void *data, size_t bytes);
 /* Fails if something that is no file has that name, which a file would replace. */
-void  cli_may_write(const char *path);
+void cli_may_write(const char *path);
 /* Whether both are the same file, or would be once they are written. */
-int   cli_same_file(const char *a, const char *b);
+int cli_same_file(const char *a, const char *b);
 /* The name of a tensor, valid until the next call. */
 const char *cli_tensor_name(const flash_tensor *t);
 /* Weights from *from up to `to` were the last use of them: the pages of the file there need not
    stay in memory. Moves *from. */
-void  cli_forget(const uint8_t **from, const uint8_t *to);
+void cli_forget(const uint8_t **from, const uint8_t *to);
 /* The type for a row of n weights where want is asked for: itself if its blocks fit, else Q8_0 if
    that fits, else F16. */
 flash_type cli_type_for(flash_type want, uint64_t n);
@@ -177,14 +180,17 @@ flash_type cli_kv(const char *what, const char *text);
 int cli_file_type(flash_type t);
 
 /* These fail with the file's name and the reason. */
-flash_model   *cli_load(const flash_model_desc *desc);
+flash_model *cli_load(const flash_model_desc *desc);
 flash_session *cli_session(const flash_model *m, const flash_session_desc *desc);
 /* "full x 3, skip 2 4-6, window 256: 1 3": what the layers do, on stdout. */
 void cli_print_attention(const flash_arch *a);
 /* What CLI_FORM_OPTIONS ask for: a usage error if it is more than one thing; then the grammar, NULL
    if it is nothing, or why the file is none. */
-typedef struct cli_form { const char *gbnf, *schema; int json; } cli_form;
-void           cli_check_form(const cli_form *form);
+typedef struct cli_form {
+    const char *gbnf, *schema;
+    int json;
+} cli_form;
+void cli_check_form(const cli_form *form);
 flash_grammar *cli_grammar(const flash_model *m, const cli_form *form);
 /* Token ids of text, [*n], the caller frees them. */
 int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsigned flags,

@@ -7,40 +7,48 @@
 #include <stdlib.h>
 #include <string.h>
 #if defined(_WIN32) || defined(__wasm__)
-#  define BENCH_ALONE /* one thread, one process: peak memory stays unknown (0) */
+#define BENCH_ALONE /* one thread, one process: peak memory stays unknown (0) */
 #else
-#  include <fcntl.h>
-#  include <pthread.h>
-#  include <signal.h>
-#  include <sys/mman.h>
-#  include <sys/resource.h>
-#  include <sys/wait.h>
-#  include <unistd.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 
 enum { LIST_MAX = 32, REPEATS_MAX = 1000, HUGE_PAGE = 1 << 21, FRESH_GEN = 4 };
 
 /* An option's values, separated by commas. */
-typedef struct list { int n, at[LIST_MAX]; } list;
+typedef struct list {
+    int n, at[LIST_MAX];
+} list;
 
-typedef struct config { flash_isa isa; flash_type kv; int threads, prompt; } config;
+typedef struct config {
+    flash_isa isa;
+    flash_type kv;
+    int threads, prompt;
+} config;
 
 /* What only a new process can tell. */
-typedef struct fresh { double load_s, first_step_s, peak_bytes; } fresh;
+typedef struct fresh {
+    double load_s, first_step_s, peak_bytes;
+} fresh;
 
 typedef struct bench {
-    const char *path, *name;     /* the file, and what the results call it              */
-    const char *attention;       /* instead of the model's; NULL: none                  */
-    int         gen, chunk, repeats, json;
-    double      layers, once;    /* weights of the layers' matrices; of those that a prompt
-                                    needs for its last token alone                      */
-    double      bytes;           /* of both, read for each token                    [B] */
-    uint64_t    file_bytes;
-    int         rounds;          /* of flash_isa_spin, about 4 ms                       */
-    size_t      buffer_bytes;
-    char       *buffer;          /* [buffer_bytes] to read at full speed                */
-    char       *memory;          /* which holds it                                      */
-    double      done, total;     /* of the work: about tokens of prompt                 */
+    const char *path, *name; /* the file, and what the results call it              */
+    const char *attention;   /* instead of the model's; NULL: none                  */
+    int gen, chunk, repeats, json;
+    double layers, once; /* weights of the layers' matrices; of those that a prompt
+                            needs for its last token alone                      */
+    double bytes;        /* of both, read for each token                    [B] */
+    uint64_t file_bytes;
+    int rounds; /* of flash_isa_spin, about 4 ms                       */
+    size_t buffer_bytes;
+    char *buffer;       /* [buffer_bytes] to read at full speed                */
+    char *memory;       /* which holds it                                      */
+    double done, total; /* of the work: about tokens of prompt                 */
 } bench;
 
 /* ---- options ----------------------------------------------------------------- */
@@ -71,8 +79,7 @@ static int read_threads(const char *option, const char *word)
 static int read_isa(const char *option, const char *word)
 {
     flash_isa isa = flash_isa_parse(word);
-    if (isa == FLASH_ISA_COUNT)
-        cli_usage("%s %s: there is no such instruction set", option, word);
+    if (isa == FLASH_ISA_COUNT) cli_usage("%s %s: there is no such instruction set", option, word);
     return (int)isa;
 }
 
@@ -85,13 +92,11 @@ static list read_list(const char *option, const char *text,
     char word[32];
     for (;; text++) {
         size_t n = strcspn(text, ",");
-        if (l.n == LIST_MAX)
-            cli_usage("%s: at most %d of them", option, LIST_MAX);
+        if (l.n == LIST_MAX) cli_usage("%s: at most %d of them", option, LIST_MAX);
         snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word), text);
         l.at[l.n++] = read_word(option, word);
         text += n;
-        if (!*text)
-            return l;
+        if (!*text) return l;
     }
 }
 
@@ -114,8 +119,7 @@ static void remove_temporary(void)
 #ifndef BENCH_ALONE
 static void on_signal(int sig)
 {
-    if (getpid() == owner)
-        unlink(temporary);
+    if (getpid() == owner) unlink(temporary);
     signal(sig, SIG_DFL);
     raise(sig);
 }
@@ -125,16 +129,14 @@ static void on_signal(int sig)
 static const char *make_temporary(const cli_shape *shape, flash_type type)
 {
 #ifdef BENCH_ALONE
-    if (!tmpnam(temporary))
-        cli_fail("cannot name a temporary file");
+    if (!tmpnam(temporary)) cli_fail("cannot name a temporary file");
     cli_make_model(temporary, shape, type, 1, 0);
 #else
     static const int stops[] = {SIGINT, SIGTERM, SIGHUP};
     const char *dir = getenv("TMPDIR");
     snprintf(temporary, sizeof temporary, "%s/flash-bench-XXXXXX", dir && *dir ? dir : "/tmp");
     int fd = mkstemp(temporary);
-    if (fd < 0)
-        cli_fail("cannot make the temporary file %s: %s", temporary, strerror(errno));
+    if (fd < 0) cli_fail("cannot make the temporary file %s: %s", temporary, strerror(errno));
     close(fd);
     unlink(temporary); /* cli_make_model makes it anew, and cleans up after itself */
     cli_make_model(temporary, shape, type, 1, 0);
@@ -152,11 +154,11 @@ static const char *make_temporary(const cli_shape *shape, flash_type type)
 /* Pieces of work for threads that take the next one until none is left. */
 typedef struct limit {
     const bench *b;
-    flash_isa    isa;
-    int          read;         /* 1: pieces of the buffer, 0: int8 products */
-    int          pieces, next;
-    size_t       piece;        /* of the buffer [B]                         */
-    double       done;         /* bytes or products times 2                 */
+    flash_isa isa;
+    int read; /* 1: pieces of the buffer, 0: int8 products */
+    int pieces, next;
+    size_t piece; /* of the buffer [B]                         */
+    double done;  /* bytes or products times 2                 */
 #ifndef BENCH_ALONE
     pthread_mutex_t lock;
 #endif
@@ -179,7 +181,7 @@ static void *limit_work(void *user)
 {
     limit *l = user;
     double done = 0;
-    for (int i; (i = limit_next(l, done)) < l->pieces; ) {
+    for (int i; (i = limit_next(l, done)) < l->pieces;) {
         if (l->read) {
             volatile uint64_t sum = flash_isa_read(l->isa, l->b->buffer + (size_t)i * l->piece,
                                                    l->piece);
@@ -212,11 +214,9 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
         pthread_t others[1024];
         int n = 0;
         pthread_mutex_init(&l.lock, NULL);
-        while (n < threads - 1 && !pthread_create(&others[n], NULL, limit_work, &l))
-            n++;
+        while (n < threads - 1 && !pthread_create(&others[n], NULL, limit_work, &l)) n++;
         limit_work(&l);
-        while (n > 0)
-            pthread_join(others[--n], NULL);
+        while (n > 0) pthread_join(others[--n], NULL);
         pthread_mutex_destroy(&l.lock);
 #endif
         double rate = l.done / (cli_seconds() - begin);
@@ -229,7 +229,7 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
 static int spin_rounds(flash_isa isa)
 {
     int rounds = 1;
-    for (double took = 0; took < 4e-3 && rounds < 1 << 28; ) {
+    for (double took = 0; took < 4e-3 && rounds < 1 << 28;) {
         double begin = cli_seconds();
         rounds *= 2;
         flash_isa_spin(isa, rounds);
@@ -244,11 +244,9 @@ static void make_buffer(bench *b, int mib)
     size_t bytes = (size_t)512 << 20;
 #ifdef _SC_LEVEL3_CACHE_SIZE
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (cache > 0 && 4 * (size_t)cache > bytes)
-        bytes = 4 * (size_t)cache;
+    if (cache > 0 && 4 * (size_t)cache > bytes) bytes = 4 * (size_t)cache;
 #endif
-    if (mib)
-        bytes = (size_t)mib << 20;
+    if (mib) bytes = (size_t)mib << 20;
     b->buffer_bytes = bytes;
     b->memory = malloc(bytes + HUGE_PAGE);
     if (!b->memory)
@@ -270,12 +268,10 @@ static void warm(const char *path)
     static char block[1 << 16];
     FILE *f = fopen(path, "rb");
 #if !defined(BENCH_ALONE) && defined(POSIX_FADV_DONTNEED)
-    if (f && !fsync(fileno(f)))
-        posix_fadvise(fileno(f), 0, 0, POSIX_FADV_DONTNEED);
+    if (f && !fsync(fileno(f))) posix_fadvise(fileno(f), 0, 0, POSIX_FADV_DONTNEED);
 #endif
     while (f && fread(block, 1, sizeof block, f) == sizeof block) {}
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
 }
 
 /* Does the tensor's name go on like that? */
@@ -299,8 +295,7 @@ static void count_weights(bench *b, const flash_model *m)
         int is_head = t.name_bytes == strlen(head) && !memcmp(t.name, head, t.name_bytes);
         int in_layer = name_has(&t, 0, "blk.");
         int once = is_head;
-        if (t.n_dims != 2 || !(is_head || in_layer) || cli_skipped(a, &t))
-            continue;
+        if (t.n_dims != 2 || !(is_head || in_layer) || cli_skipped(a, &t)) continue;
         if (name_has(&t, 0, last))
             once = name_has(&t, n, "ffn_")
                 || (attends && (name_has(&t, n, "attn_q.") || name_has(&t, n, "attn_output.")));
@@ -322,10 +317,8 @@ static flash_session *start(const bench *b, const flash_model *m, const config *
 static void step(flash_session *s, const int32_t *ids, size_t n)
 {
     flash_status st = flash_session_feed(s, ids, n);
-    while (st >= 0 && flash_session_pending(s))
-        st = flash_session_step(s, NULL);
-    if (st < 0)
-        cli_fail("cannot run the model: %s", flash_status_text(st));
+    while (st >= 0 && flash_session_pending(s)) st = flash_session_step(s, NULL);
+    if (st < 0) cli_fail("cannot run the model: %s", flash_status_text(st));
 }
 
 /* A prompt and gen tokens after it, from the beginning; the seconds they took. */
@@ -334,10 +327,8 @@ static void run(flash_session *s, const flash_model *m, int prompt, int gen, dou
 {
     int V = flash_model_arch(m)->n_vocab;
     int32_t *ids = malloc((size_t)prompt * sizeof *ids);
-    if (!ids)
-        cli_fail("out of memory");
-    for (int i = 0; i < prompt; i++)
-        ids[i] = (3 + (int)(i * 7919LL % 500)) % V;
+    if (!ids) cli_fail("out of memory");
+    for (int i = 0; i < prompt; i++) ids[i] = (3 + (int)(i * 7919LL % 500)) % V;
     flash_session_reset(s);
     double begin = cli_seconds();
     step(s, ids, (size_t)prompt);
@@ -380,27 +371,24 @@ static fresh measure_fresh(const bench *b, const config *c)
     int ends[2], status = 0;
     fflush(NULL);
     pid_t child = pipe(ends) ? -1 : fork();
-    if (child < 0)
-        cli_fail("cannot start a process: %s", strerror(errno));
+    if (child < 0) cli_fail("cannot start a process: %s", strerror(errno));
     if (!child) {
         struct rusage used;
         run_fresh(b, c, &f);
         getrusage(RUSAGE_SELF, &used);
-#  ifdef __APPLE__
+#ifdef __APPLE__
         f.peak_bytes = (double)used.ru_maxrss;
-#  else
+#else
         f.peak_bytes = (double)used.ru_maxrss * 1024;
-#  endif
+#endif
         _exit(write(ends[1], &f, sizeof f) != (ssize_t)sizeof f);
     }
     close(ends[1]);
     ssize_t got = read(ends[0], &f, sizeof f);
     close(ends[0]);
     waitpid(child, &status, 0);
-    if (WIFEXITED(status) && WEXITSTATUS(status))
-        exit(WEXITSTATUS(status)); /* it has said why */
-    if (got != (ssize_t)sizeof f)
-        cli_fail("the measuring process was killed; not enough memory?");
+    if (WIFEXITED(status) && WEXITSTATUS(status)) exit(WEXITSTATUS(status)); /* it has said why */
+    if (got != (ssize_t)sizeof f) cli_fail("the measuring process was killed; not enough memory?");
 #endif
     return f;
 }
@@ -425,12 +413,11 @@ static double median(double *x, int n, double *spread)
 static void print_string(const char *text)
 {
     putchar('"');
-    for (; *text; text++) {
+    for (; *text; text++)
         if ((unsigned char)*text < ' ')
             printf("\\u%04x", (unsigned char)*text);
         else
             printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
-    }
     putchar('"');
 }
 
@@ -484,12 +471,11 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
         printf(",\"peak_bytes\":%.0f,\"load_s\":%.6g,\"first_step_s\":%.6g", f->peak_bytes,
                f->load_s, f->first_step_s);
         printf(",\"file_bytes\":%.0f,\"kv_bytes\":%.0f,\"repeats\":%d,\"prefill_spread\":%.4g"
-               ",\"decode_spread\":%.4g}\n", (double)b->file_bytes,
-               (double)flash_arch_kv_bytes(a, c->prompt + b->gen, 0, c->kv), b->repeats,
-               prefill_spread, decode_spread);
+               ",\"decode_spread\":%.4g}\n",
+               (double)b->file_bytes, (double)flash_arch_kv_bytes(a, c->prompt + b->gen, 0, c->kv),
+               b->repeats, prefill_spread, decode_spread);
     } else {
-        if (cli_is_terminal(stderr))
-            fprintf(stderr, "\r%40s\r", ""); /* the progress */
+        if (cli_is_terminal(stderr)) fprintf(stderr, "\r%40s\r", ""); /* the progress */
         printf("%-11s %3d %-4s %6d %5d %9.1f %5.1f %%", flash_isa_name(isa), c->threads,
                flash_type_name(c->kv), c->prompt, b->gen, p, 100 * prefill_spread);
         print_part(gop, int8_peak);
@@ -541,17 +527,14 @@ int cmd_bench(int argc, char **argv)
          "to measure reading with (512, or 4 times the last cache if more)"},
         CLI_ATTN_OPTION(md),
         {"--json", NULL, CLI_FLAG, &b.json, 0, 0, "JSON lines"},
-        {0}
-    };
+        {0}};
     b.gen = 64;
     b.repeats = 5;
     snprintf(shape_about, sizeof shape_about, "random weights instead of MODEL: %s",
              cli_shape_names);
     cli_parse_all(argc, argv, options, "[MODEL]", notes, &b.path);
-    if (!b.path == !shape_name)
-        cli_usage("which MODEL or --shape? One of them");
-    if (type_name && !shape_name)
-        cli_usage("--type goes with --shape");
+    if (!b.path == !shape_name) cli_usage("which MODEL or --shape? One of them");
+    if (type_name && !shape_name) cli_usage("--type goes with --shape");
     b.name = b.path;
     b.attention = md.attention;
     list of_p = read_list("-p", prompts, read_prompt);
@@ -572,8 +555,7 @@ int cmd_bench(int argc, char **argv)
     int n = of_isa.n * of_kv.n * of_t.n * of_p.n;
     config *c = malloc((size_t)n * sizeof *c);
     fresh *f = malloc((size_t)n * sizeof *f);
-    if (!c || !f)
-        cli_fail("out of memory");
+    if (!c || !f) cli_fail("out of memory");
     for (int i = 0; i < n; i++) {
         int j = i;
         c[i].prompt = of_p.at[j % of_p.n];
@@ -582,8 +564,7 @@ int cmd_bench(int argc, char **argv)
         md.isa = c[i].isa = (flash_isa)of_isa.at[j / of_kv.n];
         m = cli_load(&md);
         flash_session_free(start(&b, m, &c[i]));
-        if (!i)
-            count_weights(&b, m);
+        if (!i) count_weights(&b, m);
         flash_model_free(m);
         b.total += (double)(b.repeats * (c[i].prompt + 5 * b.gen) + c[i].prompt) / c[i].threads;
     }
@@ -597,9 +578,9 @@ int cmd_bench(int argc, char **argv)
     if (!b.json)
         printf("%s, %s, %.1f M weights\n"
                "%-11s %3s %-4s %6s %5s %9s %7s  %7s of %7s %7s %9s %7s  %7s of %7s %7s %9s %9s\n",
-               b.name, cli_size(b.file_bytes, size), (b.layers + b.once) * 1e-6, "isa", "thr",
-               "kv", "prompt", "gen", "prefill", "spread", "GOP/s", "int8", "", "decode",
-               "spread", "GB/s", "read", "", "memory", "load");
+               b.name, cli_size(b.file_bytes, size), (b.layers + b.once) * 1e-6, "isa", "thr", "kv",
+               "prompt", "gen", "prefill", "spread", "GOP/s", "int8", "", "decode", "spread",
+               "GB/s", "read", "", "memory", "load");
     for (int i = 0; i < n; i++) {
         md.isa = c[i].isa;
         m = cli_load(&md);

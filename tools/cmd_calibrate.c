@@ -7,22 +7,21 @@
 typedef struct job {
     const flash_arch *a;
     flash_trainer *t;
-    int32_t *ids;         /* [n,ctx+1] */
-    size_t   n, few;      /* sequences; those of divergences */
-    size_t   row;
+    int32_t *ids;  /* [n,ctx+1] */
+    size_t n, few; /* sequences; those of divergences */
+    size_t row;
     calibration k;
-    double   done, total;
+    double done, total;
 } job;
 
 /* n sequences that lie evenly in the text. */
 static void pick(job *j, const int32_t *text, size_t all)
 {
     j->ids = malloc(j->n * j->row * sizeof *j->ids);
-    if (!j->ids)
-        cli_fail("out of memory");
+    if (!j->ids) cli_fail("out of memory");
     for (size_t i = 0; i < j->n; i++)
-        memcpy(j->ids + i * j->row,
-               text + (j->n > 1 ? (all - j->row) / (j->n - 1) * i : 0), j->row * sizeof *j->ids);
+        memcpy(j->ids + i * j->row, text + (j->n > 1 ? (all - j->row) / (j->n - 1) * i : 0),
+               j->row * sizeof *j->ids);
 }
 
 static double divergence(void *user, const uint8_t *skip)
@@ -46,8 +45,7 @@ static void print(const job *j)
     for (int i = 0; i < j->k.n_order; i++)
         printf(i ? ", %d (%.4f)" : "attentions to skip, each given those before (KL): %d (%.4f)",
                j->k.order[i], j->k.order_kl[i]);
-    if (j->k.n_order)
-        putchar('\n');
+    if (j->k.n_order) putchar('\n');
 }
 
 int cmd_calibrate(int argc, char **argv)
@@ -73,27 +71,23 @@ int cmd_calibrate(int argc, char **argv)
          "tokens of a sequence (as trained, at most 256)"},
         {"-t", "THREADS", CLI_INT, &d.threads, 1, FLASH_THREADS_MAX, "threads (1)"},
         {"--isa", "NAME", CLI_ISA, &d.isa, 0, 0, "instruction set (the best here):"},
-        {0}
-    };
-    path = cli_parse(argc, argv, options,
+        {0}};
+    path = cli_parse(
+        argc, argv, options,
         "Runs the model in float and sums up what its parts do: activations of FFN units, heads\n"
         "and channels; how far layers and attentions turn the residual stream; and how far the\n"
         "probabilities are from the model's own (KL) without the attention of a layer, and\n"
         "without more and more of them. Models are those that flash train takes.\n");
-    if (!texts.n || !out)
-        cli_usage("%s is missing", out ? "--text FILE" : "-o OUT");
+    if (!texts.n || !out) cli_usage("%s is missing", out ? "--text FILE" : "-o OUT");
     for (int i = 0; i < texts.n; i++)
-        if (cli_same_file(texts.at[i], out))
-            cli_usage("OUT is a text that is read, %s", out);
-    if (cli_same_file(path, out))
-        cli_usage("OUT is the model, %s", out);
+        if (cli_same_file(texts.at[i], out)) cli_usage("OUT is a text that is read, %s", out);
+    if (cli_same_file(path, out)) cli_usage("OUT is the model, %s", out);
     md.source.path = path;
     md.isa = d.isa;
     flash_model *m = cli_load(&md);
     j.a = flash_model_arch(m);
     int32_t *text = cli_text_ids(m, &texts, &all);
-    if (!d.n_ctx)
-        d.n_ctx = j.a->n_ctx < 256 ? j.a->n_ctx : 256;
+    if (!d.n_ctx) d.n_ctx = j.a->n_ctx < 256 ? j.a->n_ctx : 256;
     d.init = m;
     d.batch = 4;
     j.row = (size_t)d.n_ctx + 1;
@@ -104,8 +98,7 @@ int cmd_calibrate(int argc, char **argv)
     j.n = j.n < all / j.row ? j.n : all / j.row;
     j.few = ((size_t)kl_tokens + (size_t)d.n_ctx - 1) / (size_t)d.n_ctx;
     j.few = j.few < j.n ? j.few : j.n;
-    if (flash_trainer_create(&j.t, &d, &err)
-        || flash_calibration_create(&j.k.c, j.a, NULL, &err))
+    if (flash_trainer_create(&j.t, &d, &err) || flash_calibration_create(&j.k.c, j.a, NULL, &err))
         cli_fail("%s: %s", path, err.text);
     pick(&j, text, all);
     int most = wanted < j.a->n_layer ? wanted : j.a->n_layer;

@@ -5,31 +5,29 @@
 
 typedef struct chat_turn {
     flash_role role;
-    char      *text;     /* [bytes] */
-    size_t     bytes;
+    char *text; /* [bytes] */
+    size_t bytes;
 } chat_turn;
 
 /* A conversation: all turns as text, the first of them in the session. */
 typedef struct chat {
     const flash_model *m;
-    flash_session     *s;
+    flash_session *s;
     const flash_chat_format *format;
-    chat_turn  *turn;    /* [n] of cap: the system's if there is one, then questions and answers */
-    size_t      n, cap;
-    size_t      system;  /* turns of the system, 0 or 1         */
-    size_t      fed;     /* turns in the session                */
-    flash_role  before;  /* whose turn the session has last     */
-    int         room;    /* tokens an answer needs at the least */
+    chat_turn *turn; /* [n] of cap: the system's if there is one, then questions and answers */
+    size_t n, cap;
+    size_t system;     /* turns of the system, 0 or 1         */
+    size_t fed;        /* turns in the session                */
+    flash_role before; /* whose turn the session has last     */
+    int room;          /* tokens an answer needs at the least */
 } chat;
 
 /* ---- texts ------------------------------------------------------------------- */
 
 static void append(chat_turn *t, size_t *cap, const char *text, size_t bytes)
 {
-    if (t->bytes + bytes >= *cap)
-        t->text = realloc(t->text, *cap = 2 * (t->bytes + bytes) + 64);
-    if (!t->text)
-        cli_fail("out of memory");
+    if (t->bytes + bytes >= *cap) t->text = realloc(t->text, *cap = 2 * (t->bytes + bytes) + 64);
+    if (!t->text) cli_fail("out of memory");
     memcpy(t->text + t->bytes, text, bytes);
     t->bytes += bytes;
 }
@@ -44,16 +42,14 @@ static int read_line(chat_turn *t)
         char byte = (char)c;
         append(t, &cap, &byte, 1);
     }
-    if (t->bytes && t->text[t->bytes - 1] == '\r')
-        t->bytes--;
+    if (t->bytes && t->text[t->bytes - 1] == '\r') t->bytes--;
     return c != EOF || t->bytes;
 }
 
 static int blank(const chat_turn *t)
 {
     for (size_t i = 0; i < t->bytes; i++)
-        if (t->text[i] != ' ' && t->text[i] != '\t')
-            return 0;
+        if (t->text[i] != ' ' && t->text[i] != '\t') return 0;
     return 1;
 }
 
@@ -61,18 +57,15 @@ static int blank(const chat_turn *t)
 
 static void add(chat *c, chat_turn t)
 {
-    if (c->n == c->cap)
-        c->turn = realloc(c->turn, (c->cap = 2 * c->cap + 16) * sizeof *c->turn);
-    if (!c->turn)
-        cli_fail("out of memory");
+    if (c->n == c->cap) c->turn = realloc(c->turn, (c->cap = 2 * c->cap + 16) * sizeof *c->turn);
+    if (!c->turn) cli_fail("out of memory");
     c->turn[c->n++] = t;
 }
 
 /* Takes n turns out, from i on; the session has to begin again. */
 static void forget(chat *c, size_t i, size_t n)
 {
-    for (size_t k = i; k < i + n; k++)
-        free(c->turn[k].text);
+    for (size_t k = i; k < i + n; k++) free(c->turn[k].text);
     c->n -= n;
     memmove(c->turn + i, c->turn + i + n, (c->n - i) * sizeof *c->turn);
     flash_session_reset(c->s);
@@ -87,10 +80,10 @@ static flash_status feed(chat *c, flash_role role, const char *text, size_t byte
         - flash_session_pending(c->s) - room;
     size_t cap = left > 0 ? (size_t)left : 0, n;
     int32_t *ids = malloc((cap + 1) * sizeof *ids);
-    flash_status st = !ids ? FLASH_E_MEMORY
+    flash_status st = !ids
+        ? FLASH_E_MEMORY
         : flash_chat_tokenize(c->m, c->format, c->before, role, text, bytes, ids, cap, &n);
-    if (!st)
-        st = flash_session_feed(c->s, ids, n);
+    if (!st) st = flash_session_feed(c->s, ids, n);
     c->before = role;
     free(ids);
     return st;
@@ -106,11 +99,9 @@ static flash_status ask(chat *c)
             const chat_turn *t = c->turn + c->fed;
             st = feed(c, t->role, t->text, t->bytes, 0);
         }
-        if (!st)
-            st = feed(c, FLASH_ROLE_ASSISTANT, NULL, 0, c->room);
+        if (!st) st = feed(c, FLASH_ROLE_ASSISTANT, NULL, 0, c->room);
         size_t pairs = (c->n - c->system) / 2; /* the question has no answer yet */
-        if (st != FLASH_E_RANGE || !pairs)
-            return st;
+        if (st != FLASH_E_RANGE || !pairs) return st;
         pairs = (pairs + 1) / 2;
         forget(c, c->system, 2 * pairs);
         if (cli_is_terminal(stderr))
@@ -136,13 +127,11 @@ static flash_status answer(chat *c, int n_max, int speed)
         else if (!st) {
             const char *p = piece.text;
             size_t bytes = piece.bytes;
-            for (; !t.bytes && bytes && (*p == ' ' || *p == '\n'); p++)
-                bytes--;
+            for (; !t.bytes && bytes && (*p == ' ' || *p == '\n'); p++) bytes--;
             append(&t, &cap, p, bytes);
             fwrite(p, 1, bytes, stdout);
             fflush(stdout);
-            if (!n)
-                first = cli_seconds();
+            if (!n) first = cli_seconds();
             n += piece.token >= 0;
         }
     }
@@ -181,7 +170,8 @@ static const flash_chat_format *format_of(const flash_model *m, const char *path
     if (!f)
         cli_fail("%s: %s; choose a format with --format: %s", path,
                  flash_gguf_find(flash_model_gguf(m), "tokenizer.chat_template", &v)
-                 ? "there is no chat template" : "the chat template is none of the known",
+                     ? "there is no chat template"
+                     : "the chat template is none of the known",
                  formats(names));
     return f;
 }
@@ -207,14 +197,15 @@ int cmd_chat(int argc, char **argv)
         CLI_FORM_OPTIONS(form),
         CLI_RUN_OPTIONS(md, sd),
         {"--speed", NULL, CLI_FLAG, &speed, 0, 0, "tell tokens per second after each answer"},
-        {0}
-    };
-    snprintf(notes, sizeof notes,
+        {0}};
+    snprintf(
+        notes, sizeof notes,
         "Each line of standard input is a question. Ctrl-C stops the answer; at the prompt it\n"
         "ends the chat, as the end of input does. Where the context has no room for a question\n"
         "and an answer (N tokens, at most half of it; a quarter without -n) the older half of\n"
         "questions and answers is forgotten, the system prompt never, and the rest is read again.\n"
-        "Formats: %s.\n", formats(names));
+        "Formats: %s.\n",
+        formats(names));
     md.source.path = cli_parse(argc, argv, options, notes);
     if (name && !(c.format = flash_chat_find(name)))
         cli_usage("--format %s: choose from %s", name, formats(names));
@@ -224,16 +215,14 @@ int cmd_chat(int argc, char **argv)
     flash_grammar *g = cli_grammar(m, &form);
     sd.sampler.grammar = g;
     c.m = m;
-    if (!c.format)
-        c.format = format_of(m, md.source.path);
+    if (!c.format) c.format = format_of(m, md.source.path);
     if (flash_token_find(m, c.format->end) < 0) { /* else the token ends it, and never text */
         sd.sampler.stop = &c.format->end;
         sd.sampler.n_stop = 1;
     }
     c.s = cli_session(m, &sd);
     c.room = flash_session_capacity(c.s) / (n_max ? 2 : 4);
-    if (n_max && n_max < c.room)
-        c.room = n_max;
+    if (n_max && n_max < c.room) c.room = n_max;
     if (system) {
         chat_turn t = {FLASH_ROLE_SYSTEM, NULL, 0};
         append(&t, &cap, system, strlen(system));
@@ -245,8 +234,7 @@ int cmd_chat(int argc, char **argv)
     int talk = cli_is_terminal(stdin) && cli_is_terminal(stderr);
     while (!ferror(stdout)) {
         chat_turn t = {FLASH_ROLE_USER, NULL, 0};
-        if (talk)
-            fprintf(stderr, "> ");
+        if (talk) fprintf(stderr, "> ");
         if (!read_line(&t)) {
             free(t.text);
             break;
@@ -259,27 +247,29 @@ int cmd_chat(int argc, char **argv)
         cli_interrupts(c.s);
         flash_status st = ask(&c);
         if (st == FLASH_E_RANGE) {
-            fprintf(stderr, "flash chat: no room for this question in a context of %d tokens; "
-                    "shorten it or raise -c\n", flash_session_capacity(c.s));
+            fprintf(stderr,
+                    "flash chat: no room for this question in a context of %d tokens; "
+                    "shorten it or raise -c\n",
+                    flash_session_capacity(c.s));
             forget(&c, c.n - 1, 1);
             status = 1;
         } else if (!st) {
             st = answer(&c, n_max, speed);
             if (st == FLASH_E_RANGE)
-                fprintf(stderr, "flash chat: the answer ends because the context of %d tokens is "
-                        "full; -c sets it\n", flash_session_capacity(c.s));
+                fprintf(stderr,
+                        "flash chat: the answer ends because the context of %d tokens is "
+                        "full; -c sets it\n",
+                        flash_session_capacity(c.s));
         }
         cli_interrupts(NULL);
         if (st < 0 && st != FLASH_E_RANGE && st != FLASH_E_CANCELLED)
             cli_fail("%s", flash_status_text(st));
     }
-    if (talk)
-        fputc('\n', stderr);
+    if (talk) fputc('\n', stderr);
     flash_session_free(c.s);
     flash_grammar_free(g);
     flash_model_free(m);
-    for (size_t i = 0; i < c.n; i++)
-        free(c.turn[i].text);
+    for (size_t i = 0; i < c.n; i++) free(c.turn[i].text);
     free(c.turn);
     return status;
 }

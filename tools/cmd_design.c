@@ -1,5 +1,5 @@
 /* cmd_design.c - flash design: from a backbone and a device to a family of models. */
-#define _DEFAULT_SOURCE         /* flock */
+#define _DEFAULT_SOURCE /* flock */
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 #include "design.h"
 #include "process.h"
@@ -13,11 +13,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #if !defined(_WIN32) && !defined(__wasm__)
-#  define DESIGN_RUNS
-#  include <fcntl.h>
-#  include <sys/file.h>
-#  include <time.h>
-#  include <unistd.h>
+#define DESIGN_RUNS
+#include <fcntl.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
 #endif
 
 #ifdef DESIGN_RUNS
@@ -29,13 +29,15 @@ static const char *folder;
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
 /* Names are kept to the end: there are few. */
-typedef struct kept { struct kept *next; char name[]; } kept;
+typedef struct kept {
+    struct kept *next;
+    char name[];
+} kept;
 static kept *names;
 
 static char *name_of(const char *format, ...)
@@ -71,7 +73,10 @@ static void make_folder(const char *path)
 
 /* ---- stages: other commands, each in a process ------------------------------------------- */
 
-typedef struct args { const char *at[ARGS_MAX]; int n; } args;
+typedef struct args {
+    const char *at[ARGS_MAX];
+    int n;
+} args;
 
 /* Adds what is split at blanks in text, and words one by one up to NULL. */
 static void take(args *a, const char *text, ...)
@@ -82,16 +87,14 @@ static void take(args *a, const char *text, ...)
     for (char *w = strtok(copy, " "); w && a->n < ARGS_MAX - 1; w = strtok(NULL, " "))
         a->at[a->n++] = w;
     va_start(rest, text);
-    while ((word = va_arg(rest, const char *)) != NULL && a->n < ARGS_MAX - 1)
-        a->at[a->n++] = word;
+    while ((word = va_arg(rest, const char *)) != NULL && a->n < ARGS_MAX - 1) a->at[a->n++] = word;
     va_end(rest);
 }
 
 static void take_all(args *a, const char *option, const cli_texts *files)
 {
     a->at[a->n++] = option;
-    for (int i = 0; i < files->n && a->n < ARGS_MAX - 1; i++)
-        a->at[a->n++] = files->at[i];
+    for (int i = 0; i < files->n && a->n < ARGS_MAX - 1; i++) a->at[a->n++] = files->at[i];
 }
 
 static void show(FILE *f, const args *a)
@@ -115,8 +118,7 @@ static int run_command(void *user) { return command(user); }
 /* Runs a command unless the file that it makes is there; ends with it if it fails. */
 static void stage(const char *made, args *a)
 {
-    if (is_there(made))
-        return;
+    if (is_there(made)) return;
     show(stdout, a);
     if (process_run(run_command, a))
         cli_fail("flash %s did not end well; the same command goes on from there", a->at[0]);
@@ -130,8 +132,7 @@ static void lock(void)
     char *path = in_run("lock");
     int f = open(path, O_RDWR | O_CREAT, 0666);
     double from = cli_seconds();
-    if (f < 0)
-        cli_fail("cannot write %s: %s", path, strerror(errno));
+    if (f < 0) cli_fail("cannot write %s: %s", path, strerror(errno));
     while (flock(f, LOCK_EX | LOCK_NB)) {
         struct timespec pause = {0, 50000000};
         if (cli_seconds() > from + LOCK_SECONDS)
@@ -151,8 +152,7 @@ static void write_whole(const char *path, const char *text, size_t bytes)
 static void split_texts(plan *p)
 {
     char *learn = in_run("learn.txt"), *held = in_run("held-out.txt");
-    if (p->held_out.n)
-        return;
+    if (p->held_out.n) return;
     if (!is_there(held) || !is_there(learn)) {
         size_t bytes, part, end = strlen(CLI_TEXT_END), at;
         char *text = cli_read_texts(&p->data, &bytes);
@@ -163,8 +163,7 @@ static void split_texts(plan *p)
                 at = i + end;
                 break;
             }
-        if (part < 2)
-            cli_fail("%s: too short: give more text", p->data.at[0]);
+        if (part < 2) cli_fail("%s: too short: give more text", p->data.at[0]);
         write_whole(learn, text, at);
         write_whole(held, text + at, bytes - at);
         free(text);
@@ -174,7 +173,10 @@ static void split_texts(plan *p)
     p->held_out.at[0] = held;
 }
 
-typedef struct page { char *at; size_t n; } page;
+typedef struct page {
+    char *at;
+    size_t n;
+} page;
 
 static void print(page *t, const char *format, ...)
 {
@@ -205,10 +207,8 @@ static char *space_text(const flash_arch *a, int paper, int trials, uint64_t see
         d[0] = (a->d_model / 2 + 31) / 32 * 32;
         ffn[1] = most / 32 * 32;
         ffn[0] = (most / 4 + 31) / 32 * 32;
-        while ((d[1] - d[0]) / step[0] > 16)
-            step[0] *= 2;
-        while ((ffn[1] - ffn[0]) / step[1] > 32)
-            step[1] *= 2;
+        while ((d[1] - d[0]) / step[0] > 16) step[0] *= 2;
+        while ((ffn[1] - ffn[0]) / step[1] > 32) step[1] *= 2;
         d[0] = d[1] - (d[1] - d[0]) / step[0] * step[0];
         ffn[0] = ffn[1] - (ffn[1] - ffn[0]) / step[1] * step[1];
         window = a->n_ctx / 8 > 16 ? a->n_ctx / 8 < 256 ? a->n_ctx / 8 : 256 : 16;
@@ -228,11 +228,11 @@ static char *space_text(const flash_arch *a, int paper, int trials, uint64_t see
     for (int l = first; l < layers; l++) {
         print(&t, ",\n  {\"name\": \"p%d\", \"choice\": [\"full\", \"window:%d\", \"skip\"]", l,
               window);
-        if (l >= from)
-            print(&t, ", \"active_if\": \"layers\", \"active_from\": %d", l + 1);
+        if (l >= from) print(&t, ", \"active_if\": \"layers\", \"active_from\": %d", l + 1);
         print(&t, "}");
     }
-    print(&t, "],\n \"objectives\": [\"loss\", \"ttft\"],\n \"rules\": [{\"run\": 2, \"of\": "
+    print(&t,
+          "],\n \"objectives\": [\"loss\", \"ttft\"],\n \"rules\": [{\"run\": 2, \"of\": "
           "[\"window:%d\", \"skip\"], \"in\": [\"p*\"]}],\n \"trials\": %d, \"seed\": %llu}\n",
           window, trials, (unsigned long long)seed);
     return t.at;
@@ -282,19 +282,18 @@ static void write_shapes(const plan *p, const char *path, int n)
     d.method = FLASH_SEARCH_RANDOM;
     d.seed = p->seed;
     d.max_trials = n;
-    if (flash_search_create(&s, &d, &err))
-        cli_fail("%s: %s", p->space, err.text);
+    if (flash_search_create(&s, &d, &err)) cli_fail("%s: %s", p->space, err.text);
     for (int i = 0; i < n + 2; i++) {
         candidate c = {0, 0, 0, 0, ""};
         if (i == 1) { /* every part at its least, with all attention */
             for (int k = 0; k < p->sp.n_param; k++)
-                trial.x[k] = p->role[k] >= 0 ? 0 : p->sp.param[k].value ? p->sp.param[k].value[0]
-                    : p->sp.param[k].lo;
+                trial.x[k] = p->role[k] >= 0 ? 0
+                    : p->sp.param[k].value   ? p->sp.param[k].value[0]
+                                             : p->sp.param[k].lo;
             plan_candidate(p, trial.x, &c);
             *c.attn = 0;
         } else if (i > 1) {
-            if (flash_search_ask(s, &trial, &err))
-                break; /* that were all of them */
+            if (flash_search_ask(s, &trial, &err)) break; /* that were all of them */
             plan_candidate(p, trial.x, &c);
         }
         candidate_arch(p, &c, &a);
@@ -318,10 +317,11 @@ static int is_here(const char *path)
     profile_here(&m, FLASH_ISA_AUTO);
     snprintf(begin, sizeof begin, "# %s, %s, %d processors, ", m.name, m.isa, m.processors);
     int same = !strncmp(text, begin, strlen(begin));
-    if (!same)
-        text[strcspn(text, "\n")] = 0;
-    snprintf(run.elsewhere, sizeof run.elsewhere, "%.200s", same ? ""
-             : !strncmp(text, "# ", 2) ? cli_plain(text + 2) : "it does not say which");
+    if (!same) text[strcspn(text, "\n")] = 0;
+    snprintf(run.elsewhere, sizeof run.elsewhere, "%.200s",
+             same                          ? ""
+                 : !strncmp(text, "# ", 2) ? cli_plain(text + 2)
+                                           : "it does not say which");
     free(text);
     return same;
 }
@@ -345,21 +345,15 @@ static flash_trial *choices(int deci, int *n)
     *n = 0;
     for (int id = 1; !flash_search_trial(run.j.s, id, &t); id++) {
         int i, kept = 0, worse = 0;
-        if (t.state != FLASH_TRIAL_DONE)
-            continue;
+        if (t.state != FLASH_TRIAL_DONE) continue;
         plan_candidate(&run.p, t.x, &c);
-        if (deci && !candidate_is_deci(&run.p, &c))
-            continue;
-        for (i = 0; i < *n && !worse; i++)
-            worse = list[i].y[0] <= t.y[0] && list[i].y[1] <= t.y[1];
-        if (worse)
-            continue;
+        if (deci && !candidate_is_deci(&run.p, &c)) continue;
+        for (i = 0; i < *n && !worse; i++) worse = list[i].y[0] <= t.y[0] && list[i].y[1] <= t.y[1];
+        if (worse) continue;
         for (i = 0; i < *n; i++)
-            if (!(t.y[0] <= list[i].y[0] && t.y[1] <= list[i].y[1]))
-                list[kept++] = list[i];
+            if (!(t.y[0] <= list[i].y[0] && t.y[1] <= list[i].y[1])) list[kept++] = list[i];
         list = need(realloc(list, ((size_t)kept + 1) * sizeof *list));
-        for (i = kept; i > 0 && list[i - 1].y[1] > t.y[1]; i--)
-            list[i] = list[i - 1];
+        for (i = kept; i > 0 && list[i - 1].y[1] > t.y[1]; i--) list[i] = list[i - 1];
         list[i] = t;
         *n = kept + 1;
     }
@@ -370,8 +364,7 @@ static flash_trial *choices(int deci, int *n)
 static int within(const flash_trial *list, int n, double seconds)
 {
     int i = 0;
-    while (i + 1 < n && list[i + 1].y[1] <= seconds)
-        i++;
+    while (i + 1 < n && list[i + 1].y[1] <= seconds) i++;
     return i;
 }
 
@@ -395,10 +388,8 @@ static void add_member(const flash_trial *t)
 {
     member *m = &run.member[run.n];
     for (int i = 0; i < run.n; i++)
-        if (run.member[i].trial == t->id)
-            return;
-    if (run.n == MEMBERS_MAX)
-        cli_usage("--pick: more than %d models", MEMBERS_MAX);
+        if (run.member[i].trial == t->id) return;
+    if (run.n == MEMBERS_MAX) cli_usage("--pick: more than %d models", MEMBERS_MAX);
     memset(m, 0, sizeof *m);
     m->trial = t->id;
     m->early = t->y[0];
@@ -412,8 +403,7 @@ static void choose_members(const char *pick, int deci)
 {
     int n;
     flash_trial *list = choices(deci, &n);
-    if (!n)
-        cli_fail("no trial is done%s", deci ? " whose model deci can say" : "");
+    if (!n) cli_fail("no trial is done%s", deci ? " whose model deci can say" : "");
     for (const char *p = pick; *p;) {
         char *end;
         double v = strtod(p, &end);
@@ -430,7 +420,8 @@ static void choose_members(const char *pick, int deci)
                 add_member(list + i);
         } else {
             double unit = !strncmp(end, "ms", 2) && end + 2 == p + word ? 1e-3
-                : *end == 's' && end + 1 == p + word ? 1 : 0;
+                : *end == 's' && end + 1 == p + word                    ? 1
+                                                                        : 0;
             if (!(unit > 0))
                 cli_usage("--pick %s: want 3, or times such as 0.5s,20ms, or knee", pick);
             int at = within(list, n, v * unit);
@@ -449,8 +440,7 @@ static void add_baselines(void)
 {
     const flash_arch *a = flash_model_arch(run.p.m);
     int members = run.n, most = 0;
-    for (int l = 0; l < a->n_layer; l++)
-        most = a->layer[l].d_ffn > most ? a->layer[l].d_ffn : most;
+    for (int l = 0; l < a->n_layer; l++) most = a->layer[l].d_ffn > most ? a->layer[l].d_ffn : most;
     for (int i = 0; i < members; i++) {
         candidate c = {0, 0, 0, 0, ""}, best = c;
         double off = INFINITY;
@@ -470,8 +460,7 @@ static void add_baselines(void)
         char name[sizeof run.member->name];
         snprintf(name, sizeof name, "uniform-%d-%d-%d", best.layers, best.d_model, best.d_ffn);
         int at = members;
-        while (at < run.n && strcmp(run.member[at].name, name))
-            at++;
+        while (at < run.n && strcmp(run.member[at].name, name)) at++;
         if (at == run.n && run.n < MEMBERS_MAX) {
             memset(&run.member[at], 0, sizeof *run.member);
             run.member[at].c = best;
@@ -494,35 +483,33 @@ static int make_member(void *user, int i)
     static char options[PLAN_ATTN + 128];
     args a = {{0}, 0};
     (void)user;
-    if (is_there(model))
-        return 0;
-    if (!freopen(log, "ab", stdout))
-        cli_fail("cannot write %s: %s", log, strerror(errno));
+    if (is_there(model)) return 0;
+    if (!freopen(log, "ab", stdout)) cli_fail("cannot write %s: %s", log, strerror(errno));
     if (!is_there(cut)) {
         take(&a, "prune", run.p.backbone, cut, "--calib", run.p.calibration, "--type", "F32",
              "--block", "1", NULL);
         take(&a, candidate_options(&m->c, options), NULL);
         show(stdout, &a);
-        if (command(&a))
-            return 1;
+        if (command(&a)) return 1;
     }
     a.n = 0;
     take(&a, "train", cut, "--teacher", run.p.backbone, "-o", model, NULL);
     take_all(&a, "--data", &run.p.data);
     take_all(&a, "--held-out", &run.p.held_out);
-    take(&a, name_of("--steps %d --batch %d --ctx %d --lr %.9g --seed %llu --type %s",
-                     run.p.final_steps, run.p.batch, run.p.ctx, run.p.lr,
-                     (unsigned long long)run.p.seed, flash_type_name(run.p.type)), NULL);
+    take(&a,
+         name_of("--steps %d --batch %d --ctx %d --lr %.9g --seed %llu --type %s",
+                 run.p.final_steps, run.p.batch, run.p.ctx, run.p.lr,
+                 (unsigned long long)run.p.seed, flash_type_name(run.p.type)),
+         NULL);
     show(stdout, &a);
-    if (command(&a))
-        return 1;
+    if (command(&a)) return 1;
     return remove(cut);
 }
 
 /* Times of all models in turns, as what disturbs a moment should not hit one of them alone. */
 static void time_members(flash_model *const *model)
 {
-    double (*took)[2][ROUNDS] = need(malloc((size_t)run.n * sizeof *took));
+    double(*took)[2][ROUNDS] = need(malloc((size_t)run.n * sizeof *took));
     int32_t *ids = need(malloc((size_t)run.p.prompt * sizeof *ids)), one = 0;
     uint64_t state = 1;
     for (int i = 0; i < run.p.prompt; i++)
@@ -569,7 +556,7 @@ static void time_members(flash_model *const *model)
 static void score_members(int threads)
 {
     flash_model *model[MEMBERS_MAX];
-    double (*each)[PLAN_TESTS_MAX] = need(malloc(sizeof *each * (MEMBERS_MAX + 1)));
+    double(*each)[PLAN_TESTS_MAX] = need(malloc(sizeof *each * (MEMBERS_MAX + 1)));
     for (int i = 0; i < run.n; i++) {
         flash_model_desc md = {0};
         md.source.path = model_path(&run.member[i]);
@@ -577,8 +564,7 @@ static void score_members(int threads)
         run.member[i].bytes = flash_gguf_size(flash_model_gguf(model[i]));
         run.member[i].params = flash_arch_params(flash_model_arch(model[i]));
     }
-    if (!*run.elsewhere)
-        time_members(model);
+    if (!*run.elsewhere) time_members(model);
     cli_progress("score", 0, run.n + 1);
     run.backbone_loss = model_score(&run.p, run.p.m, threads, each[run.n]);
     for (int i = 0; i < run.n; i++) {
@@ -589,8 +575,7 @@ static void score_members(int threads)
     cli_progress("score", 1, 1);
     for (int i = 0; i < run.n; i++) {
         member *m = &run.member[i];
-        if (m->rival)
-            m->gain = stats_mean(each[m->rival], each[i], run.p.tests, &m->gain_error);
+        if (m->rival) m->gain = stats_mean(each[m->rival], each[i], run.p.tests, &m->gain_error);
         flash_model_free(model[i]);
     }
     free(each);
@@ -604,7 +589,8 @@ static void say_family(void)
     char size[24];
     double off = 0;
     FILE *f = cli_open(in_run("family.csv"));
-    fprintf(f, "model,options,weights,bytes,ttft_predicted,ttft_least,ttft_median,decode_predicted,"
+    fprintf(f,
+            "model,options,weights,bytes,ttft_predicted,ttft_least,ttft_median,decode_predicted,"
             "decode_least,decode_median,loss_trial,loss,error,rival,gain,gain_error\n");
     for (int i = 0; i < run.n; i++) {
         const member *m = &run.member[i];
@@ -617,8 +603,7 @@ static void say_family(void)
         printf("family %s loss=%.4f+-%.4f ttft_ms=%.3f", model_path(m), m->loss, m->error,
                1e3 * m->ttft.mean);
         if (!*run.elsewhere) {
-            if (i < run.chosen)
-                off += fabs(m->ttft.mean / m->least[0] - 1) / run.chosen;
+            if (i < run.chosen) off += fabs(m->ttft.mean / m->least[0] - 1) / run.chosen;
             printf(" measured_ms=%.3f decode_tok_s=%.0f measured_tok_s=%.0f", 1e3 * m->least[0],
                    1 / m->decode.mean, 1 / m->least[1]);
         }
@@ -629,8 +614,7 @@ static void say_family(void)
     }
     cli_close(in_run("family.csv"));
     printf("family n=%d backbone_loss=%.4f", run.n, run.backbone_loss);
-    if (!*run.elsewhere)
-        printf(" ttft_mean_error=%.3f", off);
+    if (!*run.elsewhere) printf(" ttft_mean_error=%.3f", off);
     printf(" report=%s/report.html\n", folder);
 }
 
@@ -678,7 +662,7 @@ static const char notes[] =
 int cmd_design(int argc, char **argv)
 {
     const char *backbone, *out = NULL, *space_name = "tiny", *device = NULL, *type = "Q4_0",
-               *pick = "3", *cmd = NULL;
+                          *pick = "3", *cmd = NULL;
     cli_texts data = {{0}, 0}, held = {{0}, 0};
     int trials = 200, batch = 8, jobs = 1, deci = 0, baseline = 0, elsewhere = 0, shapes = 60,
         rounds = 5, steps = 128, final_steps = 0, ctx = 128, sequences = 8, prompt = 0, threads = 1,
@@ -723,11 +707,9 @@ int cmd_design(int argc, char **argv)
         {"--baseline", NULL, CLI_FLAG, &baseline, 0, 0,
          "next to each, layers and widths cut by the same share, as quick"},
         {"--seed", "SEED", CLI_SEED, &seed, 0, 18446744073709551615.0, "of all that is random (1)"},
-        {0}
-    };
+        {0}};
     cli_parse_all(argc, argv, options, "BACKBONE", notes, &backbone);
-    if (!data.n || !out)
-        cli_usage("%s is missing", data.n ? "-o RUN" : "--data FILE");
+    if (!data.n || !out) cli_usage("%s is missing", data.n ? "-o RUN" : "--data FILE");
     if (cmd && !strstr(cmd, "json}"))
         cli_usage("--cmd without {trial.json}, where the trial's file is named");
 #ifndef DESIGN_RUNS
@@ -741,8 +723,7 @@ int cmd_design(int argc, char **argv)
     args a = {{0}, 0};
     trials_desc how = {0};
     space given;
-    if (elsewhere && !device)
-        cli_usage("--elsewhere without --device");
+    if (elsewhere && !device) cli_usage("--elsewhere without --device");
     md.source.path = backbone;
     flash_model *m = cli_load(&md); /* what is wrong with it is said before there is a folder */
     const flash_arch *arch = flash_model_arch(m);
@@ -768,12 +749,12 @@ int cmd_design(int argc, char **argv)
     p->path = in_run("plan.json");
     if (device && is_here(device) == elsewhere)
         cli_usage(elsewhere ? "--elsewhere, but %s is of this machine"
-                  : "%s is not of this machine (%s): measure it here, or say --elsewhere", device,
-                  run.elsewhere);
+                            : "%s is not of this machine (%s): measure it here, or say --elsewhere",
+                  device, run.elsewhere);
     int built_in = !strcmp(space_name, "tiny") || !strcmp(space_name, "paper");
     size_t bytes;
     char *text = built_in ? space_text(arch, *space_name == 'p', trials, seed)
-        : cli_read(space_name, &bytes);
+                          : cli_read(space_name, &bytes);
     make_folder(folder);
     lock();
     make_folder(in_run("trials"));
@@ -785,26 +766,27 @@ int cmd_design(int argc, char **argv)
     settle(p->path, said, "backbone, text, space, device or option");
     free(said);
     plan_fit(p, m);
-    if (device)
-        plan_device(p);
+    if (device) plan_device(p);
     process_catch_stops();
 
     take(&a, "calibrate", backbone, "-o", p->calibration, NULL);
     take_all(&a, "--text", &p->data);
-    take(&a, name_of("--ctx %d --tokens %d --kl-tokens %d -t %d", ctx, tokens, tokens / 16,
-                     jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX), NULL);
+    take(&a,
+         name_of("--ctx %d --tokens %d --kl-tokens %d -t %d", ctx, tokens, tokens / 16,
+                 jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX),
+         NULL);
     stage(p->calibration, &a);
     if (!device && !is_there(p->latency)) {
         char *list = in_run("shapes.txt"), *profile = in_run("device.profile");
         page reference = {NULL, 0};
-        if (!is_there(list))
-            write_shapes(p, list, shapes);
+        if (!is_there(list)) write_shapes(p, list, shapes);
         print_shape(&reference, arch);
         a.n = 0;
         take(&a, "measure", "--space", list, "--resume", "-o", profile, "--reference", reference.at,
              "--seed", name_of("%llu", (unsigned long long)seed), NULL);
-        take(&a, name_of("-p %d -t %d --chunk %d --type %s --kv %s --rounds %d -n 16", p->prompt,
-                         threads, chunk, flash_type_name(p->type), flash_type_name(kv), rounds),
+        take(&a,
+             name_of("-p %d -t %d --chunk %d --type %s --kv %s --rounds %d -n 16", p->prompt,
+                     threads, chunk, flash_type_name(p->type), flash_type_name(kv), rounds),
              NULL);
         stage(p->latency, &a);
         free(reference.at);
@@ -816,8 +798,7 @@ int cmd_design(int argc, char **argv)
     if (!*run.elsewhere && !is_here(p->latency) && !elsewhere)
         cli_fail("%s was measured on another machine (%s): go on there", p->latency, run.elsewhere);
 
-    if (!device)
-        plan_device(p);
+    if (!device) plan_device(p);
     plan_texts(p);
     space_parse_text(p->space, text, strlen(text), &given);
     if (!given.has_reference) { /* what is slower than the backbone, or much worse, is no use */
@@ -847,8 +828,7 @@ int cmd_design(int argc, char **argv)
     for (int i = 0; i < run.n; i++)
         candidate_times(p, &run.member[i].c, &run.member[i].ttft, &run.member[i].decode);
     run.chosen = run.n;
-    if (baseline)
-        add_baselines();
+    if (baseline) add_baselines();
     process_pool("family", run.n, jobs, make_member, NULL);
     score_members(jobs < FLASH_THREADS_MAX ? jobs : FLASH_THREADS_MAX);
     design_report(in_run("report.html"), &run);

@@ -9,26 +9,27 @@ enum { MODELS = 2, CHUNK = 32, CHOICES = 4 };
 
 typedef struct value { /* of one token */
     double loss[MODELS], kl;
-    int    best[MODELS];    /* token of the largest logit */
+    int best[MODELS]; /* token of the largest logit */
 } value;
 
 /* A mean whose error comes from the sums of groups of tokens (windows of text, items), as tokens
    of one group are not independent. */
-typedef struct mean { double sum, count, squares, crossed, counts, groups; } mean;
+typedef struct mean {
+    double sum, count, squares, crossed, counts, groups;
+} mean;
 
 typedef struct eval {
-    const char    *name[MODELS];
-    flash_model   *m[MODELS];
+    const char *name[MODELS];
+    flash_model *m[MODELS];
     flash_session *s[MODELS];
-    int            models, n_ctx, cut; /* cut: items that were too long */
-    int32_t       *ids;                /* [n_ctx] */
-    value         *got;                /* [n_ctx], of the token at each position; none at 0 */
+    int models, n_ctx, cut; /* cut: items that were too long */
+    int32_t *ids;           /* [n_ctx] */
+    value *got;             /* [n_ctx], of the token at each position; none at 0 */
 } eval;
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
@@ -59,12 +60,9 @@ static double look(const float *x, int V, int32_t next, value *v, int k)
     double sum = 0;
     int best = 0;
     for (int i = 1; i < V; i++)
-        if (x[i] > x[best])
-            best = i;
-    for (int i = 0; i < V; i++)
-        sum += exp(x[i] - x[best]);
-    if (!(sum >= 1 && sum <= V))
-        cli_fail("the logits are no numbers: the weights are damaged");
+        if (x[i] > x[best]) best = i;
+    for (int i = 0; i < V; i++) sum += exp(x[i] - x[best]);
+    if (!(sum >= 1 && sum <= V)) cli_fail("the logits are no numbers: the weights are damaged");
     v->best[k] = best;
     sum = x[best] + log(sum);
     v->loss[k] = sum - x[next];
@@ -84,19 +82,16 @@ static void run(eval *e, int n, int from)
         for (int k = 0; k < e->models; k++) {
             flash_status st = flash_session_step(e->s[k], NULL);
             x[k] = flash_session_chunk_logits(e->s[k], &first, &rows);
-            if (st < 0 || !x[k])
-                cli_fail("cannot run %s: %s", e->name[k], flash_status_text(st));
+            if (st < 0 || !x[k]) cli_fail("cannot run %s: %s", e->name[k], flash_status_text(st));
         }
         for (int r = 0; r < rows; r++, first++) {
             value *v = e->got + first + 1;
             double log_sum[MODELS];
-            if (first + 1 < from)
-                continue;
+            if (first + 1 < from) continue;
             for (int k = 0; k < e->models; k++)
                 log_sum[k] = look(x[k] + (size_t)r * (size_t)V, V, e->ids[first + 1], v, k);
             v->kl = 0;
-            if (e->models < 2)
-                continue;
+            if (e->models < 2) continue;
             const float *p = x[1] + (size_t)r * (size_t)V, *q = x[0] + (size_t)r * (size_t)V;
             for (int i = 0; i < V; i++)
                 v->kl += exp(p[i] - log_sum[1]) * (p[i] - log_sum[1] - q[i] + log_sum[0]);
@@ -116,19 +111,15 @@ static int run_pair(eval *e, const char *context, const char *more, int *n)
     int32_t *part = cli_tokenize(e->m[0], text, a, 0, &n_context);
     if (n_all && all[n_all - 1] == flash_token_eos(e->m[0]))
         n_all--; /* where the model wants one after texts */
-    while (same < n_context && same < n_all && all[same] == part[same])
-        same++;
-    if (same == n_all)
-        same = n_all - 1; /* nothing new, as only an empty text has */
+    while (same < n_context && same < n_all && all[same] == part[same]) same++;
+    if (same == n_all) same = n_all - 1; /* nothing new, as only an empty text has */
     size_t drop = n_all > (size_t)e->n_ctx ? n_all - (size_t)e->n_ctx : 0;
     e->cut += drop > 0;
     memcpy(e->ids, all + drop, (n_all - drop) * sizeof *all);
-    if (drop && n_all && all[0] == flash_token_bos(e->m[0]))
-        e->ids[0] = all[0];
+    if (drop && n_all && all[0] == flash_token_bos(e->m[0])) e->ids[0] = all[0];
     *n = (int)(n_all - drop);
     int from = same > drop + 1 ? (int)(same - drop) : 1;
-    if (*n > 1)
-        run(e, *n, from);
+    if (*n > 1) run(e, *n, from);
     free(all);
     free(part);
     free(text);
@@ -153,27 +144,22 @@ static void eval_text(eval *e, const char *path)
     size_t bos = n_begin > 0 && begin[0] == flash_token_bos(e->m[0]);
     size_t step = (size_t)e->n_ctx - bos;
     mean loss[MODELS] = {{0}}, more = {0}, kl = {0}, same = {0};
-    if (bos)
-        e->ids[0] = begin[0];
-    if (n + bos < 2)
-        cli_fail("%s: too short, nothing to score", path);
+    if (bos) e->ids[0] = begin[0];
+    if (n + bos < 2) cli_fail("%s: too short, nothing to score", path);
     cli_progress("eval", 0, (double)n);
     for (size_t at = 0; at < n; at += step) {
         size_t take = n - at < step ? n - at : step;
         int all = (int)(bos + take);
         double sum[MODELS] = {0, 0}, divergence = 0, equal = 0;
         memcpy(e->ids + bos, ids + at, take * sizeof *ids);
-        if (all < 2)
-            continue;
+        if (all < 2) continue;
         run(e, all, 1);
         for (int i = 1; i < all; i++) {
-            for (int k = 0; k < e->models; k++)
-                sum[k] += e->got[i].loss[k];
+            for (int k = 0; k < e->models; k++) sum[k] += e->got[i].loss[k];
             divergence += e->got[i].kl;
             equal += e->models == 2 && e->got[i].best[0] == e->got[i].best[1];
         }
-        for (int k = 0; k < e->models; k++)
-            add(loss + k, sum[k], all - 1);
+        for (int k = 0; k < e->models; k++) add(loss + k, sum[k], all - 1);
         add(&more, sum[0] - sum[1], all - 1);
         add(&kl, divergence, all - 1);
         add(&same, equal, all - 1);
@@ -201,16 +187,13 @@ static void print_items(const eval *e, const char *what[2], mean right[MODELS][2
 {
     for (int k = 0; k < e->models; k++) {
         printf("%s: %.0f items", e->name[k], right[k][0].count);
-        for (int i = 0; i < 2 && what[i]; i++)
-            print_share(what[i], right[k] + i);
-        if (loss)
-            printf(", loss %.4f +- %.4f nats a word", mean_of(loss + k), error_of(loss + k));
+        for (int i = 0; i < 2 && what[i]; i++) print_share(what[i], right[k] + i);
+        if (loss) printf(", loss %.4f +- %.4f nats a word", mean_of(loss + k), error_of(loss + k));
         putchar('\n');
     }
     if (e->models == 2) {
         printf("difference on the same items");
-        for (int i = 0; i < 2 && what[i]; i++)
-            print_share(what[i], more + i);
+        for (int i = 0; i < 2 && what[i]; i++) print_share(what[i], more + i);
         putchar('\n');
     }
     if (e->cut)
@@ -221,13 +204,10 @@ static void print_items(const eval *e, const char *what[2], mean right[MODELS][2
 static char *next_line(char **p)
 {
     char *line = *p, *end = strchr(line, '\n');
-    if (!*line)
-        return NULL;
+    if (!*line) return NULL;
     *p = end ? end + 1 : line + strlen(line);
-    if (end)
-        *end = 0;
-    if (end && end > line && end[-1] == '\r')
-        end[-1] = 0;
+    if (end) *end = 0;
+    if (end && end > line && end[-1] == '\r') end[-1] = 0;
     return line;
 }
 
@@ -241,8 +221,7 @@ static int among(long i, long n, long want)
 static double characters(const char *p)
 {
     double n = 0;
-    for (; *p; p++)
-        n += ((unsigned char)*p & 0xc0) != 0x80;
+    for (; *p; p++) n += ((unsigned char)*p & 0xc0) != 0x80;
     return n > 1 ? n : 1;
 }
 
@@ -256,19 +235,16 @@ static void eval_hellaswag(eval *e, const char *path, long want)
     char *text = cli_read(path, &bytes), *p = text, *line;
     mean right[MODELS][2] = {{{0}}}, more[2] = {{0}};
     long lines = 0, n;
-    for (char *q = text; (q = strchr(q, '\n')) != NULL; q++)
-        lines++;
+    for (char *q = text; (q = strchr(q, '\n')) != NULL; q++) lines++;
     n = (lines + (bytes && text[bytes - 1] != '\n')) / (CHOICES + 2);
     cli_progress("eval", 0, (double)n);
     for (long i = 0, at = 0; (line = next_line(&p)) != NULL; i++, at += CHOICES + 2) {
         const char *gold = next_line(&p), *ending[CHOICES] = {0};
-        for (int c = 0; c < CHOICES; c++)
-            ending[c] = next_line(&p);
+        for (int c = 0; c < CHOICES; c++) ending[c] = next_line(&p);
         if (!ending[CHOICES - 1] || !*line || gold[0] < '0' || gold[0] > '3' || gold[1])
             cli_fail("%s: lines %ld to %ld are no item: a text, 0 to 3, and 4 endings", path,
                      at + 1, at + CHOICES + 2);
-        if (!among(i, n, want))
-            continue;
+        if (!among(i, n, want)) continue;
         double least[MODELS][2], good[MODELS][2] = {{0}};
         for (int c = 0; c < CHOICES; c++) {
             char *with = need(malloc(strlen(ending[c]) + 2));
@@ -277,12 +253,10 @@ static void eval_hellaswag(eval *e, const char *path, long want)
             strcat(strcpy(with, " "), ending[c]);
             from = run_pair(e, line, with, &all);
             for (int k = 0; k < e->models; k++) {
-                for (int j = from; j < all; j++)
-                    sum[k] += e->got[j].loss[k];
+                for (int j = from; j < all; j++) sum[k] += e->got[j].loss[k];
                 for (int way = 0; way < 2; way++) {
                     double v = way ? sum[k] / characters(ending[c]) : sum[k];
-                    if (c && !(v < least[k][way]))
-                        continue;
+                    if (c && !(v < least[k][way])) continue;
                     least[k][way] = v;
                     good[k][way] = c == gold[0] - '0';
                 }
@@ -290,14 +264,12 @@ static void eval_hellaswag(eval *e, const char *path, long want)
             free(with);
         }
         for (int way = 0; way < 2; way++) {
-            for (int k = 0; k < e->models; k++)
-                add(&right[k][way], good[k][way], 1);
+            for (int k = 0; k < e->models; k++) add(&right[k][way], good[k][way], 1);
             add(more + way, good[0][way] - good[1][way], 1);
         }
         cli_progress("eval", (double)i + 1, (double)n);
     }
-    if (!right[0][0].count)
-        cli_fail("%s: no items", path);
+    if (!right[0][0].count) cli_fail("%s: no items", path);
     print_items(e, what, right, more, NULL);
     free(text);
 }
@@ -310,8 +282,7 @@ static void eval_lambada(eval *e, const char *path, long want)
     char *text = cli_read(path, &bytes), *p = text, *line;
     mean right[MODELS][2] = {{{0}}}, more[2] = {{0}}, loss[MODELS] = {{0}};
     long n = bytes && text[bytes - 1] != '\n';
-    for (char *q = text; (q = strchr(q, '\n')) != NULL; q++)
-        n++;
+    for (char *q = text; (q = strchr(q, '\n')) != NULL; q++) n++;
     cli_progress("eval", 0, (double)n);
     for (long i = 0; (line = next_line(&p)) != NULL; i++) {
         json_error err;
@@ -342,8 +313,7 @@ static void eval_lambada(eval *e, const char *path, long want)
         json_free(j);
         cli_progress("eval", (double)i + 1, (double)n);
     }
-    if (!right[0][0].count)
-        cli_fail("%s: no items", path);
+    if (!right[0][0].count) cli_fail("%s: no items", path);
     print_items(e, what, right, more, loss);
     free(text);
 }
@@ -365,9 +335,9 @@ int cmd_eval(int argc, char **argv)
         {"-c", "CTX", CLI_INT, &sd.n_ctx, 2, FLASH_CONTEXT_MAX,
          "context (as trained, at most 512; of items 1024)"},
         CLI_RUN_OPTIONS(md, sd),
-        {0}
-    };
-    e.name[0] = cli_parse(argc, argv, options,
+        {0}};
+    e.name[0] = cli_parse(
+        argc, argv, options,
         "A text is cut into windows of CTX tokens as by flash perplexity. KL is that of the\n"
         "reference from MODEL. +- is the standard error: of the mean over windows or items, of\n"
         "differences on the same ones. An item of HellaSwag is 6 lines, text, number of the right\n"
@@ -375,8 +345,7 @@ int cmd_eval(int argc, char **argv)
         "and by character; one of LAMBADA is {\"text\": \"...\"}, and right if the last word is\n"
         "what the model would write. KL and differences need a reference with the same\n"
         "vocabulary.\n");
-    if (!text + !hellaswag + !lambada != 2)
-        cli_usage("one of --text, --hellaswag and --lambada");
+    if (!text + !hellaswag + !lambada != 2) cli_usage("one of --text, --hellaswag and --lambada");
     e.name[1] = reference;
     e.models = reference ? 2 : 1;
     for (int k = 0; k < e.models; k++) {
@@ -384,16 +353,13 @@ int cmd_eval(int argc, char **argv)
         e.m[k] = cli_load(&md);
     }
     const flash_arch *a = flash_model_arch(e.m[0]);
-    if (reference)
-        cli_same_vocabulary(e.m[0], e.name[0], e.m[1], reference);
+    if (reference) cli_same_vocabulary(e.m[0], e.name[0], e.m[1], reference);
     e.n_ctx = sd.n_ctx ? sd.n_ctx : text ? 512 : 1024;
-    if (!sd.n_ctx && a->n_ctx < e.n_ctx)
-        e.n_ctx = a->n_ctx;
+    if (!sd.n_ctx && a->n_ctx < e.n_ctx) e.n_ctx = a->n_ctx;
     sd.n_ctx = e.n_ctx;
     sd.chunk = CHUNK;
     sd.all_logits = 1;
-    for (int k = 0; k < e.models; k++)
-        e.s[k] = cli_session(e.m[k], &sd);
+    for (int k = 0; k < e.models; k++) e.s[k] = cli_session(e.m[k], &sd);
     e.ids = need(malloc((size_t)e.n_ctx * sizeof *e.ids));
     e.got = need(malloc((size_t)e.n_ctx * sizeof *e.got));
     if (text)

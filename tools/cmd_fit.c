@@ -17,8 +17,7 @@ static const char *const phases[2] = {"prefill", "decode"};
 static void *need(size_t n, size_t item)
 {
     void *p = calloc(n ? n : 1, item);
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
@@ -50,10 +49,8 @@ static double drift(const profile *p, int i, int phase)
         if (!(t > 0) || e->work.threads != w->threads || e->work.weights != w->weights
             || e->work.kv != w->kv || e->work.chunk != w->chunk)
             continue;
-        if (abs(j - i) <= 2)
-            near_by[m++] = t;
-        if (n < (int)(sizeof all / sizeof *all))
-            all[n++] = t;
+        if (abs(j - i) <= 2) near_by[m++] = t;
+        if (n < (int)(sizeof all / sizeof *all)) all[n++] = t;
     }
     return m ? median(near_by, m) / median(all, n) : 1;
 }
@@ -121,13 +118,11 @@ static void make_points(fit_results *r, int least, double noise[2], char about[2
     for (int i = 0; i < p->n; i++) {
         const profile_entry *e = &p->entry[i];
         int k = 0;
-        while (k < r->n && !profile_same_work(&r->point[k].e->work, &e->work))
-            k++;
+        while (k < r->n && !profile_same_work(&r->point[k].e->work, &e->work)) k++;
         fit_point *to = &r->point[k];
         if (k == r->n) {
             int other = 0;
-            while (other < k && !same_shape(r->point[other].e, e))
-                other++;
+            while (other < k && !same_shape(r->point[other].e, e)) other++;
             to->group = other < k ? r->point[other].group : r->groups++;
             to->e = e;
             r->n++;
@@ -161,8 +156,7 @@ static void make_points(fit_results *r, int least, double noise[2], char about[2
 static double rank_of(const double *x, int n, int i) /* ties share theirs */
 {
     double r = .5;
-    for (int j = 0; j < n; j++)
-        r += x[j] < x[i] ? 1 : x[j] == x[i] ? .5 : 0;
+    for (int j = 0; j < n; j++) r += x[j] < x[i] ? 1 : x[j] == x[i] ? .5 : 0;
     return r;
 }
 
@@ -201,8 +195,7 @@ static fit_score score(const flash_interval *at, const double *time, int n, doub
     double mean = 0, sse = 0, sst = 0, unsure = 0;
     double *predicted = need((size_t)n, sizeof *predicted);
     s.n = n;
-    for (int i = 0; i < n; i++)
-        mean += time[i] / n;
+    for (int i = 0; i < n; i++) mean += time[i] / n;
     for (int i = 0; i < n; i++) {
         double error = at[i].mean - time[i], part = fabs(error) / time[i];
         predicted[i] = at[i].mean;
@@ -267,8 +260,7 @@ static void say(const char *what, int phase, const char *about, const fit_score 
         return;
     printf("%s phase=%s n=%d%s r2=%.4f mape=%.4f within10=%.3f spearman=%.4f cover90=%.3f", what,
            phases[phase], s->n, about, s->r2, s->mape, s->within10, s->spearman, s->cover90);
-    if (s->ceiling == s->ceiling)
-        printf(" ceiling=%.4f", s->ceiling);
+    if (s->ceiling == s->ceiling) printf(" ceiling=%.4f", s->ceiling);
     putchar('\n');
 }
 
@@ -283,8 +275,7 @@ static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
     double *time = need((size_t)r->n, sizeof *time);
     cli_shuffle(order, r->groups, &seed);
     for (int fold = 0; fold < folds; fold++) {
-        for (int i = 0; i < r->n; i++)
-            use[i] = order[r->point[i].group] % folds != fold;
+        for (int i = 0; i < r->n; i++) use[i] = order[r->point[i].group] % folds != fold;
         flash_latency *l = fit_some(r, use, NULL);
         for (int i = 0; l && i < r->n; i++)
             if (!use[i])
@@ -300,8 +291,7 @@ static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
                 at[n] = r->point[i].cv[phase];
                 time[n++] = seconds_of(&r->point[i].time, phase);
             }
-        if (n)
-            r->score[phase] = score(at, time, n, noise[phase]);
+        if (n) r->score[phase] = score(at, time, n, noise[phase]);
     }
     free(order);
     free(use);
@@ -317,8 +307,7 @@ static void learning_curve(fit_results *r)
     char *use = need((size_t)r->n, 1);
     for (int shapes = 10; shapes <= r->groups * 9 / 10 && r->n_curve < FIT_CURVE; shapes *= 2) {
         fit_score s[2];
-        for (int i = 0; i < r->n; i++)
-            use[i] = r->point[i].group < shapes;
+        for (int i = 0; i < r->n; i++) use[i] = r->point[i].group < shapes;
         if (hold_out(r, use, s)) {
             r->curve[r->n_curve].n = shapes;
             r->curve[r->n_curve].mape[0] = s[0].mape;
@@ -332,12 +321,10 @@ static void learning_curve(fit_results *r)
 static void rank_agreement(fit_results *r)
 {
     double *x[4];
-    for (int k = 0; k < 4; k++)
-        x[k] = need((size_t)r->n, sizeof **x);
+    for (int k = 0; k < 4; k++) x[k] = need((size_t)r->n, sizeof **x);
     for (int i = 0; i < r->n && r->n_lengths < FIT_LENGTHS; i++) {
         int length = r->point[i].e->work.prompt, seen = 0;
-        for (int j = 0; j < i; j++)
-            seen |= r->point[j].e->work.prompt == length;
+        for (int j = 0; j < i; j++) seen |= r->point[j].e->work.prompt == length;
         for (int phase = 0; !seen && phase < 2; phase++) {
             fit_tau *t = &r->tau[phase][r->n_lengths];
             int n = 0;
@@ -361,8 +348,7 @@ static void rank_agreement(fit_results *r)
         }
         r->n_lengths += !seen;
     }
-    for (int k = 0; k < 4; k++)
-        free(x[k]);
+    for (int k = 0; k < 4; k++) free(x[k]);
 }
 
 /* ---- the model's file -------------------------------------------------------- */
@@ -383,8 +369,7 @@ static void save(const char *path, const flash_latency *l, const profile *p, int
 /* A usage error if both are given and the same file. */
 static void apart(const char *a, const char *b)
 {
-    if (a && b && cli_same_file(a, b))
-        cli_usage("%s and %s are the same file", a, b);
+    if (a && b && cli_same_file(a, b)) cli_usage("%s and %s are the same file", a, b);
 }
 
 static const char notes[] =
@@ -418,8 +403,7 @@ int cmd_fit(int argc, char **argv)
         {"--least", NULL, CLI_FLAG, &least, 0, 0,
          "a shape's time is the least of its repeats, not their median"},
         {"--seed", "SEED", CLI_SEED, &seed, 0, 18446744073709551615.0, "of the folds (1)"},
-        {0}
-    };
+        {0}};
     profile p;
     flash_error err;
     fit_results r = {0};
@@ -430,19 +414,16 @@ int cmd_fit(int argc, char **argv)
     apart(path, report);
     apart(to, report);
     profile_read(path, &p);
-    if (!p.n)
-        cli_fail("%s: no measurement in it; flash measure makes one", path);
+    if (!p.n) cli_fail("%s: no measurement in it; flash measure makes one", path);
     for (int i = 0; i < p.n; i++) { /* the others to the end, where profile_free finds them */
         profile_entry e = p.entry[i];
-        if (only && e.work.prompt != only)
-            continue;
+        if (only && e.work.prompt != only) continue;
         p.entry[i] = p.entry[kept];
         p.entry[kept++] = e;
     }
     int all = p.n;
     p.n = kept;
-    if (!p.n)
-        cli_fail("%s: no prompt of %d", path, only);
+    if (!p.n) cli_fail("%s: no prompt of %d", path, only);
     if (p.n > FLASH_LATENCY_POINTS_MAX)
         cli_fail("%s: %d measurements; %d are allowed", path, p.n, (int)FLASH_LATENCY_POINTS_MAX);
     r.name = path;
@@ -454,32 +435,27 @@ int cmd_fit(int argc, char **argv)
     fit_score s[2];
     int longer = 0;
     if (up_to) { /* what is longer is only tested */
-        for (int i = 0; i < r.n; i++)
-            longer += !(use[i] = r.point[i].e->work.prompt <= up_to);
+        for (int i = 0; i < r.n; i++) longer += !(use[i] = r.point[i].e->work.prompt <= up_to);
         if (!longer || !hold_out(&r, use, s))
             cli_fail("%s: no prompts longer than %d, or too few up to it", path, up_to);
         kept = 0;
         for (int i = 0; i < r.n; i++)
-            if (use[i])
-                r.point[kept++] = r.point[i];
+            if (use[i]) r.point[kept++] = r.point[i];
         r.n = kept;
     }
     memset(use, 1, (size_t)r.n);
     double begin = cli_seconds(), fitted;
     flash_latency *l = fit_some(&r, use, &err);
     fitted = cli_seconds() - begin;
-    if (!l)
-        cli_fail("%s: %s", path, err.text);
-    if (to)
-        save(to, l, &p, r.n);
+    if (!l) cli_fail("%s: %s", path, err.text);
+    if (to) save(to, l, &p, r.n);
     flash_interval t[2];
     begin = cli_seconds();
     for (int i = 0; i < PREDICTIONS; i++)
         flash_latency_predict(l, &r.point[i % r.n].e->work, &t[0], &t[1]);
     printf("model n=%d fit_s=%.2f predict_us=%.1f\n", r.n, fitted,
            (cli_seconds() - begin) / PREDICTIONS * 1e6);
-    for (int phase = 0; phase < 2; phase++)
-        puts(about_drift[phase]);
+    for (int phase = 0; phase < 2; phase++) puts(about_drift[phase]);
     for (int phase = 0; longer && phase < 2; phase++) {
         char about[64];
         snprintf(about, sizeof about, " up_to=%d", up_to);
@@ -488,20 +464,17 @@ int cmd_fit(int argc, char **argv)
     if (least) /* that of a least is a guess by the form of the noise, which r2 has exceeded */
         noise[0] = noise[1] = NAN;
     cross_validate(&r, noise, seed);
-    for (int phase = 0; phase < 2; phase++)
-        say("cv", phase, "", &r.score[phase]);
-    for (int i = 0; i < r.n; i++)
-        use[i] = r.point[i].group < r.groups * 4 / 5;
+    for (int phase = 0; phase < 2; phase++) say("cv", phase, "", &r.score[phase]);
+    for (int i = 0; i < r.n; i++) use[i] = r.point[i].group < r.groups * 4 / 5;
     if (hold_out(&r, use, s))
-        for (int phase = 0; phase < 2; phase++)
-            say("chronological", phase, "", &s[phase]);
+        for (int phase = 0; phase < 2; phase++) say("chronological", phase, "", &s[phase]);
     rank_agreement(&r);
     for (int i = 0; i < r.n_lengths; i++)
         for (int phase = 0; phase < 2; phase++) {
             const fit_tau *t = &r.tau[phase][i];
             if (t->n > 1)
                 printf("tau phase=%s length=%d n=%d params=%.2f flops=%.2f model=%.2f\n",
-                   phases[phase], t->length, t->n, t->params, t->flops, t->model);
+                       phases[phase], t->length, t->n, t->params, t->flops, t->model);
         }
     if (report) {
         learning_curve(&r);

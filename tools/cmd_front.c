@@ -10,8 +10,7 @@ static void csv_text(const char *s)
         return;
     }
     putchar('"');
-    for (; *s; s++)
-        printf(*s == '"' ? "\"\"" : "%c", *s);
+    for (; *s; s++) printf(*s == '"' ? "\"\"" : "%c", *s);
     putchar('"');
 }
 
@@ -73,18 +72,14 @@ int cmd_front(int argc, char **argv)
         {"--html", "FILE", CLI_TEXT, &page, 0, 0, "write a page with plots, all in one file"},
         {"--svg", "FILE", CLI_TEXT, &picture, 0, 0, "write the plot of trials alone"},
         {"--csv", NULL, CLI_FLAG, &csv, 0, 0, "print all trials as CSV"},
-        {0}
-    };
+        {0}};
     cli_parse_all(argc, argv, options, "JOURNAL", notes, &path);
-    if (page && cli_same_file(page, path))
-        cli_usage("--html %s is the journal", page);
-    if (picture && cli_same_file(picture, path))
-        cli_usage("--svg %s is the journal", picture);
+    if (page && cli_same_file(page, path)) cli_usage("--html %s is the journal", page);
+    if (picture && cli_same_file(picture, path)) cli_usage("--svg %s is the journal", picture);
     journal_view(&j, path);
     front r;
     front_open(&r, &j);
-    if (page)
-        write_page(&r, path, page);
+    if (page) write_page(&r, path, page);
     if (picture) {
         r.f = cli_open(picture);
         front_picture(&r);

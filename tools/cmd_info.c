@@ -12,16 +12,14 @@ static void print_text(const char *text, size_t bytes, size_t max)
         else
             putchar(c);
     }
-    if (bytes > max)
-        printf("...");
+    if (bytes > max) printf("...");
 }
 
 /* " " and the value of a key, if it is there and a string. */
 static void print_string(const flash_gguf *g, const char *key)
 {
     flash_value v;
-    if (flash_gguf_find(g, key, &v) || v.type != FLASH_VALUE_STRING)
-        return;
+    if (flash_gguf_find(g, key, &v) || v.type != FLASH_VALUE_STRING) return;
     putchar(' ');
     print_text((const char *)v.data, v.bytes, 60);
 }
@@ -31,8 +29,7 @@ static void print_value(const flash_value *v)
     enum { SHOWN = 4 };
     uint64_t n = v->item == FLASH_VALUE_ARRAY ? 0 : v->count < SHOWN ? v->count : SHOWN;
     size_t at = 0, bytes;
-    if (v->type == FLASH_VALUE_ARRAY)
-        printf(" %llu items:", (unsigned long long)v->count);
+    if (v->type == FLASH_VALUE_ARRAY) printf(" %llu items:", (unsigned long long)v->count);
     for (uint64_t i = 0; i < n; i++) {
         const char *text = flash_value_string(v, &at, &bytes);
         putchar(' ');
@@ -65,20 +62,21 @@ static void print_type(const flash_tensor *t)
 static uint64_t print_types(const flash_gguf *g)
 {
     enum { IDS = 64 }; /* the last collects all larger ids */
-    struct { flash_tensor first; uint64_t tensors, bytes; } of[IDS] = {{{0}, 0, 0}};
+    struct {
+        flash_tensor first;
+        uint64_t tensors, bytes;
+    } of[IDS] = {{{0}, 0, 0}};
     uint64_t weights = 0;
     flash_tensor t;
     char size[24];
     for (size_t i = 0; !flash_gguf_tensor(g, i, &t); i++) {
         uint32_t id = t.type_id < IDS ? t.type_id : IDS - 1;
-        if (!of[id].tensors++)
-            of[id].first = t;
+        if (!of[id].tensors++) of[id].first = t;
         of[id].bytes += t.bytes;
         weights += t.ne[0] * t.ne[1] * t.ne[2] * t.ne[3];
     }
     for (int id = 0; id < IDS; id++) {
-        if (!of[id].tensors)
-            continue;
+        if (!of[id].tensors) continue;
         printf("tensors       ");
         print_type(&of[id].first);
         printf(" %llu, %s\n", (unsigned long long)of[id].tensors, cli_size(of[id].bytes, size));
@@ -96,10 +94,8 @@ static void print_tokenizer(const flash_gguf *g, const flash_model *m)
         printf(" none");
     else
         printf(", %llu tokens", (unsigned long long)v.count);
-    if (m && flash_token_bos(m) >= 0)
-        printf(", BOS %ld", (long)flash_token_bos(m));
-    if (m && flash_token_eos(m) >= 0)
-        printf(", EOS %ld", (long)flash_token_eos(m));
+    if (m && flash_token_bos(m) >= 0) printf(", BOS %ld", (long)flash_token_bos(m));
+    if (m && flash_token_eos(m) >= 0) printf(", EOS %ld", (long)flash_token_eos(m));
     putchar('\n');
 }
 
@@ -111,14 +107,13 @@ static void print_model(const flash_model *m, const flash_model_desc *md, flash_
     for (int i = 1; i < a->n_layer; i++)
         alike &= !memcmp(&a->layer[i], &a->layer[0], sizeof a->layer[0]);
     printf("shape         %d layers, d_model %d, %d heads of %d, %d of keys and values, d_ffn %ld%s"
-           ", vocabulary %d, context %d\n", a->n_layer, a->d_model, a->layer[0].n_head, a->d_head,
-           a->layer[0].n_kv_head, (long)a->layer[0].d_ffn, alike ? "" : " (first layer)",
-           a->n_vocab, a->n_ctx);
+           ", vocabulary %d, context %d\n",
+           a->n_layer, a->d_model, a->layer[0].n_head, a->d_head, a->layer[0].n_kv_head,
+           (long)a->layer[0].d_ffn, alike ? "" : " (first layer)", a->n_vocab, a->n_ctx);
     printf("attention     ");
     cli_print_attention(a);
     putchar('\n');
-    if (!sd->n_ctx)
-        sd->n_ctx = a->n_ctx < 4096 ? a->n_ctx : 4096;
+    if (!sd->n_ctx) sd->n_ctx = a->n_ctx < 4096 ? a->n_ctx : 4096;
     printf("memory        file %s", cli_size(flash_gguf_size(flash_model_gguf(m)), size));
     printf(", model %s", cli_size(flash_model_memory(md, NULL), size));
     printf(", session of %d tokens %s (keys and values %s)\n", sd->n_ctx,
@@ -135,8 +130,7 @@ static void print_tensors(const flash_gguf *g)
         print_type(&t);
         for (int d = 0; d < t.n_dims; d++)
             printf(d ? "x%llu" : "  %llu", (unsigned long long)t.ne[d]);
-        printf("  %llu  %llu  ", (unsigned long long)t.bytes,
-               (unsigned long long)t.offset);
+        printf("  %llu  %llu  ", (unsigned long long)t.bytes, (unsigned long long)t.offset);
         print_text(t.name, t.name_bytes, 64);
         putchar('\n');
     }
@@ -158,9 +152,9 @@ int cmd_info(int argc, char **argv)
          "count the memory for this context (as trained, at most 4096)"},
         CLI_ATTN_OPTION(md),
         CLI_PRE_OPTION(md),
-        {0}
-    };
-    md.source.path = cli_parse(argc, argv, options,
+        {0}};
+    md.source.path = cli_parse(
+        argc, argv, options,
         "Also says what a file is that cannot run, and why; fails only if it is broken.\n");
 
     int runs = !flash_model_load(&m, &md, &why);
@@ -178,12 +172,10 @@ int cmd_info(int argc, char **argv)
     putchar('\n');
 
     uint64_t weights = print_types(g);
-    if (runs)
-        weights = flash_arch_params(flash_model_arch(m));
+    if (runs) weights = flash_arch_params(flash_model_arch(m));
     printf("parameters    %llu\n", (unsigned long long)weights);
     print_tokenizer(g, m);
-    if (runs)
-        print_model(m, &md, &sd);
+    if (runs) print_model(m, &md, &sd);
     printf("runs          %s%s\n", runs ? "yes, best here with " : "no: ",
            runs ? flash_isa_name(flash_isa_best()) : why.text);
     puts("keys");
@@ -193,8 +185,7 @@ int cmd_info(int argc, char **argv)
         printf(" =");
         print_value(&v);
     }
-    if (tensors)
-        print_tensors(g);
+    if (tensors) print_tensors(g);
     flash_gguf_free(own);
     flash_model_free(m);
     return 0;

@@ -5,11 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #if !defined(_WIN32) && !defined(__wasm__)
-#  include <unistd.h>
+#include <unistd.h>
 #endif
 
 /* Shapes as profiles spell them. */
-typedef struct candidate { char shape[160], attn[PROFILE_TEXT]; const char *arch; } candidate;
+typedef struct candidate {
+    char shape[160], attn[PROFILE_TEXT];
+    const char *arch;
+} candidate;
 
 static int below(uint64_t *state, int n) { return (int)(cli_random(state) % (uint64_t)n); }
 
@@ -49,21 +52,18 @@ static candidate *file_candidates(const char *path, int *n)
     for (int line = 1; next; line++) {
         char *p = next, *word[3] = {"", "", ""};
         next = memchr(p, '\n', (size_t)(end - p));
-        if (next)
-            *next++ = 0;
+        if (next) *next++ = 0;
         if (p + strlen(p) != (next ? next - 1 : end))
             cli_fail("%s, line %d: this is no text", path, line);
         p[strcspn(p, "#")] = 0;
         for (int i = 0; i < 3 && *(p += strspn(p, blank)); i++) {
             word[i] = p;
             p += strcspn(p, blank);
-            if (*p)
-                *p++ = 0;
+            if (*p) *p++ = 0;
         }
         if (*(p += strspn(p, blank)))
             cli_fail("%s, line %d: \"%s\" is one too many after SHAPE ATTN ARCH", path, line, p);
-        if (!*word[0])
-            continue;
+        if (!*word[0]) continue;
         if (*n == FLASH_LATENCY_POINTS_MAX)
             cli_fail("%s, line %d: more than %d shapes", path, line, *n);
         cli_shape shape;
@@ -74,15 +74,13 @@ static candidate *file_candidates(const char *path, int *n)
                              &why))
             cli_fail("%s, line %d: %s", path, line, why);
         list = realloc(list, ((size_t)*n + 1) * sizeof *list);
-        if (!list)
-            cli_fail("out of memory");
+        if (!list) cli_fail("out of memory");
         strcpy(list[*n].shape, word[0]);
         strcpy(list[*n].attn, word[1]);
         list[(*n)++].arch = shape.arch;
     }
     free(file);
-    if (!*n)
-        cli_fail("%s: no shape in it", path);
+    if (!*n) cli_fail("%s: no shape in it", path);
     return list;
 }
 
@@ -116,8 +114,7 @@ static void check(const candidate *c, const flash_workload *w, const flash_measu
 {
     flash_error err;
     double need = (double)flash_latency_memory(w, how, &err), memory = memory_here();
-    if (!(need > 0))
-        cli_fail("%s %s: %s", c->shape, c->attn, err.text);
+    if (!(need > 0)) cli_fail("%s %s: %s", c->shape, c->attn, err.text);
     if (memory > 0 && need > .9 * memory)
         cli_fail("%s needs %.1f GB, this machine has %.1f", c->shape, need * 1e-9, memory * 1e-9);
 }
@@ -168,20 +165,17 @@ int cmd_measure(int argc, char **argv)
          "prompt tokens worked on together (256)"},
         {"--isa", "NAME", CLI_ISA, &isa, 0, 0, "instruction set (the best here):"},
         {"--rounds", "N", CLI_INT, &rounds, 1, 100, "through all of the shapes (3)"},
-        {"-r", "REPEATS", CLI_INT, &repeats, 1, FLASH_LATENCY_REPEATS_MAX,
-         "in each round (2)"},
+        {"-r", "REPEATS", CLI_INT, &repeats, 1, FLASH_LATENCY_REPEATS_MAX, "in each round (2)"},
         {"-n", "TOKENS", CLI_INT, &tokens, 1, 4096, "written in each repeat (8)"},
         {"--reference", "SHAPE", CLI_TEXT, &reference, 0, 0,
          "timed before each shape (91 M weights in 6 layers)"},
         {"--seed", "SEED", CLI_SEED, &seed, 0, 18446744073709551615.0, "of shapes and order (1)"},
         {"--resume", NULL, CLI_FLAG, &resume, 0, 0, "go on with PROFILE"},
         {"-o", "PROFILE", CLI_TEXT, &path, 0, 0, "the file to append to"},
-        {0}
-    };
+        {0}};
     const char *nothing = NULL;
     cli_parse_all(argc, argv, options, "", notes, &nothing);
-    if (!path)
-        cli_usage("which profile? -o PROFILE");
+    if (!path) cli_usage("which profile? -o PROFILE");
     n_lengths = cli_lengths(prompts, lengths);
     static candidate fixed = {"", "", NULL};
     if (strlen(reference) >= sizeof fixed.shape)
@@ -194,25 +188,24 @@ int cmd_measure(int argc, char **argv)
     profile p = {0};
     profile_machine here;
     profile_here(&here, isa);
-    int bytes = snprintf(plan, sizeof plan, "space=%s seed=%llu p=%s weights=%s kv=%s threads=%d "
-                         "chunk=%d repeats=%d tokens=%d reference=%s", space,
-                         (unsigned long long)seed, prompts, type, flash_type_name(kv), threads,
-                         chunk, repeats, tokens, reference);
-    if (bytes < 0 || bytes >= (int)sizeof plan)
-        cli_usage("--space or -p: too long");
+    int bytes = snprintf(plan, sizeof plan,
+                         "space=%s seed=%llu p=%s weights=%s kv=%s threads=%d "
+                         "chunk=%d repeats=%d tokens=%d reference=%s",
+                         space, (unsigned long long)seed, prompts, type, flash_type_name(kv),
+                         threads, chunk, repeats, tokens, reference);
+    if (bytes < 0 || bytes >= (int)sizeof plan) cli_usage("--space or -p: too long");
     cli_plain(plan);
     FILE *f = fopen(path, "rb");
     if (f) {
         fclose(f);
-        if (!resume)
-            cli_fail("%s is there already; --resume goes on with it", path);
+        if (!resume) cli_fail("%s is there already; --resume goes on with it", path);
         profile_read(path, &p);
-        if (p.foreign)
-            cli_fail("%s is no profile", path);
+        if (p.foreign) cli_fail("%s is no profile", path);
         if (p.n_plans && !profile_same_machine(&here, &p.machine))
             cli_fail("%s was measured on %s (%s, %d processors), this is %s (%s, %d processors): "
-                     "choose another file", path, p.machine.name, p.machine.isa,
-                     p.machine.processors, here.name, here.isa, here.processors);
+                     "choose another file",
+                     path, p.machine.name, p.machine.isa, p.machine.processors, here.name, here.isa,
+                     here.processors);
     }
 
     /* Shapes, their order, and which come again. */
@@ -221,18 +214,15 @@ int cmd_measure(int argc, char **argv)
     if (!strcmp(space, "paper")) {
         n = n ? n : 100;
         list = malloc((size_t)n * sizeof *list);
-        for (int i = 0; list && i < n; i++)
-            paper_candidate(&state, &list[i]);
+        for (int i = 0; list && i < n; i++) paper_candidate(&state, &list[i]);
     } else {
         list = file_candidates(space, &found);
         n = n && n < found ? n : found;
     }
     int jobs = rounds * n, *order = malloc((size_t)jobs * sizeof *order);
     char *done = malloc((size_t)jobs * (size_t)n_lengths);
-    if (!list || !order || !done)
-        cli_fail("out of memory");
-    for (int round = 0; round < rounds; round++)
-        cli_shuffle(order + round * n, n, &state);
+    if (!list || !order || !done) cli_fail("out of memory");
+    for (int round = 0; round < rounds; round++) cli_shuffle(order + round * n, n, &state);
 
     /* All of them must be possible before the first is measured. */
     flash_measure_desc how = {0};
@@ -255,8 +245,7 @@ int cmd_measure(int argc, char **argv)
         w.prompt = w.position = lengths[i % n_lengths];
         check(&list[order[i / n_lengths]], &w, &how);
         done[i] = (char)find(&p, plan, &w);
-        if (!done[i])
-            total += flash_arch_flops(&arch, 0, w.prompt);
+        if (!done[i]) total += flash_arch_flops(&arch, 0, w.prompt);
     }
     flash_workload r = w;
     r.arch = &small;
@@ -264,8 +253,7 @@ int cmd_measure(int argc, char **argv)
     check(&fixed, &r, &how);
 
     f = fopen(path, "ab");
-    if (!f)
-        cli_fail("cannot write %s: %s", path, strerror(errno));
+    if (!f) cli_fail("cannot write %s: %s", path, strerror(errno));
     if (p.lines && !p.whole) /* it ended within a line, which stays as it is */
         fputc('\n', f);
     profile_write_machine(f, &here, plan);
@@ -277,16 +265,14 @@ int cmd_measure(int argc, char **argv)
         profile_entry e = {0};
         flash_measurement m;
         w.prompt = w.position = lengths[i % n_lengths];
-        if (done[i])
-            continue;
+        if (done[i]) continue;
         to_arch(c, &arch);
         how.repeats = 1;
         if (flash_latency_measure(&m, &r, &how, &err))
             cli_fail("the reference shape: %s", err.text);
         how.repeats = repeats;
         e.at = cli_seconds() - begin;
-        if (flash_latency_measure(&e.time, &w, &how, &err))
-            cli_fail("%s: %s", c->shape, err.text);
+        if (flash_latency_measure(&e.time, &w, &how, &err)) cli_fail("%s: %s", c->shape, err.text);
         e.reference = m.median;
         e.job = i / n_lengths;
         e.work = w;
@@ -298,8 +284,7 @@ int cmd_measure(int argc, char **argv)
         cli_progress("measure", flops += flash_arch_flops(&arch, 0, w.prompt), total);
     }
     cli_progress("measure", 1, 1);
-    if (fclose(f))
-        cli_fail("cannot write %s: %s", path, strerror(errno));
+    if (fclose(f)) cli_fail("cannot write %s: %s", path, strerror(errno));
     printf("%s: %d measured, %d were there; %d of %d lines skipped\n", path, measured,
            jobs * n_lengths - measured, p.bad, p.lines);
     profile_free(&p);

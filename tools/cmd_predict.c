@@ -14,8 +14,7 @@ static flash_type weights_of(const flash_model *m)
         if (t.n_dims == 2 && t.name_bytes > 4 && !memcmp(t.name, "blk.", 4)
             && (unsigned)t.type < 1 << 8) {
             bytes[t.type] += t.bytes;
-            if (bytes[t.type] > bytes[best])
-                best = t.type;
+            if (bytes[t.type] > bytes[best]) best = t.type;
         }
     return best;
 }
@@ -53,19 +52,15 @@ int cmd_predict(int argc, char **argv)
          "prompt tokens worked on together (256)"},
         {"-p", "LIST", CLI_TEXT, &prompts, 0, 0, "prompt lengths (2048)"},
         {"--json", NULL, CLI_FLAG, &json, 0, 0, "a JSON line for each length"},
-        {0}
-    };
+        {0}};
     cli_parse_all(argc, argv, options, "LATENCY [MODEL]", notes, got);
     path = got[0];
-    if (!got[1] == !shape_name)
-        cli_usage("which MODEL or --shape? One of them");
-    if (got[1] && arch_name)
-        cli_usage("--arch %s: MODEL has one; it is for --shape", arch_name);
+    if (!got[1] == !shape_name) cli_usage("which MODEL or --shape? One of them");
+    if (got[1] && arch_name) cli_usage("--arch %s: MODEL has one; it is for --shape", arch_name);
     n_lengths = cli_lengths(prompts, lengths);
 
     char *text = cli_read(path, &bytes);
-    if (flash_latency_load(&l, text, bytes, NULL, &err))
-        cli_fail_file(path, &err);
+    if (flash_latency_load(&l, text, bytes, NULL, &err)) cli_fail_file(path, &err);
     w.arch = &arch;
     w.weights = cli_type("--type", type_name ? type_name : "Q4_0", 0);
     if (shape_name) {
@@ -80,8 +75,7 @@ int cmd_predict(int argc, char **argv)
         md.attention = attn;
         m = cli_load(&md);
         arch = *flash_model_arch(m);
-        if (!type_name)
-            w.weights = weights_of(m);
+        if (!type_name) w.weights = weights_of(m);
     }
     text[strcspn(text, "\n")] = 0;
     const char *about = !json && !strncmp(text, "# ", 2) ? cli_plain(text + 2) : "";
@@ -93,10 +87,8 @@ int cmd_predict(int argc, char **argv)
             cli_fail("%s: nothing there was measured with %s weights, %s keys and values, %d "
                      "threads and chunks of %d; measure that, or choose: --type --kv -t --chunk",
                      path, flash_type_name(w.weights), flash_type_name(w.kv), w.threads, w.chunk);
-        if (st)
-            cli_fail("cannot predict this shape: %s", flash_status_text(st));
-        if (*about)
-            puts(about);
+        if (st) cli_fail("cannot predict this shape: %s", flash_status_text(st));
+        if (*about) puts(about);
         about = "";
         if (json)
             printf("{\"prompt\":%d,\"ttft_s\":%.6g,\"ttft_lo_s\":%.6g,\"ttft_hi_s\":%.6g,"

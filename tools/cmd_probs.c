@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct candidate { float logit; int id; } candidate;
+typedef struct candidate {
+    float logit;
+    int id;
+} candidate;
 
 typedef struct probs {
     const int32_t *ids;
-    candidate     *order; /* [V] */
-    int            V, top;
+    candidate *order; /* [V] */
+    int V, top;
 } probs;
 
 static int by_logit(const void *a, const void *b)
@@ -43,13 +46,12 @@ int cmd_probs(int argc, char **argv)
         {"--text", "TEXT", CLI_TEXT, &text, 0, 0, "text, its control tokens read as such"},
         {"--top", "N", CLI_INT, &p.top, 1, FLASH_VOCAB_MAX, "so many tokens a position (20)"},
         CLI_RUN_OPTIONS(md, sd),
-        {0}
-    };
+        {0}};
     p.top = 20;
-    md.source.path = cli_parse(argc, argv, options,
+    md.source.path = cli_parse(
+        argc, argv, options,
         "A line a position, best first: {\"pos\":0,\"token\":1,\"top\":[[ID,PROBABILITY],...]}\n");
-    if (!tokens == !text)
-        cli_usage("--tokens or --text, one of them");
+    if (!tokens == !text) cli_usage("--tokens or --text, one of them");
 
     size_t n;
     flash_model *m = cli_load(&md);
@@ -63,8 +65,7 @@ int cmd_probs(int argc, char **argv)
     p.ids = ids;
     p.V = flash_model_arch(m)->n_vocab;
     p.order = malloc((size_t)p.V * sizeof *p.order);
-    if (!p.order)
-        cli_fail("out of memory");
+    if (!p.order) cli_fail("out of memory");
     cli_logits(s, m, ids, n, print_line, &p);
     free(p.order);
     free(ids);

@@ -30,9 +30,9 @@ int cmd_prune(int argc, char **argv)
         {"--window", "LAYERS:N", CLI_TEXT, &c.window, 0, 0,
          "that see N positions: 1,3-5:256 or 1:256,3:512"},
         {"--arch", "ARCH", CLI_TEXT, &c.arch, 0, 0, "deci or flash (deci if it can say it)"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "IN OUT",
+        {0}};
+    cli_parse_all(
+        argc, argv, options, "IN OUT",
         "Sizes come first; a model with fewer layers, channels, units or heads keeps its\n"
         "architecture and tokenizer, and needs training (flash train) to be good again. Then\n"
         "attention, of the layers that stayed, from 0: the same weights; those of attention that\n"
@@ -41,7 +41,8 @@ int cmd_prune(int argc, char **argv)
         "--window. Other programs read deci; windows, a skip in layer 0 and norms of queries and\n"
         "keys need flash. To try a pattern without writing a file: flash run --attn PATTERN. OUT\n"
         "appears when it is complete.\n"
-        "  flash prune IN OUT --layers 12 --d-model 1024 --d-ffn 4096 --calib calib.txt\n", arg);
+        "  flash prune IN OUT --layers 12 --d-model 1024 --d-ffn 4096 --calib calib.txt\n",
+        arg);
     int sizes = j.layers || j.drop || j.d_model || j.d_ffn || j.kv_heads || type;
     int change = c.attention || c.skip || c.window || skips;
     if (!sizes && !change)
@@ -50,10 +51,8 @@ int cmd_prune(int argc, char **argv)
         cli_usage("--calib goes with --layers, --d-model, --d-ffn, --kv-heads or --skips");
     if (skips && (!calib || c.skip))
         cli_usage(c.skip ? "--skip or --skips, not both" : "--skips needs --calib");
-    if (c.arch && !change)
-        cli_usage("--arch goes with --attn, --skip or --window");
-    if (j.layers && j.drop)
-        cli_usage("--layers or --drop, not both");
+    if (c.arch && !change) cli_usage("--arch goes with --attn, --skip or --window");
+    if (j.layers && j.drop) cli_usage("--layers or --drop, not both");
     if (!sizes && !skips) {
         cli_rewrite(arg[0], arg[1], &c);
         return 0;
@@ -65,13 +64,11 @@ int cmd_prune(int argc, char **argv)
     char size[2][24];
     j.d.type = type ? cli_type("--type", type, 0) : FLASH_TYPE_F32;
     j.d.retype = type != NULL;
-    if (cli_same_file(arg[0], arg[1]))
-        cli_usage("OUT is IN, %s", arg[0]);
+    if (cli_same_file(arg[0], arg[1])) cli_usage("OUT is IN, %s", arg[0]);
     md.source.path = arg[0];
     md.any_pretokenizer = 1;
     flash_model *m;
-    if (flash_model_load(&m, &md, &err))
-        cli_fail_file(arg[0], &err);
+    if (flash_model_load(&m, &md, &err)) cli_fail_file(arg[0], &err);
     j.model = m;
     if (calib) {
         calibration_load(calib, &k, flash_model_arch(m));
@@ -89,8 +86,7 @@ int cmd_prune(int argc, char **argv)
         cli_create(arg[1], &w);
     }
     flash_status status = flash_prune_write(&j.d, w.write, w.user, &err);
-    if (status && status != FLASH_E_IO)
-        cli_fail("%s: %s", arg[0], err.text);
+    if (status && status != FLASH_E_IO) cli_fail("%s: %s", arg[0], err.text);
     if (change) {
         cli_rewrite_image(&image, arg[0], arg[1], &c);
     } else {

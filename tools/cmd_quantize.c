@@ -4,23 +4,23 @@
 #include <stdlib.h>
 #include <string.h>
 #ifdef _WIN32
-#  define NO_REGEX
+#define NO_REGEX
 #else
-#  ifdef __TINYC__
-#    define _REGEX_NELTS(n) /* tcc cannot read the array sizes in glibc's regex.h */
-#  endif
-#  include <regex.h>
+#ifdef __TINYC__
+#define _REGEX_NELTS(n) /* tcc cannot read the array sizes in glibc's regex.h */
+#endif
+#include <regex.h>
 #endif
 
 typedef struct job {
     const flash_gguf *g;
     flash_gguf_writer w;
     flash_type want;
-    const void *keep;          /* regex_t; NULL: none */
-    cli_weights *weights;      /* other weights than the file's; NULL: none */
+    const void *keep;     /* regex_t; NULL: none */
+    cli_weights *weights; /* other weights than the file's; NULL: none */
     void *user;
-    double done, total;        /* weights */
-    size_t widest;             /* row */
+    double done, total; /* weights */
+    size_t widest;      /* row */
     float *row;
     uint8_t *bytes;
 } job;
@@ -38,16 +38,19 @@ static int kept(const job *k, const flash_tensor *t)
 
 static flash_type type_of(const job *k, const flash_tensor *t)
 {
-    if (kept(k, t))
-        return t->type;
+    if (kept(k, t)) return t->type;
     /* norms and biases: few, and sensitive */
     return t->n_dims < 2 ? FLASH_TYPE_F32 : cli_type_for(k->want, t->ne[0]);
 }
 
 static void write_keys(job *k)
 {
-    static const struct { const char *name; size_t bytes; } other[] = {
-        {"general.file_type", 17}, {"general.quantization_version", 28},
+    static const struct {
+        const char *name;
+        size_t bytes;
+    } other[] = {
+        {"general.file_type", 17},
+        {"general.quantization_version", 28},
         {"general.alignment", 17}, /* of 32 here, which need not be said */
     };
     flash_value v;
@@ -55,16 +58,15 @@ static void write_keys(job *k)
     for (int pass = 0; pass < 2; pass++) {
         for (size_t i = 0; !flash_gguf_key(k->g, i, &v); i++) {
             size_t o = 0;
-            while (o < 3 && (v.key_bytes != other[o].bytes
-                             || memcmp(v.key, other[o].name, v.key_bytes)))
+            while (o < 3
+                   && (v.key_bytes != other[o].bytes || memcmp(v.key, other[o].name, v.key_bytes)))
                 o++;
             if (o == 3 && !pass)
                 n++;
             else if (o == 3)
                 flash_gguf_write_value(&k->w, &v);
         }
-        if (!pass)
-            flash_gguf_write_begin(&k->w, n, (uint32_t)flash_gguf_tensors(k->g));
+        if (!pass) flash_gguf_write_begin(&k->w, n, (uint32_t)flash_gguf_tensors(k->g));
     }
     flash_gguf_write_u32(&k->w, other[0].name, (uint32_t)cli_file_type(k->want));
     flash_gguf_write_u32(&k->w, other[1].name, 2);
@@ -73,7 +75,10 @@ static void write_keys(job *k)
 /* Announces all tensors, and tells of those whose rows do not fit the type. */
 static void write_infos(job *k)
 {
-    struct { char name[64]; unsigned long row, tensors; } odd[2] = {{{0}, 0, 0}}; /* F16, Q8_0 */
+    struct {
+        char name[64];
+        unsigned long row, tensors;
+    } odd[2] = {{{0}, 0, 0}}; /* F16, Q8_0 */
     flash_tensor t;
     for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
         flash_type use = type_of(k, &t);
@@ -81,21 +86,20 @@ static void write_infos(job *k)
         if (t.type == FLASH_TYPE_NONE)
             cli_fail("%s is of type %lu, which cannot be read", cli_tensor_name(&t),
                      (unsigned long)t.type_id);
-        if (t.ne[0] > k->widest)
-            k->widest = (size_t)t.ne[0];
+        if (t.ne[0] > k->widest) k->widest = (size_t)t.ne[0];
         k->total += (double)t.ne[0] * (double)t.ne[1] * (double)t.ne[2] * (double)t.ne[3];
         flash_gguf_write_tensor(&k->w, cli_tensor_name(&t), use, t.n_dims, t.ne);
-        if (t.n_dims < 2 || use == k->want || kept(k, &t))
-            continue;
-        if (odd[o].tensors++)
-            continue;
+        if (t.n_dims < 2 || use == k->want || kept(k, &t)) continue;
+        if (odd[o].tensors++) continue;
         odd[o].row = (unsigned long)t.ne[0];
         snprintf(odd[o].name, sizeof odd[o].name, "%s", cli_tensor_name(&t));
     }
     for (int o = 0; o < 2; o++)
         if (odd[o].tensors)
-            fprintf(stderr, "flash quantize: %lu tensors, first %s (rows of %lu): %s wanted, "
-                    "%s used\n", odd[o].tensors, odd[o].name, odd[o].row, flash_type_name(k->want),
+            fprintf(stderr,
+                    "flash quantize: %lu tensors, first %s (rows of %lu): %s wanted, "
+                    "%s used\n",
+                    odd[o].tensors, odd[o].name, odd[o].row, flash_type_name(k->want),
                     o ? "Q8_0" : "F16");
 }
 
@@ -118,8 +122,7 @@ static void write_weights(job *k)
         for (uint64_t r = 0; r < rows && !k->w.status; r++) {
             const uint8_t *row = t.data + (size_t)r * from;
             if (own || use != t.type) {
-                if (!own)
-                    flash_dequantize(t.type, row, k->row, n);
+                if (!own) flash_dequantize(t.type, row, k->row, n);
                 flash_quantize(use, own ? own + r * n : k->row, k->bytes, n);
                 row = k->bytes;
             }
@@ -166,19 +169,18 @@ int cmd_quantize(int argc, char **argv)
     job k = {0};
     const cli_option options[] = {
         {"--keep", "REGEX", CLI_TEXT, &keep, 0, 0, "tensors whose names match keep their type"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "IN OUT TYPE",
+        {0}};
+    cli_parse_all(
+        argc, argv, options, "IN OUT TYPE",
         "TYPE: F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, IQ4_XS,\n"
         "Q3_K, Q2_K. Vectors (norms) become F32. Rows that do not fit TYPE's blocks become Q8_0\n"
         "or F16, and are reported. IN may have any types; from smaller ones nothing is won back.\n"
-        "OUT appears when it is complete.\n", arg);
+        "OUT appears when it is complete.\n",
+        arg);
     k.want = cli_type("TYPE", arg[2], 0);
-    if (cli_same_file(arg[0], arg[1]))
-        cli_usage("OUT is IN, %s", arg[0]);
+    if (cli_same_file(arg[0], arg[1])) cli_usage("OUT is IN, %s", arg[0]);
 #ifdef NO_REGEX
-    if (keep)
-        cli_usage("--keep: this system has no POSIX regular expressions");
+    if (keep) cli_usage("--keep: this system has no POSIX regular expressions");
 #else
     regex_t regex;
     if (keep && regcomp(&regex, keep, REG_EXTENDED | REG_NOSUB))
@@ -186,14 +188,12 @@ int cmd_quantize(int argc, char **argv)
     k.keep = keep ? &regex : NULL;
 #endif
     source.path = arg[0];
-    if (flash_gguf_open(&g, &source, NULL, &err))
-        cli_fail_file(arg[0], &err);
+    if (flash_gguf_open(&g, &source, NULL, &err)) cli_fail_file(arg[0], &err);
     k.g = g;
     requantize(&k, arg[1]);
     flash_gguf_free(g);
 #ifndef NO_REGEX
-    if (keep)
-        regfree(&regex);
+    if (keep) regfree(&regex);
 #endif
     return 0;
 }

@@ -11,7 +11,8 @@ static flash_status run_prompt(flash_session *s, const int32_t *ids, size_t n)
     if (st == FLASH_E_RANGE)
         cli_fail("the prompt has %lu tokens, the context holds %d: shorten it or raise -c",
                  (unsigned long)n + (unsigned long)flash_session_position(s)
-                 + (unsigned long)flash_session_pending(s), flash_session_capacity(s));
+                     + (unsigned long)flash_session_pending(s),
+                 flash_session_capacity(s));
     budget.tokens = 32;
     cli_progress("prompt", 0, 1);
     while (st >= 0 && flash_session_pending(s)) {
@@ -49,17 +50,15 @@ int cmd_run(int argc, char **argv)
         {"--session", "FILE", CLI_TEXT, &session, 0, 0,
          "go on from FILE if there is one; save to it"},
         {"--echo", NULL, CLI_FLAG, &echo, 0, 0, "write the prompt, too"},
-        {0}
-    };
-    md.source.path = cli_parse(argc, argv, options,
+        {0}};
+    md.source.path = cli_parse(
+        argc, argv, options,
         "Writes the continuation as it comes, not the prompt. Ctrl-C ends it (exit 130).\n"
         "With --session the prompt, if there is one, follows what the last run read and wrote,\n"
         "and random numbers go on; the model and --kv are to be the same.\n");
-    if (prompt && file)
-        cli_usage("-p or -f, not both");
+    if (prompt && file) cli_usage("-p or -f, not both");
     cli_check_form(&form);
-    if (session)
-        cli_may_write(session);
+    if (session) cli_may_write(session);
 
     if (prompt)
         bytes = strlen(prompt);
@@ -73,28 +72,22 @@ int cmd_run(int argc, char **argv)
     flash_session *s = cli_session(m, &sd);
     if (session)
         goes_on = cli_restore(session, s) && flash_session_position(s) + flash_session_pending(s);
-    if (goes_on)
-        flags |= FLASH_TEXT_CONTINUE;
-    if (prompt)
-        ids = cli_tokenize(m, prompt, bytes, flags, &n_ids);
+    if (goes_on) flags |= FLASH_TEXT_CONTINUE;
+    if (prompt) ids = cli_tokenize(m, prompt, bytes, flags, &n_ids);
     if (!n_ids && !goes_on && (no_bos || flash_token_bos(m) < 0))
         cli_fail("nothing to begin with: no prompt and no BOS; give one with -p");
     cli_interrupts(s);
-    if (n_ids)
-        st = run_prompt(s, ids, n_ids);
+    if (n_ids) st = run_prompt(s, ids, n_ids);
 
     cli_binary(stdout);
-    if (echo && prompt)
-        fwrite(prompt, 1, bytes, stdout);
+    if (echo && prompt) fwrite(prompt, 1, bytes, stdout);
     for (int n = 0; !st && !ferror(stdout) && (!n_max || n < n_max); n += piece.token >= 0) {
         st = flash_session_next(s, NULL, &piece);
-        if (st)
-            break;
+        if (st) break;
         fwrite(piece.text, 1, piece.bytes, stdout);
         fflush(stdout);
     }
-    if (cli_is_terminal(stdout))
-        putchar('\n');
+    if (cli_is_terminal(stdout)) putchar('\n');
     if (st < 0 && st != FLASH_E_RANGE && st != FLASH_E_CANCELLED)
         cli_fail("%s", flash_status_text(st));
     if (st == FLASH_E_RANGE && cli_is_terminal(stderr))
@@ -102,8 +95,7 @@ int cmd_run(int argc, char **argv)
                 flash_session_capacity(s));
     cli_interrupts(NULL);
     fflush(stdout);
-    if (session)
-        cli_save(session, s);
+    if (session) cli_save(session, s);
     flash_session_free(s);
     flash_grammar_free(g);
     flash_model_free(m);

@@ -18,11 +18,9 @@ static void ask(int n)
     flash_trial t;
     flash_error err;
     int left = run.trials - space_count(run.s);
-    if (left <= 0)
-        cli_fail("all %d trials were asked for; --trials allows more", run.trials);
+    if (left <= 0) cli_fail("all %d trials were asked for; --trials allows more", run.trials);
     for (int i = 0; i < n && i < left; i++) {
-        if (flash_search_ask(run.s, &t, &err))
-            fail_library(&err);
+        if (flash_search_ask(run.s, &t, &err)) fail_library(&err);
         space_write_trial(stdout, &run.sp, &t);
     }
 }
@@ -31,8 +29,7 @@ static void list_pending(void)
 {
     flash_trial t;
     for (int id = 1; !flash_search_trial(run.s, id, &t); id++)
-        if (t.state == FLASH_TRIAL_PENDING)
-            space_write_trial(stdout, &run.sp, &t);
+        if (t.state == FLASH_TRIAL_PENDING) space_write_trial(stdout, &run.sp, &t);
 }
 
 /* The trial that "7 1.2 3.4" begins with; *rest: what follows. */
@@ -45,8 +42,7 @@ static flash_trial told_trial(const char *option, const char *text, const char *
         cli_usage("%s %s: want the number of a trial", option, text);
     if (id > FLASH_SEARCH_TRIALS_MAX || flash_search_trial(run.s, (int)id, &t))
         cli_fail("%s: there is no trial %ld", run.path, id);
-    if (t.state != FLASH_TRIAL_PENDING)
-        cli_fail("%s: trial %ld is not pending", run.path, id);
+    if (t.state != FLASH_TRIAL_PENDING) cli_fail("%s: trial %ld is not pending", run.path, id);
     *rest = end + strspn(end, " \t=,");
     return t;
 }
@@ -65,8 +61,7 @@ static void tell(const char *text)
     flash_error err;
     flash_trial t = told_trial("--tell", text, &rest);
     told_values("--tell", rest, space_n_values(&run.sp), y);
-    if (flash_search_tell(run.s, t.id, y, &err))
-        fail_library(&err);
+    if (flash_search_tell(run.s, t.id, y, &err)) fail_library(&err);
     flash_search_trial(run.s, t.id, &t);
     say(&t);
 }
@@ -76,10 +71,8 @@ static void tell_failure(const char *text)
     const char *rest;
     flash_error err;
     flash_trial t = told_trial("--fail", text, &rest);
-    if (*rest)
-        cli_usage("--fail %s: want the number of a trial", text);
-    if (flash_search_drop(run.s, t.id, FLASH_TRIAL_FAILED, &err))
-        fail_library(&err);
+    if (*rest) cli_usage("--fail %s: want the number of a trial", text);
+    if (flash_search_drop(run.s, t.id, FLASH_TRIAL_FAILED, &err)) fail_library(&err);
     flash_search_trial(run.s, t.id, &t);
     say(&t);
 }
@@ -111,8 +104,7 @@ static int cells(char *p, char **cell, int cap)
                 p += *p == '"';
                 *to++ = *p;
             }
-            if (*p++ != '"' || (*p && *p != ','))
-                return -1;
+            if (*p++ != '"' || (*p && *p != ',')) return -1;
         } else {
             p += strcspn(p, ",");
             to = p;
@@ -120,8 +112,7 @@ static int cells(char *p, char **cell, int cap)
         int more = *p == ',';
         *to = 0;
         p++;
-        if (!more)
-            return n;
+        if (!more) return n;
     }
     return -1;
 }
@@ -131,18 +122,18 @@ static int column_of(const space *sp, const char *name)
 {
     static const char *const ours[] = {"id", "state", "front"};
     for (int i = 0; i < sp->n_param; i++)
-        if (!strcmp(sp->param[i].name, name))
-            return i;
+        if (!strcmp(sp->param[i].name, name)) return i;
     for (int k = 0; k < space_n_values(sp); k++)
-        if (!strcmp(sp->value[k], name))
-            return sp->n_param + k;
+        if (!strcmp(sp->value[k], name)) return sp->n_param + k;
     for (int i = 0; i < 3; i++)
-        if (!strcmp(ours[i], name))
-            return -1;
+        if (!strcmp(ours[i], name)) return -1;
     return -2;
 }
 
-typedef struct table { const char *path; int n, of[COLUMNS], state; } table;
+typedef struct table {
+    const char *path;
+    int n, of[COLUMNS], state;
+} table;
 
 static void read_header(table *t, char *line)
 {
@@ -151,16 +142,13 @@ static void read_header(table *t, char *line)
     int seen[COLUMNS] = {0};
     t->state = -1;
     t->n = cells(line, cell, COLUMNS);
-    if (t->n < 0)
-        cli_fail("%s, line 1: too many columns, or a quote without end", t->path);
+    if (t->n < 0) cli_fail("%s, line 1: too many columns, or a quote without end", t->path);
     for (int c = 0; c < t->n; c++) {
         int is = t->of[c] = column_of(sp, cell[c]);
         if (is == -2)
             cli_fail("%s, line 1: %.100s is no parameter and no objective", t->path, cell[c]);
-        if (is >= 0 && seen[is]++)
-            cli_fail("%s, line 1: %s is there twice", t->path, cell[c]);
-        if (!strcmp(cell[c], "state"))
-            t->state = c;
+        if (is >= 0 && seen[is]++) cli_fail("%s, line 1: %s is there twice", t->path, cell[c]);
+        if (!strcmp(cell[c], "state")) t->state = c;
     }
     for (int i = 0; i < sp->n_param + space_n_values(sp); i++)
         if (!seen[i])
@@ -176,12 +164,10 @@ static int read_row(const table *t, char *line, int number, double *x, double *y
     int n = cells(line, cell, COLUMNS);
     if (n != t->n)
         cli_fail("%s, line %d: %d columns, the first line has %d", t->path, number, n, t->n);
-    if (t->state >= 0 && strcmp(cell[t->state], "done"))
-        return 0;
+    if (t->state >= 0 && strcmp(cell[t->state], "done")) return 0;
     for (int i = 0; i < sp->n_param; i++)
         for (int c = 0; c < n; c++) {
-            if (t->of[c] != i)
-                continue;
+            if (t->of[c] != i) continue;
             if (!space_is_active(sp, x, i)) {
                 const flash_param *p = &sp->param[i];
                 x[i] = p->kind == FLASH_PARAM_CATEGORY ? 0 : p->value ? p->value[0] : p->lo;
@@ -212,13 +198,10 @@ static void import(const char *path)
     char *file = cli_read(path, &bytes), *line, *next;
     double x[FLASH_SEARCH_PARAMS_MAX], y[FLASH_SEARCH_VALUES_MAX];
     int added = 0, rows = 1, left = run.trials - space_count(run.s);
-    if (memchr(file, 0, bytes))
-        cli_fail("%s is no table of text", path);
-    for (const char *p = file; (p = strchr(p, '\n')) != NULL; p++)
-        rows++;
+    if (memchr(file, 0, bytes)) cli_fail("%s is no table of text", path);
+    for (const char *p = file; (p = strchr(p, '\n')) != NULL; p++) rows++;
     char *copy = malloc(bytes + 1);
-    if (!copy)
-        cli_fail("out of memory");
+    if (!copy) cli_fail("out of memory");
     memcpy(copy, file, bytes + 1);
     d.param = run.sp.param;
     d.n_param = run.sp.n_param;
@@ -227,14 +210,12 @@ static void import(const char *path)
     space_rules(&run, &d);
     d.method = FLASH_SEARCH_RANDOM;
     d.max_trials = rows < FLASH_SEARCH_TRIALS_MAX ? rows : FLASH_SEARCH_TRIALS_MAX;
-    if (flash_search_create(&s, &d, &err))
-        fail_library(&err);
+    if (flash_search_create(&s, &d, &err)) fail_library(&err);
     for (int add = 0; add < 2; add++) {
         int number = 0;
         for (line = add ? file : copy; line; line = next) {
             next = strchr(line, '\n');
-            if (next)
-                *next++ = 0;
+            if (next) *next++ = 0;
             line[strcspn(line, "\r")] = 0;
             if (!number++)
                 read_header(&t, line);
@@ -328,13 +309,11 @@ int cmd_search(int argc, char **argv)
         {"--pending", NULL, CLI_FLAG, &pending, 0, 0, "print the trials that were only asked for"},
         {"--import", "CSV", CLI_TEXT, &table_path, 0, 0,
          "add trials: columns of parameters and values, as flash front --csv has them"},
-        {0}
-    };
+        {0}};
     cli_parse_all(argc, argv, options, "SPACE", notes, &space_path);
-    int what = (cmd != NULL) + (asked > 0) + (told != NULL) + (failed != NULL)
-        + (reported != NULL) + pending + (table_path != NULL);
-    if (!path)
-        cli_usage("which journal? --journal FILE");
+    int what = (cmd != NULL) + (asked > 0) + (told != NULL) + (failed != NULL) + (reported != NULL)
+        + pending + (table_path != NULL);
+    if (!path) cli_usage("which journal? --journal FILE");
     if (what != 1)
         cli_usage("%s of --cmd, --ask, --tell, --fail, --report, --pending, --import",
                   what ? "only one" : "what to do? One");

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #ifdef _WIN32
-#  include <direct.h>
-#  define mkdir(path, mode) _mkdir(path)
+#include <direct.h>
+#define mkdir(path, mode) _mkdir(path)
 #endif
 
 enum { JOBS = 1024 };
@@ -22,18 +22,17 @@ typedef struct job {
 } job;
 
 typedef struct study {
-    plan  p;
+    plan p;
     char *folder;
-    job  *job;          /* [n] of at most JOBS */
-    int   n, parallel;
+    job *job; /* [n] of at most JOBS */
+    int n, parallel;
 } study;
 
 static study of;
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
@@ -52,8 +51,7 @@ static char *result_path(const job *k)
 
 static int add(const candidate *c, int steps, int scratch)
 {
-    if (of.n == JOBS)
-        cli_fail("more than %d candidates", JOBS);
+    if (of.n == JOBS) cli_fail("more than %d candidates", JOBS);
     of.job[of.n].c = *c;
     of.job[of.n].steps = steps;
     of.job[of.n].scratch = scratch;
@@ -94,11 +92,9 @@ static void draw(int n, candidate *c)
     d.seed = of.p.seed + 1;
     d.max_trials = n;
     space_rules(&j, &d);
-    if (flash_search_create(&s, &d, &err))
-        cli_fail("%s: %s", of.p.space, err.text);
+    if (flash_search_create(&s, &d, &err)) cli_fail("%s: %s", of.p.space, err.text);
     for (int i = 0; i < n; i++) {
-        if (flash_search_ask(s, &t, &err))
-            cli_fail("%s: %s", of.p.space, err.text);
+        if (flash_search_ask(s, &t, &err)) cli_fail("%s: %s", of.p.space, err.text);
         plan_candidate(&of.p, t.x, c + i);
     }
     flash_search_free(s);
@@ -118,14 +114,12 @@ static void study_rank(int n, int longer)
         add(c + i, of.p.steps * longer, 1);
     }
     run_all("rank");
-    for (int k = 0; k < 5; k++)
-        v[k] = need(malloc((size_t)n * sizeof **v));
+    for (int k = 0; k < 5; k++) v[k] = need(malloc((size_t)n * sizeof **v));
     for (int i = 0; i < n; i++) {
         const result *r[3] = {&of.job[3 * i].r, &of.job[3 * i + 1].r, &of.job[3 * i + 2].r};
         const double all[] = {r[0]->unhealed, r[0]->unhealed_kl, r[0]->loss, r[1]->loss,
                               r[2]->loss};
-        for (int k = 0; k < 5; k++)
-            v[k][i] = all[k];
+        for (int k = 0; k < 5; k++) v[k][i] = all[k];
     }
     for (int a = 0; a < 5; a++)
         for (int b = a + 1; b < 5; b++)
@@ -133,8 +127,7 @@ static void study_rank(int n, int longer)
                 printf("study rank %s-%s n=%d steps=%d longer=%d tau=%.3f error=%.3f\n", name[a],
                        name[b], n, of.p.steps, longer, stats_kendall(v[a], v[b], n),
                        stats_kendall_error(v[a], v[b], n));
-    for (int k = 0; k < 5; k++)
-        free(v[k]);
+    for (int k = 0; k < 5; k++) free(v[k]);
     free(c);
 }
 
@@ -154,8 +147,7 @@ static candidate patterned(unsigned mask, const char *what)
 static int bits(unsigned mask)
 {
     int n = 0;
-    for (; mask; mask &= mask - 1)
-        n++;
+    for (; mask; mask &= mask - 1) n++;
     return n;
 }
 
@@ -175,8 +167,7 @@ static unsigned *masks(int layers, int (*fits)(unsigned mask, int k), int k, int
     uint64_t state = of.p.seed;
     *n = 0;
     for (unsigned mask = 2; mask < 1u << layers; mask += 2) /* layer 0 keeps its attention */
-        if (fits(mask, k))
-            list[(*n)++] = mask;
+        if (fits(mask, k)) list[(*n)++] = mask;
     for (int i = 0; i < *n && i < most; i++) {
         int j = i + (int)(cli_random(&state) % (uint64_t)(*n - i));
         unsigned swap = list[i];
@@ -194,8 +185,7 @@ static int short_runs(unsigned mask, int k)
 static int apart(unsigned mask, int k) { return bits(mask) == k && !(mask & mask >> 1); }
 static int in_a_row(unsigned mask, int k)
 {
-    while (mask && !(mask & 1))
-        mask >>= 1;
+    while (mask && !(mask & 1)) mask >>= 1;
     return bits(mask) == k && !(mask & (mask + 1));
 }
 
@@ -217,8 +207,7 @@ static void study_window(int n)
         }
         run_all("window");
         double *v[2], error, slower, ratio_error, more;
-        for (int a = 0; a < 2; a++)
-            v[a] = need(malloc((size_t)some * sizeof **v));
+        for (int a = 0; a < 2; a++) v[a] = need(malloc((size_t)some * sizeof **v));
         for (int i = 0; i < some; i++) {
             v[0][i] = of.job[from + 2 * i].r.loss - of.job[from + 2 * i + 1].r.loss;
             v[1][i] = of.job[from + 2 * i + 1].r.ttft / of.job[from + 2 * i].r.ttft;
@@ -226,10 +215,9 @@ static void study_window(int n)
         more = stats_mean(v[0], NULL, some, &error);
         slower = stats_mean(v[1], NULL, some, &ratio_error);
         printf("study window layers=%d patterns=%d %s loss_skip_minus_window=%.4f error=%.4f "
-               "ttft_window_over_skip=%.3f error=%.3f\n", k, some, what, more, error, slower,
-               ratio_error);
-        for (int a = 0; a < 2; a++)
-            free(v[a]);
+               "ttft_window_over_skip=%.3f error=%.3f\n",
+               k, some, what, more, error, slower, ratio_error);
+        for (int a = 0; a < 2; a++) free(v[a]);
         free(list);
     }
 }
@@ -250,15 +238,14 @@ static void study_place(int n)
                 add(&c, of.p.steps, 0);
             }
             run_all("place");
-            for (int i = 0; i < some[a]; i++)
-                v[i] = of.job[from + i].r.loss;
+            for (int i = 0; i < some[a]; i++) v[i] = of.job[from + i].r.loss;
             mean[a] = stats_mean(v, NULL, some[a], &error[a]);
             free(v);
             free(list);
         }
         printf("study place skips=%d consecutive=%.4f error=%.4f patterns=%d interleaved=%.4f "
-               "error=%.4f patterns=%d\n", k, mean[0], error[0], some[0], mean[1], error[1],
-               some[1]);
+               "error=%.4f patterns=%d\n",
+               k, mean[0], error[0], some[0], mean[1], error[1], some[1]);
     }
 }
 
@@ -274,8 +261,7 @@ static void study_depth(void)
     int most = 0, from = of.n;
     candidate_arch(&of.p, &half, &a);
     double want = (double)flash_arch_params(&a);
-    for (int l = 0; l < b->n_layer; l++)
-        most = b->layer[l].d_ffn > most ? b->layer[l].d_ffn : most;
+    for (int l = 0; l < b->n_layer; l++) most = b->layer[l].d_ffn > most ? b->layer[l].d_ffn : most;
     for (int layers = half.layers; layers <= b->n_layer; layers++) {
         candidate best = {0, 0, 0, 0, ""};
         double least = INFINITY;
@@ -290,8 +276,7 @@ static void study_depth(void)
                     best = c;
                 }
             }
-        if (best.layers)
-            add(&best, of.p.steps, 0);
+        if (best.layers) add(&best, of.p.steps, 0);
     }
     run_all("depth");
     for (int i = from; i < of.n; i++) {
@@ -300,8 +285,9 @@ static void study_depth(void)
         double more = stats_mean(k->r.each, of.job[from].r.each, k->r.n, &error);
         candidate_arch(&of.p, &k->c, &a);
         printf("study depth layers=%d d_model=%d d_ffn=%d weights=%llu loss=%.4f ttft_ms=%.4f "
-               "loss_more_than_shallowest=%.4f error=%.4f\n", k->c.layers, k->c.d_model, k->c.d_ffn,
-               (unsigned long long)flash_arch_params(&a), k->r.loss, 1e3 * k->r.ttft, more, error);
+               "loss_more_than_shallowest=%.4f error=%.4f\n",
+               k->c.layers, k->c.d_model, k->c.d_ffn, (unsigned long long)flash_arch_params(&a),
+               k->r.loss, 1e3 * k->r.ttft, more, error);
     }
 }
 
@@ -312,7 +298,10 @@ static const flash_search_method methods[METHODS] = {FLASH_SEARCH_EHVI, FLASH_SE
                                                      FLASH_SEARCH_RANDOM};
 static const char *const method_names[METHODS] = {"ehvi", "nsga2", "random"};
 
-typedef struct race { int trials, seeds; double worst[2]; } race;
+typedef struct race {
+    int trials, seeds;
+    double worst[2];
+} race;
 
 static double known_ttft(void *user, const double *x)
 {
@@ -371,12 +360,10 @@ static int run_race(void *user, int i)
     d.seed = (uint64_t)(i / METHODS) + 1;
     d.max_trials = r->trials;
     d.population = 20;
-    if (flash_search_create(&s, &d, &err))
-        cli_fail("%s: %s", of.p.space, err.text);
+    if (flash_search_create(&s, &d, &err)) cli_fail("%s: %s", of.p.space, err.text);
     for (int k = 0; k < r->trials; k++) {
         candidate c;
-        if (flash_search_ask(s, &t, &err))
-            cli_fail("%s: %s", of.p.space, err.text);
+        if (flash_search_ask(s, &t, &err)) cli_fail("%s: %s", of.p.space, err.text);
         plan_candidate(&of.p, t.x, &c);
         result_get(&of.p, &c, 0, 0, 1, NULL, 0, &got);
         if (flash_search_tell(s, t.id, (const double[]){got.unhealed_kl, got.ttft}, &err))
@@ -419,17 +406,13 @@ static void study_search(int trials, int seeds)
         double middle = stats_median(copy, seeds);
         printf("study search %s trials=%d seeds=%d hypervolume=%.6g least=%.6g most=%.6g",
                method_names[m], trials, seeds, middle, copy[0], copy[seeds - 1]);
-        for (int k = 0; m && k < seeds; k++)
-            ratio[k] = v[0][k] / v[m][k];
-        if (m)
-            printf(" ehvi_over_it=%.3f", stats_median(ratio, seeds));
-        if (m)
-            printf(" least=%.3f most=%.3f", ratio[0], ratio[seeds - 1]);
+        for (int k = 0; m && k < seeds; k++) ratio[k] = v[0][k] / v[m][k];
+        if (m) printf(" ehvi_over_it=%.3f", stats_median(ratio, seeds));
+        if (m) printf(" least=%.3f most=%.3f", ratio[0], ratio[seeds - 1]);
         putchar('\n');
         free(copy);
     }
-    for (int m = 0; m < METHODS; m++)
-        free(v[m]);
+    for (int m = 0; m < METHODS; m++) free(v[m]);
     free(ratio);
 }
 
@@ -446,9 +429,9 @@ int cmd_study(int argc, char **argv)
         {"--trials", "N", CLI_INT, &trials, 10, 1000, "of search (100)"},
         {"--seeds", "N", CLI_INT, &seeds, 1, 100, "of search (5)"},
         {"-j", "N", CLI_INT, &of.parallel, 1, PROCESSES_MAX, "processes at once (1)"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "RUN QUESTION",
+        {0}};
+    cli_parse_all(
+        argc, argv, options, "RUN QUESTION",
         "Asks what MobileLLM-Flash asked, of the backbone, text, space and device of RUN, the\n"
         "folder of a flash design. QUESTION is\n"
         "  rank    do losses after a short healing order candidates like those after a long one,\n"
@@ -463,10 +446,8 @@ int cmd_study(int argc, char **argv)
         arg);
     static const char *const questions[] = {"rank", "window", "place", "depth", "search"};
     int q = 0;
-    while (q < 5 && strcmp(arg[1], questions[q]))
-        q++;
-    if (q == 5)
-        cli_usage("%s: want rank, window, place, depth or search", arg[1]);
+    while (q < 5 && strcmp(arg[1], questions[q])) q++;
+    if (q == 5) cli_usage("%s: want rank, window, place, depth or search", arg[1]);
     char *path = need(malloc(strlen(arg[0]) + 32));
     plan_read(strcat(strcpy(path, arg[0]), "/plan.json"), &of.p);
     plan_open(&of.p);

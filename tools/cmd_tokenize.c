@@ -13,9 +13,9 @@ int cmd_tokenize(int argc, char **argv)
         {"--special", NULL, CLI_FLAG, &special, 0, 0, "read (decoding: show) control tokens"},
         {"--decode", NULL, CLI_FLAG, &decode, 0, 0, "input is ids, output is text"},
         CLI_PRE_OPTION(md),
-        {0}
-    };
-    md.source.path = cli_parse(argc, argv, options,
+        {0}};
+    md.source.path = cli_parse(
+        argc, argv, options,
         "Writes the ids of the whole input on one line. A file of a vocabulary alone will do.\n");
     md.vocab_only = 1;
 
@@ -30,13 +30,11 @@ int cmd_tokenize(int argc, char **argv)
         text = malloc(bytes + 1);
         if (st == FLASH_E_RANGE)
             st = text ? flash_detokenize(m, ids, n, flags, text, bytes, &bytes) : FLASH_E_MEMORY;
-        if (st)
-            cli_fail("cannot decode: %s", flash_status_text(st));
+        if (st) cli_fail("cannot decode: %s", flash_status_text(st));
         cli_binary(stdout);
         fwrite(text, 1, bytes, stdout);
     } else {
-        for (size_t i = 0; i < n; i++)
-            printf(i ? " %ld" : "%ld", (long)ids[i]);
+        for (size_t i = 0; i < n; i++) printf(i ? " %ld" : "%ld", (long)ids[i]);
         putchar('\n');
     }
     free(ids);

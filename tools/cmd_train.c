@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #ifndef _WIN32
-#  include <unistd.h>
+#include <unistd.h>
 #endif
 
 enum { HELD_OUT_MAX = 64, HEADER = 48 };
@@ -21,25 +21,24 @@ static void on_stop(int sig)
 }
 
 typedef struct job {
-    const char   *out, *log;
-    char         *checkpoint;  /* OUT.checkpoint: a line of ours, then the library's */
-    char          title[HEADER + 1];
+    const char *out, *log;
+    char *checkpoint; /* OUT.checkpoint: a line of ours, then the library's */
+    char title[HEADER + 1];
     flash_trainer *t;
     flash_trainer_desc d;
-    int32_t      *ids;         /* those to learn from, then those held out */
-    size_t        n, n_learn;
-    uint64_t      seed;
-    int32_t      *tokens;      /* of a step */
-    FILE         *csv;
-    uint64_t      step;        /* done */
-    size_t        sequences;   /* of a step */
-    int           save_every;  /* [s] */
+    int32_t *ids; /* those to learn from, then those held out */
+    size_t n, n_learn;
+    uint64_t seed;
+    int32_t *tokens; /* of a step */
+    FILE *csv;
+    uint64_t step;    /* done */
+    size_t sequences; /* of a step */
+    int save_every;   /* [s] */
 } job;
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
@@ -99,8 +98,7 @@ static int replace(const char *path, const char *part, FILE *f)
 #endif
     bad = fclose(f) || bad;
 #ifdef _WIN32
-    if (!bad)
-        remove(path);
+    if (!bad) remove(path);
 #endif
     return bad || rename(part, path);
 }
@@ -110,8 +108,7 @@ static void save(const job *k)
     char *part = part_of(k->checkpoint);
     FILE *f = fopen(part, "wb");
     int bad = !f || put(f, k->title, HEADER) || flash_trainer_save(k->t, put, f);
-    if (f && bad)
-        fclose(f);
+    if (f && bad) fclose(f);
     if (bad || replace(k->checkpoint, part, f)) {
         int why = errno;
         remove(part);
@@ -124,8 +121,7 @@ static void save(const job *k)
 /* FNV-1a */
 static uint64_t hash(uint64_t h, const void *data, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++)
-        h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
+    for (size_t i = 0; i < bytes; i++) h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
     return h;
 }
 
@@ -136,8 +132,7 @@ static uint64_t hash_model(uint64_t h, const flash_model *m)
     uint64_t bytes = m ? flash_gguf_size(flash_model_gguf(m)) : 0;
     h = hash(h, &bytes, sizeof bytes);
     for (size_t i = 0; m && !flash_gguf_tensor(flash_model_gguf(m), i, &t); i++) {
-        if (!i)
-            h = hash(h, t.data - t.offset, (size_t)t.offset);
+        if (!i) h = hash(h, t.data - t.offset, (size_t)t.offset);
         h = hash(h, t.data, t.bytes < 4096 ? (size_t)t.bytes : 4096);
     }
     return h;
@@ -147,10 +142,22 @@ static uint64_t hash_model(uint64_t h, const flash_model *m)
 static void set_title(job *k, const flash_model *m)
 {
     const flash_trainer_desc *d = &k->d;
-    double facts[] = {d->batch, d->n_ctx, d->accumulate, d->kl_weight, d->ce_weight,
-        d->temperature, d->lr, d->final_lr, d->warmup, d->steps, d->weight_decay, d->clip,
-        (double)(k->seed >> 32), (double)(k->seed & 0xffffffffu), (double)k->n_learn,
-        d->init != NULL};
+    double facts[] = {d->batch,
+                      d->n_ctx,
+                      d->accumulate,
+                      d->kl_weight,
+                      d->ce_weight,
+                      d->temperature,
+                      d->lr,
+                      d->final_lr,
+                      d->warmup,
+                      d->steps,
+                      d->weight_decay,
+                      d->clip,
+                      (double)(k->seed >> 32),
+                      (double)(k->seed & 0xffffffffu),
+                      (double)k->n_learn,
+                      d->init != NULL};
     uint64_t h = hash(14695981039346656037u, facts, sizeof facts);
     h = hash(h, k->ids, k->n * sizeof *k->ids);
     h = hash_model(hash_model(h, m), d->teacher);
@@ -165,16 +172,13 @@ static void resume(job *k)
     flash_source source = {0};
     flash_error err;
     size_t bytes;
-    if (!f && errno == ENOENT)
-        return;
-    if (f)
-        fclose(f);
+    if (!f && errno == ENOENT) return;
+    if (f) fclose(f);
     char *file = cli_read(k->checkpoint, &bytes);
     if (bytes < HEADER || memcmp(file, "flash train 1 ", 14))
         cli_fail("%s is no checkpoint: remove it to begin anew", k->checkpoint);
     if (memcmp(file, k->title, HEADER))
-        cli_fail("%s is of other data, models or options: remove it to begin anew",
-                 k->checkpoint);
+        cli_fail("%s is of other data, models or options: remove it to begin anew", k->checkpoint);
     source.data = file + HEADER;
     source.bytes = bytes - HEADER;
     if (flash_trainer_load(k->t, &source, &err))
@@ -197,8 +201,7 @@ static void open_log(job *k)
     }
     char *part = part_of(k->log);
     FILE *f = fopen(part, "wb");
-    if (!f)
-        cli_fail("cannot write %s: %s", k->log, strerror(errno));
+    if (!f) cli_fail("cannot write %s: %s", k->log, strerror(errno));
     fputs(head, f);
     for (line = text; line && (p = strchr(line, '\n')) != NULL; line = p + 1)
         if (*line >= '0' && *line <= '9' && strtoull(line, NULL, 10) <= k->step)
@@ -226,8 +229,7 @@ static void show(const job *k, const flash_trainer_report *r, double mean, doubl
 
 static void wipe(void)
 {
-    if (cli_is_terminal(stderr))
-        fprintf(stderr, "\r%78s\r", "");
+    if (cli_is_terminal(stderr)) fprintf(stderr, "\r%78s\r", "");
 }
 
 static void learn(job *k, int every)
@@ -252,28 +254,25 @@ static void learn(job *k, int every)
         mean = 0.98 * mean + 0.02 * r.loss;
         weight = 0.98 * weight + 0.02;
         int look = k->step % (uint64_t)every == 0 || k->step == (uint64_t)k->d.steps;
-        if (look)
-            held_out(k, &h);
+        if (look) held_out(k, &h);
         double now = cli_seconds(), seconds = now - from;
         if (k->csv) {
             fprintf(k->csv, "%llu,%llu,%.6g,%.6f,%.6f,%.6f,%.5g,", (unsigned long long)r.step,
                     (unsigned long long)r.tokens, r.lr, r.loss, r.ce, r.kl, r.grad_norm);
             fprintf(k->csv, look ? "%.6f\n" : "\n", h.ce);
-            if (fflush(k->csv))
-                cli_fail("cannot write %s: %s", k->log, strerror(errno));
+            if (fflush(k->csv)) cli_fail("cannot write %s: %s", k->log, strerror(errno));
         }
         if (look) {
             wipe();
             printf("step %llu loss %.4f held out %.4f", (unsigned long long)k->step, mean / weight,
                    h.ce);
-            if (k->d.teacher)
-                printf(" kl %.4f", h.kl);
+            if (k->d.teacher) printf(" kl %.4f", h.kl);
             putchar('\n');
             fflush(stdout);
         }
         if (seconds > 2 && now > shown + 1) {
-            show(k, &r, mean / weight, (double)(k->step - first) * (double)k->sequences
-                 * k->d.n_ctx / seconds, h.ce);
+            show(k, &r, mean / weight,
+                 (double)(k->step - first) * (double)k->sequences * k->d.n_ctx / seconds, h.ce);
             shown = now;
         }
         if (stop_signal || now - saved >= k->save_every) {
@@ -295,8 +294,7 @@ static const float *weights_of(void *user, const char *name)
     const flash_trainer *t = user;
     flash_trainer_tensor w;
     for (size_t i = 0; !flash_trainer_weights(t, i, &w); i++)
-        if (!strcmp(w.name, name))
-            return w.data;
+        if (!strcmp(w.name, name)) return w.data;
     return NULL;
 }
 
@@ -317,7 +315,8 @@ static cli_image new_model(const char *text, const char *arch, const char *attn,
     size_t bytes;
     if (!cli_shape_parse(text, arch, attn, &shape, &why))
         cli_usage("--new %s: %s; want d=N,layers=N,heads=N,kv=N,head=N,ffn=N,vocab=N,ctx=N,tied=0 "
-                  "with kv a divisor of heads and an even head", text, why);
+                  "with kv a divisor of heads and an even head",
+                  text, why);
     if (vocabulary) {
         flash_value tokens;
         md.source.path = vocabulary;
@@ -412,9 +411,9 @@ int cmd_train(int argc, char **argv)
         {"--type", "TYPE", CLI_TEXT, &type, 0, 0, "of the matrices of OUT (F32)"},
         {"-t", "THREADS", CLI_INT, &k.d.threads, 1, FLASH_THREADS_MAX, "threads (1)"},
         {"--isa", "NAME", CLI_ISA, &k.d.isa, 0, 0, "instruction set (the best here):"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "[MODEL]",
+        {0}};
+    cli_parse_all(
+        argc, argv, options, "[MODEL]",
         "Cross-entropy of the next token, or with --teacher the divergence from its\n"
         "probabilities, lowered by AdamW, with warm-up and half a cosine. Losses are in nats a\n"
         "token; the held-out one is of text that is not learned from, at most 64 sequences. Texts\n"
@@ -424,9 +423,9 @@ int cmd_train(int argc, char **argv)
         "flash vocab, or that of --vocab, of any size.\n"
         "  flash train pruned.gguf --data stories.txt --teacher full.gguf -t 2 -o healed.gguf\n"
         "  flash train --new d=128,layers=6,heads=4,kv=2,ffn=352,vocab=1024,tied=1,ctx=512 \\\n"
-        "      --data stories.txt --steps 5000 -o tale.gguf --type Q8_0\n", &path);
-    if (!data->n || !k.out)
-        cli_usage("%s is missing", data->n ? "-o OUT" : "--data FILE");
+        "      --data stories.txt --steps 5000 -o tale.gguf --type Q8_0\n",
+        &path);
+    if (!data->n || !k.out) cli_usage("%s is missing", data->n ? "-o OUT" : "--data FILE");
     if (!path == !fresh)
         cli_usage(path ? "MODEL or --new, not both" : "which MODEL? (or --new SHAPE)");
     if (!fresh && (arch || attn || vocabulary))
@@ -459,8 +458,7 @@ int cmd_train(int argc, char **argv)
     }
     add_texts(&k, m, data);
     k.n_learn = k.n;
-    if (other->n)
-        add_texts(&k, m, other);
+    if (other->n) add_texts(&k, m, other);
     if (fresh)
         k.d.arch = flash_model_arch(m);
     else
@@ -473,16 +471,11 @@ int cmd_train(int argc, char **argv)
     k.d.clip = clip > 0 ? clip : -1;
     k.d.kl_weight = kl >= 0 ? kl : by ? 1 : 0;
     k.d.ce_weight = ce >= 0 ? ce : by ? 0 : 1;
-    if (k.d.kl_weight > 0 && !by)
-        cli_usage("--kl without --teacher");
-    if (!(k.d.kl_weight > 0) && !(k.d.ce_weight > 0))
-        cli_usage("--kl and --ce: nothing to learn");
-    if (!k.d.n_ctx)
-        k.d.n_ctx = flash_model_arch(m)->n_ctx < 256 ? flash_model_arch(m)->n_ctx : 256;
-    if (k.d.warmup < 0)
-        k.d.warmup = k.d.steps / 10 < 100 ? k.d.steps / 10 : 100;
-    if (!every)
-        every = k.d.steps / 10 > 0 ? k.d.steps / 10 : 1;
+    if (k.d.kl_weight > 0 && !by) cli_usage("--kl without --teacher");
+    if (!(k.d.kl_weight > 0) && !(k.d.ce_weight > 0)) cli_usage("--kl and --ce: nothing to learn");
+    if (!k.d.n_ctx) k.d.n_ctx = flash_model_arch(m)->n_ctx < 256 ? flash_model_arch(m)->n_ctx : 256;
+    if (k.d.warmup < 0) k.d.warmup = k.d.steps / 10 < 100 ? k.d.steps / 10 : 100;
+    if (!every) every = k.d.steps / 10 > 0 ? k.d.steps / 10 : 1;
     size_t row = (size_t)k.d.n_ctx + 1, rest = k.n / 20 / row;
     if (!other->n) {
         rest = rest < 1 ? 1 : rest > HELD_OUT_MAX ? HELD_OUT_MAX : rest;
@@ -490,7 +483,8 @@ int cmd_train(int argc, char **argv)
     }
     if (k.n_learn < row || k.n - k.n_learn < row)
         cli_fail("%s: %lu tokens; sequences of %d need %lu at least: give more text, or a smaller "
-                 "--ctx", k.n_learn < row || !other->n ? data->at[0] : other->at[0],
+                 "--ctx",
+                 k.n_learn < row || !other->n ? data->at[0] : other->at[0],
                  (unsigned long)(k.n_learn < row ? k.n_learn : k.n - k.n_learn), k.d.n_ctx,
                  (unsigned long)row);
     k.sequences = (size_t)k.d.batch * (size_t)k.d.accumulate;
@@ -504,16 +498,14 @@ int cmd_train(int argc, char **argv)
         save(&k);
         remove(k.checkpoint);
     }
-    if (k.log)
-        open_log(&k);
+    if (k.log) open_log(&k);
     printf("%lu tokens, %lu held out; %lu a step; %s of memory\n", (unsigned long)k.n_learn,
            (unsigned long)(k.n - k.n_learn), (unsigned long)(k.sequences * (row - 1)),
            cli_size(bytes, size));
     signal(SIGINT, on_stop);
     signal(SIGTERM, on_stop);
     learn(&k, every);
-    if (k.csv && fclose(k.csv))
-        cli_fail("cannot write %s: %s", k.log, strerror(errno));
+    if (k.csv && fclose(k.csv)) cli_fail("cannot write %s: %s", k.log, strerror(errno));
     save(&k); /* OUT may be what cannot be written */
     cli_rewrite_weights(flash_model_gguf(m), k.out, want, weights_of, k.t);
     remove(k.checkpoint);

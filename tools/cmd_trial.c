@@ -12,10 +12,9 @@ int cmd_trial(int argc, char **argv)
     double x[FLASH_SEARCH_PARAMS_MAX];
     int threads = 1;
     const cli_option options[] = {
-        {"-t", "THREADS", CLI_INT, &threads, 1, FLASH_THREADS_MAX, "threads (1)"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "PLAN TRIAL",
+        {"-t", "THREADS", CLI_INT, &threads, 1, FLASH_THREADS_MAX, "threads (1)"}, {0}};
+    cli_parse_all(
+        argc, argv, options, "PLAN TRIAL",
         "Cuts the backbone of a plan (RUN/plan.json of flash design) to the shape that TRIAL\n"
         "names, a line {\"id\":7,\"x\":{\"layers\":4,...}} of flash search, heals it with the\n"
         "backbone as teacher, and prints {\"loss\":NATS A TOKEN,\"ttft\":SECONDS}. On the way,\n"
@@ -30,8 +29,7 @@ int cmd_trial(int argc, char **argv)
     end = strrchr(arg[0], '/');
     size_t n = end ? (size_t)(end + 1 - arg[0]) : 0;
     char *path = malloc(n + 32);
-    if (!path)
-        cli_fail("out of memory");
+    if (!path) cli_fail("out of memory");
     memcpy(path, arg[0], n);
     snprintf(path + n, 32, "trials/%d", id);
     result_get(&p, &c, p.steps, 0, threads, path, 1, &r);

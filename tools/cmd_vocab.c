@@ -14,19 +14,18 @@ int cmd_vocab(int argc, char **argv)
         {"--text", "FILE...", CLI_TEXTS, &texts, 0, 0, "to learn from, - is standard input"},
         {"--size", "N", CLI_INT, &size, CLI_VOCABULARY_FIXED + 1, 65536, "tokens (2048)"},
         {"-o", "OUT", CLI_TEXT, &out, 0, 0, "a GGUF file of the vocabulary alone"},
-        {0}
-    };
-    cli_parse_all(argc, argv, options, "",
+        {0}};
+    cli_parse_all(
+        argc, argv, options, "",
         "3 control tokens, the 256 bytes, and what merging the most frequent pairs gives: parts\n"
         "of words with the space before them, marks, single digits (byte pair encoding as of\n"
         "SentencePiece, which GGUF calls llama). Texts are parted by <|endoftext|>.\n"
         "  flash vocab --text a.txt b.txt --size 4096 -o vocab.gguf\n"
-        "  flash tokenize vocab.gguf -f a.txt\n", NULL);
-    if (!texts.n || !out)
-        cli_usage("%s is missing", out ? "--text FILE" : "-o OUT");
+        "  flash tokenize vocab.gguf -f a.txt\n",
+        NULL);
+    if (!texts.n || !out) cli_usage("%s is missing", out ? "--text FILE" : "-o OUT");
     for (int i = 0; i < texts.n; i++)
-        if (cli_same_file(texts.at[i], out))
-            cli_usage("OUT is a text that is read, %s", out);
+        if (cli_same_file(texts.at[i], out)) cli_usage("OUT is a text that is read, %s", out);
     char *text = cli_read_texts(&texts, &bytes);
     cli_vocabulary_learn(&v, size, text, bytes);
     cli_create(out, &w);

@@ -8,16 +8,12 @@ static int *choose(const cut *c, const char *option, flash_part part, int layer,
                    int block)
 {
     int *list = malloc((size_t)n * sizeof *list);
-    if (!list)
-        cli_fail("out of memory");
-    if (n > all)
-        cli_fail("%s %d: the model has %d", option, n, all);
+    if (!list) cli_fail("out of memory");
+    if (n > all) cli_fail("%s %d: the model has %d", option, n, all);
     if (n % block || all % block)
         cli_fail("%s %d: want a multiple of %d (--block; of %d there are)", option, n, block, all);
-    for (int i = 0; i < n; i++)
-        list[i] = i;
-    if (c->k && n < all)
-        flash_calibration_choose(c->k->c, part, layer, c->energy, n, block, list);
+    for (int i = 0; i < n; i++) list[i] = i;
+    if (c->k && n < all) flash_calibration_choose(c->k->c, part, layer, c->energy, n, block, list);
     return list;
 }
 
@@ -26,13 +22,11 @@ static int block_for(const cut *c, int n, int all)
 {
     flash_tensor t;
     int block = 1;
-    if (c->block)
-        return c->block;
+    if (c->block) return c->block;
     for (size_t i = 0; !flash_gguf_tensor(flash_model_gguf(c->model), i, &t); i++)
         if (t.n_dims > 1 && t.type != FLASH_TYPE_NONE && flash_type_block(t.type) > block)
             block = flash_type_block(t.type);
-    while (block > 1 && (n % block || all % block))
-        block /= 2;
+    while (block > 1 && (n % block || all % block)) block /= 2;
     return block;
 }
 
@@ -45,14 +39,11 @@ static void drop_layers(cut *c, const flash_arch *a, const char *text)
         if (first < 0 || last < first || last >= a->n_layer || (*p && *p != ','))
             cli_usage("--drop %s: want 2,4-6, of layers 0 to %d", text, a->n_layer - 1);
         memset(gone + first, 1, (size_t)(last - first) + 1);
-        if (!*p)
-            break;
+        if (!*p) break;
     }
     for (int l = 0; l < a->n_layer; l++)
-        if (!gone[l])
-            c->layer[c->d.n_layer++] = l;
-    if (!c->d.n_layer)
-        cli_usage("--drop %s: no layer would stay", text);
+        if (!gone[l]) c->layer[c->d.n_layer++] = l;
+    if (!c->d.n_layer) cli_usage("--drop %s: no layer would stay", text);
     c->d.layer = c->layer;
 }
 
@@ -92,8 +83,7 @@ void cut_choose(cut *c)
     else if (c->layers)
         set_layers(c, a, c->layers);
     set_parts(c, a, c->d_ffn, c->kv_heads);
-    if (!c->d_model)
-        return;
+    if (!c->d_model) return;
     c->channel = choose(c, "--d-model", FLASH_PART_CHANNEL, 0, c->d_model, a->d_model,
                         block_for(c, c->d_model, a->d_model));
     c->d.channel = c->channel;

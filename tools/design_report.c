@@ -12,22 +12,25 @@ static void strip(FILE *f, const plan *p, const candidate *c)
     int most = 1;
     const flash_arch *b = flash_model_arch(p->m);
     candidate_arch(p, c, &a);
-    for (int l = 0; l < b->n_layer; l++)
-        most = b->layer[l].d_ffn > most ? b->layer[l].d_ffn : most;
+    for (int l = 0; l < b->n_layer; l++) most = b->layer[l].d_ffn > most ? b->layer[l].d_ffn : most;
     fprintf(f, "<svg class=\"strip\" role=\"img\" aria-label=\"");
     html_text(f, *c->attn ? c->attn : "all full");
     fprintf(f, "\" viewBox=\"0 0 %d 22\" style=\"width: %dpx\">", 14 * b->n_layer, 14 * b->n_layer);
     for (int l = 0; l < a.n_layer; l++) {
         const flash_layer *y = &a.layer[l];
         const char *of = y->attention == FLASH_ATTENTION_FULL ? "p0"
-            : y->attention == FLASH_ATTENTION_WINDOW ? "p1" : "grey";
+            : y->attention == FLASH_ATTENTION_WINDOW          ? "p1"
+                                                              : "grey";
         double high = 6 * (double)y->d_ffn / most + 1;
-        fprintf(f, "<g class=\"%s\"><title>layer %d: %s, d_ffn %d</title>"
+        fprintf(f,
+                "<g class=\"%s\"><title>layer %d: %s, d_ffn %d</title>"
                 "<rect x=\"%d\" y=\"1\" width=\"12\" height=\"12\"/>"
                 "<rect x=\"%d\" y=\"%.1f\" width=\"12\" height=\"%.1f\" fill-opacity=\".5\"/></g>",
-                of, l, y->attention == FLASH_ATTENTION_FULL ? "full"
-                : y->attention == FLASH_ATTENTION_WINDOW ? "window" : "skip", (int)y->d_ffn,
-                14 * l, 14 * l, 21 - high, high);
+                of, l,
+                y->attention == FLASH_ATTENTION_FULL         ? "full"
+                    : y->attention == FLASH_ATTENTION_WINDOW ? "window"
+                                                             : "skip",
+                (int)y->d_ffn, 14 * l, 14 * l, 21 - high, high);
     }
     fputs("</svg>", f);
 }
@@ -48,7 +51,8 @@ static void family(FILE *f, const design *d)
     fputs("<h2>The family</h2>\n<div class=\"wide\"><table>\n<tr><th>model</th><th>layers</th>"
           "<th>d_model</th><th>d_ffn</th><th>attention, FFN</th><th>weights</th><th>size</th>"
           "<th>TTFT [ms]</th><th>measured</th><th>token/s</th><th>measured</th><th>loss</th>"
-          "<th>&plusmn;</th><th>in its trial</th><th>less than its rival</th></tr>\n", f);
+          "<th>&plusmn;</th><th>in its trial</th><th>less than its rival</th></tr>\n",
+          f);
     for (int i = 0; i < d->n; i++) {
         const member *m = &d->member[i];
         fputs("<tr><th>", f);
@@ -73,19 +77,20 @@ static void family(FILE *f, const design *d)
             fputs("<td>-</td>", f);
         fputs("</tr>\n", f);
     }
-    fprintf(f, "</table></div>\n<p>Losses in nats a token, of %d held-out sequences of %d tokens, "
+    fprintf(f,
+            "</table></div>\n<p>Losses in nats a token, of %d held-out sequences of %d tokens, "
             "as the runtime computes them; the backbone's is %.4f. TTFT: time to the first token "
             "after %d tokens, with %d thread%s. A rival is the backbone cut by the same share in "
-            "layers, channels and units, to about the same time.</p>\n", d->p.tests, d->p.ctx,
-            d->backbone_loss, d->p.prompt, d->p.threads, d->p.threads > 1 ? "s" : "");
+            "layers, channels and units, to about the same time.</p>\n",
+            d->p.tests, d->p.ctx, d->backbone_loss, d->p.prompt, d->p.threads,
+            d->p.threads > 1 ? "s" : "");
 }
 
 /* Predicted and measured times of the family: TTFT, and of a token. */
 static void times_plot(FILE *f, const design *d, int decode)
 {
     html_plot p = {f, html_log_axis("measured [ms]"), html_log_axis("predicted [ms]"), 366, 0};
-    if (*d->elsewhere)
-        return;
+    if (*d->elsewhere) return;
     for (int i = 0; i < d->n; i++) {
         const member *m = &d->member[i];
         html_take(&p.x, 1e3 * m->least[decode]);
@@ -101,7 +106,8 @@ static void times_plot(FILE *f, const design *d, int decode)
     for (int i = 0; i < d->n; i++) {
         const member *m = &d->member[i];
         const flash_interval *t = decode ? &m->decode : &m->ttft;
-        fprintf(f, "<g class=\"point %s\"><title>%s: predicted %.4g ms, measured %.4g (median %.4g)"
+        fprintf(f,
+                "<g class=\"point %s\"><title>%s: predicted %.4g ms, measured %.4g (median %.4g)"
                 "</title><path d=\"M%.1f %.1fV%.1f\"/><circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/>"
                 "</g>\n",
                 m->trial ? "p0" : "grey", m->name, 1e3 * t->mean, 1e3 * m->least[decode],
@@ -119,7 +125,8 @@ static void strips(const front *r, const design *d)
     candidate c;
     fputs("<h2>What the front looks like</h2>\n<div class=\"wide\"><table>\n<tr><th>trial</th>"
           "<th>loss</th><th>TTFT [ms]</th><th>layers</th><th>d_model</th><th>d_ffn</th>"
-          "<th>attention, FFN</th></tr>\n", r->f);
+          "<th>attention, FFN</th></tr>\n",
+          r->f);
     for (int i = 0; i < r->n; i++) {
         flash_search_trial(r->s, r->id[i], &t);
         plan_candidate(&d->p, t.x, &c);
@@ -129,7 +136,8 @@ static void strips(const front *r, const design *d)
     }
     fputs("</table></div>\n<p><span class=\"dot p0\"></span>full attention <span class=\"dot p1\">"
           "</span>a window <span class=\"dot grey\"></span>none; below, the width of the FFN."
-          "</p>\n", r->f);
+          "</p>\n",
+          r->f);
 }
 
 void design_report(const char *path, const design *d)
@@ -145,9 +153,10 @@ void design_report(const char *path, const design *d)
     html_text(f, d->p.backbone);
     fputs("</h1>\n<table class=\"facts\">\n", f);
     front_facts(&r);
-    fprintf(f, "<tr><th>a trial</th><td>%d steps of %d x %d tokens, the backbone as teacher; a "
-            "model of the family %d steps</td></tr>\n<tr><th>device</th><td>", d->p.steps,
-            d->p.batch, d->p.ctx, d->p.final_steps);
+    fprintf(f,
+            "<tr><th>a trial</th><td>%d steps of %d x %d tokens, the backbone as teacher; a "
+            "model of the family %d steps</td></tr>\n<tr><th>device</th><td>",
+            d->p.steps, d->p.batch, d->p.ctx, d->p.final_steps);
     html_text(f, *d->elsewhere ? d->elsewhere : "this machine");
     fprintf(f, ", %s weights, %s keys and values, %d thread%s</td></tr>\n</table>\n",
             flash_type_name(d->p.type), flash_type_name(d->p.kv), d->p.threads,

@@ -8,7 +8,7 @@
 
 static const struct command {
     const char *name;
-    int       (*run)(int argc, char **argv);
+    int (*run)(int argc, char **argv);
     const char *about;
 } commands[] = {
 #define CLI_X(name, about) {#name, cmd_##name, about},
@@ -41,10 +41,8 @@ static int dispatch(int argc, char **argv)
         return 0;
     }
     for (int i = 0; i < N_COMMANDS; i++)
-        if (!strcmp(name, commands[i].name))
-            return commands[i].run(argc - 1, argv + 1);
-    if (*name)
-        fprintf(stderr, "flash: unknown command %s\n", name);
+        if (!strcmp(name, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
+    if (*name) fprintf(stderr, "flash: unknown command %s\n", name);
     usage(stderr);
     return 2;
 }
@@ -52,7 +50,6 @@ static int dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     int status = dispatch(argc, argv);
-    if (!status && (fflush(stdout) || ferror(stdout)))
-        cli_fail("cannot write to standard output");
+    if (!status && (fflush(stdout) || ferror(stdout))) cli_fail("cannot write to standard output");
     return status;
 }

@@ -20,10 +20,8 @@ void front_open(front *r, const journal *j)
     flash_search_summarize(j->s, &r->sum);
     r->id = space_front(j->s, &r->n);
     r->on = calloc((size_t)r->sum.trials + 1, 1);
-    if (!r->on)
-        cli_fail("out of memory");
-    for (int i = 0; i < r->n; i++)
-        r->on[r->id[i]] = 1;
+    if (!r->on) cli_fail("out of memory");
+    for (int i = 0; i < r->n; i++) r->on[r->id[i]] = 1;
 }
 
 void front_close(front *r)
@@ -40,16 +38,15 @@ void front_table(const front *r)
     fputs("<h2>The front</h2>\n<div class=\"wide\"><table>\n<tr><th>trial</th>", r->f);
     for (int i = 0; i < space_n_values(sp) + sp->n_param; i++) {
         fputs("<th>", r->f);
-        html_text(r->f, i < space_n_values(sp) ? sp->value[i]
-                  : sp->param[i - space_n_values(sp)].name);
+        html_text(r->f,
+                  i < space_n_values(sp) ? sp->value[i] : sp->param[i - space_n_values(sp)].name);
         fputs("</th>", r->f);
     }
     fputs("</tr>\n", r->f);
     for (int row = 0; row < r->n; row++) {
         flash_search_trial(r->s, r->id[row], &t);
         fprintf(r->f, "<tr><th>%d</th>", t.id);
-        for (int k = 0; k < space_n_values(sp); k++)
-            fprintf(r->f, "<td>%.6g</td>", t.y[k]);
+        for (int k = 0; k < space_n_values(sp); k++) fprintf(r->f, "<td>%.6g</td>", t.y[k]);
         for (int i = 0; i < sp->n_param; i++) {
             space_cell(sp, t.x, i, cell);
             fputs("<td>", r->f);
@@ -66,8 +63,7 @@ void front_table(const front *r)
 /* Trial id if it is done, and what it has on the axes: two objectives, or its number and one. */
 static int place(const front *r, int id, flash_trial *t, double *x, double *y)
 {
-    if (flash_search_trial(r->s, id, t) || t->state != FLASH_TRIAL_DONE)
-        return 0;
+    if (flash_search_trial(r->s, id, t) || t->state != FLASH_TRIAL_DONE) return 0;
     *x = r->sp->n_objective > 1 ? t->y[0] : t->id;
     *y = r->sp->n_objective > 1 ? t->y[1] : t->y[0];
     return 1;
@@ -85,8 +81,7 @@ static void describe(const front *r, const flash_trial *t)
     }
     for (int i = 0; i < sp->n_param; i++) {
         space_cell(sp, t->x, i, cell);
-        if (!*cell)
-            continue;
+        if (!*cell) continue;
         fputc('\n', r->f);
         html_text(r->f, sp->param[i].name);
         fputc(' ', r->f);
@@ -123,7 +118,8 @@ static void scatter(const front *r, int picture)
         }
     if (!(lo[0] <= hi[0])) { /* no front: none is good */
         fputs(picture ? "<svg xmlns=\"http://www.w3.org/2000/svg\"></svg>\n"
-              : "<p>No trial is on the front.</p>\n", r->f);
+                      : "<p>No trial is on the front.</p>\n",
+              r->f);
         return;
     }
     fit_axis(&p.x, lo[0], hi[0], most[0]);
@@ -144,8 +140,7 @@ static void scatter(const front *r, int picture)
 static int dominates(const double *a, const double *b, int m)
 {
     int k = 0;
-    while (k < m && a[k] <= b[k])
-        k++;
+    while (k < m && a[k] <= b[k]) k++;
     return k == m;
 }
 
@@ -159,19 +154,14 @@ static void volumes(const front *r)
     double at[STEPS + 2], volume[STEPS + 2];
     uint32_t *work = malloc(cap * (size_t)m * sizeof *work);
     flash_trial t;
-    if (!y || !work)
-        cli_fail("out of memory");
-    for (int k = 0; k < m; k++)
-        reference[k] = k < sp->n_objective ? r->sum.reference[k] : 1;
+    if (!y || !work) cli_fail("out of memory");
+    for (int k = 0; k < m; k++) reference[k] = k < sp->n_objective ? r->sum.reference[k] : 1;
     for (int id = 1, step = 1; id <= r->sum.trials; id++) {
         double *row = y + (size_t)kept * (size_t)m;
         int good = !flash_search_trial(r->s, id, &t) && t.state == FLASH_TRIAL_DONE;
-        for (int k = sp->n_objective; k < space_n_values(sp); k++)
-            good = good && t.y[k] <= 0;
-        for (int k = 0; k < m; k++)
-            row[k] = k < sp->n_objective ? t.y[k] : 0;
-        for (int i = 0; good && i < kept; i++)
-            good = !dominates(y + (size_t)i * (size_t)m, row, m);
+        for (int k = sp->n_objective; k < space_n_values(sp); k++) good = good && t.y[k] <= 0;
+        for (int k = 0; k < m; k++) row[k] = k < sp->n_objective ? t.y[k] : 0;
+        for (int i = 0; good && i < kept; i++) good = !dominates(y + (size_t)i * (size_t)m, row, m);
         if (good) {
             double mine[FLASH_SEARCH_OBJECTIVES_MAX];
             int left = 0;
@@ -183,10 +173,8 @@ static void volumes(const front *r)
             memcpy(y + (size_t)left * (size_t)m, mine, (size_t)m * sizeof *y);
             kept = left + 1;
         }
-        if (id < r->sum.trials && (double)id < (double)step * r->sum.trials / STEPS)
-            continue;
-        while ((double)id >= (double)step * r->sum.trials / STEPS)
-            step++;
+        if (id < r->sum.trials && (double)id < (double)step * r->sum.trials / STEPS) continue;
+        while ((double)id >= (double)step * r->sum.trials / STEPS) step++;
         at[points] = id;
         volume[points++] = flash_hypervolume(y, (size_t)kept, m, reference, work);
     }
@@ -202,8 +190,7 @@ static void volumes(const front *r)
     html_begin(&p, "hypervolume over trials");
     fputs("<path class=\"curve p0\" d=\"", r->f);
     for (int i = 0; i < points; i++) {
-        if (i)
-            fprintf(r->f, "H%.1f", html_x(&p, at[i]));
+        if (i) fprintf(r->f, "H%.1f", html_x(&p, at[i]));
         fprintf(r->f, i ? "V%.1f" : "M%.1f %.1f", i ? html_y(&p, volume[i]) : html_x(&p, at[i]),
                 html_y(&p, volume[i]));
     }
@@ -221,8 +208,7 @@ static double crossing(const front *r, const flash_trial *t, int c, const double
 {
     const space *sp = r->sp;
     double v = c < sp->n_param ? t->x[c] : t->y[c - sp->n_param];
-    if (c < sp->n_param && !space_is_active(sp, t->x, c))
-        return -1;
+    if (c < sp->n_param && !space_is_active(sp, t->x, c)) return -1;
     if (c < sp->n_param && sp->param[c].kind == FLASH_PARAM_LOG)
         return log(v / lo[c]) / log(hi[c] / lo[c]);
     return hi[c] > lo[c] ? (v - lo[c]) / (hi[c] - lo[c]) : .5;
@@ -246,8 +232,7 @@ void front_parallel(const front *r)
     int n = sp->n_param + sp->n_objective, every = 1 + (r->n - 1) / LINES_MAX;
     double lo[AXES], hi[AXES];
     flash_trial t;
-    if (!r->n)
-        return;
+    if (!r->n) return;
     for (int c = 0; c < n; c++) {
         lo[c] = INFINITY;
         hi[c] = -INFINITY;
@@ -255,7 +240,8 @@ void front_parallel(const front *r)
             const flash_param *p = &sp->param[c];
             lo[c] = p->kind == FLASH_PARAM_ORDINAL ? p->value[0] : p->lo;
             hi[c] = p->kind == FLASH_PARAM_ORDINAL ? p->value[p->n_value - 1]
-                : p->kind == FLASH_PARAM_CATEGORY ? p->n_value - 1 : p->hi;
+                : p->kind == FLASH_PARAM_CATEGORY  ? p->n_value - 1
+                                                   : p->hi;
         }
         for (int i = 0; c >= sp->n_param && i < r->n; i++) {
             flash_search_trial(r->s, r->id[i], &t);
@@ -263,9 +249,11 @@ void front_parallel(const front *r)
             hi[c] = fmax(hi[c], t.y[c - sp->n_param]);
         }
     }
-    fprintf(r->f, "<h2>What the front has in common</h2>\n<div class=\"wide\"><svg role=\"img\" "
+    fprintf(r->f,
+            "<h2>What the front has in common</h2>\n<div class=\"wide\"><svg role=\"img\" "
             "aria-label=\"parameters and objectives of the front\" viewBox=\"0 0 %d %d\" "
-            "style=\"min-width: %dpx\">\n", n * GAP + 20, HIGH + 50, n * GAP * 3 / 4);
+            "style=\"min-width: %dpx\">\n",
+            n * GAP + 20, HIGH + 50, n * GAP * 3 / 4);
     for (int i = 0; i < r->n; i += every) {
         int pen = 0;
         flash_search_trial(r->s, r->id[i], &t);
@@ -283,14 +271,14 @@ void front_parallel(const front *r)
     }
     for (int c = 0; c < n; c++) {
         int choices = c < sp->n_param && sp->param[c].kind == FLASH_PARAM_CATEGORY
-            ? sp->param[c].n_value : 0;
+            ? sp->param[c].n_value
+            : 0;
         fprintf(r->f, "<path d=\"M%d 14v%d\"/>", 20 + GAP * c, HIGH);
         for (int k = 0; k < choices; k += 1 + choices / 16)
             axis_label(r, c, choices > 1 ? k / (choices - 1.) : .5, k);
         if (!choices) {
             axis_label(r, c, hi[c] > lo[c] ? 0 : .5, lo[c]);
-            if (hi[c] > lo[c])
-                axis_label(r, c, 1, hi[c]);
+            if (hi[c] > lo[c]) axis_label(r, c, 1, hi[c]);
         }
         fprintf(r->f, "<text class=\"%s\" x=\"%d\" y=\"%d\">", c < sp->n_param ? "" : "goal",
                 12 + GAP * c, HIGH + 34 + c % 2 * 14);
@@ -298,7 +286,8 @@ void front_parallel(const front *r)
         fputs("</text>\n", r->f);
     }
     fputs("</svg></div>\n<p>One line for each trial of the front, coloured by the first objective;"
-          " a gap: the parameter does not count there.</p>\n", r->f);
+          " a gap: the parameter does not count there.</p>\n",
+          r->f);
 }
 
 void front_picture(const front *r) { scatter(r, 1); }
@@ -316,10 +305,11 @@ void front_plots(const front *r)
 void front_facts(const front *r)
 {
     const flash_search_summary *s = &r->sum;
-    fprintf(r->f, "<tr><th>trials</th><td>%d: %d done, %d failed, "
+    fprintf(r->f,
+            "<tr><th>trials</th><td>%d: %d done, %d failed, "
             "%d abandoned, %d pending</td></tr>\n<tr><th>front</th><td>%d</td></tr>\n"
-            "<tr><th>hypervolume</th><td>%.6g up to", s->trials, s->done, s->failed, s->abandoned,
-            s->pending, s->front, s->hypervolume);
+            "<tr><th>hypervolume</th><td>%.6g up to",
+            s->trials, s->done, s->failed, s->abandoned, s->pending, s->front, s->hypervolume);
     for (int k = 0; k < r->sp->n_objective; k++) {
         fputs(k ? ", " : " ", r->f);
         html_text(r->f, r->sp->value[k]);

@@ -6,11 +6,11 @@
 #include "space.h"
 
 typedef struct front {
-    FILE *f;                    /* the page */
+    FILE *f; /* the page */
     const space *sp;
     flash_search *s;
-    int  *id, n;                /* of the front */
-    char *on;                   /* [trials + 1] 1: on it */
+    int *id, n; /* of the front */
+    char *on;   /* [trials + 1] 1: on it */
     flash_search_summary sum;
 } front;
 

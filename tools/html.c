@@ -33,8 +33,7 @@ const char html_head[] =
 
 void html_text(FILE *f, const char *s)
 {
-    for (; s && *s; s++)
-        switch (*s) {
+    for (; s && *s; s++) switch (*s) {
         case '&': fputs("&amp;", f); break;
         case '<': fputs("&lt;", f); break;
         case '>': fputs("&gt;", f); break;
@@ -52,23 +51,18 @@ void html_cell(FILE *f, int digits, double v)
 }
 
 html_axis html_log_axis(const char *label) { return (html_axis){1e12, 1e-12, 1, label}; }
-html_axis html_plain_axis(const char *label)
-{
-    return (html_axis){INFINITY, -INFINITY, 0, label};
-}
+html_axis html_plain_axis(const char *label) { return (html_axis){INFINITY, -INFINITY, 0, label}; }
 
 void html_take(html_axis *a, double v)
 {
-    if (a->log)
-        v = fmin(fmax(v, 1e-12), 1e12);
+    if (a->log) v = fmin(fmax(v, 1e-12), 1e12);
     a->lo = fmin(a->lo, v);
     a->hi = fmax(a->hi, v);
 }
 
 void html_settle(html_axis *a)
 {
-    if (a->lo > a->hi)
-        a->lo = a->hi = 1;
+    if (a->lo > a->hi) a->lo = a->hi = 1;
     if (!a->log) {
         double room = fmax(.04 * (a->hi - a->lo), 1e-6 * fmax(fabs(a->lo), fabs(a->hi)));
         room = room > 0 ? room : 1;
@@ -87,10 +81,7 @@ static double share(const html_axis *a, double v)
     return t > 0 ? fmin(t, 1) : 0;
 }
 
-double html_x(const html_plot *p, double v)
-{
-    return LEFT + (RIGHT - LEFT) * share(&p->x, v);
-}
+double html_x(const html_plot *p, double v) { return LEFT + (RIGHT - LEFT) * share(&p->x, v); }
 
 double html_y(const html_plot *p, double v)
 {
@@ -106,15 +97,13 @@ static int ticks(const html_axis *a, double at[TICKS])
         for (int e = from; e <= to; e += 1 + decades / 8)
             for (int k = 0; k < (decades > 3 ? 1 : 3); k++) {
                 double v = by[k] * pow(10, e);
-                if (v >= a->lo && v <= a->hi && n < TICKS)
-                    at[n++] = v;
+                if (v >= a->lo && v <= a->hi && n < TICKS) at[n++] = v;
             }
         return n;
     }
     double rough = (a->hi - a->lo) / 6, ten = pow(10, floor(log10(rough)));
     int k = 0;
-    while (k < 3 && by[k] * ten < rough)
-        k++;
+    while (k < 3 && by[k] * ten < rough) k++;
     for (double i = ceil(a->lo / (by[k] * ten)); i * by[k] * ten <= a->hi && n < TICKS; i++)
         at[n++] = i * by[k] * ten + 0.; /* never -0 */
     return n;
@@ -145,29 +134,34 @@ void html_begin(const html_plot *p, const char *caption)
     html_text(p->f, p->x.label);
     fprintf(p->f, "\" viewBox=\"0 0 %d %.0f\">\n", WIDTH, h + 40);
     if (p->picture) /* on white, whatever is around it */
-        fprintf(p->f, "<style>text { font: 12.5px sans-serif; fill: #666 } path { fill: none; "
+        fprintf(p->f,
+                "<style>text { font: 12.5px sans-serif; fill: #666 } path { fill: none; "
                 "stroke: #666 }\n.grid { stroke: #e2e2e2 } .p0 { fill: hsl(210, 75%%, 42%%) } "
                 ".grey { fill: #999; fill-opacity: .5 }</style>\n"
-                "<rect width=\"%d\" height=\"%.0f\" fill=\"#fff\"/>\n", WIDTH, h + 40);
+                "<rect width=\"%d\" height=\"%.0f\" fill=\"#fff\"/>\n",
+                WIDTH, h + 40);
     for (int i = 0; i < n; i++)
-        fprintf(p->f, "<path class=\"grid\" d=\"M%.1f %dV%.1f\"/><text x=\"%.1f\" y=\"%.1f\""
-                " text-anchor=\"middle\">%g</text>\n", html_x(p, at[i]), TOP, h, html_x(p, at[i]),
-                h + 16, at[i]);
+        fprintf(p->f,
+                "<path class=\"grid\" d=\"M%.1f %dV%.1f\"/><text x=\"%.1f\" y=\"%.1f\""
+                " text-anchor=\"middle\">%g</text>\n",
+                html_x(p, at[i]), TOP, h, html_x(p, at[i]), h + 16, at[i]);
     n = ticks(&p->y, at);
     for (int i = 0; i < n; i++)
-        fprintf(p->f, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\""
-                " text-anchor=\"end\">%g</text>\n", LEFT, html_y(p, at[i]), RIGHT, LEFT - 5,
-                html_y(p, at[i]) + 4, at[i]);
-    fprintf(p->f, "<path d=\"M%d %dV%.1fH%d\"/><text x=\"%.1f\" y=\"%.1f\" "
-            "text-anchor=\"middle\">", LEFT, TOP, h, RIGHT, middle, h + 34);
+        fprintf(p->f,
+                "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\""
+                " text-anchor=\"end\">%g</text>\n",
+                LEFT, html_y(p, at[i]), RIGHT, LEFT - 5, html_y(p, at[i]) + 4, at[i]);
+    fprintf(p->f,
+            "<path d=\"M%d %dV%.1fH%d\"/><text x=\"%.1f\" y=\"%.1f\" "
+            "text-anchor=\"middle\">",
+            LEFT, TOP, h, RIGHT, middle, h + 34);
     html_text(p->f, p->x.label);
-    fprintf(p->f, "</text>\n<text transform=\"translate(12 %.1f) rotate(-90)\" "
-            "text-anchor=\"middle\">", (TOP + h) / 2);
+    fprintf(p->f,
+            "</text>\n<text transform=\"translate(12 %.1f) rotate(-90)\" "
+            "text-anchor=\"middle\">",
+            (TOP + h) / 2);
     html_text(p->f, p->y.label);
     fputs("</text>\n", p->f);
 }
 
-void html_end(const html_plot *p)
-{
-    fputs(p->picture ? "</svg>\n" : "</svg></figure>\n", p->f);
-}
+void html_end(const html_plot *p) { fputs(p->picture ? "</svg>\n" : "</svg></figure>\n", p->f); }

@@ -7,12 +7,16 @@
 /* Of a plot, in units of its viewBox. */
 enum { WIDTH = 420, LEFT = 52, RIGHT = 410, TOP = 8 };
 
-typedef struct html_axis { double lo, hi; int log; const char *label; } html_axis;
+typedef struct html_axis {
+    double lo, hi;
+    int log;
+    const char *label;
+} html_axis;
 typedef struct html_plot {
     FILE *f;
     html_axis x, y;
     double bottom;
-    int picture;            /* 1: an SVG file of its own, not a part of a page */
+    int picture; /* 1: an SVG file of its own, not a part of a page */
 } html_plot;
 
 /* Up to within <style>: light and dark. */

@@ -14,7 +14,9 @@
 #define PARALLEL
 #endif
 
-typedef struct layer_at { size_t an, q, k, v, o, fn, gate, up, down; } layer_at;
+typedef struct layer_at {
+    size_t an, q, k, v, o, fn, gate, up, down;
+} layer_at;
 typedef struct layer_act {
     float *x, *xn, *q, *k, *v, *p, *o, *mid, *mn, *g, *u, *s;
 } layer_act;
@@ -52,9 +54,10 @@ naive *naive_new(const naive_shape *s)
         layer_at at = {weights(n, D),     weights(n, Q * D), weights(n, K * D),
                        weights(n, K * D), weights(n, D * Q), weights(n, D),
                        weights(n, F * D), weights(n, F * D), weights(n, D * F)};
-        layer_act a = {floats(N * D), floats(N * D), floats(N * Q), floats(N * K),
-                       floats(N * K), floats(N * (size_t)(s->H * s->T)), floats(N * Q),
-                       floats(N * D), floats(N * D), floats(N * F), floats(N * F), floats(N * F)};
+        layer_act a = {floats(N * D), floats(N * D), floats(N * Q),
+                       floats(N * K), floats(N * K), floats(N * (size_t)(s->H * s->T)),
+                       floats(N * Q), floats(N * D), floats(N * D),
+                       floats(N * F), floats(N * F), floats(N * F)};
         n->at[l] = at;
         n->a[l] = a;
     }
@@ -80,9 +83,7 @@ naive *naive_new(const naive_shape *s)
     }
     for (size_t i = 0; i < D; i++) {
         n->w[n->on + i] = 1;
-        for (int l = 0; l < s->L; l++) {
-            n->w[n->at[l].an + i] = n->w[n->at[l].fn + i] = 1;
-        }
+        for (int l = 0; l < s->L; l++) n->w[n->at[l].an + i] = n->w[n->at[l].fn + i] = 1;
     }
     for (int t = 0; t < s->T; t++) {
         for (int i = 0; i < s->C / 2; i++) {
@@ -99,15 +100,11 @@ void naive_free(naive *n)
     for (int l = 0; l < n->s.L; l++) {
         layer_act a = n->a[l];
         float *all[] = {a.x, a.xn, a.q, a.k, a.v, a.p, a.o, a.mid, a.mn, a.g, a.u, a.s};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-            free(all[i]);
-        }
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     }
-    float *all[] = {n->w, n->g, n->m, n->v, n->out, n->outn, n->z, n->dx, n->dn, n->dwide, n->dq,
-                    n->dk, n->dv, n->du, n->rope};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        free(all[i]);
-    }
+    float *all[] = {n->w,  n->g,     n->m,  n->v,  n->out, n->outn, n->z,   n->dx,
+                    n->dn, n->dwide, n->dq, n->dk, n->dv,  n->du,   n->rope};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     free(n->at);
     free(n->a);
     free(n);
@@ -124,19 +121,14 @@ static void matmul(float *y, const float *x, const float *w, int N, int in, int 
             const float *row = w + (size_t)o * (size_t)in;
             for (int i = 0; i < in; i++) {
                 float v = row[i];
-                if (some == 8) {
-                    for (int t = 0; t < 8; t++) {
+                if (some == 8)
+                    for (int t = 0; t < 8; t++)
                         sum[t] += x[(size_t)(t0 + t) * (size_t)in + (size_t)i] * v;
-                    }
-                } else {
-                    for (int t = 0; t < some; t++) {
+                else
+                    for (int t = 0; t < some; t++)
                         sum[t] += x[(size_t)(t0 + t) * (size_t)in + (size_t)i] * v;
-                    }
-                }
             }
-            for (int t = 0; t < some; t++) {
-                y[(size_t)(t0 + t) * (size_t)out + (size_t)o] = sum[t];
-            }
+            for (int t = 0; t < some; t++) y[(size_t)(t0 + t) * (size_t)out + (size_t)o] = sum[t];
         }
     }
 }
@@ -150,9 +142,7 @@ static void matmul_back(float *dx, float *dw, const float *dy, const float *x, c
         for (int o = 0; o < out; o++) {
             const float *row = w + (size_t)o * (size_t)in;
             float v = dy[(size_t)t * (size_t)out + (size_t)o];
-            for (int i = 0; i < in; i++) {
-                d[i] += row[i] * v;
-            }
+            for (int i = 0; i < in; i++) d[i] += row[i] * v;
         }
     }
     PARALLEL
@@ -161,9 +151,7 @@ static void matmul_back(float *dx, float *dw, const float *dy, const float *x, c
         for (int t = 0; t < N; t++) {
             const float *row = x + (size_t)t * (size_t)in;
             float v = dy[(size_t)t * (size_t)out + (size_t)o];
-            for (int i = 0; i < in; i++) {
-                d[i] += row[i] * v;
-            }
+            for (int i = 0; i < in; i++) d[i] += row[i] * v;
         }
     }
 }
@@ -172,13 +160,9 @@ static void norm(float *y, const float *x, const float *w, int N, int D)
 {
     for (int t = 0; t < N; t++, x += D, y += D) {
         float sum = 0, r;
-        for (int i = 0; i < D; i++) {
-            sum += x[i] * x[i];
-        }
+        for (int i = 0; i < D; i++) sum += x[i] * x[i];
         r = 1 / sqrtf(sum / (float)D + 1e-5f);
-        for (int i = 0; i < D; i++) {
-            y[i] = x[i] * r * w[i];
-        }
+        for (int i = 0; i < D; i++) y[i] = x[i] * r * w[i];
     }
 }
 
@@ -187,18 +171,14 @@ static void norm_back(float *dx, float *dw, const float *dy, const float *x, con
 {
     for (int t = 0; t < N; t++, x += D, dy += D, dx += D) {
         float sum = 0, c = 0, r;
-        for (int i = 0; i < D; i++) {
-            sum += x[i] * x[i];
-        }
+        for (int i = 0; i < D; i++) sum += x[i] * x[i];
         r = 1 / sqrtf(sum / (float)D + 1e-5f);
         for (int i = 0; i < D; i++) {
             c += w[i] * dy[i] * x[i];
             dw[i] += dy[i] * x[i] * r;
         }
         c *= r * r * r / (float)D;
-        for (int i = 0; i < D; i++) {
-            dx[i] += r * w[i] * dy[i] - c * x[i];
-        }
+        for (int i = 0; i < D; i++) dx[i] += r * w[i] * dy[i] - c * x[i];
     }
 }
 
@@ -231,22 +211,16 @@ static void attention(const naive *n, layer_act *a)
             for (int j = 0; j <= t; j++) {
                 const float *k = a->k + (size_t)((b * T + j) * K + h / group) * (size_t)C;
                 float s = 0;
-                for (int i = 0; i < C; i++) {
-                    s += q[i] * k[i];
-                }
+                for (int i = 0; i < C; i++) s += q[i] * k[i];
                 p[j] = s * scale;
                 most = p[j] > most ? p[j] : most;
             }
-            for (int j = 0; j <= t; j++) {
-                sum += p[j] = expf(p[j] - most);
-            }
+            for (int j = 0; j <= t; j++) sum += p[j] = expf(p[j] - most);
             memset(o, 0, (size_t)C * sizeof *o);
             for (int j = 0; j <= t; j++) {
                 const float *v = a->v + (size_t)((b * T + j) * K + h / group) * (size_t)C;
                 p[j] /= sum;
-                for (int i = 0; i < C; i++) {
-                    o[i] += p[j] * v[i];
-                }
+                for (int i = 0; i < C; i++) o[i] += p[j] * v[i];
             }
         }
     }
@@ -264,9 +238,7 @@ static void attention_back(naive *n, layer_act *a, const float *dout)
                 size_t at = (size_t)((b * T + t) * H + h) * (size_t)C;
                 const float *p = a->p + ((size_t)(b * H + h) * (size_t)T + (size_t)t) * (size_t)T;
                 float dot = 0;
-                for (int i = 0; i < C; i++) {
-                    dot += dout[at + (size_t)i] * a->o[at + (size_t)i];
-                }
+                for (int i = 0; i < C; i++) dot += dout[at + (size_t)i] * a->o[at + (size_t)i];
                 for (int j = 0; j <= t; j++) {
                     size_t to = (size_t)((b * T + j) * K + kv) * (size_t)C;
                     float dp = 0, ds;
@@ -287,9 +259,7 @@ static void attention_back(naive *n, layer_act *a, const float *dout)
 
 static void add(float *y, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        y[i] += x[i];
-    }
+    for (size_t i = 0; i < n; i++) y[i] += x[i];
 }
 
 static double loss(naive *n, const int32_t *tokens)
@@ -300,15 +270,9 @@ static double loss(naive *n, const int32_t *tokens)
     for (int t = 0; t < N; t++) { /* logits become their gradient */
         float *z = n->z + (size_t)t * (size_t)V, most = -1e30f, total = 0;
         int target = tokens[t / T * (T + 1) + t % T + 1];
-        for (int i = 0; i < V; i++) {
-            most = z[i] > most ? z[i] : most;
-        }
-        for (int i = 0; i < V; i++) {
-            total += z[i] = expf(z[i] - most);
-        }
-        for (int i = 0; i < V; i++) {
-            z[i] /= total * (float)N;
-        }
+        for (int i = 0; i < V; i++) most = z[i] > most ? z[i] : most;
+        for (int i = 0; i < V; i++) total += z[i] = expf(z[i] - most);
+        for (int i = 0; i < V; i++) z[i] /= total * (float)N;
         z[target] -= 1 / (float)N;
     }
     for (int t = 0; t < N; t++) {
@@ -352,9 +316,7 @@ double naive_step(naive *n, const int32_t *tokens)
         matmul(a->g, a->mn, w + at->gate, N, D, F);
         matmul(a->u, a->mn, w + at->up, N, D, F);
         PARALLEL
-        for (size_t i = 0; i < NF; i++) {
-            a->s[i] = a->g[i] / (1 + expf(-a->g[i])) * a->u[i];
-        }
+        for (size_t i = 0; i < NF; i++) a->s[i] = a->g[i] / (1 + expf(-a->g[i])) * a->u[i];
         matmul(out, a->s, w + at->down, N, F, D);
         add(out, a->mid, ND);
     }
@@ -400,9 +362,7 @@ double naive_step(naive *n, const int32_t *tokens)
         add(g + (size_t)tokens[t / s.T * (s.T + 1) + t % s.T] * (size_t)D,
             n->dx + (size_t)t * (size_t)D, (size_t)D);
     }
-    for (size_t i = 0; i < n->n; i++) {
-        norm2 += (double)g[i] * g[i];
-    }
+    for (size_t i = 0; i < n->n; i++) norm2 += (double)g[i] * g[i];
     n->step++;
     float clip = (float)fmin(1, 1 / sqrt(norm2)), c1 = 1 - powf(0.9f, (float)n->step),
           c2 = 1 - powf(0.95f, (float)n->step);

@@ -6,7 +6,9 @@
 #include <stdint.h>
 
 typedef struct naive naive;
-typedef struct naive_shape { int V, D, L, H, K, C, F, B, T; } naive_shape;
+typedef struct naive_shape {
+    int V, D, L, H, K, C, F, B, T;
+} naive_shape;
 
 /* Weights are random; NULL: no memory. */
 naive *naive_new(const naive_shape *s);

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #ifdef _WIN32
-#  include <io.h>
-#  define unlink _unlink
+#include <io.h>
+#define unlink _unlink
 #else
-#  include <sys/mman.h>
-#  include <unistd.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #endif
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -23,11 +23,9 @@ static FILE *out_file;
 static void out_remove(void)
 {
 #ifdef _WIN32
-    if (out_file)
-        fclose(out_file); /* an open file cannot be removed there */
+    if (out_file) fclose(out_file); /* an open file cannot be removed there */
 #endif
-    if (out_temporary)
-        unlink(out_temporary);
+    if (out_temporary) unlink(out_temporary);
 }
 
 static void out_stop(int number)
@@ -52,13 +50,11 @@ void cli_may_write(const char *path)
 FILE *cli_open(const char *path)
 {
     char *name = malloc(strlen(path) + 6);
-    if (!name)
-        cli_fail("out of memory");
+    if (!name) cli_fail("out of memory");
     cli_may_write(path);
     strcat(strcpy(name, path), ".part");
     out_file = fopen(name, "wb");
-    if (!out_file)
-        cli_fail("cannot write %s: %s", name, strerror(errno));
+    if (!out_file) cli_fail("cannot write %s: %s", name, strerror(errno));
     /* written in large pieces, a file lies in large pieces of memory, which read faster */
     setvbuf(out_file, NULL, _IOFBF, 1 << 20);
     out_temporary = name;
@@ -82,11 +78,9 @@ void cli_close(const char *path)
     bad |= fclose(out_file);
     out_file = NULL;
 #ifdef _WIN32
-    if (!bad)
-        remove(path); /* rename does not replace there */
+    if (!bad) remove(path); /* rename does not replace there */
 #endif
-    if (bad || rename(name, path))
-        cli_fail("cannot write %s: %s", path, strerror(errno));
+    if (bad || rename(name, path)) cli_fail("cannot write %s: %s", path, strerror(errno));
     out_temporary = NULL;
     free(name);
 }
@@ -116,11 +110,9 @@ int cli_restore(const char *path, flash_session *s)
     flash_source source = {0};
     flash_error err;
     struct stat st;
-    if (stat(path, &st) && errno == ENOENT)
-        return 0;
+    if (stat(path, &st) && errno == ENOENT) return 0;
     source.path = path;
-    if (flash_session_restore(s, &source, &err))
-        cli_fail_file(path, &err);
+    if (flash_session_restore(s, &source, &err)) cli_fail_file(path, &err);
     return 1;
 }
 
@@ -130,8 +122,7 @@ int cli_image_add(void *user, const void *data, size_t bytes)
     if (to->bytes + bytes > to->cap) {
         to->cap = 2 * (to->bytes + bytes);
         to->data = realloc(to->data, to->cap);
-        if (!to->data)
-            cli_fail("out of memory");
+        if (!to->data) cli_fail("out of memory");
     }
     memcpy(to->data + to->bytes, data, bytes);
     to->bytes += bytes;
@@ -155,8 +146,7 @@ int cli_same_file(const char *a, const char *b)
 {
 #ifndef _WIN32
     struct stat s, t;
-    if (!stat(a, &s) && !stat(b, &t))
-        return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+    if (!stat(a, &s) && !stat(b, &t)) return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
     const char *x = out_folder(a, &s), *y = out_folder(b, &t);
     if (x && y) /* to be written: the same name in the same folder */
         return !strcmp(x, y) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
@@ -179,8 +169,7 @@ void cli_forget(const uint8_t **from, const uint8_t *to)
 #ifdef MADV_DONTNEED
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t a = ((uintptr_t)*from + page - 1) / page * page, b = (uintptr_t)to / page * page;
-    if (b > a)
-        madvise((void *)a, b - a, MADV_DONTNEED);
+    if (b > a) madvise((void *)a, b - a, MADV_DONTNEED);
 #endif
     *from = to;
 }
@@ -188,14 +177,16 @@ void cli_forget(const uint8_t **from, const uint8_t *to)
 flash_type cli_type_for(flash_type want, uint64_t n)
 {
     int block = flash_type_block(want);
-    if (block && n % (unsigned)block == 0)
-        return want;
+    if (block && n % (unsigned)block == 0) return want;
     return n % 32 ? FLASH_TYPE_F16 : FLASH_TYPE_Q8_0;
 }
 
 int cli_file_type(flash_type t)
 {
-    static const struct { flash_type type; int number; } files[] = {
+    static const struct {
+        flash_type type;
+        int number;
+    } files[] = {
         {FLASH_TYPE_F32, 0},     {FLASH_TYPE_F16, 1},     {FLASH_TYPE_Q4_0, 2},
         {FLASH_TYPE_Q4_1, 3},    {FLASH_TYPE_Q8_0, 7},    {FLASH_TYPE_Q5_0, 8},
         {FLASH_TYPE_Q5_1, 9},    {FLASH_TYPE_Q2_K, 10},   {FLASH_TYPE_Q3_K, 12},
@@ -204,8 +195,7 @@ int cli_file_type(flash_type t)
         {FLASH_TYPE_MXFP4, 38},
     };
     size_t i = 0;
-    while (files[i].type != t)
-        i++;
+    while (files[i].type != t) i++;
     return files[i].number;
 }
 
@@ -213,8 +203,7 @@ flash_type cli_type(const char *what, const char *text, int mxfp4)
 {
     flash_type t = flash_type_parse(text);
     char names[200] = "";
-    if (t != FLASH_TYPE_NONE && (mxfp4 || t != FLASH_TYPE_MXFP4))
-        return t;
+    if (t != FLASH_TYPE_NONE && (mxfp4 || t != FLASH_TYPE_MXFP4)) return t;
 #define CLI_X(name, id, items, bytes) \
     if (mxfp4 || id != FLASH_TYPE_MXFP4) \
         strcat(strcat(names, *names ? ", " : ""), #name);

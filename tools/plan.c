@@ -9,14 +9,16 @@ enum { LAYERS = -1, D_MODEL = -2, D_FFN = -3, KV_HEADS = -4, LOOKS = 4 };
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
 /* ---- the plan as text ---------------------------------------------------------------- */
 
-typedef struct text { char *at; size_t n, cap; } text;
+typedef struct text {
+    char *at;
+    size_t n, cap;
+} text;
 
 static void add(text *t, const char *format, ...)
 {
@@ -25,8 +27,7 @@ static void add(text *t, const char *format, ...)
     va_start(args, format);
     size_t n = (size_t)vsnprintf(some, sizeof some, format, args);
     va_end(args);
-    if (t->n + n + 1 > t->cap)
-        t->at = need(realloc(t->at, t->cap = 2 * (t->n + n) + 256));
+    if (t->n + n + 1 > t->cap) t->at = need(realloc(t->at, t->cap = 2 * (t->n + n) + 256));
     memcpy(t->at + t->n, some, n + 1);
     t->n += n;
 }
@@ -51,8 +52,10 @@ static void add_names(text *t, const char *key, const cli_texts *names)
 
 char *plan_text(const plan *p)
 {
-    const char *names[4][2] = {{"backbone", p->backbone}, {"calibration", p->calibration},
-                               {"latency", p->latency}, {"space", p->space}};
+    const char *names[4][2] = {{"backbone", p->backbone},
+                               {"calibration", p->calibration},
+                               {"latency", p->latency},
+                               {"space", p->space}};
     text t = {NULL, 0, 0};
     add(&t, "{\"flash-design\":1");
     for (int i = 0; i < 4; i++) {
@@ -63,8 +66,8 @@ char *plan_text(const plan *p)
     add_names(&t, "held_out", &p->held_out);
     add(&t, ",\"prompt\":%d,\"threads\":%d,\"chunk\":%d,\"type\":\"%s\",\"kv\":\"%s\"", p->prompt,
         p->threads, p->chunk, flash_type_name(p->type), flash_type_name(p->kv));
-    add(&t, ",\"ctx\":%d,\"batch\":%d,\"steps\":%d,\"final_steps\":%d", p->ctx, p->batch,
-        p->steps, p->final_steps);
+    add(&t, ",\"ctx\":%d,\"batch\":%d,\"steps\":%d,\"final_steps\":%d", p->ctx, p->batch, p->steps,
+        p->final_steps);
     add(&t, ",\"lr\":%.9g,\"seed\":%llu", p->lr, (unsigned long long)p->seed);
     add(&t, ",\"sum\":\"%016llx\"}\n", (unsigned long long)p->sum);
     return t.at;
@@ -75,10 +78,12 @@ uint64_t plan_sum(const plan *p)
     uint64_t h = 14695981039346656037u; /* FNV-1a */
     for (int i = -2; i < p->data.n + p->held_out.n; i++) {
         size_t bytes;
-        char *file = cli_read(i == -2 ? p->backbone : i == -1 ? p->space : i < p->data.n
-                              ? p->data.at[i] : p->held_out.at[i - p->data.n], &bytes);
-        for (size_t k = 0; k < bytes; k++)
-            h = (h ^ (unsigned char)file[k]) * 1099511628211u;
+        char *file = cli_read(i == -2             ? p->backbone
+                                  : i == -1       ? p->space
+                                  : i < p->data.n ? p->data.at[i]
+                                                  : p->held_out.at[i - p->data.n],
+                              &bytes);
+        for (size_t k = 0; k < bytes; k++) h = (h ^ (unsigned char)file[k]) * 1099511628211u;
         free(file);
     }
     return h;
@@ -119,8 +124,7 @@ void plan_read(const char *path, plan *p)
     memset(p, 0, sizeof *p);
     p->path = path;
     p->doc = json_read(file, bytes, 0, &err);
-    if (!p->doc || p->doc->type != JSON_OBJECT)
-        cli_fail("%s is no plan of flash design", path);
+    if (!p->doc || p->doc->type != JSON_OBJECT) cli_fail("%s is no plan of flash design", path);
     whole(p, "flash-design", 1);
     p->backbone = member(p, "backbone", JSON_TEXT)->text;
     p->calibration = member(p, "calibration", JSON_TEXT)->text;
@@ -152,8 +156,7 @@ static int role_of(const char *name, int layers)
     static const char *const known[] = {"layers", "d_model", "d_ffn", "kv_heads"};
     const char *rest = name + 1;
     for (int i = 0; i < 4; i++)
-        if (!strcmp(name, known[i]))
-            return -1 - i;
+        if (!strcmp(name, known[i])) return -1 - i;
     long n = *name == 'p' ? cli_number(&rest) : -1;
     return n >= 0 && n < layers && !*rest ? (int)n : FLASH_LAYERS_MAX;
 }
@@ -173,7 +176,8 @@ static void check_space(plan *p)
         int role = p->role[i] = role_of(q->name, a->n_layer), most = 0;
         if (role == FLASH_LAYERS_MAX)
             cli_fail("%s: parameter %s: want layers, d_model, d_ffn, kv_heads, or p0 to p%d: %s "
-                     "has %d layers", p->space, q->name, a->n_layer - 1, p->backbone, a->n_layer);
+                     "has %d layers",
+                     p->space, q->name, a->n_layer - 1, p->backbone, a->n_layer);
         if (role >= 0 && q->kind != FLASH_PARAM_CATEGORY)
             cli_fail("%s: parameter %s: what a layer does is a \"choice\"", p->space, q->name);
         for (int c = 0; role >= 0 && c < q->n_value; c++) {
@@ -185,8 +189,7 @@ static void check_space(plan *p)
             if (flash_attention_parse(&like, sp->choice[i][c], &err))
                 cli_fail("%s: parameter %s: %s: %s", p->space, q->name, sp->choice[i][c], err.text);
         }
-        if (role >= 0)
-            continue;
+        if (role >= 0) continue;
         if (q->kind != FLASH_PARAM_INTEGER && q->kind != FLASH_PARAM_ORDINAL)
             cli_fail("%s: parameter %s: want \"integer\" or \"ordinal\"", p->space, q->name);
         for (int l = 0; l < a->n_layer; l++) {
@@ -212,10 +215,12 @@ void plan_candidate(const plan *p, const double *x, candidate *c)
     c->layers = c->d_model = c->d_ffn = c->kv_heads = 0;
     for (int i = 0; i < p->sp.n_param; i++) {
         int v = (int)x[i], role = p->role[i];
-        *(role == LAYERS ? &c->layers : role == D_MODEL ? &c->d_model : role == D_FFN ? &c->d_ffn
-          : role == KV_HEADS ? &c->kv_heads : &v) = v;
-        if (role >= 0)
-            mix[role] = p->sp.choice[i][v];
+        *(role == LAYERS         ? &c->layers
+              : role == D_MODEL  ? &c->d_model
+              : role == D_FFN    ? &c->d_ffn
+              : role == KV_HEADS ? &c->kv_heads
+                                 : &v) = v;
+        if (role >= 0) mix[role] = p->sp.choice[i][v];
         some |= role >= 0;
     }
     *c->attn = 0;
@@ -226,15 +231,19 @@ void plan_candidate(const plan *p, const double *x, candidate *c)
 
 char *candidate_options(const candidate *c, char to[PLAN_ATTN + 128])
 {
-    const struct { const char *name; int v; } size[] = {{"--layers", c->layers},
-        {"--d-model", c->d_model}, {"--d-ffn", c->d_ffn}, {"--kv-heads", c->kv_heads}};
+    const struct {
+        const char *name;
+        int v;
+    } size[] = {{"--layers", c->layers},
+                {"--d-model", c->d_model},
+                {"--d-ffn", c->d_ffn},
+                {"--kv-heads", c->kv_heads}};
     size_t n = 0;
     *to = 0;
     for (int i = 0; i < 4; i++)
         if (size[i].v)
             n += (size_t)snprintf(to + n, 64, "%s%s %d", n ? " " : "", size[i].name, size[i].v);
-    if (*c->attn)
-        snprintf(to + n, PLAN_ATTN + 64, "%s--attn %s", n ? " " : "", c->attn);
+    if (*c->attn) snprintf(to + n, PLAN_ATTN + 64, "%s--attn %s", n ? " " : "", c->attn);
     return to;
 }
 
@@ -287,8 +296,7 @@ void plan_device(plan *p)
     flash_error err;
     size_t bytes;
     char *text = cli_read(p->latency, &bytes);
-    if (flash_latency_load(&p->l, text, bytes, NULL, &err))
-        cli_fail_file(p->latency, &err);
+    if (flash_latency_load(&p->l, text, bytes, NULL, &err)) cli_fail_file(p->latency, &err);
     free(text);
     if (!candidate_times(p, &whole, &ttft, NULL))
         cli_fail("%s: it predicts nothing for %s weights, %s keys and values, %d threads and "
@@ -305,7 +313,8 @@ void plan_texts(plan *p)
     int32_t *test = cli_text_ids(p->m, &p->held_out, &all);
     if (p->n < row || all < row)
         cli_fail("%s: %lu tokens; sequences of %d need %lu at least: give more text, or a smaller "
-                 "--ctx", p->n < row ? p->data.at[0] : p->held_out.at[0],
+                 "--ctx",
+                 p->n < row ? p->data.at[0] : p->held_out.at[0],
                  (unsigned long)(p->n < row ? p->n : all), p->ctx, (unsigned long)row);
     p->tests = (int)(all / row < PLAN_TESTS_MAX ? all / row : PLAN_TESTS_MAX);
     p->test = need(malloc((size_t)p->tests * row * sizeof *p->test));
@@ -361,8 +370,7 @@ flash_model *candidate_model(const plan *p, const candidate *c, cli_image *image
     md.source.data = image->data;
     md.source.bytes = image->bytes;
     md.attention = *c->attn ? c->attn : NULL;
-    if (flash_model_load(&m, &md, &err))
-        cli_fail("%s: %s", p->backbone, err.text);
+    if (flash_model_load(&m, &md, &err)) cli_fail("%s: %s", p->backbone, err.text);
     return m;
 }
 
@@ -385,8 +393,7 @@ flash_trainer *heal_begin(const plan *p, const flash_model *m, int scratch, int 
     d.warmup = steps / 10 < 100 ? steps / 10 : 100;
     d.weight_decay = .1f;
     d.seed = p->seed;
-    if (flash_trainer_create(&t, &d, &err))
-        cli_fail("%s: %s", p->backbone, err.text);
+    if (flash_trainer_create(&t, &d, &err)) cli_fail("%s: %s", p->backbone, err.text);
     return t;
 }
 
@@ -412,26 +419,26 @@ double heal_score(const plan *p, flash_trainer *t, double *each, int *n, double 
     for (int i = 0; i < p->tests; i += PLAN_EVERY) {
         if (flash_trainer_evaluate(t, p->test + (size_t)i * ((size_t)p->ctx + 1), 1, &r))
             cli_fail("the loss of the held-out text is no number");
-        if (each)
-            each[done] = r.ce;
+        if (each) each[done] = r.ce;
         sum += r.ce;
         apart += r.kl;
         done++;
     }
-    if (kl)
-        *kl = apart / done;
-    if (n)
-        *n = done;
+    if (kl) *kl = apart / done;
+    if (n) *n = done;
     return sum / done;
 }
 
-typedef struct sum { const int32_t *ids; int n; double loss; } sum;
+typedef struct sum {
+    const int32_t *ids;
+    int n;
+    double loss;
+} sum;
 
 static void add_loss(void *user, int position, const float *logits, double log_sum)
 {
     sum *s = user;
-    if (position + 1 < s->n)
-        s->loss += log_sum - logits[s->ids[position + 1]];
+    if (position + 1 < s->n) s->loss += log_sum - logits[s->ids[position + 1]];
 }
 
 double model_score(const plan *p, const flash_model *m, int threads, double *each)
@@ -448,8 +455,7 @@ double model_score(const plan *p, const flash_model *m, int threads, double *eac
         sum one = {p->test + (size_t)i * ((size_t)p->ctx + 1), p->ctx + 1, 0};
         flash_session_reset(s);
         cli_logits(s, m, one.ids, (size_t)p->ctx + 1, add_loss, &one);
-        if (each)
-            each[i] = one.loss / p->ctx;
+        if (each) each[i] = one.loss / p->ctx;
         mean += one.loss / p->ctx / p->tests;
     }
     flash_session_free(s);
@@ -460,11 +466,9 @@ double model_score(const plan *p, const flash_model *m, int threads, double *eac
 
 static int is_value(const flash_param *q, double v)
 {
-    if (q->kind == FLASH_PARAM_CATEGORY)
-        return 1;
+    if (q->kind == FLASH_PARAM_CATEGORY) return 1;
     for (int i = 0; i < q->n_value; i++)
-        if (!(v < q->value[i]) && !(v > q->value[i]))
-            return 1;
+        if (!(v < q->value[i]) && !(v > q->value[i])) return 1;
     double steps = (v - q->lo) / (q->step > 0 ? q->step : 1);
     return q->kind == FLASH_PARAM_INTEGER && v >= q->lo && v <= q->hi && !(steps > floor(steps));
 }
@@ -485,8 +489,7 @@ int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX
         const flash_param *q = &p->sp.param[i];
         const json *v = json_get(at, q->name);
         x[i] = q->kind == FLASH_PARAM_CATEGORY ? 0 : q->value ? q->value[0] : q->lo;
-        if (!space_is_active(&p->sp, x, i))
-            continue;
+        if (!space_is_active(&p->sp, x, i)) continue;
         if (!v || (v->type != JSON_NUMBER && v->type != JSON_TEXT)
             || !space_parse(&p->sp, i, v->text, &x[i]) || !is_value(q, x[i]))
             cli_fail("%s: %s is missing or not in %s", path, q->name, p->space);
@@ -506,18 +509,15 @@ static int result_read(const char *path, const char *what, result *r)
 {
     FILE *f = fopen(path, "rb");
     size_t bytes, n = strlen(what);
-    if (!f)
-        return 0;
+    if (!f) return 0;
     fclose(f);
     char *text = cli_read(path, &bytes), *p = text + n;
     int good = bytes > n + 1 && !memcmp(text, what, n) && *p == '\n' && text[bytes - 1] == '\n';
     double *const to[] = {&r->loss, &r->kl, &r->unhealed, &r->unhealed_kl, &r->ttft};
-    for (int i = 0; good && i < 5; i++)
-        *to[i] = strtod(p, &p);
+    for (int i = 0; good && i < 5; i++) *to[i] = strtod(p, &p);
     r->n = good ? (int)strtol(p, &p, 10) : 0;
     good = r->n > 0 && r->n <= PLAN_TESTS_MAX;
-    for (int i = 0; good && i < r->n; i++)
-        r->each[i] = strtod(p, &p);
+    for (int i = 0; good && i < r->n; i++) r->each[i] = strtod(p, &p);
     free(text);
     return good;
 }
@@ -527,8 +527,7 @@ static void result_write(const char *path, const char *what, const result *r)
     FILE *f = cli_open(path);
     fprintf(f, "%s\n%.17g %.17g %.17g %.17g %.17g %d", what, r->loss, r->kl, r->unhealed,
             r->unhealed_kl, r->ttft, r->n);
-    for (int i = 0; i < r->n; i++)
-        fprintf(f, " %.17g", r->each[i]);
+    for (int i = 0; i < r->n; i++) fprintf(f, " %.17g", r->each[i]);
     fputc('\n', f);
     cli_close(path);
 }
@@ -544,8 +543,7 @@ void result_get(const plan *p, const candidate *c, int steps, int scratch, int t
     snprintf(what, sizeof what,
              "{\"options\":\"%s\",\"steps\":%d,\"scratch\":%d,\"sum\":\"%016llx\"}",
              candidate_options(c, options), steps, scratch, (unsigned long long)p->sum);
-    if (path && result_read(path, what, r))
-        return;
+    if (path && result_read(path, what, r)) return;
     if (!candidate_times(p, c, &ttft, NULL))
         cli_fail("%s: it predicts no time for %s", p->latency, options);
     flash_model *m = candidate_model(p, c, &image);
@@ -555,8 +553,7 @@ void result_get(const plan *p, const candidate *c, int steps, int scratch, int t
     r->unhealed_kl = r->kl;
     for (int i = 1; i <= steps; i++) {
         heal_step(p, t);
-        if (!with_best || i == steps || i % part)
-            continue;
+        if (!with_best || i == steps || i % part) continue;
         loss = heal_score(p, t, NULL, NULL, NULL);
         if (i > part) { /* the steps left lower it by no more than those since the last look did */
             printf("best %.17g %.17g\n", loss - fmax(last - loss, 0), ttft.mean);
@@ -564,10 +561,8 @@ void result_get(const plan *p, const candidate *c, int steps, int scratch, int t
         }
         last = loss;
     }
-    if (steps)
-        r->loss = heal_score(p, t, r->each, &r->n, &r->kl);
-    if (path)
-        result_write(path, what, r);
+    if (steps) r->loss = heal_score(p, t, r->each, &r->n, &r->kl);
+    if (path) result_write(path, what, r);
     flash_trainer_free(t);
     flash_model_free(m);
     free(image.data);

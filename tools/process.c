@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #if !defined(_WIN32) && !defined(__wasm__)
-#  define PROCESS_FORKS
-#  include <sys/types.h>
-#  include <sys/wait.h>
-#  include <unistd.h>
+#define PROCESS_FORKS
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 #ifdef __linux__
-#  include <sys/prctl.h>
+#include <sys/prctl.h>
 #endif
 
 #ifdef PROCESS_FORKS
@@ -21,8 +21,7 @@ static volatile sig_atomic_t stopped;
 static void on_stop(int sig)
 {
     for (int i = 0; i < PROCESSES_MAX; i++)
-        if (child[i])
-            kill(child[i], stopped ? SIGKILL : sig);
+        if (child[i]) kill(child[i], stopped ? SIGKILL : sig);
     stopped = sig;
 }
 
@@ -33,16 +32,14 @@ static void catch_with(void (*handler)(int))
     memset(&a, 0, sizeof a);
     sigemptyset(&a.sa_mask);
     a.sa_handler = handler;
-    for (int i = 0; i < 3; i++)
-        sigaction(signals[i], &a, NULL);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &a, NULL);
 }
 
 void process_catch_stops(void) { catch_with(on_stop); }
 
 void process_check_stop(void)
 {
-    if (!stopped)
-        return;
+    if (!stopped) return;
     cli_note("stopped; the same command goes on");
     exit(128 + stopped);
 }
@@ -60,16 +57,13 @@ static pid_t begin(void)
     pid_t from = getpid(), pid;
     fflush(NULL);
     pid = fork();
-    if (pid < 0)
-        cli_fail("cannot start a process: %s", strerror(errno));
-    if (pid)
-        return pid;
+    if (pid < 0) cli_fail("cannot start a process: %s", strerror(errno));
+    if (pid) return pid;
     setpgid(0, 0);
     catch_with(SIG_DFL);
     memset(child, 0, sizeof child);
     process_tie();
-    if (getppid() != from)
-        _exit(1);
+    if (getppid() != from) _exit(1);
     return 0;
 }
 
@@ -83,8 +77,7 @@ int process_run(int (*body)(void *user), void *user)
         fflush(stdout);
         _exit(status);
     }
-    while (waitpid(child[0], &status, 0) < 0 && errno == EINTR)
-        ;
+    while (waitpid(child[0], &status, 0) < 0 && errno == EINTR);
     child[0] = 0;
     process_check_stop();
     return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
@@ -97,8 +90,7 @@ void process_pool(const char *what, int n, int at_once, int (*body)(void *user, 
     while (running || (begun < n && !stopped)) {
         if (begun < n && running < at_once && running < PROCESSES_MAX && !stopped) {
             int slot = 0;
-            while (child[slot])
-                slot++;
+            while (child[slot]) slot++;
             child[slot] = begin();
             if (!child[slot]) {
                 status = body(user, begun);

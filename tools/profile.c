@@ -6,8 +6,8 @@
 #include <string.h>
 #include <time.h>
 #if !defined(_WIN32) && !defined(__wasm__)
-#  include <sys/utsname.h>
-#  include <unistd.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 #endif
 
 enum { BAD_TOLD = 5 }; /* lines that are named */
@@ -17,15 +17,17 @@ static const char begins[] = "{\"profile\":1,"; /* a machine's line */
 static uint32_t hash(const char *p, size_t n)
 {
     uint32_t h = 2166136261u; /* FNV-1a: Fowler, Noll, Vo, draft-eastlake-fnv */
-    for (; n; n--)
-        h = (h ^ (unsigned char)*p++) * 16777619u;
+    for (; n; n--) h = (h ^ (unsigned char)*p++) * 16777619u;
     return h;
 }
 
 /* ---- writing ----------------------------------------------------------------- */
 
 /* One line, in one write as far as the system goes: what is interrupted leaves whole lines. */
-typedef struct text { char at[PROFILE_TEXT * 4]; size_t n; } text;
+typedef struct text {
+    char at[PROFILE_TEXT * 4];
+    size_t n;
+} text;
 
 static void add(text *t, const char *format, ...)
 {
@@ -102,8 +104,7 @@ static const char *find(const char *line, const char *name)
 static int get_text(const char *line, const char *name, char *to, size_t cap)
 {
     const char *p = find(line, name), *end = p && *p == '"' ? strchr(p + 1, '"') : NULL;
-    if (!end || (size_t)(end - p) > cap)
-        return 0;
+    if (!end || (size_t)(end - p) > cap) return 0;
     memcpy(to, p + 1, (size_t)(end - p - 1));
     to[end - p - 1] = 0;
     return !memcmp(cli_plain(to), p + 1, (size_t)(end - p - 1));
@@ -115,15 +116,12 @@ static int get_numbers(const char *line, const char *name, double *to, int cap)
     const char *p = find(line, name);
     int n = 0, list = p && *p == '[';
     char *end;
-    if (!p)
-        return -1;
+    if (!p) return -1;
     for (p += list; n < cap; p = end + 1) {
         double v = strtod(p, &end);
-        if (end == p || !(v >= 0 && v < 1e15))
-            return -1;
+        if (end == p || !(v >= 0 && v < 1e15)) return -1;
         to[n++] = v;
-        if (*end != ',' || !list)
-            return list && *end != ']' ? -1 : n;
+        if (*end != ',' || !list) return list && *end != ']' ? -1 : n;
     }
     return -1;
 }
@@ -131,8 +129,7 @@ static int get_numbers(const char *line, const char *name, double *to, int cap)
 static int get_int(const char *line, const char *name, int hi, int *to)
 {
     double v;
-    if (get_numbers(line, name, &v, 1) != 1 || v > hi || v != (int)v)
-        return 0;
+    if (get_numbers(line, name, &v, 1) != 1 || v > hi || v != (int)v) return 0;
     *to = (int)v;
     return 1;
 }
@@ -140,23 +137,20 @@ static int get_int(const char *line, const char *name, int hi, int *to)
 static char *copy(const char *s)
 {
     char *c = malloc(strlen(s) + 1);
-    if (!c)
-        cli_fail("out of memory");
+    if (!c) cli_fail("out of memory");
     return strcpy(c, s);
 }
 
 static void *grow(void *list, int n, size_t item) /* powers of two */
 {
-    if (n & (n - 1))
-        return list;
+    if (n & (n - 1)) return list;
     list = realloc(list, (n ? 2 * (size_t)n : 1) * item);
-    if (!list)
-        cli_fail("out of memory");
+    if (!list) cli_fail("out of memory");
     return list;
 }
 
 static const char other_machine[] = "measured on another machine, or with another instruction set, "
-    "than the lines above; they cannot be used together";
+                                    "than the lines above; they cannot be used together";
 
 /* NULL, or what is wrong with a line that has its sum. */
 static const char *read_machine(const char *line, profile *p)
@@ -169,8 +163,7 @@ static const char *read_machine(const char *line, profile *p)
         || !get_int(line, "processors", 1 << 20, &m.processors)
         || !get_text(line, "plan", p->plan[p->n_plans], sizeof *p->plan))
         return "not all of a machine";
-    if (p->n_plans && !profile_same_machine(&m, &p->machine))
-        return other_machine;
+    if (p->n_plans && !profile_same_machine(&m, &p->machine)) return other_machine;
     p->machine = m;
     p->n_plans++;
     return NULL;
@@ -187,11 +180,9 @@ static const char *read_entry(const char *line, profile *p)
     const char *why;
     profile_entry e = {0};
     flash_workload *w = &e.work;
-    if (!p->n_plans)
-        return "no line above says which machine";
+    if (!p->n_plans) return "no line above says which machine";
     for (int i = 0; i < p->n; i++)
-        if (!strcmp(p->entry[i].text, line))
-            return "the same line is above";
+        if (!strcmp(p->entry[i].text, line)) return "the same line is above";
     if (!get_text(line, "shape", shape_text, sizeof shape_text)
         || !get_text(line, "arch", arch, sizeof arch) || !get_text(line, "attn", attn, sizeof attn)
         || !get_text(line, "weights", weights, sizeof weights)
@@ -209,19 +200,14 @@ static const char *read_entry(const char *line, profile *p)
     if (e.time.n < 1 || get_numbers(line, "decode", decode, e.time.n) != e.time.n)
         return "no times, or not as many of both";
     for (int i = 0; i < e.time.n; i++)
-        if (!(prefill[i] > 0 && decode[i] > 0))
-            return "a time that is not above 0";
-    if (!cli_shape_parse(shape_text, arch, *attn ? attn : NULL, &shape, &why))
-        return why;
+        if (!(prefill[i] > 0 && decode[i] > 0)) return "a time that is not above 0";
+    if (!cli_shape_parse(shape_text, arch, *attn ? attn : NULL, &shape, &why)) return why;
     cli_shape_arch(&shape, &a);
     w->arch = &a;
-    if (!w->prompt)
-        return "no prompt";
-    if (!flash_latency_memory(w, NULL, &err) && err.status == FLASH_E_ARGUMENT)
-        return err.text;
+    if (!w->prompt) return "no prompt";
+    if (!flash_latency_memory(w, NULL, &err) && err.status == FLASH_E_ARGUMENT) return err.text;
     e.a = malloc(sizeof *e.a);
-    if (!e.a)
-        cli_fail("out of memory");
+    if (!e.a) cli_fail("out of memory");
     *e.a = a;
     for (int i = 0; i < e.time.n; i++) {
         e.time.each[i].prefill = prefill[i];
@@ -253,15 +239,13 @@ void profile_read(const char *path, profile *p)
     for (char *line = file, *next; line < file + bytes; line = next) {
         char *end = memchr(line, '\n', (size_t)(file + bytes - line)), *sum;
         const char *why;
-        if (!end)
-            end = file + bytes;
+        if (!end) end = file + bytes;
         next = end + 1;
         if (end > line && end[-1] == '\r') /* it came by way of Windows */
             end--;
         *end = 0;
         p->lines++;
-        if (end == line)
-            continue;
+        if (end == line) continue;
         sum = strstr(line, "\"sum\":\"");
         if (*line != '{' || strlen(line) != (size_t)(end - line))
             why = "no line of a profile";
@@ -270,15 +254,11 @@ void profile_read(const char *path, profile *p)
             why = "damaged, or cut short";
         else
             why = (strncmp(line, begins, begun) ? read_entry : read_machine)(line, p);
-        if (!why)
-            continue;
-        if (why == other_machine)
-            cli_fail("%s, line %d: %s", path, p->lines, why);
-        if (p->bad++ < BAD_TOLD)
-            cli_note("%s, line %d: %s; skipped", path, p->lines, why);
+        if (!why) continue;
+        if (why == other_machine) cli_fail("%s, line %d: %s", path, p->lines, why);
+        if (p->bad++ < BAD_TOLD) cli_note("%s, line %d: %s; skipped", path, p->lines, why);
     }
-    if (p->bad > BAD_TOLD)
-        cli_note("%s: %d more lines skipped", path, p->bad - BAD_TOLD);
+    if (p->bad > BAD_TOLD) cli_note("%s: %d more lines skipped", path, p->bad - BAD_TOLD);
     p->foreign = !ours && !p->n_plans;
 }
 
@@ -306,8 +286,8 @@ int profile_same_machine(const profile_machine *a, const profile_machine *b)
 int profile_same_work(const flash_workload *a, const flash_workload *b)
 {
     return a->weights == b->weights && a->kv == b->kv && a->threads == b->threads
-           && a->chunk == b->chunk && a->prompt == b->prompt && a->position == b->position
-           && !memcmp(a->arch, b->arch, sizeof *a->arch);
+        && a->chunk == b->chunk && a->prompt == b->prompt && a->position == b->position
+        && !memcmp(a->arch, b->arch, sizeof *a->arch);
 }
 
 void profile_here(profile_machine *m, flash_isa isa)
@@ -324,15 +304,13 @@ void profile_here(profile_machine *m, flash_isa isa)
                 m->name[strcspn(m->name, "\r\n")] = 0;
                 break;
             }
-    if (f)
-        fclose(f);
+    if (f) fclose(f);
 #if !defined(_WIN32) && !defined(__wasm__)
     struct utsname u;
     m->processors = (int)sysconf(_SC_NPROCESSORS_CONF); /* phones switch some off */
     if (!uname(&u)) {
         snprintf(m->system, sizeof m->system, "%.40s %.20s", u.sysname, u.machine);
-        if (!*m->name)
-            snprintf(m->name, sizeof m->name, "%.60s %.60s", u.machine, u.nodename);
+        if (!*m->name) snprintf(m->name, sizeof m->name, "%.60s %.60s", u.machine, u.nodename);
     }
 #else
     const char *id = getenv("PROCESSOR_IDENTIFIER"), *n = getenv("NUMBER_OF_PROCESSORS");
@@ -340,8 +318,7 @@ void profile_here(profile_machine *m, flash_isa isa)
     snprintf(m->system, sizeof m->system, "%s", id ? "Windows" : "WebAssembly");
     snprintf(m->name, sizeof m->name, "%.120s", id ? id : "unknown");
 #endif
-    if (m->processors < 1)
-        m->processors = 1;
+    if (m->processors < 1) m->processors = 1;
     cli_plain(m->name);
     cli_plain(m->system);
 }

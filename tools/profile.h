@@ -20,7 +20,7 @@ enum { PROFILE_TEXT = 4096 };
 
 typedef struct profile_machine {
     char name[128], isa[24], system[64];
-    int  processors;                 /* switched off or not                           */
+    int processors; /* switched off or not                           */
 } profile_machine;
 
 typedef struct profile_entry {
@@ -29,21 +29,21 @@ typedef struct profile_entry {
     int line;                        /* in the file, from 1                           */
     const char *shape, *arch, *attn; /* as the file spells them                       */
     flash_arch *a;
-    flash_workload work;             /* of a                                          */
+    flash_workload work; /* of a                                          */
     double at;
     flash_measurement time;
     flash_timing reference;
 } profile_entry;
 
 typedef struct profile {
-    char *file;                      /* its text, cut into lines                       */
+    char *file; /* its text, cut into lines                       */
     profile_machine machine;
     char (*plan)[PROFILE_TEXT];
     int n_plans;
-    profile_entry *entry;            /* [n], in the order of the file                 */
-    int n, lines, bad;               /* bad: lines that were skipped                  */
-    int whole;                       /* the last line ends                            */
-    int foreign;                     /* it does not even begin like a profile         */
+    profile_entry *entry; /* [n], in the order of the file                 */
+    int n, lines, bad;    /* bad: lines that were skipped                  */
+    int whole;            /* the last line ends                            */
+    int foreign;          /* it does not even begin like a profile         */
 } profile;
 
 /* Reads a file. Lines that are no profile's, damaged, there twice, under no machine's or of what
@@ -57,8 +57,8 @@ void profile_write(FILE *f, const profile_entry *e);
 /* This machine, in plain texts. */
 void profile_here(profile_machine *m, flash_isa isa);
 /* 1 if it is the same shape at the same work. */
-int  profile_same_work(const flash_workload *a, const flash_workload *b);
+int profile_same_work(const flash_workload *a, const flash_workload *b);
 /* 1 if measurements of the two may be used together. */
-int  profile_same_machine(const profile_machine *a, const profile_machine *b);
+int profile_same_machine(const profile_machine *a, const profile_machine *b);
 
 #endif

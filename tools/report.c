@@ -7,13 +7,14 @@
 typedef struct page {
     FILE *f;
     const fit_results *r;
-    int n, order[FIT_LENGTHS];   /* of r->tau[0], by length */
+    int n, order[FIT_LENGTHS]; /* of r->tau[0], by length */
 } page;
 
-static const struct { const char *name, *unit, *x, *y; double scale; } phases[2] = {
-    {"prefill", "s",  "measured [s]",  "predicted [s]",  1},
-    {"decode",  "ms", "measured [ms]", "predicted [ms]", 1000}
-};
+static const struct {
+    const char *name, *unit, *x, *y;
+    double scale;
+} phases[2] = {{"prefill", "s", "measured [s]", "predicted [s]", 1},
+               {"decode", "ms", "measured [ms]", "predicted [ms]", 1000}};
 
 static const char foot[] =
     "<footer>\n<p>Every prediction here comes from a fit without any measurement of that shape"
@@ -36,9 +37,10 @@ static const char foot[] =
 static void tau_cell(FILE *f, double tau)
 {
     if (isfinite(tau))
-        fprintf(f, "<td>%.2f<svg class=\"tau\" viewBox=\"0 0 80 8\"><rect class=\"p%d\" "
-                "height=\"6\" width=\"%.1f\"/><path d=\"M.5 0V6M79.5 0V6\"/></svg></td>", tau,
-                tau < 0, 80 * fmin(fabs(tau), 1));
+        fprintf(f,
+                "<td>%.2f<svg class=\"tau\" viewBox=\"0 0 80 8\"><rect class=\"p%d\" "
+                "height=\"6\" width=\"%.1f\"/><path d=\"M.5 0V6M79.5 0V6\"/></svg></td>",
+                tau, tau < 0, 80 * fmin(fabs(tau), 1));
     else
         fputs("<td>-</td>", f);
 }
@@ -57,8 +59,7 @@ static int times(const fit_point *q, int phase, double *measured, double *predic
 static int colour(const page *g, int length)
 {
     int k = 0;
-    while (k < g->n && g->r->tau[0][g->order[k]].length != length)
-        k++;
+    while (k < g->n && g->r->tau[0][g->order[k]].length != length) k++;
     return k;
 }
 
@@ -67,8 +68,7 @@ static void legend(const page *g)
     fputs("<p>Tokens of the prompt:", g->f);
     for (int k = 0; k < g->n; k++)
         fprintf(g->f, " <span class=\"dot c%d\"></span>%d", k, g->r->tau[0][g->order[k]].length);
-    if (g->n == FIT_LENGTHS)
-        fprintf(g->f, " <span class=\"dot c%d\"></span>others", g->n);
+    if (g->n == FIT_LENGTHS) fprintf(g->f, " <span class=\"dot c%d\"></span>others", g->n);
     fputs("</p>\n", g->f);
 }
 
@@ -91,8 +91,7 @@ static void predicted_plot(const page *g, int phase)
     for (int i = 0; i < g->r->n; i++) {
         const fit_point *q = &g->r->point[i];
         const flash_interval *at = &q->cv[phase];
-        if (!times(q, phase, &t, &guess))
-            continue;
+        if (!times(q, phase, &t, &guess)) continue;
         fprintf(g->f, "<g class=\"point c%d\"><title>line %d: ", colour(g, q->e->work.prompt),
                 q->e->line);
         html_text(g->f, q->e->shape);
@@ -117,8 +116,11 @@ static void error_plot(const page *g, int phase)
     for (int i = 0; i < g->r->n; i++)
         if (times(&g->r->point[i], phase, &t, &guess))
             most = fmin(fmax(most, 100 * fabs(guess / t - 1)), 100);
-    html_plot p = {g->f, {0, fmax(g->r->n + 1, 6), 0, "order in which they were measured"},
-              {-1.05 * most, 1.05 * most, 0, "error: predicted/measured - 1 [%]"}, 220, 0};
+    html_plot p = {g->f,
+                   {0, fmax(g->r->n + 1, 6), 0, "order in which they were measured"},
+                   {-1.05 * most, 1.05 * most, 0, "error: predicted/measured - 1 [%]"},
+                   220,
+                   0};
     html_begin(&p, phases[phase].name);
     html_line(&p, "one", p.x.lo, 0, p.x.hi, 0);
     html_line(&p, "dash", p.x.lo, 10, p.x.hi, 10);
@@ -126,18 +128,19 @@ static void error_plot(const page *g, int phase)
     for (int i = 0; i < g->r->n; i++) {
         const profile_entry *e = g->r->point[i].e;
         if (times(&g->r->point[i], phase, &t, &guess))
-            fprintf(g->f, "<g class=\"point c%d\"><title>line %d, %d tokens: %+.3g %%</title>"
-                    "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/></g>\n", colour(g, e->work.prompt),
-                    e->line, e->work.prompt, 100 * (guess / t - 1), html_x(&p, i + 1),
-                    html_y(&p, 100 * (guess / t - 1)));
+            fprintf(g->f,
+                    "<g class=\"point c%d\"><title>line %d, %d tokens: %+.3g %%</title>"
+                    "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/></g>\n",
+                    colour(g, e->work.prompt), e->line, e->work.prompt, 100 * (guess / t - 1),
+                    html_x(&p, i + 1), html_y(&p, 100 * (guess / t - 1)));
     }
     html_end(&p);
 }
 
 static void curve_plot(const page *g)
 {
-    html_plot p = {g->f, html_log_axis("shapes fitted to"), {0, 5, 0, "MAPE of all others [%]"},
-                   220, 0};
+    html_plot p = {
+        g->f, html_log_axis("shapes fitted to"), {0, 5, 0, "MAPE of all others [%]"}, 220, 0};
     for (int i = 0; i < g->r->n_curve; i++) {
         html_take(&p.x, g->r->curve[i].n);
         for (int phase = 0; phase < 2; phase++)
@@ -146,19 +149,20 @@ static void curve_plot(const page *g)
     }
     html_settle(&p.x);
     fputs("<h2>Error by the number of shapes measured</h2>\n<p>Lines: "
-          "<span class=\"dot p0\"></span>prefill <span class=\"dot p1\"></span>decode</p>\n", g->f);
+          "<span class=\"dot p0\"></span>prefill <span class=\"dot p1\"></span>decode</p>\n",
+          g->f);
     html_begin(&p, "mean error");
     for (int phase = 0; phase < 2; phase++)
         for (int i = 0, last = -1; i < g->r->n_curve; i++) {
             double x = g->r->curve[i].n, y = 100 * g->r->curve[i].mape[phase];
-            if (!isfinite(y))
-                continue;
+            if (!isfinite(y)) continue;
             if (last >= 0)
                 html_line(&p, phase ? "curve p1" : "curve p0", g->r->curve[last].n,
-                     100 * g->r->curve[last].mape[phase], x, y);
-            fprintf(g->f, "<g class=\"point p%d\"><title>%.0f shapes: %s %.3g %%</title><circle"
-                    " cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n", phase, x, phases[phase].name, y,
-                    html_x(&p, x), html_y(&p, y));
+                          100 * g->r->curve[last].mape[phase], x, y);
+            fprintf(g->f,
+                    "<g class=\"point p%d\"><title>%.0f shapes: %s %.3g %%</title><circle"
+                    " cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n",
+                    phase, x, phases[phase].name, y, html_x(&p, x), html_y(&p, y));
             last = i;
         }
     html_end(&p);
@@ -169,7 +173,7 @@ static void curve_plot(const page *g)
 static int same_settings(const flash_workload *a, const flash_workload *b)
 {
     return a->weights == b->weights && a->kv == b->kv && a->threads == b->threads
-           && a->chunk == b->chunk;
+        && a->chunk == b->chunk;
 }
 
 static void settings(const page *g)
@@ -179,15 +183,15 @@ static void settings(const page *g)
         const flash_workload *w = &g->r->point[i].e->work;
         repeats += g->r->point[i].repeats;
         for (before = 0; before < i; before++)
-            if (same_settings(w, &g->r->point[before].e->work))
-                break;
+            if (same_settings(w, &g->r->point[before].e->work)) break;
         if (before == i && ++found <= 8)
-            fprintf(g->f, "<tr><th>%s</th><td>%s weights, %s keys and values, %d threads, chunks of"
-                    " %d</td></tr>\n", found > 1 ? "" : "measured with",
-                    flash_type_name(w->weights), flash_type_name(w->kv), w->threads, w->chunk);
+            fprintf(g->f,
+                    "<tr><th>%s</th><td>%s weights, %s keys and values, %d threads, chunks of"
+                    " %d</td></tr>\n",
+                    found > 1 ? "" : "measured with", flash_type_name(w->weights),
+                    flash_type_name(w->kv), w->threads, w->chunk);
     }
-    if (found > 8)
-        fprintf(g->f, "<tr><th></th><td>and %d more</td></tr>\n", found - 8);
+    if (found > 8) fprintf(g->f, "<tr><th></th><td>and %d more</td></tr>\n", found - 8);
     fprintf(g->f, "<tr><th>size</th><td>%d shapes, %d workloads, %d measurements</td></tr>\n",
             g->r->groups, g->r->n, repeats);
 }
@@ -195,10 +199,11 @@ static void settings(const page *g)
 static void facts(const page *g)
 {
     const profile *p = g->r->p;
-    const struct { const char *name, *is; } text[] = {
-        {"machine", p->machine.name}, {"instruction set", p->machine.isa},
-        {"system", p->machine.system}
-    };
+    const struct {
+        const char *name, *is;
+    } text[] = {{"machine", p->machine.name},
+                {"instruction set", p->machine.isa},
+                {"system", p->machine.system}};
     fputs("<h1>Latency model of ", g->f);
     html_text(g->f, g->r->name);
     fputs("</h1>\n<table class=\"facts\">\n", g->f);
@@ -217,17 +222,23 @@ static void facts(const page *g)
 static void scores(const page *g)
 {
     enum { ROWS = 7 };
-    static const struct { const char *name; int digits; } row[ROWS] = {
-        {"workloads predicted", 0}, {"R\302\262", 4}, {"MAPE [%]", 2}, {"within 10 % [%]", 1},
-        {"Spearman", 4}, {"in the 90 % interval [%]", 1}, {"ceiling of R\302\262 by noise", 4}
-    };
+    static const struct {
+        const char *name;
+        int digits;
+    } row[ROWS] = {{"workloads predicted", 0},
+                   {"R\302\262", 4},
+                   {"MAPE [%]", 2},
+                   {"within 10 % [%]", 1},
+                   {"Spearman", 4},
+                   {"in the 90 % interval [%]", 1},
+                   {"ceiling of R\302\262 by noise", 4}};
     double v[2][ROWS];
     for (int phase = 0; phase < 2; phase++) {
         const fit_score *s = &g->r->score[phase];
-        const double of[ROWS] = {s->n, s->r2, 100 * s->mape, 100 * s->within10, s->spearman,
-                                 100 * s->cover90, s->ceiling};
-        for (int i = 0; i < ROWS; i++)
-            v[phase][i] = s->n || !i ? of[i] : NAN;
+        const double of[ROWS] = {
+            s->n,      s->r2, 100 * s->mape, 100 * s->within10, s->spearman, 100 * s->cover90,
+            s->ceiling};
+        for (int i = 0; i < ROWS; i++) v[phase][i] = s->n || !i ? of[i] : NAN;
     }
     fputs("<h2>Scores</h2>\n<table>\n<tr><th></th><th>prefill</th><th>decode</th></tr>\n", g->f);
     for (int i = 0; i < ROWS; i++) {
@@ -243,7 +254,8 @@ static void taus(const page *g)
 {
     fputs("<h2>What says which is faster (tau)</h2>\n<div class=\"wide\"><table>\n<tr><th></th>"
           "<th>tokens</th><th>n</th><th>parameters</th><th>operations (FLOPs)</th><th>model</th>"
-          "</tr>\n", g->f);
+          "</tr>\n",
+          g->f);
     for (int phase = 0; phase < 2; phase++)
         for (int k = 0; k < g->n; k++) {
             const fit_tau *t = &g->r->tau[phase][g->order[k]];
@@ -287,8 +299,7 @@ static void write_page(page *g)
     scores(g);
     both_phases(g, "Predicted and measured, with 90 % intervals; dashed: 10 % off", predicted_plot);
     both_phases(g, "Errors in the order of measuring, at most 100 % shown", error_plot);
-    if (g->r->n_curve > 0)
-        curve_plot(g);
+    if (g->r->n_curve > 0) curve_plot(g);
     taus(g);
     fputs(foot, g->f);
 }

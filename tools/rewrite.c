@@ -5,13 +5,13 @@
 #include <string.h>
 
 typedef struct job {
-    const char *in, *to;       /* file; deci or flash                          */
+    const char *in, *to; /* file; deci or flash                          */
     const flash_gguf *g;
-    flash_arch a;              /* with the new attention                       */
+    flash_arch a; /* with the new attention                       */
     flash_gguf_writer w;
-    int counting;              /* keys are only counted                        */
+    int counting; /* keys are only counted                        */
     uint32_t keys;
-    double done, total;        /* [B] of weights                               */
+    double done, total; /* [B] of weights                               */
 } job;
 
 /* ---- what to change ------------------------------------------------------------ */
@@ -19,8 +19,7 @@ typedef struct job {
 static void change_all(job *k, const char *pattern)
 {
     flash_error err;
-    if (flash_attention_parse(&k->a, pattern, &err))
-        cli_fail("%s: %s", k->in, err.text);
+    if (flash_attention_parse(&k->a, pattern, &err)) cli_fail("%s: %s", k->in, err.text);
 }
 
 static void change_layer(job *k, int layer, const char *attention)
@@ -40,29 +39,24 @@ static void change_layers(job *k, const char *option, const char *text, int wind
     char attention[32] = "skip";
     for (const char *p = text;; p++) {
         long first = cli_number(&p), last = *p == '-' ? (p++, cli_number(&p)) : first;
-        if (first < 0 || last < first || last >= k->a.n_layer)
-            break;
+        if (first < 0 || last < first || last >= k->a.n_layer) break;
         memset(chosen + first, 1, (size_t)(last - first) + 1);
         if (window && *p == ',') /* the window comes later */
             continue;
         if (window) {
             size_t n = strcspn(p, ",");
-            if (*p != ':' || n > 20)
-                break;
+            if (*p != ':' || n > 20) break;
             snprintf(attention, sizeof attention, "window%.*s", (int)n, p);
             p += n;
         }
         for (int l = 0; l < k->a.n_layer; l++)
-            if (chosen[l])
-                change_layer(k, l, attention);
+            if (chosen[l]) change_layer(k, l, attention);
         memset(chosen, 0, sizeof chosen);
-        if (!*p)
-            return;
-        if (*p != ',')
-            break;
+        if (!*p) return;
+        if (*p != ',') break;
     }
-    cli_usage("%s %s: want %s, of layers 0 to %d", option, text,
-              window ? "1,3-5:256" : "2,4-6", k->a.n_layer - 1);
+    cli_usage("%s %s: want %s, of layers 0 to %d", option, text, window ? "1,3-5:256" : "2,4-6",
+              k->a.n_layer - 1);
 }
 
 /* ---- which architecture can say it --------------------------------------------- */
@@ -75,8 +69,8 @@ static int has_norms(const job *k, int layer)
     snprintf(q, sizeof q, "blk.%d.attn_q_norm.weight", layer);
     snprintf(key, sizeof key, "blk.%d.attn_k_norm.weight", layer);
     return k->a.layer[layer].n_head
-           && (k->a.qk_norm || !flash_gguf_find_tensor(k->g, q, &t)
-               || !flash_gguf_find_tensor(k->g, key, &t));
+        && (k->a.qk_norm || !flash_gguf_find_tensor(k->g, q, &t)
+            || !flash_gguf_find_tensor(k->g, key, &t));
 }
 
 /* The base of RoPE of all layers with keys; 0 if there is not one for all. */
@@ -84,38 +78,40 @@ static float one_base(const flash_arch *a)
 {
     float base = -1;
     for (const flash_layer *y = a->layer; y < a->layer + a->n_layer; y++)
-        if (y->n_head)
-            base = base < 0 || base == y->rope_base ? y->rope_base : 0;
+        if (y->n_head) base = base < 0 || base == y->rope_base ? y->rope_base : 0;
     return base < 0 ? a->rope_base : base;
 }
 
 /* Why neither deci nor flash can say the model; NULL: flash can. */
 static const char *not_flash(const job *k, char why[128])
 {
-    static const struct { const char *arch, *why; } known[] = {
-        {"llama", NULL}, {"deci", NULL}, {"flash", NULL}, {"qwen2", NULL}, {"qwen3", NULL},
-        {"smollm3", NULL}, {"llama4", NULL},
+    static const struct {
+        const char *arch, *why;
+    } known[] = {
+        {"llama", NULL},
+        {"deci", NULL},
+        {"flash", NULL},
+        {"qwen2", NULL},
+        {"qwen3", NULL},
+        {"smollm3", NULL},
+        {"llama4", NULL},
         {"gemma3", "gemma3 norms what attention and FFN add, and has GELU"},
         {"lfm2", "lfm2 has short convolutions"},
     };
     const flash_arch *a = &k->a;
     size_t i = 0;
-    while (i < sizeof known / sizeof *known && strcmp(known[i].arch, a->name))
-        i++;
-    if (i == sizeof known / sizeof *known)
-        return "its architecture has what is not known here";
-    if (known[i].why)
-        return known[i].why;
+    while (i < sizeof known / sizeof *known && strcmp(known[i].arch, a->name)) i++;
+    if (i == sizeof known / sizeof *known) return "its architecture has what is not known here";
+    if (known[i].why) return known[i].why;
     if (a->qk_norm && (a->rope_scaling == FLASH_ROPE_YARN || a->rope_attn_factor != 1))
         return "queries and keys are normed after a RoPE that scales them";
     for (int l = 0; l < a->n_layer; l++) {
         const flash_layer *y = &a->layer[l];
         const char *what = y->attention == FLASH_ATTENTION_CHUNK ? "attends within chunks"
             : y->n_head && y->rope_base == 0 && a->temperature_n_ctx
-                ? "has queries that grow with the position"
+            ? "has queries that grow with the position"
             : NULL;
-        if (!what)
-            continue;
+        if (!what) continue;
         snprintf(why, 128, "layer %d %s", l, what);
         return why;
     }
@@ -131,23 +127,20 @@ static const char *not_deci(const job *k, char why[128])
     const flash_layer *first = NULL; /* with keys */
     for (int l = 0; l < a->n_layer; l++) {
         const flash_layer *y = &a->layer[l];
-        if (y->n_head && !first)
-            first = y;
-        const char *what =
-            !l && y->attention == FLASH_ATTENTION_SKIP
-                ? "skips attention, which deci readers cannot"
+        if (y->n_head && !first) first = y;
+        const char *what = !l && y->attention == FLASH_ATTENTION_SKIP
+            ? "skips attention, which deci readers cannot"
             : y->attention == FLASH_ATTENTION_WINDOW ? "has a window, which deci cannot say"
-            : has_norms(k, l) ? "norms queries and keys, which deci cannot say"
+            : has_norms(k, l)                ? "norms queries and keys, which deci cannot say"
             : y->n_head && y->rope_base == 0 ? "has no RoPE, which deci cannot say"
             : y->n_head && y->rope_base != first->rope_base
-                ? "has a RoPE of another base than others, which deci cannot say"
+            ? "has a RoPE of another base than others, which deci cannot say"
             : y->attention != FLASH_ATTENTION_SKIP && !y->d_ffn
-                ? "has attention and no FFN, which deci readers take for nothing"
+            ? "has attention and no FFN, which deci readers take for nothing"
             : l == a->n_layer - 1 && !y->d_ffn
-                ? "is the last and has no FFN, which deci readers cannot"
+            ? "is the last and has no FFN, which deci readers cannot"
             : NULL;
-        if (!what)
-            continue;
+        if (!what) continue;
         snprintf(why, 128, "layer %d %s", l, what);
         return why;
     }
@@ -168,15 +161,13 @@ static const char *key(job *k, const char *name, char text[80])
 static void set_int(job *k, const char *name, int v)
 {
     char text[80];
-    if (key(k, name, text))
-        flash_gguf_write_u32(&k->w, text, (uint32_t)v);
+    if (key(k, name, text)) flash_gguf_write_u32(&k->w, text, (uint32_t)v);
 }
 
 static void set_list(job *k, const char *name, flash_value_type item, const void *list)
 {
     char text[80];
-    if (key(k, name, text))
-        flash_gguf_write_array(&k->w, text, item, list, (size_t)k->a.n_layer);
+    if (key(k, name, text)) flash_gguf_write_array(&k->w, text, item, list, (size_t)k->a.n_layer);
 }
 
 static void set_own(job *k)
@@ -195,7 +186,8 @@ static void set_own(job *k)
         kv[l] = y->n_kv_head;
         ffn[l] = y->d_ffn;
         pattern[l] = y->attention == FLASH_ATTENTION_WINDOW ? 1
-                     : y->attention == FLASH_ATTENTION_SKIP ? 2 : 0;
+            : y->attention == FLASH_ATTENTION_SKIP          ? 2
+                                                            : 0;
         window[l] = pattern[l] == 1 ? y->window : 0;
         windows |= window[l];
         bases[l] = y->rope_base;
@@ -210,10 +202,8 @@ static void set_own(job *k)
         set_list(k, "rope.freq_base", FLASH_VALUE_F32, bases);
     else if (key(k, "rope.freq_base", text))
         flash_gguf_write_f32(&k->w, text, base);
-    if (!strcmp(k->to, "flash"))
-        set_list(k, "attention.pattern", FLASH_VALUE_I32, pattern);
-    if (windows)
-        set_list(k, "attention.sliding_window", FLASH_VALUE_I32, window);
+    if (!strcmp(k->to, "flash")) set_list(k, "attention.pattern", FLASH_VALUE_I32, pattern);
+    if (windows) set_list(k, "attention.sliding_window", FLASH_VALUE_I32, window);
 }
 
 static int begins(const flash_value *v, const char *with)
@@ -227,18 +217,17 @@ static int is_dropped(const job *k, const flash_value *v)
 {
     static const char *const general[] = {"general.architecture", "general.alignment"};
     static const char *const own[] = {
-        "attention.head_count", "attention.key_length", "attention.value_length",
-        "attention.pattern", "attention.sliding_window", "feed_forward_length",
-        "rope.dimension_count", "rope.freq_base", "expert_", "interleave_moe_layer_step",
+        "attention.head_count",      "attention.key_length",     "attention.value_length",
+        "attention.pattern",         "attention.sliding_window", "feed_forward_length",
+        "rope.dimension_count",      "rope.freq_base",           "expert_",
+        "interleave_moe_layer_step",
     };
     char text[80];
     for (size_t i = 0; i < sizeof general / sizeof *general; i++)
-        if (begins(v, general[i]))
-            return 1;
+        if (begins(v, general[i])) return 1;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         snprintf(text, sizeof text, "%s.%s", k->a.name, own[i]);
-        if (begins(v, text))
-            return 1;
+        if (begins(v, text)) return 1;
     }
     return 0;
 }
@@ -251,19 +240,16 @@ static void copy_keys(job *k)
     snprintf(from, sizeof from, "%s.", k->a.name);
     for (size_t i = 0; !flash_gguf_key(k->g, i, &v); i++) {
         size_t old = strlen(from), n = strlen(k->to);
-        if (is_dropped(k, &v))
-            continue;
+        if (is_dropped(k, &v)) continue;
         if (begins(&v, from)) {
             n += 1 + v.key_bytes - old;
-            if (n >= sizeof text)
-                cli_fail("%s: a key with a strange name: %.60s", k->in, v.key);
+            if (n >= sizeof text) cli_fail("%s: a key with a strange name: %.60s", k->in, v.key);
             snprintf(text, sizeof text, "%s.%.*s", k->to, (int)(v.key_bytes - old), v.key + old);
             v.key = text;
             v.key_bytes = n;
         }
         k->keys++;
-        if (!k->counting)
-            flash_gguf_write_value(&k->w, &v);
+        if (!k->counting) flash_gguf_write_value(&k->w, &v);
     }
 }
 
@@ -272,8 +258,8 @@ static void copy_keys(job *k)
 /* What follows "blk.N." in a tensor's name, valid until the next one; "" outside of layers. */
 static const char *part_of(const flash_tensor *t, int *layer)
 {
-    const char *name = cli_tensor_name(t), *dot = strncmp(name, "blk.", 4) ? NULL
-                                                                           : strchr(name + 4, '.');
+    const char *name = cli_tensor_name(t),
+               *dot = strncmp(name, "blk.", 4) ? NULL : strchr(name + 4, '.');
     *layer = dot ? atoi(name + 4) : 0;
     return dot ? dot + 1 : "";
 }
@@ -282,7 +268,7 @@ int cli_skipped(const flash_arch *a, const flash_tensor *t)
 {
     int layer;
     return !strncmp(part_of(t, &layer), "attn_", 5)
-           && a->layer[layer].attention == FLASH_ATTENTION_SKIP;
+        && a->layer[layer].attention == FLASH_ATTENTION_SKIP;
 }
 
 /* Whether rows of each head must change places: RoPE turned halves, and deci and flash turn
@@ -294,8 +280,7 @@ static int is_turned(const job *k, const flash_tensor *t)
     const char *part = part_of(t, &layer);
     size_t n = strcspn(part, ".");
     for (int i = 0; i < 4 && k->a.rope_style == FLASH_ROPE_HALVES; i++)
-        if (n == strlen(turned[i]) && !strncmp(part, turned[i], n))
-            return 1;
+        if (n == strlen(turned[i]) && !strncmp(part, turned[i], n)) return 1;
     return 0;
 }
 
@@ -307,8 +292,7 @@ static void write_ones(job *k, int announce)
     uint8_t bytes[4 * FLASH_HEAD_MAX];
     uint64_t n = (uint64_t)k->a.d_head;
     char name[64];
-    for (int i = 0; i < k->a.d_head; i++)
-        ones[i] = 1;
+    for (int i = 0; i < k->a.d_head; i++) ones[i] = 1;
     flash_quantize(FLASH_TYPE_F32, ones, bytes, (size_t)n);
     for (int l = 0; l < k->a.n_layer; l++)
         for (int i = 0; i < 2 && k->a.qk_norm && k->a.layer[l].n_head; i++) {
@@ -325,13 +309,11 @@ static uint32_t count_tensors(job *k)
     flash_tensor t;
     uint32_t n = 0;
     for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
-        if (cli_skipped(&k->a, &t))
-            continue;
+        if (cli_skipped(&k->a, &t)) continue;
         n++;
         k->total += (double)t.bytes;
     }
-    for (int l = 0; l < k->a.n_layer; l++)
-        n += k->a.qk_norm && k->a.layer[l].n_head ? 2 : 0;
+    for (int l = 0; l < k->a.n_layer; l++) n += k->a.qk_norm && k->a.layer[l].n_head ? 2 : 0;
     return n;
 }
 
@@ -355,8 +337,7 @@ static void write_weights(job *k)
         /* vectors are F32 in all that can be loaded; rows are whole blocks of any type */
         uint64_t n = !turned ? STRETCH : t.ne[1] > 1 ? t.bytes / t.ne[1] : 4;
         const uint8_t *used = t.data;
-        if (cli_skipped(&k->a, &t))
-            continue;
+        if (cli_skipped(&k->a, &t)) continue;
         for (uint64_t at = 0; at < t.bytes && !k->w.status; at += n) {
             uint64_t from = at, row = at / n, j = row % C;
             n = t.bytes - at < n ? t.bytes - at : n;
@@ -365,8 +346,7 @@ static void write_weights(job *k)
             flash_gguf_write_data(&k->w, t.data + (size_t)from, (size_t)n, at + n == t.bytes);
             k->done += (double)n;
             cli_progress("write", k->done, k->total);
-            if (!turned || at + n == t.bytes)
-                cli_forget(&used, t.data + (size_t)(at + n));
+            if (!turned || at + n == t.bytes) cli_forget(&used, t.data + (size_t)(at + n));
         }
     }
     write_ones(k, 0);
@@ -388,8 +368,7 @@ void cli_rewrite_image(const cli_image *image, const char *in, const char *out,
     const char *reason;
     if (change->arch && strcmp(change->arch, "deci") && strcmp(change->arch, "flash"))
         cli_usage("--arch %s: want deci or flash", change->arch);
-    if (cli_same_file(in, out))
-        cli_usage("OUT is IN, %s", in);
+    if (cli_same_file(in, out)) cli_usage("OUT is IN, %s", in);
     if (image) {
         md.source.data = image->data;
         md.source.bytes = image->bytes;
@@ -397,26 +376,20 @@ void cli_rewrite_image(const cli_image *image, const char *in, const char *out,
         md.source.path = in;
     }
     md.any_pretokenizer = 1; /* texts are no matter here */
-    if (flash_model_load(&m, &md, &err))
-        cli_fail_file(in, &err);
+    if (flash_model_load(&m, &md, &err)) cli_fail_file(in, &err);
     memset(&k, 0, sizeof k);
     k.in = in;
     k.g = flash_model_gguf(m);
     k.a = *flash_model_arch(m);
-    if (change->attention)
-        change_all(&k, change->attention);
-    if (change->skip)
-        change_layers(&k, "--skip", change->skip, 0);
-    if (change->window)
-        change_layers(&k, "--window", change->window, 1);
+    if (change->attention) change_all(&k, change->attention);
+    if (change->skip) change_layers(&k, "--skip", change->skip, 0);
+    if (change->window) change_layers(&k, "--window", change->window, 1);
 
     reason = not_flash(&k, why);
-    if (reason)
-        cli_fail("%s: %s, which neither deci nor flash can say", in, reason);
+    if (reason) cli_fail("%s: %s, which neither deci nor flash can say", in, reason);
     k.to = change->arch ? change->arch : "deci";
     reason = strcmp(k.to, "deci") ? NULL : not_deci(&k, why);
-    if (reason && change->arch)
-        cli_fail("%s: %s", in, reason);
+    if (reason && change->arch) cli_fail("%s: %s", in, reason);
     if (reason) {
         cli_note("%s: written as flash", reason);
         k.to = "flash";

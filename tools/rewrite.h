@@ -26,6 +26,6 @@ typedef const float *cli_weights(void *user, const char *name);
 void cli_rewrite_weights(const flash_gguf *g, const char *out, flash_type want,
                          cli_weights *weights, void *user);
 /* 1 if t belongs to the attention of a layer that skips it. */
-int  cli_skipped(const flash_arch *a, const flash_tensor *t);
+int cli_skipped(const flash_arch *a, const flash_tensor *t);
 
 #endif

@@ -15,32 +15,32 @@ static const struct named {
     int layers, d_model, d_ffn, heads, kv_heads, d_head, vocab, tied, ctx;
     const char *attn; /* NULL: the architecture's */
 } shapes[] = {
-    {"tiny",         "llama",   2,  256,  512,  4, 2,  64,    512, 0,   2048, NULL},
-    {"flash-350m",   "flash",  12, 1024, 4096, 32, 8,  64, 202048, 1,   8192,
+    {"tiny", "llama", 2, 256, 512, 4, 2, 64, 512, 0, 2048, NULL},
+    {"flash-350m", "flash", 12, 1024, 4096, 32, 8, 64, 202048, 1, 8192,
      "full,full,skip,full,skip,skip,full,full,skip,full,skip,full"},
-    {"flash-650m",   "flash",  13, 1280, 6144, 32, 8,  64, 202048, 1,   8192,
+    {"flash-650m", "flash", 13, 1280, 6144, 32, 8, 64, 202048, 1, 8192,
      "full,skip,full,full,skip,full,skip,full,full,full,full,skip,skip"},
-    {"flash-1.4b",   "flash",  16, 2048, 8192, 32, 8,  64, 202048, 1,   8192, "full"},
-    {"lfm2-350m",    "lfm2",   16, 1024, 4608, 16, 8,  64,  65536, 1, 128000, LFM2},
-    {"lfm2-700m",    "lfm2",   16, 1536, 6912, 24, 8,  64,  65536, 1, 128000, LFM2},
-    {"lfm2-1.2b",    "lfm2",   16, 2048, 8192, 32, 8,  64,  65536, 1, 128000, LFM2},
-    {"gemma3-270m",  "gemma3", 18,  640, 2048,  4, 1, 256, 262144, 1,  32768, NULL},
-    {"gemma3-1b",    "gemma3", 26, 1152, 6912,  4, 1, 256, 262144, 1,  32768, NULL},
-    {"qwen3-0.6b",   "qwen3",  28, 1024, 3072, 16, 8, 128, 151936, 1,  40960, NULL},
-    {"llama3.2-1b",  "llama",  16, 2048, 8192, 32, 8,  64, 128256, 1, 131072, NULL},
+    {"flash-1.4b", "flash", 16, 2048, 8192, 32, 8, 64, 202048, 1, 8192, "full"},
+    {"lfm2-350m", "lfm2", 16, 1024, 4608, 16, 8, 64, 65536, 1, 128000, LFM2},
+    {"lfm2-700m", "lfm2", 16, 1536, 6912, 24, 8, 64, 65536, 1, 128000, LFM2},
+    {"lfm2-1.2b", "lfm2", 16, 2048, 8192, 32, 8, 64, 65536, 1, 128000, LFM2},
+    {"gemma3-270m", "gemma3", 18, 640, 2048, 4, 1, 256, 262144, 1, 32768, NULL},
+    {"gemma3-1b", "gemma3", 26, 1152, 6912, 4, 1, 256, 262144, 1, 32768, NULL},
+    {"qwen3-0.6b", "qwen3", 28, 1024, 3072, 16, 8, 128, 151936, 1, 40960, NULL},
+    {"llama3.2-1b", "llama", 16, 2048, 8192, 32, 8, 64, 128256, 1, 131072, NULL},
 };
 const char cli_shape_names[] = "tiny, flash-350m, flash-650m, flash-1.4b, lfm2-350m, lfm2-700m, "
-    "lfm2-1.2b, gemma3-270m, gemma3-1b, qwen3-0.6b, llama3.2-1b";
+                               "lfm2-1.2b, gemma3-270m, gemma3-1b, qwen3-0.6b, llama3.2-1b";
 
-enum { /* what an architecture has beyond llama's */
-    BIAS = 1,      /* of queries, keys and values                                  */
-    QK_NORM = 2,   /* a norm of each of their heads                                */
-    POST_NORM = 4, /* norms of what attention and FFN add                          */
-    LISTS = 8,     /* heads, groups and widths of each layer, 0 for none           */
-    PATTERN = 16,  /* a window and a RoPE base for each layer                      */
-    PERIOD = 32,   /* windows of one size, and one full layer in so many           */
-    CONVS = 64,    /* layers without key/value heads are convolutions; odd names   */
-    EXPERTS = 128  /* keys that say there are none                                 */
+enum {                /* what an architecture has beyond llama's */
+       BIAS = 1,      /* of queries, keys and values                                  */
+       QK_NORM = 2,   /* a norm of each of their heads                                */
+       POST_NORM = 4, /* norms of what attention and FFN add                          */
+       LISTS = 8,     /* heads, groups and widths of each layer, 0 for none           */
+       PATTERN = 16,  /* a window and a RoPE base for each layer                      */
+       PERIOD = 32,   /* windows of one size, and one full layer in so many           */
+       CONVS = 64,    /* layers without key/value heads are convolutions; odd names   */
+       EXPERTS = 128  /* keys that say there are none                                 */
 };
 static const struct arch {
     const char *name;
@@ -48,27 +48,25 @@ static const struct arch {
     float eps, rope_base;
     const char *attn;
 } archs[] = {
-    {"llama",   0, 1, 1e-5f, 500000, "full"},
-    {"deci",    LISTS, 1 | 4 | 8, 1e-5f, 500000, "full,skip"},
-    {"flash",   LISTS | PATTERN | QK_NORM, 1 | 2 | 4 | 8, 1e-5f, 500000, "full,skip,window:256"},
-    {"qwen2",   BIAS, 1, 1e-6f, 1000000, "full"},
-    {"qwen3",   QK_NORM, 1, 1e-6f, 1000000, "full"},
-    {"gemma3",  QK_NORM | POST_NORM | PERIOD, 1 | 2, 1e-6f, 1000000,
+    {"llama", 0, 1, 1e-5f, 500000, "full"},
+    {"deci", LISTS, 1 | 4 | 8, 1e-5f, 500000, "full,skip"},
+    {"flash", LISTS | PATTERN | QK_NORM, 1 | 2 | 4 | 8, 1e-5f, 500000, "full,skip,window:256"},
+    {"qwen2", BIAS, 1, 1e-6f, 1000000, "full"},
+    {"qwen3", QK_NORM, 1, 1e-6f, 1000000, "full"},
+    {"gemma3", QK_NORM | POST_NORM | PERIOD, 1 | 2, 1e-6f, 1000000,
      "window:512,window:512,window:512,window:512,window:512,full"},
     {"smollm3", 0, 1, 1e-6f, 5000000, "full"},
-    {"lfm2",    QK_NORM | CONVS, 1 | 16, 1e-5f, 1000000, "conv,full"},
-    {"llama4",  EXPERTS, 1, 1e-5f, 8000000, "full"},
+    {"lfm2", QK_NORM | CONVS, 1 | 16, 1e-5f, 1000000, "conv,full"},
+    {"llama4", EXPERTS, 1, 1e-5f, 8000000, "full"},
 };
-const char cli_arch_names[] =
-    "llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4";
+const char cli_arch_names[] = "llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4";
 
 enum { TAPS = 3 }; /* of a convolution */
 
 static const struct arch *find_arch(const char *name)
 {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
-        if (!strcmp(archs[i].name, name))
-            return &archs[i];
+        if (!strcmp(archs[i].name, name)) return &archs[i];
     return NULL;
 }
 
@@ -83,31 +81,24 @@ static int parse_attn(const char *p, cli_shape *s)
         size_t n = strcspn(p, ",:@");
         int mix = 0;
         long v;
-        while (mix < 5 && (strlen(mixes[mix]) != n || strncmp(p, mixes[mix], n)))
-            mix++;
+        while (mix < 5 && (strlen(mixes[mix]) != n || strncmp(p, mixes[mix], n))) mix++;
         p += n;
-        if (mix == 5 || (*p == ':') != (mix == CLI_WINDOW))
-            return 0;
+        if (mix == 5 || (*p == ':') != (mix == CLI_WINDOW)) return 0;
         y->mix = (cli_mix)mix;
         if (mix == CLI_WINDOW) {
             p++;
-            if ((v = cli_number(&p)) < 1 || v > FLASH_CONTEXT_MAX)
-                return 0;
+            if ((v = cli_number(&p)) < 1 || v > FLASH_CONTEXT_MAX) return 0;
             y->window = (int)v;
         }
         y->rope_base = -1;
         if (*p == '@') {
             p++;
-            if ((v = cli_number(&p)) < 0 || v > 1000000000)
-                return 0;
+            if ((v = cli_number(&p)) < 0 || v > 1000000000) return 0;
             y->rope_base = (float)v;
         }
-        if (mix == CLI_SKIP)
-            y->heads = 0;
-        if (mix >= CLI_SKIP)
-            y->kv_heads = 0;
-        if (*p && (*p != ',' || !*++p))
-            return 0;
+        if (mix == CLI_SKIP) y->heads = 0;
+        if (mix >= CLI_SKIP) y->kv_heads = 0;
+        if (*p && (*p != ',' || !*++p)) return 0;
         if (!*p) {
             p = text;
             s->period = s->period ? s->period : l + 1;
@@ -127,13 +118,12 @@ static const char *check(const cli_shape *s, const struct arch *a)
         if ((a->has & PERIOD) && window && y->window && y->window != window)
             return "this architecture has windows of one size";
         window = y->window ? y->window : window;
-        if (!y->d_ffn && !(a->has & LISTS))
-            return "this architecture has an FFN in every layer";
-        if (y->kv_heads && y->heads % y->kv_heads)
-            return "kv is no divisor of heads";
+        if (!y->d_ffn && !(a->has & LISTS)) return "this architecture has an FFN in every layer";
+        if (y->kv_heads && y->heads % y->kv_heads) return "kv is no divisor of heads";
     }
     return !strcmp(a->name, "deci") && first->mix != CLI_FULL
-               ? "llama.cpp takes the head size of deci from layer 0, which must be full" : NULL;
+        ? "llama.cpp takes the head size of deci from layer 0, which must be full"
+        : NULL;
 }
 
 int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_shape *out,
@@ -141,18 +131,24 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
 {
     enum { PARTS = 9, LISTED = 3 };
     struct named s = shapes[0];
-    const struct { const char *name; int *to, lo, hi; } part[PARTS] = {
-        {"heads", &s.heads, 1, 65535},   {"kv", &s.kv_heads, 1, 65535},
-        {"ffn", &s.d_ffn, 0, 1 << 20},   {"d", &s.d_model, 1, 1 << 20},
-        {"layers", &s.layers, 1, FLASH_LAYERS_MAX}, {"head", &s.d_head, 2, 1 << 16},
-        {"vocab", &s.vocab, 300, 1 << 21}, {"ctx", &s.ctx, 1, FLASH_CONTEXT_MAX},
+    const struct {
+        const char *name;
+        int *to, lo, hi;
+    } part[PARTS] = {
+        {"heads", &s.heads, 1, 65535},
+        {"kv", &s.kv_heads, 1, 65535},
+        {"ffn", &s.d_ffn, 0, 1 << 20},
+        {"d", &s.d_model, 1, 1 << 20},
+        {"layers", &s.layers, 1, FLASH_LAYERS_MAX},
+        {"head", &s.d_head, 2, 1 << 16},
+        {"vocab", &s.vocab, 300, 1 << 21},
+        {"ctx", &s.ctx, 1, FLASH_CONTEXT_MAX},
         {"tied", &s.tied, 0, 1},
     };
     const char *list[LISTED] = {"", "", ""}; /* after the first item of heads, kv, ffn */
     size_t named = 0;
     *why = "bad shape";
-    while (named < sizeof shapes / sizeof *shapes && strcmp(text, shapes[named].name))
-        named++;
+    while (named < sizeof shapes / sizeof *shapes && strcmp(text, shapes[named].name)) named++;
     if (named < sizeof shapes / sizeof *shapes) {
         s = shapes[named];
     } else {
@@ -160,36 +156,25 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
         s.d_head = 0;
         for (const char *p = text;; p++) {
             size_t n = strcspn(p, "="), i = 0;
-            while (i < PARTS && (strlen(part[i].name) != n || strncmp(p, part[i].name, n)))
-                i++;
-            if (i == PARTS || p[n] != '=')
-                return 0;
+            while (i < PARTS && (strlen(part[i].name) != n || strncmp(p, part[i].name, n))) i++;
+            if (i == PARTS || p[n] != '=') return 0;
             p += n + 1;
-            if (i < LISTED)
-                list[i] = p;
+            if (i < LISTED) list[i] = p;
             for (int items = 0;; p++, items++) {
                 long v = cli_number(&p);
-                if (v < part[i].lo || v > part[i].hi)
-                    return 0;
-                if (!items)
-                    *part[i].to = (int)v;
-                if (*p != '/' || i >= LISTED)
-                    break;
+                if (v < part[i].lo || v > part[i].hi) return 0;
+                if (!items) *part[i].to = (int)v;
+                if (*p != '/' || i >= LISTED) break;
             }
-            if (!*p)
-                break;
-            if (*p != ',')
-                return 0;
+            if (!*p) break;
+            if (*p != ',') return 0;
         }
     }
-    if (!s.d_head)
-        s.d_head = s.d_model / s.heads;
-    if (s.d_head < 2 || s.d_head % 2)
-        return 0;
+    if (!s.d_head) s.d_head = s.d_model / s.heads;
+    if (s.d_head < 2 || s.d_head % 2) return 0;
     const struct arch *a = find_arch(arch ? arch : s.arch);
     *why = "no such architecture";
-    if (!a)
-        return 0;
+    if (!a) return 0;
     memset(out, 0, sizeof *out);
     out->name = s.name;
     out->arch = a->name;
@@ -221,7 +206,8 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
 void cli_shape_arch(const cli_shape *s, flash_arch *a)
 {
     static const flash_attention kinds[] = {FLASH_ATTENTION_FULL, FLASH_ATTENTION_WINDOW,
-        FLASH_ATTENTION_SKIP, FLASH_ATTENTION_LINEAR, FLASH_ATTENTION_CONV};
+                                            FLASH_ATTENTION_SKIP, FLASH_ATTENTION_LINEAR,
+                                            FLASH_ATTENTION_CONV};
     const struct arch *of = find_arch(s->arch);
     memset(a, 0, sizeof *a);
     strcpy(a->name, of->name);
@@ -256,10 +242,12 @@ static const struct blocks {
     int scale, minimum;
     float mean;
 } blocks[] = {
-    {FLASH_TYPE_Q4_0, 0, -1, 0},    {FLASH_TYPE_Q4_1, 0, 2, -7.5f}, {FLASH_TYPE_Q5_0, 0, -1, 0},
-    {FLASH_TYPE_Q5_1, 0, 2, -15.5f}, {FLASH_TYPE_Q8_0, 0, -1, 0},   {FLASH_TYPE_Q2_K, 80, 82, 1.5f},
-    {FLASH_TYPE_Q3_K, 108, -1, 0},  {FLASH_TYPE_Q4_K, 0, 2, 7.5f},  {FLASH_TYPE_Q5_K, 0, 2, 15.5f},
-    {FLASH_TYPE_Q6_K, 208, -1, 0},  {FLASH_TYPE_IQ4_NL, 0, -1, 0},  {FLASH_TYPE_IQ4_XS, 0, -1, 0},
+    {FLASH_TYPE_Q4_0, 0, -1, 0},    {FLASH_TYPE_Q4_1, 0, 2, -7.5f},
+    {FLASH_TYPE_Q5_0, 0, -1, 0},    {FLASH_TYPE_Q5_1, 0, 2, -15.5f},
+    {FLASH_TYPE_Q8_0, 0, -1, 0},    {FLASH_TYPE_Q2_K, 80, 82, 1.5f},
+    {FLASH_TYPE_Q3_K, 108, -1, 0},  {FLASH_TYPE_Q4_K, 0, 2, 7.5f},
+    {FLASH_TYPE_Q5_K, 0, 2, 15.5f}, {FLASH_TYPE_Q6_K, 208, -1, 0},
+    {FLASH_TYPE_IQ4_NL, 0, -1, 0},  {FLASH_TYPE_IQ4_XS, 0, -1, 0},
     {FLASH_TYPE_MXFP4, -1, -1, 0},
 };
 
@@ -271,8 +259,7 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
     size_t items = (size_t)flash_type_block(t), size = flash_row_bytes(t, items), left;
     uint8_t scale[2][2], minimum[2][2];
     int exponent;
-    while (b->type != t)
-        b++;
+    while (b->type != t) b++;
     for (int s = 0; s < 2; s++) {
         float signed_d = s ? -d : d, m = b->mean * signed_d;
         flash_quantize(FLASH_TYPE_F16, &signed_d, scale[s], 1);
@@ -280,10 +267,9 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
     }
     frexp(d, &exponent);
     left = n / items * size;
-    for (uint8_t *p = to; left; ) {
+    for (uint8_t *p = to; left;) {
         uint64_t bits = cli_random(state);
-        for (int i = 0; i < 8 && left; i++, left--)
-            *p++ = (uint8_t)(bits >> 8 * i);
+        for (int i = 0; i < 8 && left; i++, left--) *p++ = (uint8_t)(bits >> 8 * i);
     }
     for (n /= items; n; n--, to += size) {
         int s = to[size - 1] >> 7; /* of a byte of weights, or the scale's own */
@@ -291,12 +277,10 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
             memcpy(to + b->scale, scale[s], 2);
         else
             to[0] = (uint8_t)(126 + exponent);
-        if (b->minimum >= 0)
-            memcpy(to + b->minimum, minimum[s], 2);
+        if (b->minimum >= 0) memcpy(to + b->minimum, minimum[s], 2);
         /* every minimum as its scale */
         if (t == FLASH_TYPE_Q2_K)
-            for (int i = 0; i < 16; i++)
-                to[i] = (uint8_t)((to[i] & 15) * 17);
+            for (int i = 0; i < 16; i++) to[i] = (uint8_t)((to[i] & 15) * 17);
         if (t == FLASH_TYPE_Q4_K || t == FLASH_TYPE_Q5_K)
             for (int i = 4; i < 8; i++) {
                 to[i + 4] = to[i];
@@ -311,7 +295,7 @@ static void random_floats(float *to, size_t n, float deviation, uint64_t *state)
     for (size_t i = 0; i < n; i++) {
         uint64_t bits = cli_random(state);
         int sum = (int)(bits & 65535) + (int)(bits >> 16 & 65535) + (int)(bits >> 32 & 65535)
-                + (int)(bits >> 48);
+            + (int)(bits >> 48);
         to[i] = deviation * ((float)(sum - 2 * 65535) / 37837.2f); /* of four uniform ones */
     }
 }
@@ -330,8 +314,8 @@ typedef struct maker {
     enum pass pass;
     uint32_t keys, tensors;
     double done, total;
-    float *floats;   /* a row  */
-    uint8_t *bytes;  /* a row  */
+    float *floats;  /* a row  */
+    uint8_t *bytes; /* a row  */
 } maker;
 
 /* [rows,n], of deviation d around mean; rows 0: a vector. Vectors and rows below a block are
@@ -359,8 +343,7 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
         for (int trial = 0; trial < 16; trial++) {
             random_blocks(k->bytes, t, n, 1, &state);
             flash_dequantize(t, k->bytes, k->floats, n);
-            for (size_t i = 0; i < n; i++)
-                sum += k->floats[i] * k->floats[i];
+            for (size_t i = 0; i < n; i++) sum += k->floats[i] * k->floats[i];
         }
         d /= (float)sqrt(sum / (16 * (double)n));
     }
@@ -369,14 +352,12 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
             random_blocks(k->bytes, t, n, d, &state);
         } else {
             random_floats(k->floats, n, d, &state);
-            for (size_t i = 0; i < n; i++)
-                k->floats[i] += mean;
+            for (size_t i = 0; i < n; i++) k->floats[i] += mean;
             flash_quantize(t, k->floats, k->bytes, n);
         }
         flash_gguf_write_data(k->w, k->bytes, size, left == 1);
         k->done += (double)size;
-        if (!k->quiet)
-            cli_progress("make", k->done, k->total);
+        if (!k->quiet) cli_progress("make", k->done, k->total);
     }
 }
 
@@ -387,40 +368,44 @@ static size_t dim(const cli_shape *s, const cli_shape_layer *y, enum dim which)
 {
     size_t d = (size_t)s->d_model, c = (size_t)s->d_head;
     switch (which) {
-    case D:   return d;
-    case D3:  return 3 * d;
-    case Q:   return y->mix == CLI_LINEAR ? d : (size_t)y->heads * c;
-    case KV:  return (size_t)y->kv_heads * c;
-    case F:   return (size_t)y->d_ffn;
-    case C:   return c;
+    case D: return d;
+    case D3: return 3 * d;
+    case Q: return y->mix == CLI_LINEAR ? d : (size_t)y->heads * c;
+    case KV: return (size_t)y->kv_heads * c;
+    case F: return (size_t)y->d_ffn;
+    case C: return c;
     case TAP: return TAPS;
-    default:  return 0;
+    default: return 0;
     }
 }
 
 /* What is random: norms are near 1, so that none can be left out unseen; queries and keys are
    larger, so that attention prefers some positions. */
-static const struct { const char *name; enum dim n, rows; unsigned part, has; float mean, d; }
-tensors[] = {
-    {"attn_norm.weight",           D,   NONE, MIX,       0, 1, 0.1f},
-    {"attn_q.weight",              D,   Q,    ATTENTION, 0, 0, 1.5f},
-    {"attn_q.bias",                Q,   NONE, ATTENTION, BIAS, 0, 0.5f},
-    {"attn_k.weight",              D,   KV,   ATTENTION, 0, 0, 1.5f},
-    {"attn_k.bias",                KV,  NONE, ATTENTION, BIAS, 0, 0.5f},
-    {"attn_v.weight",              D,   KV,   ATTENTION, 0, 0, 1},
-    {"attn_v.bias",                KV,  NONE, ATTENTION, BIAS, 0, 0.5f},
-    {"attn_q_norm.weight",         C,   NONE, ATTENTION, QK_NORM, 1.5f, 0.1f},
-    {"attn_k_norm.weight",         C,   NONE, ATTENTION, QK_NORM, 1.5f, 0.1f},
-    {"attn_output.weight",         Q,   D,    OUT,       0, 0, 1},
-    {"post_attention_norm.weight", D,   NONE, OUT,       POST_NORM, 1, 0.1f},
-    {"shortconv.in_proj.weight",   D,   D3,   CONV,      0, 0, 1},
-    {"shortconv.conv.weight",      TAP, D,    CONV,      0, 0, 1},
-    {"shortconv.out_proj.weight",  D,   D,    CONV,      0, 0, 1},
-    {"ffn_norm.weight",            D,   NONE, FFN,       0, 1, 0.1f},
-    {"ffn_gate.weight",            D,   F,    FFN,       0, 0, 1},
-    {"ffn_up.weight",              D,   F,    FFN,       0, 0, 1},
-    {"ffn_down.weight",            F,   D,    FFN,       0, 0, 1},
-    {"post_ffw_norm.weight",       D,   NONE, FFN,       POST_NORM, 1, 0.1f},
+static const struct {
+    const char *name;
+    enum dim n, rows;
+    unsigned part, has;
+    float mean, d;
+} tensors[] = {
+    {"attn_norm.weight", D, NONE, MIX, 0, 1, 0.1f},
+    {"attn_q.weight", D, Q, ATTENTION, 0, 0, 1.5f},
+    {"attn_q.bias", Q, NONE, ATTENTION, BIAS, 0, 0.5f},
+    {"attn_k.weight", D, KV, ATTENTION, 0, 0, 1.5f},
+    {"attn_k.bias", KV, NONE, ATTENTION, BIAS, 0, 0.5f},
+    {"attn_v.weight", D, KV, ATTENTION, 0, 0, 1},
+    {"attn_v.bias", KV, NONE, ATTENTION, BIAS, 0, 0.5f},
+    {"attn_q_norm.weight", C, NONE, ATTENTION, QK_NORM, 1.5f, 0.1f},
+    {"attn_k_norm.weight", C, NONE, ATTENTION, QK_NORM, 1.5f, 0.1f},
+    {"attn_output.weight", Q, D, OUT, 0, 0, 1},
+    {"post_attention_norm.weight", D, NONE, OUT, POST_NORM, 1, 0.1f},
+    {"shortconv.in_proj.weight", D, D3, CONV, 0, 0, 1},
+    {"shortconv.conv.weight", TAP, D, CONV, 0, 0, 1},
+    {"shortconv.out_proj.weight", D, D, CONV, 0, 0, 1},
+    {"ffn_norm.weight", D, NONE, FFN, 0, 1, 0.1f},
+    {"ffn_gate.weight", D, F, FFN, 0, 0, 1},
+    {"ffn_up.weight", D, F, FFN, 0, 0, 1},
+    {"ffn_down.weight", F, D, FFN, 0, 0, 1},
+    {"post_ffw_norm.weight", D, NONE, FFN, POST_NORM, 1, 0.1f},
 };
 
 static void make_tensors(maker *k, enum pass pass)
@@ -438,17 +423,15 @@ static void make_tensors(maker *k, enum pass pass)
         unsigned part = parts[y->mix] | (y->d_ffn ? (unsigned)FFN : 0);
         for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
             size_t n = dim(s, y, tensors[i].n), rows = dim(s, y, tensors[i].rows);
-            if (!(tensors[i].part & part) || (tensors[i].has & ~k->arch->has))
-                continue;
+            if (!(tensors[i].part & part) || (tensors[i].has & ~k->arch->has)) continue;
             snprintf(name, sizeof name, "blk.%d.%s", l, tensors[i].name);
             make_tensor(k, name, n, rows, tensors[i].mean,
                         rows ? tensors[i].d / sqrtf((float)n) : tensors[i].d);
         }
     }
-    make_tensor(k, k->arch->has & CONVS ? "token_embd_norm.weight" : "output_norm.weight", d, 0,
-                1, 0.1f);
-    if (!s->tied)
-        make_tensor(k, "output.weight", d, v, 0, unit);
+    make_tensor(k, k->arch->has & CONVS ? "token_embd_norm.weight" : "output_norm.weight", d, 0, 1,
+                0.1f);
+    if (!s->tied) make_tensor(k, "output.weight", d, v, 0, unit);
 }
 
 /* A made-up vocabulary: words a, b, ... z, aa, ab, ... without and with a space in front. */
@@ -482,15 +465,13 @@ static const char *key(maker *k, const char *name, char text[80])
 static void set_int(maker *k, const char *name, int v)
 {
     char text[80];
-    if (key(k, name, text))
-        flash_gguf_write_u32(k->w, text, (uint32_t)v);
+    if (key(k, name, text)) flash_gguf_write_u32(k->w, text, (uint32_t)v);
 }
 
 static void set_float(maker *k, const char *name, float v)
 {
     char text[80];
-    if (key(k, name, text))
-        flash_gguf_write_f32(k->w, text, v);
+    if (key(k, name, text)) flash_gguf_write_f32(k->w, text, v);
 }
 
 /* One number of each layer, at a place in cli_shape_layer; a single one if all are the same and
@@ -556,8 +537,7 @@ static void make_keys(maker *k)
         else if (key(k, "attention.sliding_window_pattern", text))
             flash_gguf_write_array(k->w, text, FLASH_VALUE_I32, kind, (size_t)s->layers);
     }
-    if (has & CONVS)
-        set_int(k, "shortconv.l_cache", TAPS);
+    if (has & CONVS) set_int(k, "shortconv.l_cache", TAPS);
     if (has & EXPERTS) {
         set_int(k, "expert_count", 0);
         set_int(k, "expert_feed_forward_length", s->layer[0].d_ffn);
@@ -585,8 +565,7 @@ void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocab
     k.w = w;
     k.floats = malloc(widest * sizeof *k.floats);
     k.bytes = malloc(widest * sizeof *k.floats); /* no type takes more */
-    if (!k.floats || !k.bytes)
-        cli_fail("out of memory");
+    if (!k.floats || !k.bytes) cli_fail("out of memory");
     make_keys(&k);
     make_tensors(&k, COUNT);
     flash_gguf_write_begin(w, k.keys + GENERAL + cli_vocabulary_keys(vocabulary), k.tensors);
@@ -598,8 +577,7 @@ void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocab
     make_keys(&k);
     cli_vocabulary_write(vocabulary, w);
     make_tensors(&k, ANNOUNCE);
-    if (!quiet)
-        cli_progress("make", 0, k.total);
+    if (!quiet) cli_progress("make", 0, k.total);
     make_tensors(&k, WRITE);
     free(k.floats);
     free(k.bytes);

@@ -6,25 +6,27 @@
 #include "vocabulary.h"
 
 typedef enum cli_mix { /* what a layer does before its FFN */
-    CLI_FULL, CLI_WINDOW, CLI_SKIP,
-    CLI_LINEAR,         /* a matrix in place of attention  */
-    CLI_CONV            /* a gated short convolution       */
+                       CLI_FULL,
+                       CLI_WINDOW,
+                       CLI_SKIP,
+                       CLI_LINEAR, /* a matrix in place of attention  */
+                       CLI_CONV    /* a gated short convolution       */
 } cli_mix;
 
 typedef struct cli_shape_layer {
     cli_mix mix;
     int heads, kv_heads, d_ffn; /* 0 where the layer has none         */
     int window;
-    float rope_base;            /* of this layer, 0: no rotation; -1: as the model's */
+    float rope_base; /* of this layer, 0: no rotation; -1: as the model's */
 } cli_shape_layer;
 
 typedef struct cli_shape {
-    const char *name;   /* "custom" if it was spelled out */
+    const char *name; /* "custom" if it was spelled out */
     const char *arch;
     int layers, d_model, d_head, vocab;
-    int tied;           /* the head shares the embedding's weights */
+    int tied; /* the head shares the embedding's weights */
     int ctx;
-    int period;         /* of what layers do; 0: there is none */
+    int period; /* of what layers do; 0: there is none */
     cli_shape_layer layer[FLASH_LAYERS_MAX];
 } cli_shape;
 
@@ -36,8 +38,8 @@ extern const char cli_shape_names[], cli_arch_names[];
    "ffn=512/256"; else 0. arch and attn replace the shape's own, NULL: they stay. attn: what layers
    do, a list that repeats over them: full, window:POSITIONS, skip, linear, conv; followed by @BASE
    for a RoPE base of its own, 0 for none. *why: what is wrong. */
-int  cli_shape_parse(const char *text, const char *arch, const char *attn, cli_shape *out,
-                     const char **why);
+int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_shape *out,
+                    const char **why);
 /* The same shape for the library. */
 void cli_shape_arch(const cli_shape *s, flash_arch *a);
 /* Writes, between _begin and _end of w, random weights of that shape, with the vocabulary's

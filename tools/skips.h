@@ -13,12 +13,9 @@ typedef double skips_loss(void *user, const uint8_t *skip);
 static inline int skips_may(const flash_arch *a, const uint8_t *skip, int l, int run)
 {
     int from = l, to = l;
-    if (skip[l] || !a->layer[l].n_head)
-        return 0;
-    while (from > 0 && (skip[from - 1] || !a->layer[from - 1].n_head))
-        from--;
-    while (to + 1 < a->n_layer && (skip[to + 1] || !a->layer[to + 1].n_head))
-        to++;
+    if (skip[l] || !a->layer[l].n_head) return 0;
+    while (from > 0 && (skip[from - 1] || !a->layer[from - 1].n_head)) from--;
+    while (to + 1 < a->n_layer && (skip[to + 1] || !a->layer[to + 1].n_head)) to++;
     return to - from + 1 <= run;
 }
 
@@ -32,8 +29,7 @@ static inline int skips_find(const flash_arch *a, int wanted, int run, skips_los
     int n = 0;
     for (int l = 0; l < a->n_layer; l++) {
         alone[l] = 0;
-        if (!a->layer[l].n_head)
-            continue;
+        if (!a->layer[l].n_head) continue;
         skip[l] = 1;
         alone[l] = without(user, skip);
         skip[l] = 0;
@@ -41,18 +37,15 @@ static inline int skips_find(const flash_arch *a, int wanted, int run, skips_los
     while (n < wanted) {
         int best = -1;
         for (int l = 0; l < a->n_layer; l++) {
-            if (!skips_may(a, skip, l, run))
-                continue;
+            if (!skips_may(a, skip, l, run)) continue;
             skip[l] = 1;
             double x = n ? without(user, skip) : alone[l];
             skip[l] = 0;
-            if (best >= 0 && !(x < loss[n]))
-                continue;
+            if (best >= 0 && !(x < loss[n])) continue;
             best = l;
             loss[n] = x;
         }
-        if (best < 0)
-            break;
+        if (best < 0) break;
         skip[best] = 1;
         order[n++] = best;
     }

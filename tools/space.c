@@ -9,13 +9,13 @@
 #include <sys/stat.h>
 #include <time.h>
 #ifdef _WIN32
-#  include <io.h>
-#  define ftruncate(file, size) _chsize(file, (long)(size))
-#  define fsync _commit
-#  define fileno _fileno
+#include <io.h>
+#define ftruncate(file, size) _chsize(file, (long)(size))
+#define fsync _commit
+#define fileno _fileno
 #else
-#  include <fcntl.h>
-#  include <unistd.h>
+#include <fcntl.h>
+#include <unistd.h>
 #endif
 
 enum { FILE_MAX = 1 << 24, SUM = 18, LOCK_SECONDS = 60 };
@@ -24,7 +24,10 @@ static const char methods[][8] = {"ehvi", "nsga2", "random"};
 
 /* ---- text ---------------------------------------------------------------------- */
 
-typedef struct text { char *at; size_t n, cap; } text;
+typedef struct text {
+    char *at;
+    size_t n, cap;
+} text;
 
 static void add(text *t, const char *format, ...)
 {
@@ -35,8 +38,7 @@ static void add(text *t, const char *format, ...)
     if (t->n + (size_t)n + 1 > t->cap) {
         t->cap = 2 * (t->n + (size_t)n) + 256;
         t->at = realloc(t->at, t->cap);
-        if (!t->at)
-            cli_fail("out of memory");
+        if (!t->at) cli_fail("out of memory");
     }
     va_start(args, format);
     vsnprintf(t->at + t->n, t->cap - t->n, format, args);
@@ -47,8 +49,7 @@ static void add(text *t, const char *format, ...)
 static void add_text(text *t, const char *s)
 {
     add(t, "\"");
-    for (; *s; s++)
-        add(t, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
+    for (; *s; s++) add(t, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
     add(t, "\"");
 }
 
@@ -56,8 +57,7 @@ const char *space_number(double v, char to[SPACE_NUMBER])
 {
     for (int digits = 15; digits < 18; digits++) {
         snprintf(to, SPACE_NUMBER, "%.*g", digits, v);
-        if (!(strtod(to, NULL) < v) && !(strtod(to, NULL) > v))
-            break;
+        if (!(strtod(to, NULL) < v) && !(strtod(to, NULL) > v)) break;
     }
     return to;
 }
@@ -84,10 +84,9 @@ static void fail_at(const json *j, const char *format, ...)
 
 static const json *need(const json *j, json_type type, const char *what)
 {
-    static const char *const names[] = {"null", "false", "true", "a number", "a text in quotes",
-                                        "a list", "an object"};
-    if (j->type != type)
-        fail_at(j, "%s: want %s", what, names[type]);
+    static const char *const names[] = {
+        "null", "false", "true", "a number", "a text in quotes", "a list", "an object"};
+    if (j->type != type) fail_at(j, "%s: want %s", what, names[type]);
     return j;
 }
 
@@ -101,8 +100,7 @@ static double need_whole(const json *j, double lo, double hi, const char *what)
 
 static int need_flag(const json *j, const char *what)
 {
-    if (j->type != JSON_TRUE && j->type != JSON_FALSE)
-        fail_at(j, "%s: want true or false", what);
+    if (j->type != JSON_TRUE && j->type != JSON_FALSE) fail_at(j, "%s: want true or false", what);
     return j->type == JSON_TRUE;
 }
 
@@ -113,8 +111,7 @@ static const char *need_name(const json *j, const char *what)
     if (!*j->text || strlen(j->text) > SPACE_NAME_MAX)
         fail_at(j, "%s: want 1 to %d bytes", what, SPACE_NAME_MAX);
     for (const char *p = j->text; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 127)
-            fail_at(j, "%s: a control character in it", what);
+        if ((unsigned char)*p < ' ' || *p == 127) fail_at(j, "%s: a control character in it", what);
     return j->text;
 }
 
@@ -128,16 +125,14 @@ static void known_keys(const json *object, const char *names, const char *what)
             p += strcspn(p, " ");
             p += strspn(p, " ");
         }
-        if (!*p || !n)
-            fail_at(j, "%s: unknown key \"%.100s\"", what, j->key);
+        if (!*p || !n) fail_at(j, "%s: unknown key \"%.100s\"", what, j->key);
     }
 }
 
 static int find_parameter(const space *sp, const char *name)
 {
     int i = 0;
-    while (i < sp->n_param && strcmp(sp->param[i].name, name))
-        i++;
+    while (i < sp->n_param && strcmp(sp->param[i].name, name)) i++;
     return i < sp->n_param ? i : -1;
 }
 
@@ -149,8 +144,7 @@ static int n_choices(const space *sp, int i)
 static int find_choice(const space *sp, int i, const char *name)
 {
     for (int k = 0; k < n_choices(sp, i); k++)
-        if (!strcmp(sp->choice[i][k], name))
-            return k;
+        if (!strcmp(sp->choice[i][k], name)) return k;
     return -1;
 }
 
@@ -172,24 +166,19 @@ static void read_values(space *sp, int i, const json *list, const char *name)
         }
         return;
     }
-    for (j = list->child; j; j = j->next)
-        need(j, JSON_NUMBER, name);
+    for (j = list->child; j; j = j->next) need(j, JSON_NUMBER, name);
     if (p->kind == FLASH_PARAM_ORDINAL) {
         value = malloc(((size_t)list->n + 1) * sizeof *value);
-        if (!value)
-            cli_fail("out of memory");
+        if (!value) cli_fail("out of memory");
         p->value = value;
-        for (j = list->child; j; j = j->next)
-            *value++ = j->number;
+        for (j = list->child; j; j = j->next) *value++ = j->number;
         return;
     }
-    if (list->n != 2)
-        fail_at(list, "%s: want [lowest, highest]", name);
+    if (list->n != 2) fail_at(list, "%s: want [lowest, highest]", name);
     p->n_value = 0;
     p->lo = list->child->number;
     p->hi = list->child->next->number;
-    if (p->lo > p->hi)
-        fail_at(list, "%s: %.15g is more than %.15g", name, p->lo, p->hi);
+    if (p->lo > p->hi) fail_at(list, "%s: %.15g is more than %.15g", name, p->lo, p->hi);
     if (p->kind == FLASH_PARAM_INTEGER)
         for (j = list->child; j; j = j->next)
             need_whole(j, -9007199254740992.0, 9007199254740992.0, name);
@@ -200,42 +189,34 @@ static void read_parameter(space *sp, const json *o)
     int i = sp->n_param, kind = -1;
     flash_param *p = &sp->param[i];
     const json *j, *name = json_get(need(o, JSON_OBJECT, "a parameter"), "name");
-    if (!name)
-        fail_at(o, "a parameter without \"name\"");
+    if (!name) fail_at(o, "a parameter without \"name\"");
     p->name = need_name(name, "name");
     if (find_parameter(sp, p->name) >= 0)
         fail_at(name, "parameter \"%s\" was there before", p->name);
     known_keys(o, "name integer ordinal choice real log step active_if active_from ", p->name);
     for (int k = 0; k < 5; k++) {
         j = json_get(o, kinds[k]);
-        if (!j)
-            continue;
-        if (kind >= 0)
-            fail_at(j, "%s: both \"%s\" and \"%s\"", p->name, kinds[kind], kinds[k]);
+        if (!j) continue;
+        if (kind >= 0) fail_at(j, "%s: both \"%s\" and \"%s\"", p->name, kinds[kind], kinds[k]);
         kind = k;
         p->kind = (flash_param_kind)k;
         read_values(sp, i, need(j, JSON_LIST, p->name), p->name);
     }
-    if (kind < 0)
-        fail_at(o, "%s: want one of integer, ordinal, choice, real, log", p->name);
+    if (kind < 0) fail_at(o, "%s: want one of integer, ordinal, choice, real, log", p->name);
     p->step = p->kind == FLASH_PARAM_INTEGER;
     j = json_get(o, "step");
-    if (j && p->kind != FLASH_PARAM_INTEGER)
-        fail_at(j, "%s: only integers have a step", p->name);
-    if (j)
-        p->step = need_whole(j, 1, 1e15, "step");
+    if (j && p->kind != FLASH_PARAM_INTEGER) fail_at(j, "%s: only integers have a step", p->name);
+    if (j) p->step = need_whole(j, 1, 1e15, "step");
     j = json_get(o, "active_if");
     if (j) {
         int by = find_parameter(sp, need_name(j, "active_if"));
         const json *from = json_get(o, "active_from");
-        if (by < 0)
-            fail_at(j, "%s: there is no earlier parameter \"%s\"", p->name, j->text);
-        if (!from)
-            fail_at(o, "%s: \"active_if\" needs \"active_from\"", p->name);
+        if (by < 0) fail_at(j, "%s: there is no earlier parameter \"%s\"", p->name, j->text);
+        if (!from) fail_at(o, "%s: \"active_if\" needs \"active_from\"", p->name);
         sp->active[i] = by + 1;
         p->active_if = sp->param[by].name;
         p->active_from = n_choices(sp, by) ? find_choice(sp, by, need_name(from, "active_from"))
-            : need(from, JSON_NUMBER, "active_from")->number;
+                                           : need(from, JSON_NUMBER, "active_from")->number;
         if (n_choices(sp, by) && p->active_from < 0)
             fail_at(from, "%s is no choice of %s", from->text, p->active_if);
     } else if (json_get(o, "active_from")) {
@@ -254,16 +235,12 @@ static void take_slots(space *sp, space_rule *r, const json *j)
         int k = 0;
         if (star ? strncmp(sp->param[i].name, name, n - 1) : strcmp(sp->param[i].name, name))
             continue;
-        if (!n_choices(sp, i))
-            fail_at(j, "in: %s has no choices", sp->param[i].name);
-        while (k < r->n && r->slot[k] != i)
-            k++;
-        if (k < r->n)
-            fail_at(j, "in: %s was there before", sp->param[i].name);
+        if (!n_choices(sp, i)) fail_at(j, "in: %s has no choices", sp->param[i].name);
+        while (k < r->n && r->slot[k] != i) k++;
+        if (k < r->n) fail_at(j, "in: %s was there before", sp->param[i].name);
         r->slot[r->n++] = i;
     }
-    if (r->n == before)
-        fail_at(j, "in: there is no parameter \"%s\"", name);
+    if (r->n == before) fail_at(j, "in: there is no parameter \"%s\"", name);
 }
 
 static void read_rule(space *sp, const json *o)
@@ -272,21 +249,17 @@ static void read_rule(space *sp, const json *o)
     const json *run = json_get(need(o, JSON_OBJECT, "a rule"), "run"), *sum = json_get(o, "sum"),
                *of = json_get(o, "of"), *in = json_get(o, "in"), *most = json_get(o, "at_most");
     known_keys(o, run ? "run of in " : "sum at_most ", "a rule");
-    if (run && (!of || !in))
-        fail_at(o, "\"run\" needs \"of\" and \"in\"");
-    if (!run && (!sum || !most))
-        fail_at(o, "want a rule of run, of and in, or of sum and at_most");
+    if (run && (!of || !in)) fail_at(o, "\"run\" needs \"of\" and \"in\"");
+    if (!run && (!sum || !most)) fail_at(o, "want a rule of run, of and in, or of sum and at_most");
     if (run) {
         r->run = (int)need_whole(run, 1, FLASH_SEARCH_PARAMS_MAX, "run");
         if (!need(in, JSON_LIST, "in")->n || !need(of, JSON_LIST, "of")->n)
             fail_at(o, "a rule of run: nothing in \"of\" or \"in\"");
-        for (const json *j = in->child; j; j = j->next)
-            take_slots(sp, r, j);
+        for (const json *j = in->child; j; j = j->next) take_slots(sp, r, j);
         for (const json *j = of->child; j; j = j->next)
             for (int k = 0; k < r->n; k++) {
                 int c = find_choice(sp, r->slot[k], need_name(j, "of"));
-                if (c < 0)
-                    fail_at(j, "%s is no choice of %s", j->text, sp->param[r->slot[k]].name);
+                if (c < 0) fail_at(j, "%s is no choice of %s", j->text, sp->param[r->slot[k]].name);
                 r->mask[k] |= (uint64_t)1 << c;
             }
         return;
@@ -294,10 +267,8 @@ static void read_rule(space *sp, const json *o)
     r->at_most = need(most, JSON_NUMBER, "at_most")->number;
     for (const json *j = need(sum, JSON_OBJECT, "sum")->child; j; j = j->next) {
         int i = find_parameter(sp, j->key);
-        if (i < 0)
-            fail_at(j, "sum: there is no parameter \"%.100s\"", j->key);
-        if (n_choices(sp, i))
-            fail_at(j, "sum: %s has choices, not numbers", j->key);
+        if (i < 0) fail_at(j, "sum: there is no parameter \"%.100s\"", j->key);
+        if (n_choices(sp, i)) fail_at(j, "sum: %s has choices, not numbers", j->key);
         r->slot[r->n] = i;
         r->weight[r->n++] = need(j, JSON_NUMBER, "sum")->number;
     }
@@ -307,13 +278,11 @@ static void read_value_names(space *sp, const json *list, int most, const char *
 {
     int first = sp->n_objective + sp->n_constraint;
     need(list, JSON_LIST, what);
-    if (list->n > most)
-        fail_at(list, "%d %s, want at most %d", list->n, what, most);
+    if (list->n > most) fail_at(list, "%d %s, want at most %d", list->n, what, most);
     for (const json *j = list->child; j; j = j->next) {
         const char *name = need_name(j, what);
         for (int k = 0; k < first; k++)
-            if (!strcmp(sp->value[k], name))
-                fail_at(j, "%s: \"%s\" was there before", what, name);
+            if (!strcmp(sp->value[k], name)) fail_at(j, "%s: \"%s\" was there before", what, name);
         if (find_parameter(sp, name) >= 0)
             fail_at(j, "%s: a parameter has the name \"%s\", too", what, name);
         sp->value[first++] = name;
@@ -329,15 +298,15 @@ static void refuse_reserved(const json *at, const char *name)
 static void read_space(const json *o, space *sp)
 {
     const json *j;
-    known_keys(o, "parameters objectives constraints reference rules trials initial method seed "
-               "noisy noise population ", "a space");
+    known_keys(o,
+               "parameters objectives constraints reference rules trials initial method seed "
+               "noisy noise population ",
+               "a space");
     j = json_get(o, "parameters");
     if (!j || need(j, JSON_LIST, "parameters")->n < 1 || j->n > FLASH_SEARCH_PARAMS_MAX)
         fail_at(j ? j : o, "want \"parameters\", a list of 1 to %d", FLASH_SEARCH_PARAMS_MAX);
-    for (const json *p = j->child; p; p = p->next)
-        read_parameter(sp, p);
-    for (int i = 0; i < sp->n_param; i++)
-        refuse_reserved(j, sp->param[i].name);
+    for (const json *p = j->child; p; p = p->next) read_parameter(sp, p);
+    for (int i = 0; i < sp->n_param; i++) refuse_reserved(j, sp->param[i].name);
     j = json_get(o, "objectives");
     if (!j || need(j, JSON_LIST, "objectives")->n < 1)
         fail_at(j ? j : o, "want \"objectives\", a list of 1 to %d names",
@@ -348,8 +317,7 @@ static void read_space(const json *o, space *sp)
         read_value_names(sp, j, FLASH_SEARCH_CONSTRAINTS_MAX, "constraints");
         sp->n_constraint = j->n;
     }
-    for (int i = 0; i < space_n_values(sp); i++)
-        refuse_reserved(o, sp->value[i]);
+    for (int i = 0; i < space_n_values(sp); i++) refuse_reserved(o, sp->value[i]);
     if ((j = json_get(o, "reference")) != NULL) {
         if (need(j, JSON_LIST, "reference")->n != sp->n_objective)
             fail_at(j, "reference: %d numbers, want one for each objective", j->n);
@@ -359,16 +327,13 @@ static void read_space(const json *o, space *sp)
     if ((j = json_get(o, "rules")) != NULL) {
         if (need(j, JSON_LIST, "rules")->n > SPACE_RULES_MAX)
             fail_at(j, "%d rules, want at most %d", j->n, SPACE_RULES_MAX);
-        for (const json *r = j->child; r; r = r->next)
-            read_rule(sp, r);
+        for (const json *r = j->child; r; r = r->next) read_rule(sp, r);
     }
     if ((j = json_get(o, "method")) != NULL) {
         int k = 0;
         need(j, JSON_TEXT, "method");
-        while (k < 3 && strcmp(methods[k], j->text))
-            k++;
-        if (k == 3)
-            fail_at(j, "method %.60s: want ehvi, nsga2 or random", j->text);
+        while (k < 3 && strcmp(methods[k], j->text)) k++;
+        if (k == 3) fail_at(j, "method %.60s: want ehvi, nsga2 or random", j->text);
         sp->method = (flash_search_method)k;
     }
     j = json_get(o, "trials");
@@ -389,8 +354,7 @@ static void read_space(const json *o, space *sp)
     sp->seed = 1;
     if ((j = json_get(o, "seed")) != NULL) {
         need_whole(j, 0, 18446744073709549568.0, "seed");
-        if (strspn(j->text, "0123456789") != strlen(j->text))
-            fail_at(j, "seed: want digits only");
+        if (strspn(j->text, "0123456789") != strlen(j->text)) fail_at(j, "seed: want digits only");
         sp->seed = strtoull(j->text, NULL, 10);
     }
 }
@@ -400,13 +364,11 @@ void space_parse_text(const char *name, const char *text, size_t bytes, space *s
     json_error err;
     memset(sp, 0, sizeof *sp);
     reading = name;
-    if (bytes > FILE_MAX)
-        cli_fail("%s is too large for a space file", name);
+    if (bytes > FILE_MAX) cli_fail("%s is too large for a space file", name);
     if (strspn(text, " \t\r\n") == bytes)
         cli_fail("%s is empty; see flash search --help for a space file", name);
     sp->doc = json_read(text, bytes, 0, &err);
-    if (!sp->doc)
-        cli_fail("%s, line %d, column %d: %s", name, err.line, err.column, err.text);
+    if (!sp->doc) cli_fail("%s, line %d, column %d: %s", name, err.line, err.column, err.text);
     read_space(sp->doc, sp);
 }
 
@@ -420,8 +382,7 @@ void space_read(const char *path, space *sp)
 
 static void space_free(space *sp)
 {
-    for (int i = 0; i < sp->n_param; i++)
-        free((void *)sp->param[i].value);
+    for (int i = 0; i < sp->n_param; i++) free((void *)sp->param[i].value);
     json_free(sp->doc);
     sp->n_param = 0;
     sp->doc = NULL;
@@ -479,33 +440,35 @@ static void write_rule(text *t, const space *sp, const space_rule *r)
     for (int k = 0; k < r->n; k++) {
         add(t, k ? "," : "");
         add_text(t, sp->param[r->slot[k]].name);
-        if (r->run)
-            continue;
+        if (r->run) continue;
         add(t, ":");
         add_number(t, r->weight[k]);
     }
     add(t, r->run ? "]}" : "},\"at_most\":");
-    if (r->run)
-        return;
+    if (r->run) return;
     add_number(t, r->at_most);
     add(t, "}");
 }
 
 /* What a space has besides its parameters; all but the last two must stay as they are. */
-static const char *const parts[] = {"objectives", "constraints", "reference", "rules", "method",
-                                    "initial", "population", "noisy", "noise", "trials",
-                                    "seed"};
+static const char *const parts[] = {"objectives", "constraints", "reference",  "rules",
+                                    "method",     "initial",     "population", "noisy",
+                                    "noise",      "trials",      "seed"};
 enum { PARTS = 11, PARTS_FIXED = 9 };
 
 static void write_part(text *t, const space *sp, int part)
 {
     int first = part == 1 ? sp->n_objective : 0,
-        n = part == 1 ? sp->n_constraint : part == 8 ? sp->has_noise : sp->n_objective;
-    if ((part == 2 && !sp->has_reference) || (part == 8 && !sp->has_noise))
-        return;
+        n = part == 1 ? sp->n_constraint
+        : part == 8   ? sp->has_noise
+                      : sp->n_objective;
+    if ((part == 2 && !sp->has_reference) || (part == 8 && !sp->has_noise)) return;
     add(t, ",\"%s\":", parts[part]);
     switch (part) {
-    case 0: case 1: case 2: case 8:
+    case 0:
+    case 1:
+    case 2:
+    case 8:
         for (int k = 0; k < n; k++) {
             add(t, k ? "," : "[");
             if (part == 0 || part == 1)
@@ -581,12 +544,10 @@ static int keeps(const space *sp, const space_rule *r, const double *x)
     int run = 0;
     for (int k = 0; k < r->n; k++) {
         int i = r->slot[k];
-        if (!space_is_active(sp, x, i))
-            continue;
+        if (!space_is_active(sp, x, i)) continue;
         sum += r->weight[k] * x[i];
         run = r->run && r->mask[k] >> (int)x[i] & 1 ? run + 1 : 0;
-        if (run > r->run)
-            return 0;
+        if (run > r->run) return 0;
     }
     return r->run || sum <= r->at_most;
 }
@@ -595,8 +556,7 @@ static int feasible(void *user, const double *x)
 {
     const space *sp = &((const journal *)user)->sp;
     for (int k = 0; k < sp->n_rule; k++)
-        if (!keeps(sp, &sp->rule[k], x))
-            return 0;
+        if (!keeps(sp, &sp->rule[k], x)) return 0;
     return 1;
 }
 
@@ -607,15 +567,11 @@ static void repair(void *user, double *x)
     for (const space_rule *r = sp->rule; r < sp->rule + sp->n_rule; r++)
         for (int k = 0, run = 0; k < r->n && r->run; k++) {
             int i = r->slot[k], c = 0;
-            if (!space_is_active(sp, x, i))
-                continue;
+            if (!space_is_active(sp, x, i)) continue;
             run = r->mask[k] >> (int)x[i] & 1 ? run + 1 : 0;
-            if (run <= r->run)
-                continue;
-            while (c < n_choices(sp, i) && r->mask[k] >> c & 1)
-                c++;
-            if (c == n_choices(sp, i))
-                return;
+            if (run <= r->run) continue;
+            while (c < n_choices(sp, i) && r->mask[k] >> c & 1) c++;
+            if (c == n_choices(sp, i)) return;
             x[i] = c;
             run = 0;
         }
@@ -661,10 +617,8 @@ static void create(journal *j, int max_trials)
     d.population = sp->population;
     d.noisy = sp->noisy;
     d.noise = sp->has_noise ? sp->noise : NULL;
-    if (sp->known)
-        d.known[sp->known_at] = known;
-    if (flash_search_create(&j->s, &d, &err))
-        cli_fail("%s: %s", reading, err.text);
+    if (sp->known) d.known[sp->known_at] = known;
+    if (flash_search_create(&j->s, &d, &err)) cli_fail("%s: %s", reading, err.text);
 }
 
 /* ---- journals -------------------------------------------------------------------------- */
@@ -674,8 +628,7 @@ static const char title[] = "{\"flash-space\":1,\"space\":";
 static uint32_t hash(const char *p, size_t n)
 {
     uint32_t h = 2166136261u; /* FNV-1a */
-    for (; n; n--)
-        h = (h ^ (unsigned char)*p++) * 16777619u;
+    for (; n; n--) h = (h ^ (unsigned char)*p++) * 16777619u;
     return h;
 }
 
@@ -688,12 +641,10 @@ static void write_title(journal *j)
         write_parameter(&t, &j->sp, i);
     }
     add(&t, "]");
-    for (int k = 0; k < PARTS; k++)
-        write_part(&t, &j->sp, k);
+    for (int k = 0; k < PARTS; k++) write_part(&t, &j->sp, k);
     add(&t, "}");
     add(&t, ",\"sum\":\"%08lx\"}\n", (unsigned long)hash(t.at, t.n));
-    if (append(j, t.at, t.n))
-        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    if (append(j, t.at, t.n)) cli_fail("cannot write %s: %s", j->path, strerror(errno));
     free(t.at);
 }
 
@@ -709,8 +660,7 @@ static void read_title(journal *j, const char *line, size_t n)
     memset(&j->sp, 0, sizeof j->sp);
     reading = j->path;
     j->sp.doc = json_read(line, n, 0, &err);
-    if (!j->sp.doc)
-        cli_fail("%s, line %d, column %d: %s", j->path, err.line, err.column, err.text);
+    if (!j->sp.doc) cli_fail("%s, line %d, column %d: %s", j->path, err.line, err.column, err.text);
     read_space(json_get(j->sp.doc, "space"), &j->sp);
 }
 
@@ -730,17 +680,14 @@ static size_t replay(journal *j, const char *file, size_t bytes)
     flash_error err;
     const char *rest = (const char *)memchr(file, '\n', bytes) + 1;
     flash_status status = flash_search_replay(j->s, rest, bytes - (size_t)(rest - file), &err);
-    if (!status)
-        return bytes;
+    if (!status) return bytes;
     if (status == FLASH_E_FORMAT) { /* the library counts from the second line */
         int line = 2;
         const char *why = strchr(err.text, ':');
-        for (uint64_t i = 0; i < err.offset; i++)
-            line += rest[i] == '\n';
+        for (uint64_t i = 0; i < err.offset; i++) line += rest[i] == '\n';
         cli_fail("%s, line %d%s", j->path, line, why ? why : ": damaged");
     }
-    if (status != FLASH_E_TRUNCATED)
-        cli_fail("%s: %s", j->path, err.text);
+    if (status != FLASH_E_TRUNCATED) cli_fail("%s: %s", j->path, err.text);
     return (size_t)(rest - file) + (size_t)err.offset;
 }
 
@@ -772,11 +719,9 @@ static void open_file(journal *j)
     j->f = f < 0 ? NULL : fdopen(f, "r+b");
 #else
     j->f = fopen(j->path, "r+b");
-    if (!j->f)
-        j->f = fopen(j->path, "w+b");
+    if (!j->f) j->f = fopen(j->path, "w+b");
 #endif
-    if (!j->f)
-        cli_fail("cannot open %s: %s", j->path, strerror(errno));
+    if (!j->f) cli_fail("cannot open %s: %s", j->path, strerror(errno));
     if (fstat(fileno(j->f), &st) || !S_ISREG(st.st_mode))
         cli_fail("%s is there and not a file: choose another name", j->path);
 }
@@ -787,13 +732,10 @@ static char *read_file(journal *j, size_t *bytes)
     char *file = malloc(cap);
     for (*bytes = 0; file && (got = fread(file + *bytes, 1, cap - *bytes, j->f)) > 0;) {
         *bytes += got;
-        if (*bytes == cap)
-            file = realloc(file, cap *= 2);
+        if (*bytes == cap) file = realloc(file, cap *= 2);
     }
-    if (!file)
-        cli_fail("out of memory");
-    if (ferror(j->f))
-        cli_fail("cannot read %s: %s", j->path, strerror(errno));
+    if (!file) cli_fail("out of memory");
+    if (ferror(j->f)) cli_fail("cannot read %s: %s", j->path, strerror(errno));
     return file;
 }
 
@@ -810,10 +752,8 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
     memset(j, 0, sizeof *j);
     j->path = path;
     j->sp = *sp;
-    if (seed != UINT64_MAX)
-        j->sp.seed = seed;
-    if (trials)
-        j->sp.trials = trials;
+    if (seed != UINT64_MAX) j->sp.seed = seed;
+    if (trials) j->sp.trials = trials;
     create(j, j->sp.trials); /* what is wrong with it is said before there is a file */
     open_file(j);
     lock(j, wait);
@@ -821,11 +761,9 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
     first = memchr(file, '\n', bytes);
     if (!first && memcmp(file, title, bytes < sizeof title - 1 ? bytes : sizeof title - 1))
         cli_fail("%s is no journal of flash search", path);
-    if (first)
-        read_title(j, file, (size_t)(first - file));
+    if (first) read_title(j, file, (size_t)(first - file));
     if (!first || !memchr(first + 1, '\n', bytes - (size_t)(first + 1 - file))) {
-        if (bytes && !first)
-            cli_note("%s: its only line is torn; begun anew", path);
+        if (bytes && !first) cli_note("%s: its only line is torn; begun anew", path);
         if (first) { /* nothing was tried */
             space_free(&j->sp);
             j->sp = *sp;
@@ -841,8 +779,7 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
         if (seed != UINT64_MAX && seed != j->sp.seed)
             cli_fail("%s has seed %llu: choose another journal for another one", path,
                      (unsigned long long)j->sp.seed);
-        if (!trials)
-            trials = sp->trials;
+        if (!trials) trials = sp->trials;
         j->sp.known = sp->known;
         j->sp.known_user = sp->known_user;
         j->sp.known_at = sp->known_at;
@@ -853,8 +790,7 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
             cli_note("%s: its last line is torn; cut off", path);
             cut(j, whole);
         }
-        if (fseek(j->f, 0, SEEK_END))
-            cli_fail("cannot write %s: %s", path, strerror(errno));
+        if (fseek(j->f, 0, SEEK_END)) cli_fail("cannot write %s: %s", path, strerror(errno));
         space_free(sp);
     }
     j->trials = trials ? trials : sp->trials;
@@ -867,21 +803,18 @@ void journal_view(journal *j, const char *path)
     char *file = cli_read(path, &bytes), *first = memchr(file, '\n', bytes);
     memset(j, 0, sizeof *j);
     j->path = path;
-    if (!first)
-        cli_fail("%s is no journal of flash search, or nothing is in it yet", path);
+    if (!first) cli_fail("%s is no journal of flash search, or nothing is in it yet", path);
     read_title(j, file, (size_t)(first - file));
     int had = count_trials(first + 1, file + bytes);
     create(j, had ? had : 1);
-    if (replay(j, file, bytes) < bytes)
-        cli_note("%s: its last line is torn; left out", path);
+    if (replay(j, file, bytes) < bytes) cli_note("%s: its last line is torn; left out", path);
     free(file);
 }
 
 void journal_close(journal *j)
 {
     flash_search_free(j->s);
-    if (j->f && fclose(j->f))
-        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    if (j->f && fclose(j->f)) cli_fail("cannot write %s: %s", j->path, strerror(errno));
     space_free(&j->sp);
 }
 
@@ -904,8 +837,7 @@ void space_write_trial(FILE *f, const space *sp, const flash_trial *trial)
     const char *comma = "";
     add(&t, "{\"id\":%d,\"x\":{", trial->id);
     for (int i = 0; i < sp->n_param; i++) {
-        if (!space_is_active(sp, trial->x, i))
-            continue;
+        if (!space_is_active(sp, trial->x, i)) continue;
         add(&t, "%s", comma);
         add_text(&t, sp->param[i].name);
         add(&t, ":");
@@ -945,18 +877,13 @@ static int json_values(const space *sp, const json *j, int n, double *y, char *w
 {
     int found = 0;
     const json *v = j->child;
-    if (j->type == JSON_LIST && j->n != n)
-        return values_wrong(why, "%d values, want %d", j->n, n);
-    for (int k = 0; k < n; k++)
-        found += json_get(j, sp->value[k]) != NULL;
-    if (j->type == JSON_OBJECT && !found)
-        return 0;
+    if (j->type == JSON_LIST && j->n != n) return values_wrong(why, "%d values, want %d", j->n, n);
+    for (int k = 0; k < n; k++) found += json_get(j, sp->value[k]) != NULL;
+    if (j->type == JSON_OBJECT && !found) return 0;
     for (int k = 0; k < n; k++, v = v ? v->next : NULL) {
         const json *at = j->type == JSON_LIST ? v : json_get(j, sp->value[k]);
-        if (!at)
-            return values_wrong(why, "no %s", sp->value[k]);
-        if (at->type != JSON_NUMBER)
-            return values_wrong(why, "%s is no number", sp->value[k]);
+        if (!at) return values_wrong(why, "no %s", sp->value[k]);
+        if (at->type != JSON_NUMBER) return values_wrong(why, "%s is no number", sp->value[k]);
         y[k] = at->number;
     }
     return 1;
@@ -979,19 +906,14 @@ int space_values(const space *sp, const char *line, int n, double *y, char why[S
     } else {
         for (char *end; *line; line = end + strspn(end, blank), got++) {
             double v = strtod(line, &end);
-            if (end == line || !(*end == 0 || strchr(blank, *end)))
-                return 0;
-            if (got < n)
-                y[got] = v;
+            if (end == line || !(*end == 0 || strchr(blank, *end))) return 0;
+            if (got < n) y[got] = v;
         }
-        if (!got)
-            return 0;
-        if (got != n)
-            return values_wrong(why, "%d value%s, want %d", got, got > 1 ? "s" : "", n);
+        if (!got) return 0;
+        if (got != n) return values_wrong(why, "%d value%s, want %d", got, got > 1 ? "s" : "", n);
     }
     for (int k = 0; state > 0 && k < n; k++)
-        if (!(fabs(y[k]) < 1e300))
-            return values_wrong(why, "%s is %g", sp->value[k], y[k]);
+        if (!(fabs(y[k]) < 1e300)) return values_wrong(why, "%s is %g", sp->value[k], y[k]);
     return state;
 }
 
@@ -1012,8 +934,7 @@ int space_count(const flash_search *s)
 int *space_front(flash_search *s, int *n)
 {
     int cap = space_count(s), *ids = malloc(((size_t)cap + 1) * sizeof *ids);
-    if (!ids)
-        cli_fail("out of memory");
+    if (!ids) cli_fail("out of memory");
     *n = flash_search_front(s, ids, cap);
     return ids;
 }
@@ -1025,8 +946,8 @@ static void table_cell(const space *sp, const flash_trial *t, int c, char to[SPA
     if (!c)
         snprintf(to, SPACE_CELL, t ? "%d" : "trial", t ? t->id : 0);
     else if (!t)
-        snprintf(to, SPACE_CELL, "%s", c <= values ? sp->value[c - 1]
-                 : sp->param[c - 1 - values].name);
+        snprintf(to, SPACE_CELL, "%s",
+                 c <= values ? sp->value[c - 1] : sp->param[c - 1 - values].name);
     else if (c <= values)
         snprintf(to, SPACE_CELL, "%.6g", t->y[c - 1]);
     else if (sp->param[c - 1 - values].kind >= FLASH_PARAM_REAL
@@ -1034,22 +955,19 @@ static void table_cell(const space *sp, const flash_trial *t, int c, char to[SPA
         snprintf(to, SPACE_CELL, "%.6g", t->x[c - 1 - values]);
     else
         space_cell(sp, t->x, c - 1 - values, to);
-    if (!*to)
-        strcpy(to, "-");
+    if (!*to) strcpy(to, "-");
 }
 
 static int width(const char *s) /* in characters */
 {
     int n = 0;
-    for (; *s; s++)
-        n += ((unsigned char)*s & 0xc0) != 0x80;
+    for (; *s; s++) n += ((unsigned char)*s & 0xc0) != 0x80;
     return n;
 }
 
 static void figure(const char *name, double v)
 {
-    if (v >= 0)
-        printf(" %s=%.4g", name, v);
+    if (v >= 0) printf(" %s=%.4g", name, v);
 }
 
 void space_print_front(const space *sp, flash_search *s)
@@ -1061,8 +979,7 @@ void space_print_front(const space *sp, flash_search *s)
     int wide[1 + FLASH_SEARCH_VALUES_MAX + FLASH_SEARCH_PARAMS_MAX] = {0};
     for (int print = 0; print < 2; print++)
         for (int row = -1; row < n && n; row++) {
-            if (row >= 0)
-                flash_search_trial(s, ids[row], &t);
+            if (row >= 0) flash_search_trial(s, ids[row], &t);
             for (int c = 0; c < columns; c++) {
                 table_cell(sp, row < 0 ? NULL : &t, c, cell);
                 int w = width(cell);
@@ -1076,10 +993,10 @@ void space_print_front(const space *sp, flash_search *s)
     free(ids);
     flash_search_summarize(s, &sum);
     printf("search trials=%d done=%d failed=%d abandoned=%d pending=%d front=%d hypervolume=%.6g "
-           "reference=", sum.trials, sum.done, sum.failed, sum.abandoned, sum.pending, sum.front,
+           "reference=",
+           sum.trials, sum.done, sum.failed, sum.abandoned, sum.pending, sum.front,
            sum.hypervolume);
-    for (int k = 0; k < sp->n_objective; k++)
-        printf("%s%.6g", k ? "," : "", sum.reference[k]);
+    for (int k = 0; k < sp->n_objective; k++) printf("%s%.6g", k ? "," : "", sum.reference[k]);
     figure("gain", sum.gain);
     figure("expected", sum.expected);
     putchar('\n');

@@ -25,8 +25,7 @@ double stats_kendall_error(const double *x, const double *y, int n)
     double *some = malloc(2 * (size_t)n * sizeof *some), sum = 0, squares = 0;
     uint64_t state = 1;
     int good = 0;
-    if (!some)
-        cli_fail("out of memory");
+    if (!some) cli_fail("out of memory");
     for (int k = 0; k < SAMPLES; k++) {
         for (int i = 0; i < n; i++) {
             int j = (int)(cli_random(&state) % (uint64_t)n);
@@ -34,8 +33,7 @@ double stats_kendall_error(const double *x, const double *y, int n)
             some[n + i] = y[j];
         }
         double tau = stats_kendall(some, some + n, n);
-        if (!isfinite(tau))
-            continue;
+        if (!isfinite(tau)) continue;
         sum += tau;
         squares += tau * tau;
         good++;
@@ -47,8 +45,7 @@ double stats_kendall_error(const double *x, const double *y, int n)
 double stats_mean(const double *a, const double *b, int n, double *error)
 {
     double mean = 0, squares = 0;
-    for (int i = 0; i < n; i++)
-        mean += (a[i] - (b ? b[i] : 0)) / n;
+    for (int i = 0; i < n; i++) mean += (a[i] - (b ? b[i] : 0)) / n;
     for (int i = 0; i < n; i++) {
         double v = a[i] - (b ? b[i] : 0) - mean;
         squares += v * v;

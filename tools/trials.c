@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #if !defined(_WIN32) && !defined(__wasm__)
-#  define TRIALS_RUN
-#  include <fcntl.h>
-#  include <poll.h>
-#  include <sys/types.h>
-#  include <sys/wait.h>
-#  include <unistd.h>
+#define TRIALS_RUN
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 
 void trials_say(const journal *run, const flash_trial *t)
@@ -33,24 +33,24 @@ enum { LINE = 1 << 16, GRACE = 5, FAILURES = 5, WHY = SPACE_CELL + 60 };
 typedef enum ending { RUNNING, HOPELESS, TIMEOUT } ending;
 
 typedef struct job {
-    int     id, fd;             /* fd: its standard output, -1: closed                       */
-    pid_t   pid;                /* and process group; 0: no job here                         */
-    double  begun, kill_at;     /* [s]; kill_at 0: not asked to end                          */
-    ending  why_ended;
-    int     reaped, status, state;  /* state: of space_values, of the last line with numbers */
-    double  y[FLASH_SEARCH_VALUES_MAX];
-    char    why[WHY], hint[WHY];
-    char   *line;               /* [LINE] that is being read                                 */
-    size_t  n;
-    char   *path;               /* of the trial file                                         */
+    int id, fd;            /* fd: its standard output, -1: closed                       */
+    pid_t pid;             /* and process group; 0: no job here                         */
+    double begun, kill_at; /* [s]; kill_at 0: not asked to end                          */
+    ending why_ended;
+    int reaped, status, state; /* state: of space_values, of the last line with numbers */
+    double y[FLASH_SEARCH_VALUES_MAX];
+    char why[WHY], hint[WHY];
+    char *line; /* [LINE] that is being read                                 */
+    size_t n;
+    char *path; /* of the trial file                                         */
 } job;
 
 /* How a trial ended. */
 typedef struct outcome {
-    int               id;
+    int id;
     flash_trial_state state;
-    double            y[FLASH_SEARCH_VALUES_MAX];
-    char              why[WHY]; /* it failed */
+    double y[FLASH_SEARCH_VALUES_MAX];
+    char why[WHY]; /* it failed */
 } outcome;
 
 static journal *run; /* what handlers and atexit look at */
@@ -66,8 +66,7 @@ static void on_stop(int sig)
 {
     if (stop_signal) /* a second one does not wait for anything */
         for (int i = 0; i < TRIALS_JOBS_MAX; i++)
-            if (jobs[i].pid)
-                kill(-jobs[i].pid, SIGKILL);
+            if (jobs[i].pid) kill(-jobs[i].pid, SIGKILL);
     stop_signal = sig;
 }
 
@@ -88,24 +87,20 @@ static void catch_signals(void)
 
 static void wipe(void)
 {
-    if (live)
-        fprintf(stderr, "\r%78s\r", "");
+    if (live) fprintf(stderr, "\r%78s\r", "");
 }
 
 static void pause_ms(int ms) { poll(NULL, 0, ms); }
 
 static void reap(job *j)
 {
-    if (j->pid && !j->reaped && waitpid(j->pid, &j->status, WNOHANG) == j->pid)
-        j->reaped = 1;
+    if (j->pid && !j->reaped && waitpid(j->pid, &j->status, WNOHANG) == j->pid) j->reaped = 1;
 }
 
 static void forget(job *j)
 {
-    if (j->fd >= 0)
-        close(j->fd);
-    if (j->path)
-        remove(j->path);
+    if (j->fd >= 0) close(j->fd);
+    if (j->path) remove(j->path);
     free(j->path);
     free(j->line);
     memset(j, 0, sizeof *j);
@@ -119,16 +114,14 @@ static void end_all(void)
     double from = cli_seconds();
     int left = 1;
     for (int i = 0; i < TRIALS_JOBS_MAX; i++)
-        if (jobs[i].pid && !jobs[i].kill_at)
-            kill(-jobs[i].pid, SIGTERM);
+        if (jobs[i].pid && !jobs[i].kill_at) kill(-jobs[i].pid, SIGTERM);
     while (left && cli_seconds() < from + GRACE) {
         left = 0;
         for (int i = 0; i < TRIALS_JOBS_MAX; i++) {
             reap(&jobs[i]);
             left |= jobs[i].pid && !gone(&jobs[i]);
         }
-        if (left)
-            pause_ms(10);
+        if (left) pause_ms(10);
     }
     for (int i = 0; i < TRIALS_JOBS_MAX; i++)
         if (jobs[i].pid) {
@@ -141,13 +134,10 @@ static void end_all(void)
 static char *command_line(const char *cmd, const char *path)
 {
     size_t quotes = 0, places = 0, n = 0;
-    for (const char *p = path; *p; p++)
-        quotes += *p == '\'';
-    for (const char *p = cmd; *p; p++)
-        places += *p == '{';
+    for (const char *p = path; *p; p++) quotes += *p == '\'';
+    for (const char *p = cmd; *p; p++) places += *p == '{';
     char *out = malloc(strlen(cmd) + places * (strlen(path) + 3 * quotes + 3) + 1);
-    if (!out)
-        cli_fail("out of memory");
+    if (!out) cli_fail("out of memory");
     while (*cmd) {
         size_t inside = *cmd == '{' ? strcspn(cmd + 1, "{}$ \t\n'\"") : 0;
         if (inside < 4 || cmd[inside + 1] != '}' || memcmp(cmd + inside - 3, "json", 4)) {
@@ -178,8 +168,7 @@ static char *trial_path(int id)
         cli_fail("cannot find the current folder: %s", strerror(errno));
     n = strlen(here) + strlen(run->path) + 32;
     char *path = malloc(n);
-    if (!path)
-        cli_fail("out of memory");
+    if (!path) cli_fail("out of memory");
     snprintf(path, n, "%s%s%s.%d.json", here, *here ? "/" : "", run->path, id);
     return path;
 }
@@ -193,15 +182,12 @@ static void start(job *j, const flash_trial *t)
     j->path = trial_path(t->id);
     j->line = malloc(LINE);
     FILE *f = fopen(j->path, "wb");
-    if (!f || !j->line)
-        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    if (!f || !j->line) cli_fail("cannot write %s: %s", j->path, strerror(errno));
     space_write_trial(f, &run->sp, t);
-    if (ferror(f) | fclose(f))
-        cli_fail("cannot write %s: %s", j->path, strerror(errno));
+    if (ferror(f) | fclose(f)) cli_fail("cannot write %s: %s", j->path, strerror(errno));
     char *shell = desc->cmd ? command_line(desc->cmd, j->path) : NULL;
     snprintf(id, sizeof id, "%d", t->id);
-    if (pipe(out) || null < 0)
-        cli_fail("cannot start a command: %s", strerror(errno));
+    if (pipe(out) || null < 0) cli_fail("cannot start a command: %s", strerror(errno));
     fcntl(out[0], F_SETFD, FD_CLOEXEC);
     fcntl(out[0], F_SETFL, O_NONBLOCK);
     fflush(NULL);
@@ -213,8 +199,7 @@ static void start(job *j, const flash_trial *t)
         signal(SIGTERM, SIG_DFL);
         dup2(null, 0);
         dup2(out[1], 1);
-        if (out[1] != 1)
-            close(out[1]);
+        if (out[1] != 1) close(out[1]);
         setenv("FLASH_TRIAL", id, 1);
         if (desc->cmd) {
             execl("/bin/sh", "sh", "-c", shell, (char *)NULL);
@@ -241,8 +226,7 @@ static void start(job *j, const flash_trial *t)
 
 static void ask_to_end(job *j, ending why)
 {
-    if (j->kill_at > 0)
-        return;
+    if (j->kill_at > 0) return;
     j->why_ended = why;
     j->kill_at = cli_seconds() + GRACE;
     kill(-j->pid, SIGTERM);
@@ -253,8 +237,7 @@ static void take_line(job *j)
     double y[FLASH_SEARCH_VALUES_MAX];
     char why[WHY] = "";
     j->line[j->n] = 0;
-    if (j->why_ended)
-        return;
+    if (j->why_ended) return;
     if (!strncmp(j->line, "best ", 5)) {
         if (space_values(&run->sp, j->line + 5, run->sp.n_objective, y, why) > 0
             && flash_search_hopeless(run->s, j->id, y)) {
@@ -278,10 +261,8 @@ static void listen(job *j) /* what there is to read */
     char part[4096];
     ssize_t got;
     while (j->fd >= 0 && (got = read(j->fd, part, sizeof part)) != 0) {
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return;
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return;
         for (ssize_t i = 0; i < got; i++)
             if (part[i] == '\n') {
                 if (j->n < LINE - 1) /* a longer one is skipped */
@@ -291,8 +272,7 @@ static void listen(job *j) /* what there is to read */
                 j->line[j->n++] = part[i];
             }
     }
-    if (j->fd >= 0)
-        close(j->fd);
+    if (j->fd >= 0) close(j->fd);
     j->fd = -1;
 }
 
@@ -300,21 +280,20 @@ static void tell(const outcome *o)
 {
     flash_error err;
     flash_trial t;
-    if (o->state == FLASH_TRIAL_DONE ? flash_search_tell(run->s, o->id, o->y, &err)
-        : o->state == FLASH_TRIAL_ABANDONED ? flash_search_stop(run->s, o->id, o->y, &err)
-        : flash_search_drop(run->s, o->id, o->state, &err))
+    if (o->state == FLASH_TRIAL_DONE            ? flash_search_tell(run->s, o->id, o->y, &err)
+            : o->state == FLASH_TRIAL_ABANDONED ? flash_search_stop(run->s, o->id, o->y, &err)
+                                                : flash_search_drop(run->s, o->id, o->state, &err))
         fail_library(&err);
     flash_search_trial(run->s, o->id, &t);
     wipe();
-    if (t.state == FLASH_TRIAL_FAILED)
-        cli_note("trial %d failed: %s", t.id, o->why);
-    if (!live)
-        trials_say(run, &t);
+    if (t.state == FLASH_TRIAL_FAILED) cli_note("trial %d failed: %s", t.id, o->why);
+    if (!live) trials_say(run, &t);
     if (t.state != FLASH_TRIAL_FAILED)
         failed_first = 0;
     else if (failed_first && failed_first++ == FAILURES)
         cli_fail("the first %d commands failed; --pending and --ask of flash search print trials "
-                 "to try it with", FAILURES);
+                 "to try it with",
+                 FAILURES);
 }
 
 static int by_id(const void *a, const void *b)
@@ -325,8 +304,7 @@ static int by_id(const void *a, const void *b)
 static void tell_batch(void)
 {
     qsort(held, (size_t)n_held, sizeof *held, by_id);
-    for (int i = 0; i < n_held; i++)
-        tell(held + i);
+    for (int i = 0; i < n_held; i++) tell(held + i);
     n_held = 0;
 }
 
@@ -334,8 +312,7 @@ static void tell_batch(void)
 static void finish(job *j)
 {
     outcome *o = held + n_held++;
-    if (j->n && j->n < LINE - 1)
-        take_line(j);
+    if (j->n && j->n < LINE - 1) take_line(j);
     if (j->why_ended == TIMEOUT)
         snprintf(j->why, sizeof j->why, "not ready after %g s", desc->timeout);
     else if (!j->why_ended && WIFSIGNALED(j->status))
@@ -346,13 +323,13 @@ static void finish(job *j)
         snprintf(j->why, sizeof j->why, "printed no values%s%.100s", *j->hint ? "; " : "", j->hint);
     o->id = j->id;
     o->state = j->why_ended == HOPELESS ? FLASH_TRIAL_ABANDONED
-        : j->state > 0 && !*j->why ? FLASH_TRIAL_DONE : FLASH_TRIAL_FAILED;
+        : j->state > 0 && !*j->why      ? FLASH_TRIAL_DONE
+                                        : FLASH_TRIAL_FAILED;
     memcpy(o->y, j->y, sizeof o->y);
     memcpy(o->why, j->why, sizeof o->why);
     forget(j);
     running--;
-    if (!desc->batch)
-        tell_batch();
+    if (!desc->batch) tell_batch();
 }
 
 static void show_live(int ended, double from)
@@ -360,8 +337,8 @@ static void show_live(int ended, double from)
     flash_search_summary sum;
     flash_search_summarize(run->s, &sum);
     int done = sum.done + sum.failed + sum.abandoned, left = run->trials - done;
-    fprintf(stderr, "\rtrial %d/%d: hypervolume %.6g, front %d", done, run->trials,
-            sum.hypervolume, sum.front);
+    fprintf(stderr, "\rtrial %d/%d: hypervolume %.6g, front %d", done, run->trials, sum.hypervolume,
+            sum.front);
     if (ended && left > 0) {
         double seconds = (cli_seconds() - from) / ended * left;
         fprintf(stderr, ", %.0f:%02.0f left", floor(seconds / 60), floor(fmod(seconds, 60)));
@@ -377,8 +354,7 @@ static int ask_more(void)
     flash_error err;
     int trials = space_count(run->s), from = trials;
     for (; trials < run->trials; trials++) {
-        if (trials > from && (!desc->batch || trials % desc->batch == 0))
-            break;
+        if (trials > from && (!desc->batch || trials % desc->batch == 0)) break;
         flash_status status = flash_search_ask(run->s, &t, &err);
         if (status == FLASH_E_RANGE && trials) {
             wipe();
@@ -386,8 +362,7 @@ static int ask_more(void)
             run->trials = trials; /* no more of them */
             break;
         }
-        if (status)
-            fail_library(&err);
+        if (status) fail_library(&err);
     }
     return trials > from;
 }
@@ -400,11 +375,9 @@ static int next_trial(flash_trial *t, int *last)
     for (;;) {
         while (!flash_search_trial(run->s, *last + 1, t)) {
             ++*last;
-            if (t->state == FLASH_TRIAL_PENDING)
-                return 1;
+            if (t->state == FLASH_TRIAL_PENDING) return 1;
         }
-        if ((desc->batch && (running || n_held)) || !ask_more())
-            return 0;
+        if ((desc->batch && (running || n_held)) || !ask_more()) return 0;
     }
 }
 
@@ -432,8 +405,7 @@ void trials_run(journal *j, const trials_desc *d)
         int n = 0, soon = 0;
         while (running < d->parallel && !stop_signal && next_trial(&t, &last)) {
             job *k = jobs;
-            while (k->pid)
-                k++;
+            while (k->pid) k++;
             start(k, &t);
             running++;
         }
@@ -441,8 +413,7 @@ void trials_run(journal *j, const trials_desc *d)
             tell_batch();
             continue;
         }
-        if (!running)
-            break;
+        if (!running) break;
         if (live && shown != ended) {
             show_live(ended, from);
             shown = ended;
@@ -456,27 +427,22 @@ void trials_run(journal *j, const trials_desc *d)
             }
         poll(fds, (nfds_t)n, soon ? 2 : 100);
         for (job *k = jobs; k < jobs + TRIALS_JOBS_MAX; k++) {
-            if (!k->pid)
-                continue;
+            if (!k->pid) continue;
             reap(k); /* before listening: all it wrote is there then */
             listen(k);
             if (d->timeout > 0 && !k->reaped && cli_seconds() > k->begun + d->timeout)
                 ask_to_end(k, TIMEOUT);
-            if (k->kill_at > 0 && cli_seconds() > k->kill_at)
-                kill(-k->pid, SIGKILL);
-            if (stop_signal || !k->reaped || (k->kill_at > cli_seconds() && !gone(k)))
-                continue;
+            if (k->kill_at > 0 && cli_seconds() > k->kill_at) kill(-k->pid, SIGKILL);
+            if (stop_signal || !k->reaped || (k->kill_at > cli_seconds() && !gone(k))) continue;
             finish(k);
             ended++;
         }
     }
     wipe();
-    if (!stop_signal)
-        return;
+    if (!stop_signal) return;
     end_all();
     wipe();
-    if (!d->keeps)
-        tell_batch();
+    if (!d->keeps) tell_batch();
     flash_search_summarize(run->s, &sum);
     cli_note("stopped with %d of %d trials; the same command goes on", sum.trials - sum.pending,
              run->trials);

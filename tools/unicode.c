@@ -21,14 +21,17 @@ static int class_of(const char *category)
     case 'N': return NUMBER;
     case 'P': return PUNCT;
     case 'S': return SYMBOL;
-    default:  return OTHER;
+    default: return OTHER;
     }
 }
 
 static FILE *open_or_die(const char *path)
 {
     FILE *f = fopen(path, "r");
-    if (!f) { fprintf(stderr, "unicode: cannot open %s\n", path); exit(1); }
+    if (!f) {
+        fprintf(stderr, "unicode: cannot open %s\n", path);
+        exit(1);
+    }
     return f;
 }
 
@@ -37,13 +40,19 @@ int main(int argc, char **argv)
     char line[1024];
     unsigned long first = 0, a, b, c, n = 0;
     FILE *f;
-    if (argc != 3) { fprintf(stderr, "usage: unicode UnicodeData.txt PropList.txt\n"); return 2; }
+    if (argc != 3) {
+        fprintf(stderr, "usage: unicode UnicodeData.txt PropList.txt\n");
+        return 2;
+    }
     f = open_or_die(argv[1]);
     while (fgets(line, sizeof line, f)) {
         char *name = strchr(line, ';'), *category = name ? strchr(name + 1, ';') : NULL;
         if (!category) continue;
         a = b = strtoul(line, NULL, 16);
-        if (strstr(name, ", First>")) { first = a; continue; }
+        if (strstr(name, ", First>")) {
+            first = a;
+            continue;
+        }
         if (strstr(name, ", Last>")) a = first;
         for (; a <= b && a < LAST; a++) kind[a] = (unsigned char)class_of(category + 1);
     }
@@ -61,12 +70,15 @@ int main(int argc, char **argv)
     for (a = 128; a < LAST; a = b) { /* ASCII has classes of its own in flash.h */
         int k = kind[a];
         for (c = a; kind[c] == ((c - a) & 1 ? LOWER : UPPER); c++) {}
-        if (c - a >= 4) { k = CASES; b = c - (c - a) % 2; }
-        else for (b = a; kind[b] == kind[a]; b++) {
-            for (c = b; kind[c] == ((c - b) & 1 ? LOWER : UPPER); c++) {}
-            if (b > a && c - b >= 4) break;
-        }
-        printf("%s0x%lx,", n % 9 ? " " : n ? "\n    " : "    ", a*16 + (unsigned long)k);
+        if (c - a >= 4) {
+            k = CASES;
+            b = c - (c - a) % 2;
+        } else
+            for (b = a; kind[b] == kind[a]; b++) {
+                for (c = b; kind[c] == ((c - b) & 1 ? LOWER : UPPER); c++) {}
+                if (b > a && c - b >= 4) break;
+            }
+        printf("%s0x%lx,", n % 9 ? " " : n ? "\n    " : "    ", a * 16 + (unsigned long)k);
         n++;
     }
     printf("\n");

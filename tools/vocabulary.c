@@ -7,8 +7,7 @@ static const char space[] = "\xE2\x96\x81"; /* U+2581, what a space is in tokens
 
 static void *need(void *p)
 {
-    if (!p)
-        cli_fail("out of memory");
+    if (!p) cli_fail("out of memory");
     return p;
 }
 
@@ -35,8 +34,7 @@ void cli_vocabulary_create(cli_vocabulary *v, int n)
 
 void cli_vocabulary_free(cli_vocabulary *v)
 {
-    if (v->n)
-        free((void *)v->token[0]);
+    if (v->n) free((void *)v->token[0]);
     free(v->token);
     free(v->score);
     free(v->type);
@@ -50,8 +48,7 @@ static uint32_t copy_keys(const flash_gguf *from, flash_gguf_writer *w)
     for (size_t i = 0; !flash_gguf_key(from, i, &key); i++)
         if (key.key_bytes > 10 && !memcmp(key.key, "tokenizer.", 10)) {
             n++;
-            if (w)
-                flash_gguf_write_value(w, &key);
+            if (w) flash_gguf_write_value(w, &key);
         }
     return n;
 }
@@ -81,10 +78,10 @@ void cli_vocabulary_write(const cli_vocabulary *v, flash_gguf_writer *w)
 /* Counts of keys, by open addressing. Words: key is where the text of the word is, and its length;
    pairs: the two symbols. */
 typedef struct entry {
-    uint64_t    key;
+    uint64_t key;
     const char *text;
-    long        count; /* 0: free, and of pairs that are gone */
-    int         used;
+    long count; /* 0: free, and of pairs that are gone */
+    int used;
 } entry;
 
 typedef struct table {
@@ -113,8 +110,7 @@ static entry *look(table *t, uint64_t key, const char *text, size_t bytes)
             t->n++;
             return e;
         }
-        if (e->key == key && (!text || !memcmp(e->text, text, bytes)))
-            return e;
+        if (e->key == key && (!text || !memcmp(e->text, text, bytes))) return e;
     }
 }
 
@@ -125,19 +121,20 @@ typedef struct word {
 
 typedef struct learner {
     cli_vocabulary *v;
-    int    known;   /* tokens that are there */
-    table  words, pairs;
-    word  *word;
+    int known; /* tokens that are there */
+    table words, pairs;
+    word *word;
     size_t n_words;
 } learner;
 
 enum class { LETTER, DIGIT, BLANK, MARK };
 
-static enum class class_of(const char *p)
-{
-    unsigned char c = (unsigned char)*p;
-    return (c | 32) >= 'a' && (c | 32) <= 'z' ? LETTER : c >= 0x80 ? LETTER
-        : c >= '0' && c <= '9' ? DIGIT : c <= ' ' ? BLANK : MARK;
+static enum class class_of(const char *p) {
+    unsigned char c = (unsigned char)*p; return (c | 32) >= 'a' && (c | 32) <= 'z' ? LETTER
+        : c >= 0x80                                                                ? LETTER
+        : c >= '0' && c <= '9'                                                     ? DIGIT
+        : c <= ' '                                                                 ? BLANK
+                                                                                   : MARK;
 }
 
 /* The end of the piece of text at p, within which tokens are: a word, with a space or an
@@ -145,23 +142,19 @@ static enum class class_of(const char *p)
 static const char *piece_end(const char *p, const char *end)
 {
     const char *from = p;
-    if (*p == ' ' && p + 1 < end && class_of(p + 1) != BLANK)
-        p++;
-    if (*p == '\'' && p == from && p + 1 < end && class_of(p + 1) == LETTER)
-        p++;
+    if (*p == ' ' && p + 1 < end && class_of(p + 1) != BLANK) p++;
+    if (*p == '\'' && p == from && p + 1 < end && class_of(p + 1) == LETTER) p++;
     enum class c = class_of(p);
     p++;
     if (c == LETTER || c == MARK)
-        while (p < end && class_of(p) == c)
-            p++;
+        while (p < end && class_of(p) == c) p++;
     return p;
 }
 
 static size_t character(const char *p, const char *end)
 {
     size_t n = 1;
-    while (p + n < end && ((unsigned char)p[n] & 0xC0) == 0x80)
-        n++;
+    while (p + n < end && ((unsigned char)p[n] & 0xC0) == 0x80) n++;
     return n;
 }
 
@@ -169,8 +162,7 @@ static size_t character(const char *p, const char *end)
 static uint64_t text_key(const char *p, size_t bytes)
 {
     uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < bytes; i++)
-        h = (h ^ (unsigned char)p[i]) * 1099511628211u;
+    for (size_t i = 0; i < bytes; i++) h = (h ^ (unsigned char)p[i]) * 1099511628211u;
     return (h & 0xffffffffffu) | (uint64_t)bytes << 40;
 }
 
@@ -178,8 +170,7 @@ static int by_count(const void *a, const void *b)
 {
     const entry *x = a, *y = b;
     size_t n = (size_t)(x->key >> 40), m = (size_t)(y->key >> 40);
-    if (x->count != y->count)
-        return x->count < y->count ? 1 : -1;
+    if (x->count != y->count) return x->count < y->count ? 1 : -1;
     int order = memcmp(x->text, y->text, n < m ? n : m);
     return order ? order : (n > m) - (n < m);
 }
@@ -189,8 +180,7 @@ static void sort_table(table *t)
 {
     size_t n = 0;
     for (size_t i = 0; i < t->slots; i++)
-        if (t->at[i].used)
-            t->at[n++] = t->at[i];
+        if (t->at[i].used) t->at[n++] = t->at[i];
     qsort(t->at, n, sizeof *t->at, by_count);
 }
 
@@ -211,15 +201,13 @@ static void begin(learner *l, const char *text, size_t bytes)
         look(&l->words, text_key(p, n), p, n)->count++;
         for (; p < q; p += n, total++) {
             n = character(p, q);
-            if (n <= 4 && (unsigned char)*p >= ' ')
-                look(&chars, text_key(p, n), p, n)->count++;
+            if (n <= 4 && (unsigned char)*p >= ' ') look(&chars, text_key(p, n), p, n)->count++;
         }
     }
     sort_table(&chars);
     table ids = {0};
     for (size_t i = 0; i < chars.n && l->known < l->v->n; i++) {
-        if (chars.at[i].count <= total / 20000)
-            break;
+        if (chars.at[i].count <= total / 20000) break;
         size_t n = (size_t)(chars.at[i].key >> 40);
         const char *p = chars.at[i].text;
         look(&ids, chars.at[i].key, p, n)->count = l->known;
@@ -260,12 +248,12 @@ static const entry *best_pair(const learner *l)
     const entry *best = NULL;
     for (size_t i = 0; i < l->pairs.slots; i++) {
         const entry *e = l->pairs.at + i;
-        if (e->count < 2 || (best && (e->count < best->count
-                                      || (e->count == best->count && e->key > best->key))))
+        if (e->count < 2
+            || (best
+                && (e->count < best->count || (e->count == best->count && e->key > best->key))))
             continue;
         const char *a = l->v->token[e->key >> 20], *b = l->v->token[e->key & 0xfffff];
-        if (strlen(a) + strlen(b) < CLI_TOKEN_BYTES)
-            best = e;
+        if (strlen(a) + strlen(b) < CLI_TOKEN_BYTES) best = e;
     }
     return best;
 }
@@ -277,10 +265,8 @@ static void merge(learner *l, int a, int b)
     for (size_t i = 0; i < l->n_words; i++) {
         word *w = l->word + i;
         int k = 0, n = 0;
-        while (k + 1 < w->n && (w->symbol[k] != a || w->symbol[k + 1] != b))
-            k++;
-        if (k + 1 >= w->n)
-            continue;
+        while (k + 1 < w->n && (w->symbol[k] != a || w->symbol[k + 1] != b)) k++;
+        if (k + 1 >= w->n) continue;
         count_pairs(l, w, -w->count);
         for (k = 0; k < w->n; k++)
             if (k + 1 < w->n && w->symbol[k] == a && w->symbol[k + 1] == b) {
@@ -304,15 +290,14 @@ void cli_vocabulary_learn(cli_vocabulary *v, int n, const char *text, size_t byt
     l.known = CLI_VOCABULARY_FIXED;
     cli_progress("vocabulary", 0, n);
     begin(&l, text, bytes);
-    for (size_t i = 0; i < l.n_words; i++)
-        count_pairs(&l, l.word + i, l.word[i].count);
+    for (size_t i = 0; i < l.n_words; i++) count_pairs(&l, l.word + i, l.word[i].count);
     for (; l.known < n && (e = best_pair(&l)) != NULL; cli_progress("vocabulary", l.known, n))
         merge(&l, (int)(e->key >> 20), (int)(e->key & 0xfffff));
     if (l.known < n)
         cli_fail("the text has pairs for a vocabulary of %d, not %d: ask for fewer, or give more "
-                 "text", l.known, n);
-    for (size_t i = 0; i < l.n_words; i++)
-        free(l.word[i].symbol);
+                 "text",
+                 l.known, n);
+    for (size_t i = 0; i < l.n_words; i++) free(l.word[i].symbol);
     free(l.word);
     free(l.words.at);
     free(l.pairs.at);

@@ -7,10 +7,10 @@
 /* The tokens of a tokenizer "llama", as GGUF files have them; or any that a file has. */
 typedef struct cli_vocabulary {
     const flash_gguf *from; /* with these keys; NULL: with what follows */
-    int          n;
+    int n;
     const char **token;
-    float       *score;
-    int32_t     *type;
+    float *score;
+    int32_t *type;
 } cli_vocabulary;
 
 /* <unk>, <s>, </s> and the 256 bytes: what every vocabulary has. Other tokens come behind. */

@@ -4,8 +4,8 @@
 #define BOARD_H
 #include <stddef.h>
 
-void   board_write(const char *text);
-void   board_exit(int status);
+void board_write(const char *text);
+void board_exit(int status);
 size_t board_stack(void); /* the most that was used so far [B] */
 
 #endif

@@ -19,25 +19,33 @@ enum { ARENA = 384 << 10 }; /* checked below: flash_model_memory and flash_sessi
 extern const unsigned char model_begin[], model_end[]; /* model.S */
 
 /* Gives out a block from its start, never takes back: models and sessions of firmware stay. */
-typedef struct arena { unsigned char *block; size_t size, used; } arena;
+typedef struct arena {
+    unsigned char *block;
+    size_t size, used;
+} arena;
 
 static void *acquire(void *user, size_t bytes, size_t align)
 {
     arena *a = (arena *)user;
     size_t start = (a->used + align - 1) & ~(align - 1);
-    if (start > a->size || bytes > a->size - start)
-        return NULL;
+    if (start > a->size || bytes > a->size - start) return NULL;
     a->used = start + bytes;
     return a->block + start;
 }
 
-static void release(void *user, void *ptr, size_t bytes) { (void)user; (void)ptr; (void)bytes; }
+static void release(void *user, void *ptr, size_t bytes)
+{
+    (void)user;
+    (void)ptr;
+    (void)bytes;
+}
 
 static void number(const char *before, size_t n)
 {
     char digits[12], *p = digits + sizeof digits;
     *--p = 0;
-    do *--p = (char)('0' + n%10); while (n /= 10);
+    do *--p = (char)('0' + n % 10);
+    while (n /= 10);
     board_write(before);
     board_write(p);
 }
@@ -46,7 +54,10 @@ int main(void)
 {
     static unsigned char block[ARENA] __attribute__((aligned(64)));
     arena a = {block, ARENA, 0};
-    flash_model *m; flash_session *s; flash_piece piece; flash_error err;
+    flash_model *m;
+    flash_session *s;
+    flash_piece piece;
+    flash_error err;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     md.source.data = model_begin;
@@ -57,9 +68,15 @@ int main(void)
     sd.n_ctx = TOKENS + 1; /* with the token that begins a text */
     sd.chunk = 1;          /* as there is no prompt; a longer one is read faster by 8 or 16 */
     size_t for_model = flash_model_memory(&md, &err);
-    if (flash_model_load(&m, &md, &err)) { board_write(err.text); return 1; }
+    if (flash_model_load(&m, &md, &err)) {
+        board_write(err.text);
+        return 1;
+    }
     size_t for_session = flash_session_memory(m, &sd);
-    if (flash_session_create(&s, m, &sd)) { number("no memory: needs ", for_session); return 1; }
+    if (flash_session_create(&s, m, &sd)) {
+        number("no memory: needs ", for_session);
+        return 1;
+    }
     size_t used = a.used;
     for (int n = 0; n < TOKENS && flash_session_next(s, NULL, &piece) == FLASH_OK; n++)
         board_write(piece.text);

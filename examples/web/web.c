@@ -20,10 +20,9 @@ static void *acquire(void *user, size_t bytes, size_t align)
 {
     size_t *top = (size_t *)user, page = 65536;
     size_t start = (*top + align - 1) & ~(align - 1), end = start + bytes;
-    size_t have = __builtin_wasm_memory_size(0)*page;
-    if (end < start)
-        return NULL;
-    if (end > have && __builtin_wasm_memory_grow(0, (end - have + page - 1)/page) == (size_t)-1)
+    size_t have = __builtin_wasm_memory_size(0) * page;
+    if (end < start) return NULL;
+    if (end > have && __builtin_wasm_memory_grow(0, (end - have + page - 1) / page) == (size_t)-1)
         return NULL;
     *top = end;
     return (void *)start;
@@ -32,8 +31,7 @@ static void *acquire(void *user, size_t bytes, size_t align)
 static void release(void *user, void *ptr, size_t bytes)
 {
     size_t *top = (size_t *)user;
-    if ((size_t)ptr + bytes == *top)
-        *top = (size_t)ptr;
+    if ((size_t)ptr + bytes == *top) *top = (size_t)ptr;
 }
 
 static struct {
@@ -47,8 +45,7 @@ static struct {
 /* Room for the file, or for a text; NULL: no memory. */
 void *EXPORT(room)(size_t bytes)
 {
-    if (!web.top)
-        web.top = (size_t)&__heap_base;
+    if (!web.top) web.top = (size_t)&__heap_base;
     return acquire(&web.top, bytes, 64);
 }
 
@@ -86,8 +83,10 @@ int EXPORT(next)(void)
 
 const char *EXPORT(text)(void) { return web.piece.text; }
 size_t EXPORT(text_bytes)(void) { return web.piece.bytes; }
-const char *EXPORT(why)(int status) { return web.error.text[0] ? web.error.text
-                                                               : flash_status_text(status); }
+const char *EXPORT(why)(int status)
+{
+    return web.error.text[0] ? web.error.text : flash_status_text(status);
+}
 
 /* What is left of a C library. Copying and filling are instructions (-mbulk-memory). */
 void *memcpy(void *to, const void *from, size_t n) { return __builtin_memcpy(to, from, n); }
@@ -98,8 +97,7 @@ void *memchr(const void *p, int byte, size_t n)
 {
     const unsigned char *s = p;
     for (; n; n--, s++)
-        if (*s == (unsigned char)byte)
-            return (void *)s;
+        if (*s == (unsigned char)byte) return (void *)s;
     return NULL;
 }
 
@@ -107,8 +105,7 @@ int memcmp(const void *a, const void *b, size_t n)
 {
     const unsigned char *s = a, *t = b;
     for (; n; n--, s++, t++)
-        if (*s != *t)
-            return *s - *t;
+        if (*s != *t) return *s - *t;
     return 0;
 }
 

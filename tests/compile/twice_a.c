@@ -5,7 +5,4 @@
 
 int twice_b(void);
 
-int main(void)
-{
-    return flash_version() == twice_b() ? 0 : 1;
-}
+int main(void) { return flash_version() == twice_b() ? 0 : 1; }

@@ -5,7 +5,4 @@
 
 int twice_b(void);
 
-int twice_b(void)
-{
-    return flash_version();
-}
+int twice_b(void) { return flash_version(); }

@@ -11,9 +11,7 @@ static volatile unsigned sink; /* keeps the reads */
 
 static void impossible(flash_status s)
 {
-    if (s == FLASH_E_INTERNAL) {
-        abort();
-    }
+    if (s == FLASH_E_INTERNAL) abort();
 }
 
 static void use(const flash_model *m)
@@ -31,16 +29,12 @@ static void use(const flash_model *m)
     d.chunk = 2;
     d.sampler.temperature = 1;
     d.sampler.top_p = 0.9f;
-    if (flash_session_memory(m, &d) > (size_t)64 << 20 || flash_session_create(&s, m, &d)) {
-        return;
-    }
+    if (flash_session_memory(m, &d) > (size_t)64 << 20 || flash_session_create(&s, m, &d)) return;
     ids[0] = ids[1] = ids[2] = 0;
     impossible(flash_session_feed(s, ids, 3));
     impossible(flash_session_step(s, NULL));
     impossible(flash_session_next(s, NULL, &piece));
-    if (flash_session_truncate(s, 1) == FLASH_E_RANGE) {
-        flash_session_reset(s);
-    }
+    if (flash_session_truncate(s, 1) == FLASH_E_RANGE) flash_session_reset(s);
     impossible(flash_session_feed(s, ids, 2));
     impossible(flash_session_step(s, NULL));
     flash_session_free(s);
@@ -57,9 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flash_tensor t;
     unsigned sum = 0, how = size ? data[size - 1] % 4u : 0;
 
-    if (!p) {
-        return 0;
-    }
+    if (!p) return 0;
     memcpy(p, data, size);
     d.source.data = p;
     d.source.bytes = size;
@@ -68,22 +60,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const char *s;
         size_t at = 0, n;
         sum += (unsigned)flash_value_integer(&v, v.count - 1) + (v.bytes ? v.data[v.bytes - 1] : 0);
-        while ((s = flash_value_string(&v, &at, &n)) != NULL) {
+        while ((s = flash_value_string(&v, &at, &n)) != NULL)
             sum += n ? (unsigned char)s[n - 1] : 0;
-        }
     }
-    for (size_t i = 0; g && flash_gguf_tensor(g, i, &t) == FLASH_OK; i++) {
+    for (size_t i = 0; g && flash_gguf_tensor(g, i, &t) == FLASH_OK; i++)
         sum += t.bytes ? t.data[t.bytes - 1] : 0;
-    }
     sink = sum;
     flash_gguf_free(g);
     for (d.vocab_only = 0; d.vocab_only < 2; d.vocab_only++) {
         d.any_pretokenizer = !d.vocab_only;
         d.attention = how == 1 ? "keep,skip" : how == 2 ? "window:2,keep" : NULL;
         impossible(flash_model_load(&m, &d, &err));
-        if (m && !d.vocab_only) {
-            use(m);
-        }
+        if (m && !d.vocab_only) use(m);
         flash_model_free(m);
     }
     free(p);

@@ -8,9 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void must(int ok)
 {
-    if (!ok) {
-        abort();
-    }
+    if (!ok) abort();
 }
 
 /* Kept for the life of the process. */
@@ -40,9 +38,7 @@ static void draw(const flash_model *m, const flash_grammar *g, uint64_t seed)
     flash__reading *t;
     int bpe = m == vocabulary(1);
     flash__reading_plan(m, &a);
-    if (!block[bpe]) {
-        block[bpe] = (uint8_t *)mk_alloc(NULL, a.used);
-    }
+    if (!block[bpe]) block[bpe] = (uint8_t *)mk_alloc(NULL, a.used);
     a.base = block[bpe];
     a.used = 0;
     t = flash__reading_plan(m, &a);
@@ -51,14 +47,9 @@ static void draw(const flash_model *m, const flash_grammar *g, uint64_t seed)
         const uint32_t *mask = flash__mask(t, m);
         int32_t id = -1;
         int n = 0;
-        for (uint32_t i = 0; i < m->vocab.n; i++) {
-            if (mask[i / 32] >> i % 32 & 1 && mk_rnd(&seed) % (uint64_t)++n == 0) {
-                id = (int32_t)i;
-            }
-        }
-        if (t->stuck || id < 0) {
-            break;
-        }
+        for (uint32_t i = 0; i < m->vocab.n; i++)
+            if (mask[i / 32] >> i % 32 & 1 && mk_rnd(&seed) % (uint64_t)++n == 0) id = (int32_t)i;
+        if (t->stuck || id < 0) break;
         must(flash__allowed(t, m, id));
         if (flash_token_is_end(m, id)) {
             must(t->place[t->now].ends);
@@ -79,14 +70,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text, *made = NULL;
     size_t n = 0, again = 0;
 
-    if (!size) {
-        return 0;
-    }
+    if (!size) return 0;
     m = vocabulary(data[0] >> 1 & 1);
     text = (char *)mk_alloc(NULL, --size); /* so that the end is the end */
-    if (size) {
-        memcpy(text, data + 1, size);
-    }
+    if (size) memcpy(text, data + 1, size);
     d.text = text;
     d.bytes = size;
     if (data[0] & 1) {

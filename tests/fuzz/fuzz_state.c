@@ -13,9 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void expect(int holds)
 {
-    if (!holds) {
-        abort();
-    }
+    if (!holds) abort();
 }
 
 static int write_buf(void *user, const void *data, size_t bytes)
@@ -50,9 +48,7 @@ static flash_session *session(int which)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size == 0) {
-        return 0;
-    }
+    if (size == 0) return 0;
     flash_session *s = session(data[0] % SEED_STATES), *t;
     flash_source source = {0};
     flash_piece piece;
@@ -66,8 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         flash__wr64(p + 72, n);
         flash__wr64(p + 16, flash__fingerprint(s->m));
         flash__wr64(p + 88, flash__sum_words(0, p, 11));
-        flash__wr64(p + n - 8, flash__sum_words(0, p + FLASH__STATE_HEAD,
-                                                (n - FLASH__STATE_HEAD - 8) / 8));
+        flash__wr64(p + n - 8,
+                    flash__sum_words(0, p + FLASH__STATE_HEAD, (n - FLASH__STATE_HEAD - 8) / 8));
     }
     source.data = p;
     source.bytes = n;

@@ -7,17 +7,15 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const pres[] = {
-    NULL, "default", "gpt-2", "llama-bpe", "qwen2", "smollm", "starcoder", "refact", "falcon",
-    "mpt", "deepseek-llm", "deepseek-coder", "deepseek-v3", "gpt-4o", "llama4", "tekken",
-    "command-r", "olmo",
+    NULL,          "default", "gpt-2",  "llama-bpe", "qwen2",        "smollm",
+    "starcoder",   "refact",  "falcon", "mpt",       "deepseek-llm", "deepseek-coder",
+    "deepseek-v3", "gpt-4o",  "llama4", "tekken",    "command-r",    "olmo",
 };
 enum { PRES = sizeof pres / sizeof pres[0] };
 
 static void must(int ok)
 {
-    if (!ok) {
-        abort();
-    }
+    if (!ok) abort();
 }
 
 /* NULL among the names is the SentencePiece one. Kept for the life of the process. */
@@ -49,31 +47,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t n, again, bytes, cap, at = 0;
     flash_detokenizer stream = {{0}, 0, 0};
 
-    if (size < 2) {
-        return 0;
-    }
+    if (size < 2) return 0;
     m = vocabulary(data[0] % PRES);
     flags = data[1] & (FLASH_TEXT_SPECIAL | FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE);
     size -= 2;
     text = (char *)mk_alloc(NULL, size); /* so that the end is the end */
-    if (size) {
-        memcpy(text, data + 2, size);
-    }
+    if (size) memcpy(text, data + 2, size);
 
     must(flash_tokenize(m, text, size, flags, NULL, 0, &n) == (n ? FLASH_E_RANGE : FLASH_OK));
     must(n <= size + 4);
     ids = (int32_t *)mk_alloc(NULL, n * sizeof *ids);
     must(flash_tokenize(m, text, size, flags, ids, n, &again) == FLASH_OK && again == n);
-    for (size_t i = 0; i < n; i++) {
-        must(flash_token_text(m, ids[i], &bytes) != NULL);
-    }
+    for (size_t i = 0; i < n; i++) must(flash_token_text(m, ids[i], &bytes) != NULL);
 
     cap = size + 64;
     back = (char *)mk_alloc(NULL, cap);
     must(flash_detokenize(m, ids, n, flags, back, cap, &bytes) == FLASH_OK);
-    if (!(flags & FLASH_TEXT_SPECIAL)) {
-        must(bytes == size && !memcmp(back, text, size));
-    }
+    if (!(flags & FLASH_TEXT_SPECIAL)) must(bytes == size && !memcmp(back, text, size));
     free(back);
 
     /* the stream gives the same, but for bytes that are no characters */
