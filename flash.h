@@ -202,13 +202,13 @@ extern "C" {
 /* clang-format on */
 
 enum {
-    FLASH_LAYERS_MAX = 512,       /* layers of a model                                     */
-    FLASH_CONTEXT_MAX = 1 << 20,  /* positions of a session                                */
-    FLASH_VOCAB_MAX = 1 << 20,    /* tokens of a vocabulary                                */
-    FLASH_DIM_MAX = 1 << 20,      /* d_model, d_ffn, heads times d_head                    */
-    FLASH_HEAD_MAX = 512,         /* d_head                                                */
-    FLASH_THREADS_MAX = 64,       /* threads of a session                                  */
-    FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text                            */
+    FLASH_LAYERS_MAX = 512,       /* layers of a model */
+    FLASH_CONTEXT_MAX = 1 << 20,  /* positions of a session */
+    FLASH_VOCAB_MAX = 1 << 20,    /* tokens of a vocabulary */
+    FLASH_DIM_MAX = 1 << 20,      /* d_model, d_ffn, heads times d_head */
+    FLASH_HEAD_MAX = 512,         /* d_head */
+    FLASH_THREADS_MAX = 64,       /* threads of a session */
+    FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text */
 };
 
 /* Version the implementation was built from; differs from FLASH_VERSION only if two copies are
@@ -428,8 +428,8 @@ FLASH_API const char *flash_value_string(const flash_value *v, size_t *at, size_
 typedef struct flash_gguf_writer {
     int (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
     void *user;
-    flash_status status; /* of everything so far                        */
-    uint64_t written;    /* [B]                                         */
+    flash_status status; /* of everything so far */
+    uint64_t written;    /* [B] */
     uint64_t offset;     /* of the next tensor, from the data start [B] */
     uint64_t filled;     /* data written so far, from the data start [B]*/
     uint32_t keys_left, tensors_left, tensors;
@@ -467,11 +467,11 @@ FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w);
 
 typedef enum flash_attention {
     FLASH_ATTENTION_FULL,
-    FLASH_ATTENTION_WINDOW, /* the last `window` positions, itself included               */
-    FLASH_ATTENTION_SKIP,   /* none: the layer is its feed-forward part                   */
-    FLASH_ATTENTION_CONV,   /* a gated short convolution in its place (LFM2)              */
-    FLASH_ATTENTION_LINEAR, /* one matrix in its place (DeciLM)                           */
-    FLASH_ATTENTION_CHUNK   /* back to the last multiple of `window` (Llama 4)            */
+    FLASH_ATTENTION_WINDOW, /* the last `window` positions, itself included */
+    FLASH_ATTENTION_SKIP,   /* none: the layer is its feed-forward part */
+    FLASH_ATTENTION_CONV,   /* a gated short convolution in its place (LFM2) */
+    FLASH_ATTENTION_LINEAR, /* one matrix in its place (DeciLM) */
+    FLASH_ATTENTION_CHUNK   /* back to the last multiple of `window` (Llama 4) */
 } flash_attention;
 typedef enum flash_activation { FLASH_ACTIVATION_SILU, FLASH_ACTIVATION_GELU } flash_activation;
 /* rotates (2i,2i+1) or (i,i+C/2) */
@@ -484,34 +484,34 @@ typedef enum flash_rope_scaling {
 } flash_rope_scaling;
 
 typedef struct flash_layer {
-    uint8_t attention;  /* flash_attention                                         */
-    uint8_t rope_plain; /* 1: the scaling of RoPE is not for this layer            */
-    uint16_t n_head;    /* H; 0 in a layer without keys and values                 */
-    uint16_t n_kv_head; /* K; divides n_head                                       */
-    int32_t d_ffn;      /* F; 0: no feed-forward part                              */
-    int32_t window;     /* W of WINDOW and CHUNK                                   */
-    float rope_base;    /* 0: no RoPE                                              */
+    uint8_t attention;  /* flash_attention */
+    uint8_t rope_plain; /* 1: the scaling of RoPE is not for this layer */
+    uint16_t n_head;    /* H; 0 in a layer without keys and values */
+    uint16_t n_kv_head; /* K; divides n_head */
+    int32_t d_ffn;      /* F; 0: no feed-forward part */
+    int32_t window;     /* W of WINDOW and CHUNK */
+    float rope_base;    /* 0: no RoPE */
 } flash_layer;
 
 typedef struct flash_arch {
-    char name[32]; /* as in general.architecture                              */
+    char name[32]; /* as in general.architecture */
     int n_layer, d_model, d_head, n_vocab;
-    int n_ctx; /* trained for                                             */
-    int tied;  /* the head shares the embedding's weights                 */
+    int n_ctx; /* trained for */
+    int tied;  /* the head shares the embedding's weights */
     float norm_eps;
-    int rope_dims;    /* of each head, even, <= d_head                           */
-    int rope_style;   /* flash_rope_style                                        */
-    int rope_scaling; /* flash_rope_scaling                                      */
+    int rope_dims;    /* of each head, even, <= d_head */
+    int rope_style;   /* flash_rope_style */
+    int rope_scaling; /* flash_rope_scaling */
     /* base: of the first layer that has one; factor 1: none */
     float rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
-    float rope_low_freq, rope_high_freq; /* Llama 3 scaling                             */
-    int rope_n_ctx;        /* context before scaling                                  */
-    float attention_scale; /* of q.k, normally 1/sqrt(d_head)                         */
-    int activation;        /* flash_activation of the gate                            */
-    int conv_length;       /* positions a CONV layer sees, itself included; 0: none   */
-    int qk_norm;           /* 1: queries and keys are normed after RoPE, no weights   */
+    float rope_low_freq, rope_high_freq; /* Llama 3 scaling */
+    int rope_n_ctx;                      /* context before scaling */
+    float attention_scale;               /* of q.k, normally 1/sqrt(d_head) */
+    int activation;                      /* flash_activation of the gate */
+    int conv_length;                     /* positions a CONV layer sees, itself included; 0: none */
+    int qk_norm;                         /* 1: queries and keys are normed after RoPE, no weights */
     float embedding_scale;
-    float logit_cap; /* c: logits are c tanh(logits/c); 0: none                 */
+    float logit_cap; /* c: logits are c tanh(logits/c); 0: none */
     /* n: queries of layers without RoPE grow by 1 + 0.1 ln(1 + floor((p + 1)/n)); 0: none */
     int temperature_n_ctx;
     flash_layer layer[FLASH_LAYERS_MAX];
@@ -895,17 +895,17 @@ FLASH_API flash_status flash_session_restore(flash_session *s, const flash_sourc
 
 /* One shape at work. */
 typedef struct flash_workload {
-    const flash_arch *arch; /* the caller's                                              */
-    flash_type weights, kv; /* of all matrices; of keys and values                       */
-    int threads, chunk;     /* 0: 1 and 256, as in flash_session_desc                    */
-    int prompt;             /* tokens read at once: prefill                              */
-    int position;           /* of a token written: decode                                */
+    const flash_arch *arch; /* the caller's */
+    flash_type weights, kv; /* of all matrices; of keys and values */
+    int threads, chunk;     /* 0: 1 and 256, as in flash_session_desc */
+    int prompt;             /* tokens read at once: prefill */
+    int position;           /* of a token written: decode */
 } flash_workload;
 
 /* What one workload took. 0: not measured. */
 typedef struct flash_timing {
-    double prefill; /* of the prompt [s], to the first token after it            */
-    double decode;  /* of one token [s]                                          */
+    double prefill; /* of the prompt [s], to the first token after it */
+    double decode;  /* of one token [s] */
 } flash_timing;
 
 enum { FLASH_LATENCY_POINTS_MAX = 2048, FLASH_LATENCY_REPEATS_MAX = 64 };
@@ -922,11 +922,11 @@ typedef struct flash_measure_desc {
 } flash_measure_desc;
 
 typedef struct flash_measurement {
-    int n;                                        /* repeats                            */
+    int n;                                        /* repeats */
     flash_timing each[FLASH_LATENCY_REPEATS_MAX]; /* [n], as they came; decode: the mean
                                                      of the tokens                      */
     flash_timing median;
-    flash_timing spread; /* (largest - least)/median           */
+    flash_timing spread; /* (largest - least)/median */
 } flash_measurement;
 
 /* Operations (2 a product) of n tokens after `from` others: matrices, scores and values, and the
@@ -994,24 +994,24 @@ enum {
     FLASH_SEARCH_OBJECTIVES_MAX = 4,
     FLASH_SEARCH_CONSTRAINTS_MAX = 4,
     FLASH_SEARCH_VALUES_MAX = FLASH_SEARCH_OBJECTIVES_MAX + FLASH_SEARCH_CONSTRAINTS_MAX,
-    FLASH_SEARCH_TRIALS_MAX = 1 << 20, /* FLASH_SEARCH_MODEL_TRIALS_MAX with EHVI     */
+    FLASH_SEARCH_TRIALS_MAX = 1 << 20, /* FLASH_SEARCH_MODEL_TRIALS_MAX with EHVI */
     FLASH_SEARCH_MODEL_TRIALS_MAX = 4096
 };
 
 typedef enum flash_param_kind {
-    FLASH_PARAM_INTEGER,  /* lo, lo + step, ... up to hi                                   */
-    FLASH_PARAM_ORDINAL,  /* one of value[n_value], in their order                         */
-    FLASH_PARAM_CATEGORY, /* one of 0 .. n_value - 1, which have no order                  */
-    FLASH_PARAM_REAL,     /* [lo, hi]                                                      */
-    FLASH_PARAM_LOG       /* the same on a logarithmic scale, lo > 0                       */
+    FLASH_PARAM_INTEGER,  /* lo, lo + step, ... up to hi */
+    FLASH_PARAM_ORDINAL,  /* one of value[n_value], in their order */
+    FLASH_PARAM_CATEGORY, /* one of 0 .. n_value - 1, which have no order */
+    FLASH_PARAM_REAL,     /* [lo, hi] */
+    FLASH_PARAM_LOG       /* the same on a logarithmic scale, lo > 0 */
 } flash_param_kind;
 
 typedef struct flash_param {
-    const char *name; /* unique                                                    */
+    const char *name; /* unique */
     flash_param_kind kind;
     double lo, hi;
-    double step;         /* of integers; 0: 1                                         */
-    const double *value; /* [n_value], ascending: of ordinals                         */
+    double step;         /* of integers; 0: 1 */
+    const double *value; /* [n_value], ascending: of ordinals */
     int n_value;
     /* name of an earlier parameter: this one counts only where that one is >= active_from, and is
        its own least value elsewhere; NULL: always */
@@ -1020,16 +1020,16 @@ typedef struct flash_param {
 } flash_param;
 
 typedef enum flash_search_method {
-    FLASH_SEARCH_EHVI,  /* Gaussian processes, expected hypervolume improvement          */
-    FLASH_SEARCH_NSGA2, /* Deb et al. 2002; for thousands of cheap trials                */
-    FLASH_SEARCH_RANDOM /* scrambled Sobol' points                                       */
+    FLASH_SEARCH_EHVI,  /* Gaussian processes, expected hypervolume improvement */
+    FLASH_SEARCH_NSGA2, /* Deb et al. 2002; for thousands of cheap trials */
+    FLASH_SEARCH_RANDOM /* scrambled Sobol' points */
 } flash_search_method;
 
 typedef struct flash_search_desc {
-    const flash_param *param; /* [n_param], with all it points to the caller's, who keeps it   */
+    const flash_param *param; /* [n_param], with all it points to the caller's, who keeps it */
     int n_param;
-    int n_objective;  /* 0: 2                                                          */
-    int n_constraint; /* values told after the objectives; a trial is good where <= 0  */
+    int n_objective;  /* 0: 2 */
+    int n_constraint; /* values told after the objectives; a trial is good where <= 0 */
     /* objectives that need no trial: values of x, finite, always the same; NULL: told */
     double (*known[FLASH_SEARCH_OBJECTIVES_MAX])(void *user, const double *x);
     /* 0: x, [n_param], must not be tried; NULL: all may */
@@ -1044,11 +1044,11 @@ typedef struct flash_search_desc {
     const double *reference;
     flash_search_method method;
     uint64_t seed;
-    int max_trials; /* of any kind, in all; 0: 200                                   */
+    int max_trials; /* of any kind, in all; 0: 200 */
     int initial;    /* Sobol' points first; 0: 2 n_param, at least 5 and at most a
                        fifth of max_trials                                           */
-    int population; /* of NSGA-II; 0: 100                                            */
-    int noisy;      /* 1: the same trial again would give other values               */
+    int population; /* of NSGA-II; 0: 100 */
+    int noisy;      /* 1: the same trial again would give other values */
     /* if noisy, their standard deviations, [n_objective + n_constraint]; 0 where it is not known;
        NULL: none is, all are found from the trials, which takes many */
     const double *noise;
@@ -1056,16 +1056,16 @@ typedef struct flash_search_desc {
 } flash_search_desc;
 
 typedef enum flash_trial_state {
-    FLASH_TRIAL_PENDING,  /* asked                                                     */
-    FLASH_TRIAL_DONE,     /* told                                                      */
-    FLASH_TRIAL_FAILED,   /* no values; not tried again                                */
-    FLASH_TRIAL_ABANDONED /* stopped early; y: the best it might have become, or 0     */
+    FLASH_TRIAL_PENDING,  /* asked */
+    FLASH_TRIAL_DONE,     /* told */
+    FLASH_TRIAL_FAILED,   /* no values; not tried again */
+    FLASH_TRIAL_ABANDONED /* stopped early; y: the best it might have become, or 0 */
 } flash_trial_state;
 
 typedef struct flash_trial {
-    int id; /* from 1, in the order of asking            */
+    int id; /* from 1, in the order of asking */
     flash_trial_state state;
-    double x[FLASH_SEARCH_PARAMS_MAX]; /* [n_param]                                 */
+    double x[FLASH_SEARCH_PARAMS_MAX]; /* [n_param] */
     double y[FLASH_SEARCH_VALUES_MAX]; /* objectives, then constraints; known ones
                                           already while it is pending               */
 } flash_trial;
@@ -1074,7 +1074,7 @@ typedef struct flash_trial {
 typedef struct flash_search_summary {
     int trials, pending, done, failed, abandoned, front;
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
-    double hypervolume; /* that the front dominates, up to the reference             */
+    double hypervolume; /* that the front dominates, up to the reference */
     /* reasons to stop, to be judged by the caller: growth of the hypervolume by the last 20 trials
        that were told, and growth expected of the last one that was asked for, both as a share of
        it; below 0: not known yet */
@@ -1184,9 +1184,9 @@ typedef struct flash_trainer_desc {
 typedef struct flash_trainer_report {
     /* means of all tokens, in nats: what is minimised; of the next tokens; from the teacher */
     double loss, ce, kl;
-    double grad_norm;      /* before it was clipped                              */
-    double lr;             /* of this step                                       */
-    uint64_t step, tokens; /* done, this one included                            */
+    double grad_norm;      /* before it was clipped */
+    double lr;             /* of this step */
+    uint64_t step, tokens; /* done, this one included */
 } flash_trainer_report;
 
 /* What flash_trainer_create acquires [B], in one block; 0, and why in err, if desc is invalid. */
@@ -1211,10 +1211,10 @@ FLASH_API uint64_t flash_trainer_steps(const flash_trainer *t); /* those before 
 
 /* Weights as they are now, named as in GGUF files. Pointers are t's and valid while it lives. */
 typedef struct flash_trainer_tensor {
-    const char *name; /* NUL-terminated                                  */
-    int n_dims;       /* 1: a vector of cols                             */
+    const char *name; /* NUL-terminated */
+    int n_dims;       /* 1: a vector of cols */
     int rows, cols;
-    const float *data; /* [rows,cols]                                     */
+    const float *data; /* [rows,cols] */
 } flash_trainer_tensor;
 
 FLASH_API size_t flash_trainer_tensors(const flash_trainer *t);
@@ -1973,13 +1973,13 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
 typedef struct flash__gp {
     size_t n;
     int d, categories, priors;
-    double *x, *y;              /* [n,d], [n]                                                  */
-    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work                 */
-    double *alpha, *k;          /* [n] A^-1 y; [n] work                                        */
+    double *x, *y;              /* [n,d], [n] */
+    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work */
+    double *alpha, *k;          /* [n] A^-1 y; [n] work */
     double theta[FLASH__GP_THETA];
-    double noise, noise_spread; /* log of its variance: mean and variance expected of that  */
-    double nugget;              /* what the diagonal of A has more than K                      */
-    double lml;                 /* log marginal likelihood at theta                            */
+    double noise, noise_spread; /* log of its variance: mean and variance expected of that */
+    double nugget;              /* what the diagonal of A has more than K */
+    double lml;                 /* log marginal likelihood at theta */
 } flash__gp;
 
 /* Carves a process of n points; predict: 1 for what prediction needs alone. */
@@ -2556,7 +2556,7 @@ typedef struct flash__pool {
     flash__cond work, done;
     flash__task task;
     void *ctx;
-    volatile int turn, stop, inside; /* turn: counts jobs                              */
+    volatile int turn, stop, inside; /* turn: counts jobs */
     int next, tasks, asleep, n;
     flash__thread thread[FLASH_THREADS_MAX];
 } flash__pool;
@@ -2982,7 +2982,7 @@ typedef struct flash__group {
 /* 32 activations: item i is d*q[i]. One cache line. */
 typedef struct flash__q8 {
     float d, ds[3];        /* scale; scale times the sum of q: first half, second half, both */
-    int32_t start[3], pad; /* -128 times those sums                                          */
+    int32_t start[3], pad; /* -128 times those sums */
     int8_t q[32];
 } flash__q8;
 FLASH__STATIC_ASSERT(sizeof(flash__q8) == 64, q8_is_a_cache_line);
@@ -3854,7 +3854,7 @@ static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int sty
 /* y = f(gate)*up, a gated linear unit (Shazeer 2020, arxiv 2002.05202). f is SiLU, x/(1 + exp(-x)),
    or GELU by tanh (Hendrycks and Gimpel 2016, arxiv 1606.08415), which is x/(1 + exp(-2u)) with
    u = sqrt(2/pi) (x + 0.044715 x^3). */
-#define FLASH__GELU_1 1.5957691216f /* 2 sqrt(2/pi)          */
+#define FLASH__GELU_1 1.5957691216f /* 2 sqrt(2/pi) */
 #define FLASH__GELU_3 0.0713548163f /* 2 sqrt(2/pi) 0.044715 */
 static void flash__glu_scalar(int gelu, const float *gate, const float *up, size_t n, float *y)
 {
@@ -4390,7 +4390,8 @@ FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
 #define FLASH__X(i) v = _mm_insert_epi16(v, (short)flash__rd16(p + (i)*row), i);
     FLASH__X(0)
     FLASH__X(1)
-    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(2)
+    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
         return _mm256_cvtph_ps(v);
 }
@@ -5192,7 +5193,8 @@ FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + ((i) + 8)*row), i);
     FLASH__X(0)
     FLASH__X(1)
-    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(2)
+    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
         return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
 }
@@ -5317,7 +5319,8 @@ FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t st
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (i)%2*row + ((i)/2 + 4)*step), i);
     FLASH__X(0)
     FLASH__X(1)
-    FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    FLASH__X(2)
+    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
         return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
 }
@@ -6934,7 +6937,7 @@ FLASH__TDOT static double flash__spin_dotprod(int rounds)
 /* smmla multiplies 2 rows by 2 tokens, 8 items each. Sums stay in that order, r0t0 r0t1 r1t0 r1t1,
    to the end; 4 tokens by 16 blocks are brought into it once for the 16 rows of a panel. */
 typedef struct flash__x4_i8mm {
-    int8_t q[4][4][8];          /* group, token, item                        */
+    int8_t q[4][4][8];          /* group, token, item */
     float d[2][4], ds[2][2][4]; /* by pairs of tokens: 0 1 0 1, 2 3 2 3; ds by half, or [0] all */
 } flash__x4_i8mm;
 
@@ -9618,10 +9621,10 @@ typedef struct flash__mat {
 } flash__mat;
 
 typedef struct flash__layer {
-    const float *attn_norm, *ffn_norm;                    /* [D]                        */
+    const float *attn_norm, *ffn_norm;                    /* [D] */
     const float *attn_post, *ffn_post, *q_norm, *k_norm;  /* [D], [D], [C], [C]; NULL: none */
-    const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none         */
-    const float *conv;                                    /* [D,conv_length]            */
+    const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none */
+    const float *conv;                                    /* [D,conv_length] */
     flash__mat q, k, v, o, gate, up, down, conv_in, conv_out;
 } flash__layer;
 
@@ -9633,8 +9636,8 @@ typedef struct flash__root { /* what is not in a layer */
 typedef struct flash__tensor_rule {
     const char *name;
     uint8_t matrix, parts, rows, cols; /* matrix 0: floats, stored as F32; parts: of a layer */
-    uint16_t may, need;                /* architectures that may, that must have it          */
-    uint16_t at;                       /* offset of its field                                */
+    uint16_t may, need;                /* architectures that may, that must have it */
+    uint16_t at;                       /* offset of its field */
 } flash__tensor_rule;
 
 #define FLASH__LAYER(field) (uint16_t)offsetof(flash__layer, field)
@@ -11304,40 +11307,40 @@ struct flash_session {
     flash_session_desc desc;
     flash__pool pool;
     size_t block;            /* [B] */
-    int n_ctx, chunk, slots; /* slots: workers at once, each with a workspace           */
-    int pos, fed;            /* tokens worked on; tokens queued or worked on               */
-    int run, layer;          /* tokens of the chunk under way, 0: none; its next layer     */
-    int head;                /* rows of the head done, after all layers                    */
-    int begin;               /* position at which the queue was last empty                 */
-    int high;                /* positions that rings have seen                             */
+    int n_ctx, chunk, slots; /* slots: workers at once, each with a workspace */
+    int pos, fed;            /* tokens worked on; tokens queued or worked on */
+    int run, layer;          /* tokens of the chunk under way, 0: none; its next layer */
+    int head;                /* rows of the head done, after all layers */
+    int begin;               /* position at which the queue was last empty */
+    int high;                /* positions that rings have seen */
     int slice, sliced;       /* tokens at once before a deadline; 1: the chunk is of those */
-    double slowest;          /* longest piece of it [s]                                    */
-    int side;                /* which conv state is that before the chunk                  */
-    int rope_layer;          /* whose angles are in rope, -1: none                         */
-    int last, last_n;        /* first position and tokens of the last finished chunk       */
+    double slowest;          /* longest piece of it [s] */
+    int side;                /* which conv state is that before the chunk */
+    int rope_layer;          /* whose angles are in rope, -1: none */
+    int last, last_n;        /* first position and tokens of the last finished chunk */
     int have_logits, ended;
-    int text_at, text_fresh; /* where the text began, and whether its first space is shown  */
-    int32_t sampled;         /* what flash_session_sample gave last, -1: fed or none           */
-    struct flash__reading *match; /* NULL: created without a grammar                           */
+    int text_at, text_fresh;      /* where the text began, and whether its first space is shown */
+    int32_t sampled;              /* what flash_session_sample gave last, -1: fed or none */
+    struct flash__reading *match; /* NULL: created without a grammar */
     volatile int cancel;
-    int32_t *ids;       /* [N]                                                        */
-    uint8_t **k, **v;   /* [L] of [K,blocks] blocks of flash__kv_block bytes          */
-    int *blocks;        /* [L] of 64 positions kept: all, or a ring                   */
-    int *from;          /* [L] first position that was restored, 0: all were          */
-    float **conv;       /* [L] of [2,conv_length-1,D]: last inputs, on two sides      */
-    float *x, *h;       /* [T,D] residual stream; [T,max(D,H*C)] normed, attended     */
-    float *q, *kk, *vv; /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C]              */
-    float *gate, *up;   /* [T,F]                                                      */
-    float *rope;        /* [T,rope_dims] cos and sin                                  */
-    float *span;        /* [spans,H,C+2] what spans gave: sums, maximum, total        */
-    flash__q8 *q8;      /* [T,max(D,H*C,F)/32]                                        */
-    float *logits;      /* [V], or [T,V] with all_logits                              */
-    struct flash__candidate *candidate; /* [V]                                               */
-    uint8_t *work; /* [slots,work_bytes]                                         */
+    int32_t *ids;                       /* [N] */
+    uint8_t **k, **v;                   /* [L] of [K,blocks] blocks of flash__kv_block bytes */
+    int *blocks;                        /* [L] of 64 positions kept: all, or a ring */
+    int *from;                          /* [L] first position that was restored, 0: all were */
+    float **conv;                       /* [L] of [2,conv_length-1,D]: last inputs, on two sides */
+    float *x, *h;                       /* [T,D] residual stream; [T,max(D,H*C)] normed, attended */
+    float *q, *kk, *vv;                 /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C] */
+    float *gate, *up;                   /* [T,F] */
+    float *rope;                        /* [T,rope_dims] cos and sin */
+    float *span;                        /* [spans,H,C+2] what spans gave: sums, maximum, total */
+    flash__q8 *q8;                      /* [T,max(D,H*C,F)/32] */
+    float *logits;                      /* [V], or [T,V] with all_logits */
+    struct flash__candidate *candidate; /* [V] */
+    uint8_t *work;                      /* [slots,work_bytes] */
     size_t work_bytes;
     uint64_t random;
     flash_detokenizer detok;
-    char *text, *piece; /* held back; handed out                                      */
+    char *text, *piece; /* held back; handed out */
     size_t text_n, text_cap, stop_max;
 };
 
@@ -11348,7 +11351,7 @@ typedef struct flash__job {
     float *y[3]; /* [T,rows] */
     const float *bias[3];
     const float *x;    /* [T,cols] */
-    const float *norm; /* [D]      */
+    const float *norm; /* [D] */
     int tokens, layer, items, width, tasks;
     volatile int next[FLASH_THREADS_MAX]; /* of each task's share */
 } flash__job;
@@ -11673,8 +11676,8 @@ static int flash__sees(const flash_layer *l, int p)
 
 /* n <= 64 queries of one head, at positions first + r*step. */
 typedef struct flash__queries {
-    const float *q;            /* [n,C]                                                     */
-    float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: none yet      */
+    const float *q;            /* [n,C] */
+    float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: none yet */
     int n, first, step;
     const flash_layer *layer;
 } flash__queries;
@@ -12165,12 +12168,12 @@ typedef struct flash__charset {
 
 /* The tokens that spell something, sorted by their bytes. */
 typedef struct flash__spelling {
-    uint32_t n, total;   /* tokens, bytes of all                                              */
-    uint32_t *token;     /* [n]                                                               */
-    uint32_t *at;        /* [n + 1] in bytes                                                  */
-    uint16_t *shared;    /* [n] bytes at the beginning that are those of the one before       */
-    uint8_t *bytes;      /* [total]                                                           */
-    uint32_t first[257]; /* where those that begin with a byte begin                          */
+    uint32_t n, total;   /* tokens, bytes of all */
+    uint32_t *token;     /* [n] */
+    uint32_t *at;        /* [n + 1] in bytes */
+    uint16_t *shared;    /* [n] bytes at the beginning that are those of the one before */
+    uint8_t *bytes;      /* [total] */
+    uint32_t first[257]; /* where those that begin with a byte begin */
 } flash__spelling;
 
 struct flash_grammar {
@@ -12180,16 +12183,16 @@ struct flash_grammar {
     flash__spelling own;
     const flash__spelling *spelling;
     uint32_t n_step, n_set, n_span, n_rule, root;
-    uint32_t most;       /* steps there were while reading: {0} takes some back               */
-    uint32_t *step;      /* [n_step] kind << 24 | argument; of jumps relative                 */
-    flash__charset *set; /* [n_set]                                                           */
-    uint32_t *span;      /* [2 n_span]                                                        */
-    uint32_t *rule;      /* [n_rule + 1] first step                                           */
-    uint32_t *name;      /* [2 n_rule] offset and length in the text                          */
-    uint16_t *slot;      /* [slots] hash: name -> rule + 1                                    */
+    uint32_t most;       /* steps there were while reading: {0} takes some back */
+    uint32_t *step;      /* [n_step] kind << 24 | argument; of jumps relative */
+    flash__charset *set; /* [n_set] */
+    uint32_t *span;      /* [2 n_span] */
+    uint32_t *rule;      /* [n_rule + 1] first step */
+    uint32_t *name;      /* [2 n_rule] offset and length in the text */
+    uint16_t *slot;      /* [slots] hash: name -> rule + 1 */
     size_t slots;
-    uint8_t *reach; /* [n_step] what the analysis found, by bits                         */
-    uint8_t *fact;  /* [n_rule] the same                                                 */
+    uint8_t *reach; /* [n_step] what the analysis found, by bits */
+    uint8_t *fact;  /* [n_rule] the same */
 };
 
 /* --- reading GBNF ------------------------------------------------------------------ */
@@ -12197,7 +12200,7 @@ struct flash_grammar {
 enum { FLASH__GBNF_COUNT, FLASH__GBNF_NAMES, FLASH__GBNF_WRITE };
 
 typedef struct flash__gbnf {
-    flash_grammar *g; /* its n_ are how far we are; its arrays are there to write          */
+    flash_grammar *g; /* its n_ are how far we are; its arrays are there to write */
     const uint8_t *text, *p, *end;
     int pass;
     flash_status status;
@@ -13506,22 +13509,22 @@ typedef struct flash__place {
    [from, at) of the session; everything else can be found again. */
 typedef struct flash__reading {
     const flash_grammar *g;
-    int at;    /* tokens of the session it has seen; -1: none                 */
-    int stuck; /* 1: a token was not allowed                                  */
-    int now;   /* the text's state                                            */
-    int full;  /* the pool or a limit is exhausted: 1, 2                      */
+    int at;    /* tokens of the session it has seen; -1: none */
+    int stuck; /* 1: a token was not allowed */
+    int now;   /* the text's state */
+    int full;  /* the pool or a limit is exhausted: 1, 2 */
     uint32_t n_frame, n_place, n_head, n_visit, n_new;
     int ends;
-    flash__frame *frame;  /* [FRAMES], 0 is the bottom                                   */
-    uint16_t *frame_slot; /* [2 FRAMES] hash -> frame, 0: none                           */
-    flash__place *place;  /* [STATES]                                                    */
-    uint32_t *head;       /* [HEADS] step << 16 | frame                                  */
-    uint8_t *next;        /* [STATES, 256] state + 2; 0: not known yet, 1: none          */
-    uint32_t *visit;      /* [VISITS] as heads                                           */
-    uint16_t *visit_slot; /* [2 VISITS] hash -> visit + 1                                */
-    uint8_t *path;        /* [longest token + 1] states                                  */
-    uint32_t *mask;       /* [MASKS, words] tokens allowed, a bit each                   */
-    int mask_of[FLASH__MASKS], mask_turn; /* states, -1: none                          */
+    flash__frame *frame;                  /* [FRAMES], 0 is the bottom */
+    uint16_t *frame_slot;                 /* [2 FRAMES] hash -> frame, 0: none */
+    flash__place *place;                  /* [STATES] */
+    uint32_t *head;                       /* [HEADS] step << 16 | frame */
+    uint8_t *next;                        /* [STATES, 256] state + 2; 0: not known yet, 1: none */
+    uint32_t *visit;                      /* [VISITS] as heads */
+    uint16_t *visit_slot;                 /* [2 VISITS] hash -> visit + 1 */
+    uint8_t *path;                        /* [longest token + 1] states */
+    uint32_t *mask;                       /* [MASKS, words] tokens allowed, a bit each */
+    int mask_of[FLASH__MASKS], mask_turn; /* states, -1: none */
     size_t words;
 } flash__reading;
 
@@ -14473,12 +14476,12 @@ enum { FLASH__STATE_VERSION = 1, FLASH__STATE_HEAD = 96, FLASH__STATE_ROOM = 204
 typedef struct flash__state {
     int (*write)(void *user, const void *data, size_t bytes); /* NULL: counts, or reads data */
     void *user;
-    const uint8_t *data;  /* NULL: counts, or writes                                   */
-    uint64_t at, end;     /* bytes so far; of data                                     */
-    uint64_t sum;         /* of what was written                                       */
-    size_t used;          /* of room                                                   */
-    int failed;           /* the callback did, or data ends                            */
-    int pos, fed, logits; /* of the state                                              */
+    const uint8_t *data;  /* NULL: counts, or writes */
+    uint64_t at, end;     /* bytes so far; of data */
+    uint64_t sum;         /* of what was written */
+    size_t used;          /* of room */
+    int failed;           /* the callback did, or data ends */
+    int pos, fed, logits; /* of the state */
     size_t text_n;
     uint8_t room[FLASH__STATE_ROOM + 8];
 } flash__state;
@@ -15329,14 +15332,14 @@ static void flash__least_squares(const double *a, const double *y, size_t n, int
 }
 enum {
     FLASH__WORK_MIX,     /* operations of matrices in place of or around attention */
-    FLASH__WORK_FFN,     /* of feed-forward parts                                  */
-    FLASH__WORK_FULL,    /* of scores and values where all positions are seen      */
-    FLASH__WORK_WINDOW,  /* where a window or a chunk is                           */
-    FLASH__WORK_HEAD,    /* weights of the head, for one token                     */
-    FLASH__WORK_WEIGHTS, /* bytes of the layers' weights, once a chunk             */
-    FLASH__WORK_KV,      /* bytes of keys and values                               */
-    FLASH__WORK_FLOATS,  /* activations between matrices                           */
-    FLASH__WORK_STEPS,   /* mixers and feed-forward parts, once a chunk            */
+    FLASH__WORK_FFN,     /* of feed-forward parts */
+    FLASH__WORK_FULL,    /* of scores and values where all positions are seen */
+    FLASH__WORK_WINDOW,  /* where a window or a chunk is */
+    FLASH__WORK_HEAD,    /* weights of the head, for one token */
+    FLASH__WORK_WEIGHTS, /* bytes of the layers' weights, once a chunk */
+    FLASH__WORK_KV,      /* bytes of keys and values */
+    FLASH__WORK_FLOATS,  /* activations between matrices */
+    FLASH__WORK_STEPS,   /* mixers and feed-forward parts, once a chunk */
     FLASH__WORK_ONE,
     FLASH__WORK_COUNT
 };
@@ -15348,17 +15351,17 @@ enum {
 
 /* One phase: mean by columns times beta, residual by a process over scaled inputs. */
 typedef struct flash__phase {
-    int m, d, categories; /* columns, inputs, the last of which are compared  */
+    int m, d, categories; /* columns, inputs, the last of which are compared */
     double beta[16], lo[FLASH__GP_INPUTS], range[FLASH__GP_INPUTS];
-    double mean, scale; /* of the residual's logarithm                      */
-    double error;       /* mean relative one, each point left out in turn   */
+    double mean, scale; /* of the residual's logarithm */
+    double error;       /* mean relative one, each point left out in turn */
     flash__gp gp;
 } flash__phase;
 
 struct flash_latency {
     flash_host host;
     size_t block;          /* [B] */
-    flash__phase phase[2]; /* prefill, decode; gp.n 0: not measured            */
+    flash__phase phase[2]; /* prefill, decode; gp.n 0: not measured */
 };
 
 /* Positions that tokens [from, from + T) see in a layer, added up. */
@@ -15667,8 +15670,8 @@ FLASH_API void flash_latency_free(flash_latency *l)
 /* Text of a model: "flash-latency 1", then words of hexadecimal digits: the number of points of
    both phases; for each that has any the bits of its doubles in the order below; a hash of all. */
 typedef struct flash__hexes {
-    char *to;         /* [cap], or NULL while it reads                    */
-    const char *from; /* [n], or NULL while it writes                     */
+    char *to;         /* [cap], or NULL while it reads */
+    const char *from; /* [n], or NULL while it writes */
     size_t n, cap;
     uint64_t hash;
     int bad;
@@ -16125,57 +16128,57 @@ enum {
 /* Where all outputs of the model are at one x. */
 typedef struct flash__outlook {
     double mean[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES]; /* by sample of the past */
-    double sd[FLASH_SEARCH_VALUES_MAX];                          /* 0: known              */
+    double sd[FLASH_SEARCH_VALUES_MAX];                          /* 0: known */
 } flash__outlook;
 
 struct flash_search {
     flash_search_desc desc;
-    size_t block;     /* [B]                                            */
+    size_t block;     /* [B] */
     int P, m, values; /* parameters; objectives, at least 2; all values */
     int samples, categories;
-    int active[FLASH_SEARCH_PARAMS_MAX]; /* 1 + the parameter that decides, or 0       */
-    int slot[FLASH_SEARCH_PARAMS_MAX];   /* input of the process; categories last      */
+    int active[FLASH_SEARCH_PARAMS_MAX]; /* 1 + the parameter that decides, or 0 */
+    int slot[FLASH_SEARCH_PARAMS_MAX];   /* input of the process; categories last */
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
-    int trials, told; /* all, and those with values                     */
-    int begun;        /* the journal has its first line                 */
+    int trials, told; /* all, and those with values */
+    int begun;        /* the journal has its first line */
     int replaying;
     double expected;        /* of the last suggestion, relative; below 0: none */
-    double *x, *y;          /* [max_trials,P], [max_trials,values]            */
-    uint8_t *state;         /* [max_trials]                                   */
+    double *x, *y;          /* [max_trials,P], [max_trials,values] */
+    uint8_t *state;         /* [max_trials] */
     uint32_t *turn;         /* [max_trials] when the values were told: 0, 1...*/
-    uint32_t *sobol;        /* [P,32] direction numbers                       */
-    uint32_t *index, *work; /* [max_trials], [4 max_trials]                   */
-    double *row;            /* [max_trials,m] objectives to be compared       */
+    uint32_t *sobol;        /* [P,32] direction numbers */
+    uint32_t *index, *work; /* [max_trials], [4 max_trials] */
+    double *row;            /* [max_trials,m] objectives to be compared */
     /* NSGA-II: parents after the first `bred` trials */
-    uint32_t *parent, *rank; /* [3 population], the last third for copies      */
-    double *crowd;           /* [3 population]                                 */
+    uint32_t *parent, *rank; /* [3 population], the last third for copies */
+    double *crowd;           /* [3 population] */
     int parents, bred;
     /* EHVI: one process for each value that is not known, all at the same n points */
-    flash__gp gp; /* its arrays are shared                          */
-    int fitted;   /* values the thetas come from                    */
+    flash__gp gp; /* its arrays are shared */
+    int fitted;   /* values the thetas come from */
     double theta[FLASH_SEARCH_VALUES_MAX][FLASH__GP_THETA];
     double shift[FLASH_SEARCH_VALUES_MAX], scale[FLASH_SEARCH_VALUES_MAX];
-    double noise[FLASH_SEARCH_VALUES_MAX];  /* deviations that are known, else 0                 */
-    double *Q[FLASH_SEARCH_VALUES_MAX];     /* [n,n] inverse covariance                       */
-    double *beta[FLASH_SEARCH_VALUES_MAX];  /* [samples,n] weights of the kernel: means       */
-    double *f[FLASH_SEARCH_VALUES_MAX];     /* [samples,n] values at the points               */
-    double *mean[FLASH_SEARCH_VALUES_MAX];  /* [n] and their means                            */
-    double *k[FLASH_SEARCH_VALUES_MAX];     /* [n] kernel between a point and those           */
-    double *r2[FLASH_SEARCH_VALUES_MAX];    /* [n] squares of distance from the centre        */
-    double centre[FLASH_SEARCH_PARAMS_MAX]; /* inputs                                     */
-    int centred;                            /* there is one                                   */
-    double *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance  */
+    double noise[FLASH_SEARCH_VALUES_MAX];  /* deviations that are known, else 0 */
+    double *Q[FLASH_SEARCH_VALUES_MAX];     /* [n,n] inverse covariance */
+    double *beta[FLASH_SEARCH_VALUES_MAX];  /* [samples,n] weights of the kernel: means */
+    double *f[FLASH_SEARCH_VALUES_MAX];     /* [samples,n] values at the points */
+    double *mean[FLASH_SEARCH_VALUES_MAX];  /* [n] and their means */
+    double *k[FLASH_SEARCH_VALUES_MAX];     /* [n] kernel between a point and those */
+    double *r2[FLASH_SEARCH_VALUES_MAX];    /* [n] squares of distance from the centre */
+    double centre[FLASH_SEARCH_PARAMS_MAX]; /* inputs */
+    int centred;                            /* there is one */
+    double *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance */
     double w[FLASH_SEARCH_VALUES_MAX][FLASH__GP_INPUTS], sf2[FLASH_SEARCH_VALUES_MAX];
-    double *a, *b; /* [samples,n] fronts of two objectives           */
+    double *a, *b; /* [samples,n] fronts of two objectives */
     uint32_t n_front[FLASH__SEARCH_SAMPLES];
-    double *u; /* [VOLUME,m] of more: points not dominated       */
+    double *u; /* [VOLUME,m] of more: points not dominated */
     int n_u;
-    double log_volume;                         /* of what they are spread over                   */
-    double limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference                             */
-    double r[FLASH_SEARCH_OBJECTIVES_MAX];     /* the same in the model's units              */
-    double *draw, *score, *key;                /* [DRAWS,P], [DRAWS], [DRAWS]                    */
+    double log_volume;                         /* of what they are spread over */
+    double limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference */
+    double r[FLASH_SEARCH_OBJECTIVES_MAX];     /* the same in the model's units */
+    double *draw, *score, *key;                /* [DRAWS,P], [DRAWS], [DRAWS] */
     /* of a search along reals */
-    const double *from; /* x, whose other coordinates stay                */
+    const double *from; /* x, whose other coordinates stay */
 };
 
 /* ---- the space ---- */
@@ -18079,39 +18082,39 @@ static const uint16_t flash__learned[FLASH__W_COUNT] = {
 typedef struct flash__leaf { /* one tensor */
     char name[40];
     int matrix, residual, rows, cols; /* residual: its product is added to the stream */
-    size_t at;                        /* of its first weight in each of the arrays    */
+    size_t at;                        /* of its first weight in each of the arrays */
 } flash__leaf;
 
 typedef struct flash__lesson {    /* one layer */
-    size_t at[FLASH__W_COUNT];    /* of its weights, 0: none (the embedding is at 0)    */
-    int rope;                     /* which table                                        */
-    flash__real *in, *q, *k, *v;  /* [N,D], [N,H*C], [N,K*C] twice                      */
-    flash__real *o, *lse;         /* [N,H*C], [N,H]                                     */
-    flash__real *mid, *gate, *up; /* [N,D] after attention, [N,F] twice                 */
+    size_t at[FLASH__W_COUNT];    /* of its weights, 0: none (the embedding is at 0) */
+    int rope;                     /* which table */
+    flash__real *in, *q, *k, *v;  /* [N,D], [N,H*C], [N,K*C] twice */
+    flash__real *o, *lse;         /* [N,H*C], [N,H] */
+    flash__real *mid, *gate, *up; /* [N,D] after attention, [N,F] twice */
 } flash__lesson;
 
 struct flash_trainer {
-    flash_trainer_desc desc; /* defaults filled in                               */
+    flash_trainer_desc desc; /* defaults filled in */
     flash_arch arch;
     flash__kernels k;
     flash__pool pool;
-    flash_session *teacher; /* NULL: none; in this block                        */
-    size_t block;           /* [B]                                              */
-    int slots, N;           /* workers; rows of a batch                         */
+    flash_session *teacher; /* NULL: none; in this block */
+    size_t block;           /* [B] */
+    int slots, N;           /* workers; rows of a batch */
     uint64_t step, tokens;
     flash__leaf *leaf;
-    size_t n_leaf, n; /* tensors; weights, each tensor a multiple of 16   */
+    size_t n_leaf, n; /* tensors; weights, each tensor a multiple of 16 */
     size_t head, out_norm;
-    flash__lesson *layer;             /* [L]                                              */
-    flash__real *w, *g, *m, *v;       /* [n] weights, gradients, moments           */
-    flash__real *out;                 /* [N,D] after the last layer                       */
-    flash__real *normed, *dnorm, *dx; /* [N,D]                                   */
-    flash__real *wide;                /* [N,max(F,H*C)]                                   */
-    flash__real *z;                   /* [LOSS_ROWS,V]                                    */
-    flash__real *part;                /* sums of pieces                                   */
-    double *sums;                     /* the same of losses and norms                     */
-    flash__real *rope, *back;         /* [tables,n_ctx,rope_dims] cos and sin, and -sin  */
-    flash__real *work;                /* [slots,work_n]                                   */
+    flash__lesson *layer;             /* [L] */
+    flash__real *w, *g, *m, *v;       /* [n] weights, gradients, moments */
+    flash__real *out;                 /* [N,D] after the last layer */
+    flash__real *normed, *dnorm, *dx; /* [N,D] */
+    flash__real *wide;                /* [N,max(F,H*C)] */
+    flash__real *z;                   /* [LOSS_ROWS,V] */
+    flash__real *part;                /* sums of pieces */
+    double *sums;                     /* the same of losses and norms */
+    flash__real *rope, *back;         /* [tables,n_ctx,rope_dims] cos and sin, and -sin */
+    flash__real *work;                /* [slots,work_n] */
     size_t work_n, n_part, tables_n;
 };
 
@@ -18634,10 +18637,10 @@ static void flash__t_glu_rows(flash_trainer *t, flash__effort *e, int grad)
 /* A worker's room for one sequence and one key/value head. P: n_ctx rounded up to 64. */
 typedef struct flash__desk {
     flash__real *keys, *values;               /* [P,C] normed and rotated; as they are */
-    flash__real *keys_turned, *values_turned; /* [P/64,C,64]                           */
-    flash__real *dk, *dv;                     /* [P,C]                                 */
-    flash__real *q, *o, *sum;                 /* [64,C]                                */
-    flash__real *score, *dscore;              /* [64,64]                               */
+    flash__real *keys_turned, *values_turned; /* [P/64,C,64] */
+    flash__real *dk, *dv;                     /* [P,C] */
+    flash__real *q, *o, *sum;                 /* [64,C] */
+    flash__real *score, *dscore;              /* [64,64] */
 } flash__desk;
 
 static size_t flash__desk_plan(flash__desk *d, const flash_trainer *t, flash__real *room)
@@ -20596,10 +20599,10 @@ struct flash_calibration {
     flash_allocator allocator;
     size_t block, n;                   /* [B]; numbers */
     double *all;                       /* [n]: sequences, tokens, then what the others point to */
-    double *cos_attention, *cos_layer; /* [L] sums of 1 - cos              */
+    double *cos_attention, *cos_layer; /* [L] sums of 1 - cos */
     double *norm[3]; /* [2L+1,D]: sums of means squared, of squares, of squares before */
     double *unit[FLASH_LAYERS_MAX][3]; /* [F]: the same two, norm of ffn_down's column */
-    double *head[FLASH_LAYERS_MAX][2]; /* [K]                              */
+    double *head[FLASH_LAYERS_MAX][2]; /* [K] */
     double *mean;                      /* [the most of anything], work */
 };
 

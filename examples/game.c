@@ -53,7 +53,7 @@ static void rest(double seconds) /* stands for the rest of the game, and the scr
 typedef struct scene {
     flash_session *mind[2], *heart;
     int who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
-    int feeling;                   /* the line is spoken, its mood is being found  */
+    int feeling;                   /* the line is spoken, its mood is being found */
     char line[1024], mood[64];
 } scene;
 

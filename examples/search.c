@@ -11,7 +11,7 @@ static void evaluate(const double *x, double *y)
 {
     double threads = x[0], quality = x[1], cache = x[2] > 0 ? 1.5 : 1;
     y[0] = (1 + 8 * quality) / threads / cache + 0.1 * threads; /* seconds */
-    y[1] = 1 / (0.2 + quality) + (x[2] > 1 ? 0.3 : 0);          /* error   */
+    y[1] = 1 / (0.2 + quality) + (x[2] > 1 ? 0.3 : 0);          /* error */
 }
 
 int main(int argc, char **argv)

@@ -235,28 +235,28 @@ enum {
 };
 
 typedef struct mk_key {
-    mk_buf name, value;  /* value: as written, after the type           */
-    uint64_t name_bytes; /* the length written; normally name.n         */
+    mk_buf name, value;  /* value: as written, after the type */
+    uint64_t name_bytes; /* the length written; normally name.n */
     uint32_t type;
 } mk_key;
 
 typedef struct mk_tensor {
     char name[80];
-    uint32_t n_dims; /* as written                                  */
-    int n_ne;        /* how many of ne are written                  */
+    uint32_t n_dims; /* as written */
+    int n_ne;        /* how many of ne are written */
     uint64_t ne[8];
     uint32_t type;
-    int own_offset; /* 1: offset is written as it is, else set     */
+    int own_offset; /* 1: offset is written as it is, else set */
     uint64_t offset;
     mk_buf data;
 } mk_tensor;
 
 typedef struct mk_file {
-    uint32_t version, align; /* align: of the data; the key is separate        */
-    int own_counts;          /* 1: n_tensors and n_kv below are written        */
+    uint32_t version, align; /* align: of the data; the key is separate */
+    int own_counts;          /* 1: n_tensors and n_kv below are written */
     uint64_t n_tensors, n_kv;
     size_t keys, tensors;
-    size_t data_at; /* set by mk_emit: where tensor data begins       */
+    size_t data_at; /* set by mk_emit: where tensor data begins */
     mk_key key[MK_KEYS];
     mk_tensor tensor[MK_TENSORS];
 } mk_file;
@@ -419,12 +419,12 @@ static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
 
 /* All zero: a tied F32 llama model with a SentencePiece vocabulary. */
 typedef struct mk_options {
-    int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64                  */
+    int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64 */
     int n_vocab; /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
-    int n_ctx;   /* 0: 256                                                                   */
+    int n_ctx;   /* 0: 256 */
     int untied, bpe;
-    const char *pre; /* of BPE; NULL: "gpt-2"                                                    */
-    uint32_t embd, qkv, attn_output, ffn_up, ffn_down, head; /* weight types                     */
+    const char *pre;                                         /* of BPE; NULL: "gpt-2" */
+    uint32_t embd, qkv, attn_output, ffn_up, ffn_down, head; /* weight types */
     uint64_t seed;
 } mk_options;
 
@@ -579,7 +579,7 @@ typedef struct mk_kind {
     const char *arch; /* llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 */
     const char *attn; /* a letter for each layer, repeated: full, window, skip, linear, conv; in
                          flash n and o are full and window without RoPE                  */
-    int window;       /* 0: 32                                                           */
+    int window;       /* 0: 32 */
 } mk_kind;
 
 /* A name with the model's architecture before it, in text. */
@@ -736,11 +736,11 @@ static inline mk_file *mk_llama(const mk_options *o)
    past the end are watched; sizes are checked on release. */
 typedef struct mk_heap {
     long fail_at;      /* the acquisition that fails, counted from 0; negative: none */
-    long count;        /* acquisitions so far                                        */
-    long live, errors; /* blocks out; wrong sizes, alignments and overruns seen      */
-    size_t bytes;      /* out now                                                    */
-    size_t total;      /* ever acquired                                              */
-    size_t largest;    /* ever asked for at once                                     */
+    long count;        /* acquisitions so far */
+    long live, errors; /* blocks out; wrong sizes, alignments and overruns seen */
+    size_t bytes;      /* out now */
+    size_t total;      /* ever acquired */
+    size_t largest;    /* ever asked for at once */
 } mk_heap;
 
 enum { MK_HEAP_HEAD = 64 + 16, MK_HEAP_TAIL = 16 };

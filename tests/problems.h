@@ -147,8 +147,8 @@ typedef enum problem_kind { BRANIN_CURRIN, DTLZ2, ZDT, VLMOP2, TOY, PAPER } prob
 typedef struct problem {
     const char *name;
     problem_kind kind;
-    int n, which;              /* of reals, of ZDT                          */
-    double reference[2], best; /* hypervolume of the exact front            */
+    int n, which;              /* of reals, of ZDT */
+    double reference[2], best; /* hypervolume of the exact front */
 } problem;
 
 /* The desc of p; param: [64], name: [64][8]. known: latency needs no trial. */

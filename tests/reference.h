@@ -167,10 +167,10 @@ typedef struct ref_matrix {
 typedef struct ref_layer {
     int H, K;                      /* H 0: no attention; K 0: attention without positions */
     int conv;                      /* a short convolution in place of attention: its taps */
-    int window, chunk;             /* positions seen, or size of the blocks seen; 0: all  */
-    double rope_base, rope_factor; /* base 0: no rotation                                 */
-    double *keys, *values;         /* [n_ctx,K,C]                                         */
-    double *gated;                 /* [n_ctx,D] what a convolution ran over               */
+    int window, chunk;             /* positions seen, or size of the blocks seen; 0: all */
+    double rope_base, rope_factor; /* base 0: no rotation */
+    double *keys, *values;         /* [n_ctx,K,C] */
+    double *gated;                 /* [n_ctx,D] what a convolution ran over */
     ref_matrix attn_norm, q, k, v, o, ffn_norm, gate, up, down;
     ref_matrix q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
     ref_matrix q_norm, k_norm, post_attn_norm, post_ffn_norm, conv_in, conv_w, conv_out;
@@ -179,10 +179,10 @@ typedef struct ref_layer {
 typedef struct ref_model {
     int L, D, C, V;
     int n_ctx, rope_dims;
-    int q8;               /* 1: quantise activations where weights are           */
-    double closest;       /* the least that ref_int8 gave                        */
-    int yarn, halves;     /* halves: rotates (i, i + rope_dims/2)                */
-    int gelu, norm_after; /* norm_after: q and k without weights, once rotated   */
+    int q8;               /* 1: quantise activations where weights are */
+    double closest;       /* the least that ref_int8 gave */
+    int yarn, halves;     /* halves: rotates (i, i + rope_dims/2) */
+    int gelu, norm_after; /* norm_after: q and k without weights, once rotated */
     double eps, attn_factor, beta_fast, beta_slow, rope_n_ctx;
     double embd_scale, attn_scale, softcap, temperature, floor;
     ref_matrix embd, norm, head, rope_freqs;

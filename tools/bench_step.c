@@ -18,9 +18,9 @@ static const struct {
 
 typedef struct bench {
     flash_session *s;
-    double ms;    /* of each step; 0: no deadline                          */
-    int clock;    /* of clocks                                             */
-    int32_t *ids; /* [n] the prompt                                        */
+    double ms;    /* of each step; 0: no deadline */
+    int clock;    /* of clocks */
+    int32_t *ids; /* [n] the prompt */
     int n;
     double *late[2]; /* [LATE_MAX] of steps of the prompt, of tokens      [s] */
     int steps[2], tokens[2];

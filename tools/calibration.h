@@ -7,9 +7,9 @@
 typedef struct calibration {
     flash_calibration *c;
     double skip[FLASH_LAYERS_MAX];     /* KL [nat a token] without the attention of that layer */
-    int n_order;                       /* attentions to skip, one more each time:              */
-    int order[FLASH_LAYERS_MAX];       /* which                                                */
-    double order_kl[FLASH_LAYERS_MAX]; /* KL without it and those before it                    */
+    int n_order;                       /* attentions to skip, one more each time: */
+    int order[FLASH_LAYERS_MAX];       /* which */
+    double order_kl[FLASH_LAYERS_MAX]; /* KL without it and those before it */
 } calibration;
 
 /* As text, lines of

@@ -39,12 +39,12 @@ CLI_COMMANDS(CLI_X)
 
 typedef enum cli_kind {
     CLI_FLAG,  /* int, set to 1 */
-    CLI_INT,   /* int           */
-    CLI_FLOAT, /* float         */
-    CLI_SEED,  /* uint64_t      */
-    CLI_TEXT,  /* const char *  */
+    CLI_INT,   /* int */
+    CLI_FLOAT, /* float */
+    CLI_SEED,  /* uint64_t */
+    CLI_TEXT,  /* const char * */
     CLI_TEXTS, /* cli_texts: what follows, up to the next option */
-    CLI_ISA,   /* flash_isa     */
+    CLI_ISA,   /* flash_isa */
     CLI_KV     /* flash_type of keys and values */
 } cli_kind;
 
@@ -55,10 +55,10 @@ typedef struct cli_texts {
 
 /* One option. A table of them ends with {0}; parsing, checks and --help read it. */
 typedef struct cli_option {
-    const char *name, *value; /* "-n", "N"; value NULL for a flag         */
+    const char *name, *value; /* "-n", "N"; value NULL for a flag */
     cli_kind kind;
     void *to;
-    double lo, hi; /* of numbers, both allowed                 */
+    double lo, hi; /* of numbers, both allowed */
     const char *about;
 } cli_option;
 

@@ -37,18 +37,18 @@ typedef struct fresh {
 } fresh;
 
 typedef struct bench {
-    const char *path, *name; /* the file, and what the results call it              */
-    const char *attention;   /* instead of the model's; NULL: none                  */
+    const char *path, *name; /* the file, and what the results call it */
+    const char *attention;   /* instead of the model's; NULL: none */
     int gen, chunk, repeats, json;
     double layers, once; /* weights of the layers' matrices; of those that a prompt
                             needs for its last token alone                      */
     double bytes;        /* of both, read for each token                    [B] */
     uint64_t file_bytes;
-    int rounds; /* of flash_isa_spin, about 4 ms                       */
+    int rounds; /* of flash_isa_spin, about 4 ms */
     size_t buffer_bytes;
-    char *buffer;       /* [buffer_bytes] to read at full speed                */
-    char *memory;       /* which holds it                                      */
-    double done, total; /* of the work: about tokens of prompt                 */
+    char *buffer;       /* [buffer_bytes] to read at full speed */
+    char *memory;       /* which holds it */
+    double done, total; /* of the work: about tokens of prompt */
 } bench;
 
 /* ---- options ----------------------------------------------------------------- */
@@ -157,8 +157,8 @@ typedef struct limit {
     flash_isa isa;
     int read; /* 1: pieces of the buffer, 0: int8 products */
     int pieces, next;
-    size_t piece; /* of the buffer [B]                         */
-    double done;  /* bytes or products times 2                 */
+    size_t piece; /* of the buffer [B] */
+    double done;  /* bytes or products times 2 */
 #ifndef BENCH_ALONE
     pthread_mutex_t lock;
 #endif

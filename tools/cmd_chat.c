@@ -16,9 +16,9 @@ typedef struct chat {
     const flash_chat_format *format;
     chat_turn *turn; /* [n] of cap: the system's if there is one, then questions and answers */
     size_t n, cap;
-    size_t system;     /* turns of the system, 0 or 1         */
-    size_t fed;        /* turns in the session                */
-    flash_role before; /* whose turn the session has last     */
+    size_t system;     /* turns of the system, 0 or 1 */
+    size_t fed;        /* turns in the session */
+    flash_role before; /* whose turn the session has last */
     int room;          /* tokens an answer needs at the least */
 } chat;
 

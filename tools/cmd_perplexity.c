@@ -5,10 +5,10 @@
 #include <string.h>
 
 typedef struct score {
-    const int32_t *window; /* [n]                                                */
+    const int32_t *window; /* [n] */
     size_t n;
-    double count, mean, squares; /* of the losses [nat]; squared deviations (Welford)  */
-    double total;                /* tokens there are to score                          */
+    double count, mean, squares; /* of the losses [nat]; squared deviations (Welford) */
+    double total;                /* tokens there are to score */
 } score;
 
 static void add_loss(void *user, int position, const float *logits, double log_sum)

@@ -7,12 +7,12 @@
 
 typedef struct cut {
     const flash_model *model;
-    const calibration *k; /* what matters most stays; NULL: what comes first         */
-    int layers, d_model, d_ffn, kv_heads; /* that stay; 0: all                      */
-    const char *drop;   /* instead of layers, those that go: "2,4-6"; NULL: none    */
+    const calibration *k;                 /* what matters most stays; NULL: what comes first */
+    int layers, d_model, d_ffn, kv_heads; /* that stay; 0: all */
+    const char *drop;   /* instead of layers, those that go: "2,4-6"; NULL: none */
     int energy, block;  /* see flash_calibration_choose; block 0: as the weights' type has
                            them                                                     */
-    flash_prune_desc d; /* made by cut_choose; type and host are the caller's       */
+    flash_prune_desc d; /* made by cut_choose; type and host are the caller's */
     int layer[FLASH_LAYERS_MAX];
     const int *ffn[FLASH_LAYERS_MAX], *kv[FLASH_LAYERS_MAX];
     int *channel;

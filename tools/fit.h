@@ -8,18 +8,18 @@ enum { FIT_CURVE = 8, FIT_LENGTHS = 16 };
 
 /* One workload: measurements of the same are one point. */
 typedef struct fit_point {
-    const profile_entry *e; /* the first of them                                       */
-    flash_timing time;      /* corrected for drift [s]                                 */
-    flash_interval cv[2];   /* prefill, decode: predicted by fits without its shape    */
-    int group;              /* of all lengths of a shape                               */
-    int repeats;            /* measurements, at different moments                      */
+    const profile_entry *e; /* the first of them */
+    flash_timing time;      /* corrected for drift [s] */
+    flash_interval cv[2];   /* prefill, decode: predicted by fits without its shape */
+    int group;              /* of all lengths of a shape */
+    int repeats;            /* measurements, at different moments */
 } fit_point;
 
 /* Of predictions against measurements. */
 typedef struct fit_score {
     int n;
-    double r2, mape, within10; /* 1 - SSE/SST; mean |error|; share of errors <= 10 %       */
-    double spearman, cover90;  /* rank correlation; share within the 90 % interval         */
+    double r2, mape, within10; /* 1 - SSE/SST; mean |error|; share of errors <= 10 % */
+    double spearman, cover90;  /* rank correlation; share within the 90 % interval */
     double ceiling;            /* R^2 that noise allows, 1 - var(noise)/var(time); NaN: no
                                   shape was measured twice, or its least time counts       */
 } fit_score;
@@ -31,15 +31,15 @@ typedef struct fit_tau {
 } fit_tau;
 
 typedef struct fit_results {
-    const char *name; /* the profile's file                            */
+    const char *name; /* the profile's file */
     const profile *p;
-    fit_point *point; /* [n], in the order measured                    */
+    fit_point *point; /* [n], in the order measured */
     int n, groups;
-    fit_score score[2]; /* prefill, decode: 10-fold cross-validation     */
+    fit_score score[2]; /* prefill, decode: 10-fold cross-validation */
     struct {
         int n;
         double mape[2];
-    } curve[FIT_CURVE]; /* by number of shapes to fit        */
+    } curve[FIT_CURVE]; /* by number of shapes to fit */
     int n_curve;
     fit_tau tau[2][FIT_LENGTHS];
     int n_lengths;

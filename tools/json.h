@@ -18,11 +18,11 @@ typedef enum json_type {
 
 typedef struct json {
     json_type type;
-    int line, column; /* where it begins, from 1                       */
-    char *key;        /* of a member of an object, else NULL           */
-    char *text;       /* of texts and, as it was written, of numbers   */
+    int line, column; /* where it begins, from 1 */
+    char *key;        /* of a member of an object, else NULL */
+    char *text;       /* of texts and, as it was written, of numbers */
     double number;
-    int n; /* items of lists and objects                    */
+    int n; /* items of lists and objects */
     struct json *child, *next;
 } json;
 

@@ -17,31 +17,31 @@
 enum { PLAN_TESTS_MAX = 256, PLAN_EVERY = 4, PLAN_ATTN = 24 * FLASH_LAYERS_MAX };
 
 typedef struct plan {
-    const char *path, *backbone, *calibration, *latency, *space; /* files                        */
+    const char *path, *backbone, *calibration, *latency, *space; /* files */
     cli_texts data, held_out;
-    int prompt, threads, chunk; /* of the device: tokens to the first new one, and how  */
-    flash_type type, kv;        /* of weights and of keys and values there              */
-    int ctx, batch;             /* healing: tokens of a sequence, sequences of a step   */
-    int steps, final_steps;     /* of a trial, of a model of the family                 */
+    int prompt, threads, chunk; /* of the device: tokens to the first new one, and how */
+    flash_type type, kv;        /* of weights and of keys and values there */
+    int ctx, batch;             /* healing: tokens of a sequence, sequences of a step */
+    int steps, final_steps;     /* of a trial, of a model of the family */
     double lr;
     uint64_t seed, sum;
     json *doc;
 
-    flash_model *m; /* what follows is made by plan_open                    */
+    flash_model *m; /* what follows is made by plan_open */
     calibration k;
     flash_latency *l;
     struct space sp;
-    int role[FLASH_SEARCH_PARAMS_MAX]; /* of the space's parameters: a layer, or below 0    */
-    int32_t *ids;                      /* [n] to learn from                                    */
+    int role[FLASH_SEARCH_PARAMS_MAX]; /* of the space's parameters: a layer, or below 0 */
+    int32_t *ids;                      /* [n] to learn from */
     size_t n;
-    int32_t *test; /* [tests,ctx+1] held out                               */
+    int32_t *test; /* [tests,ctx+1] held out */
     int tests;
 } plan;
 
 /* A shape that the backbone may be cut to; 0: as it is. */
 typedef struct candidate {
     int layers, d_model, d_ffn, kv_heads;
-    char attn[PLAN_ATTN]; /* as in flash_attention_parse; "": as it is            */
+    char attn[PLAN_ATTN]; /* as in flash_attention_parse; "": as it is */
 } candidate;
 
 /* All of these fail like cli.h. The plan as text; the caller frees it. */
@@ -84,10 +84,10 @@ int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX
 
 typedef struct result {
     double loss, kl;              /* of the held-out text: next tokens, from the backbone */
-    double unhealed, unhealed_kl; /* the same before any step                             */
-    double ttft;                  /* predicted [s]                                        */
+    double unhealed, unhealed_kl; /* the same before any step */
+    double ttft;                  /* predicted [s] */
     int n;
-    double each[PLAN_TESTS_MAX]; /* [n] losses of the sequences                          */
+    double each[PLAN_TESTS_MAX]; /* [n] losses of the sequences */
 } result;
 
 /* What comes of a candidate after so many steps, 0: none; scratch: see heal_begin. Kept in the file

@@ -20,30 +20,30 @@ enum { PROFILE_TEXT = 4096 };
 
 typedef struct profile_machine {
     char name[128], isa[24], system[64];
-    int processors; /* switched off or not                           */
+    int processors; /* switched off or not */
 } profile_machine;
 
 typedef struct profile_entry {
-    int plan, job;                   /* plan: index into plans                        */
-    const char *text;                /* the line                                      */
-    int line;                        /* in the file, from 1                           */
-    const char *shape, *arch, *attn; /* as the file spells them                       */
+    int plan, job;                   /* plan: index into plans */
+    const char *text;                /* the line */
+    int line;                        /* in the file, from 1 */
+    const char *shape, *arch, *attn; /* as the file spells them */
     flash_arch *a;
-    flash_workload work; /* of a                                          */
+    flash_workload work; /* of a */
     double at;
     flash_measurement time;
     flash_timing reference;
 } profile_entry;
 
 typedef struct profile {
-    char *file; /* its text, cut into lines                       */
+    char *file; /* its text, cut into lines */
     profile_machine machine;
     char (*plan)[PROFILE_TEXT];
     int n_plans;
-    profile_entry *entry; /* [n], in the order of the file                 */
-    int n, lines, bad;    /* bad: lines that were skipped                  */
-    int whole;            /* the last line ends                            */
-    int foreign;          /* it does not even begin like a profile         */
+    profile_entry *entry; /* [n], in the order of the file */
+    int n, lines, bad;    /* bad: lines that were skipped */
+    int whole;            /* the last line ends */
+    int foreign;          /* it does not even begin like a profile */
 } profile;
 
 /* Reads a file. Lines that are no profile's, damaged, there twice, under no machine's or of what

@@ -5,13 +5,13 @@
 #include <string.h>
 
 typedef struct job {
-    const char *in, *to; /* file; deci or flash                          */
+    const char *in, *to; /* file; deci or flash */
     const flash_gguf *g;
-    flash_arch a; /* with the new attention                       */
+    flash_arch a; /* with the new attention */
     flash_gguf_writer w;
-    int counting; /* keys are only counted                        */
+    int counting; /* keys are only counted */
     uint32_t keys;
-    double done, total; /* [B] of weights                               */
+    double done, total; /* [B] of weights */
 } job;
 
 /* ---- what to change ------------------------------------------------------------ */

@@ -8,9 +8,9 @@
 /* What to change; NULL: nothing. */
 typedef struct cli_change {
     const char *arch;      /* deci or flash; NULL: deci, or flash and the reason on stderr */
-    const char *attention; /* as in flash_attention_parse, then                            */
-    const char *skip;      /* "2,4-6": layers                                              */
-    const char *window;    /* "1,3-5:256,7:512": layers and what they see                  */
+    const char *attention; /* as in flash_attention_parse, then */
+    const char *skip;      /* "2,4-6": layers */
+    const char *window;    /* "1,3-5:256,7:512": layers and what they see */
 } cli_change;
 
 /* Writes the model in the file `in` to the file out and says so on stdout. Fails like all of cli.h,

@@ -33,14 +33,14 @@ const char cli_shape_names[] = "tiny, flash-350m, flash-650m, flash-1.4b, lfm2-3
                                "lfm2-1.2b, gemma3-270m, gemma3-1b, qwen3-0.6b, llama3.2-1b";
 
 enum {                /* what an architecture has beyond llama's */
-       BIAS = 1,      /* of queries, keys and values                                  */
-       QK_NORM = 2,   /* a norm of each of their heads                                */
-       POST_NORM = 4, /* norms of what attention and FFN add                          */
-       LISTS = 8,     /* heads, groups and widths of each layer, 0 for none           */
-       PATTERN = 16,  /* a window and a RoPE base for each layer                      */
-       PERIOD = 32,   /* windows of one size, and one full layer in so many           */
-       CONVS = 64,    /* layers without key/value heads are convolutions; odd names   */
-       EXPERTS = 128  /* keys that say there are none                                 */
+       BIAS = 1,      /* of queries, keys and values */
+       QK_NORM = 2,   /* a norm of each of their heads */
+       POST_NORM = 4, /* norms of what attention and FFN add */
+       LISTS = 8,     /* heads, groups and widths of each layer, 0 for none */
+       PATTERN = 16,  /* a window and a RoPE base for each layer */
+       PERIOD = 32,   /* windows of one size, and one full layer in so many */
+       CONVS = 64,    /* layers without key/value heads are convolutions; odd names */
+       EXPERTS = 128  /* keys that say there are none */
 };
 static const struct arch {
     const char *name;
@@ -314,8 +314,8 @@ typedef struct maker {
     enum pass pass;
     uint32_t keys, tensors;
     double done, total;
-    float *floats;  /* a row  */
-    uint8_t *bytes; /* a row  */
+    float *floats;  /* a row */
+    uint8_t *bytes; /* a row */
 } maker;
 
 /* [rows,n], of deviation d around mean; rows 0: a vector. Vectors and rows below a block are

@@ -9,13 +9,13 @@ typedef enum cli_mix { /* what a layer does before its FFN */
                        CLI_FULL,
                        CLI_WINDOW,
                        CLI_SKIP,
-                       CLI_LINEAR, /* a matrix in place of attention  */
-                       CLI_CONV    /* a gated short convolution       */
+                       CLI_LINEAR, /* a matrix in place of attention */
+                       CLI_CONV    /* a gated short convolution */
 } cli_mix;
 
 typedef struct cli_shape_layer {
     cli_mix mix;
-    int heads, kv_heads, d_ffn; /* 0 where the layer has none         */
+    int heads, kv_heads, d_ffn; /* 0 where the layer has none */
     int window;
     float rope_base; /* of this layer, 0: no rotation; -1: as the model's */
 } cli_shape_layer;

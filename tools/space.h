@@ -16,24 +16,24 @@ enum {
 /* At most `run` in a row of the choices in mask; or, run 0, a weighted sum of at most at_most.
    Parameters that are not active do not count. */
 typedef struct space_rule {
-    int run, n, slot[FLASH_SEARCH_PARAMS_MAX]; /* parameters, [n]                    */
+    int run, n, slot[FLASH_SEARCH_PARAMS_MAX]; /* parameters, [n] */
     uint64_t mask[FLASH_SEARCH_PARAMS_MAX];
     double weight[FLASH_SEARCH_PARAMS_MAX], at_most;
 } space_rule;
 
 typedef struct space {
-    json *doc; /* owns the names                     */
+    json *doc; /* owns the names */
     int n_param, n_objective, n_constraint, n_rule;
     flash_param param[FLASH_SEARCH_PARAMS_MAX];
     const char *choice[FLASH_SEARCH_PARAMS_MAX][SPACE_CHOICES_MAX];
-    int active[FLASH_SEARCH_PARAMS_MAX];        /* 1 + the one that decides, or 0     */
-    const char *value[FLASH_SEARCH_VALUES_MAX]; /* objectives, then constraints       */
+    int active[FLASH_SEARCH_PARAMS_MAX];        /* 1 + the one that decides, or 0 */
+    const char *value[FLASH_SEARCH_VALUES_MAX]; /* objectives, then constraints */
     int has_reference;
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
     int has_noise;
-    double noise[FLASH_SEARCH_VALUES_MAX]; /* standard deviations                */
+    double noise[FLASH_SEARCH_VALUES_MAX]; /* standard deviations */
     space_rule rule[SPACE_RULES_MAX];
-    int trials, initial, population, noisy; /* 0: the library's                   */
+    int trials, initial, population, noisy; /* 0: the library's */
     flash_search_method method;
     uint64_t seed;
     /* objective known_at needs no trial: known(known_user, x); NULL: all do */
@@ -48,7 +48,7 @@ typedef struct journal {
     space sp;
     flash_search *s;
     FILE *f;    /* locked; NULL: it is only looked at */
-    int trials; /* that are wanted, in all            */
+    int trials; /* that are wanted, in all */
 } journal;
 
 /* These fail with the file's name and what is wrong. */

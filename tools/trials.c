@@ -33,16 +33,16 @@ enum { LINE = 1 << 16, GRACE = 5, FAILURES = 5, WHY = SPACE_CELL + 60 };
 typedef enum ending { RUNNING, HOPELESS, TIMEOUT } ending;
 
 typedef struct job {
-    int id, fd;            /* fd: its standard output, -1: closed                       */
-    pid_t pid;             /* and process group; 0: no job here                         */
-    double begun, kill_at; /* [s]; kill_at 0: not asked to end                          */
+    int id, fd;            /* fd: its standard output, -1: closed */
+    pid_t pid;             /* and process group; 0: no job here */
+    double begun, kill_at; /* [s]; kill_at 0: not asked to end */
     ending why_ended;
     int reaped, status, state; /* state: of space_values, of the last line with numbers */
     double y[FLASH_SEARCH_VALUES_MAX];
     char why[WHY], hint[WHY];
-    char *line; /* [LINE] that is being read                                 */
+    char *line; /* [LINE] that is being read */
     size_t n;
-    char *path; /* of the trial file                                         */
+    char *path; /* of the trial file */
 } job;
 
 /* How a trial ended. */

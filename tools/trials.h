@@ -13,13 +13,13 @@ typedef struct trials_desc {
     const char *cmd;
     int (*body)(void *user, const char *path);
     void *user;
-    int parallel; /* at once, at most TRIALS_JOBS_MAX                              */
+    int parallel; /* at once, at most TRIALS_JOBS_MAX */
     /* so many are asked for together and told together, in their order: the same suggestions for
        any number at once. At most TRIALS_JOBS_MAX; 0: each as it comes */
     int batch;
     int keeps;      /* 1: a trial that was done gives its values again in no time, so
                        what ended in a batch that was interrupted need not be told   */
-    double timeout; /* [s]; 0: any                                                   */
+    double timeout; /* [s]; 0: any */
 } trials_desc;
 
 /* Runs what the journal wants, fails like all of cli.h. Ctrl-C ends all commands and the program,
