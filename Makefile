@@ -29,6 +29,10 @@ EXAMPLES = $(patsubst examples/%.c,$(B)/%,$(wildcard examples/*.c))
 TESTS    = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 MAKERS   = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/mk*.c))
 REPLAYS  = $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+# Programs that only use the library link $(B)/flash.o, which is compiled once. The others contain
+# the implementation themselves, because they look at its internals.
+OWN      = $(notdir $(shell grep -ls '^\#define FLASH_.*IMPLEMENTATION' tools/*.c tests/*.c tests/fuzz/*.c))
+lib      = $(if $(filter $(@F).c,$(OWN)),,$(B)/flash.o)
 SCRIPTS  = $(patsubst tests/%.sh,$(B)/tests/%,$(wildcard tests/test_*.sh))
 LOGS     = $(patsubst %,%.log,$(TESTS) $(REPLAYS) $(SCRIPTS))
 FUZZERS  = $(patsubst tests/fuzz/fuzz_%.c,fuzz-%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -118,8 +122,11 @@ help: ## this list
 $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
-$(B)/flash: $(CLI) $(wildcard tools/*.h) flash.h $(B)/flags
-	$(COMPILE) $(CLI) -o $@ $(LDLIBS)
+$(B)/flash.o: tests/compile/impl.c flash.h $(B)/flags
+	$(COMPILE) -c $< -o $@
+
+$(B)/flash: $(CLI) $(wildcard tools/*.h) $(B)/flash.o
+	$(COMPILE) $(CLI) $(B)/flash.o -o $@ $(LDLIBS)
 
 # Plain loops at their best: -O3, and threads where a program with OpenMP links. The result goes to
 # a file: as root, tcc would remove a device.
@@ -132,11 +139,11 @@ $(B)/naive_train.o: tools/naive_train.c tools/naive_train.h $(B)/flags
 $(B)/bench_train: tools/bench_train.c $(B)/naive_train.o tools/naive_train.h flash.h $(B)/flags
 	$(COMPILE) $< $(B)/naive_train.o -o $@ $(OPENMP) $(LDLIBS)
 
-$(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c flash.h $(B)/flags
-	$(COMPILE) $< -o $@ $(LDLIBS)
+$(filter-out $(B)/flash $(B)/bench_train,$(TOOLS)): $(B)/%: tools/%.c $(B)/flash.o
+	$(COMPILE) $< $(lib) -o $@ $(LDLIBS)
 
-$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) tests/fuzz/seeds.h flash.h $(B)/flags
-	$(COMPILE) $< -o $@ $(LDLIBS)
+$(TESTS) $(MAKERS): $(B)/tests/%: tests/%.c $(wildcard tests/*.h) tests/fuzz/seeds.h $(B)/flash.o
+	$(COMPILE) $< $(lib) -o $@ $(LDLIBS)
 
 $(B)/bench_prune $(B)/tests/test_prune: tools/skips.h
 
@@ -145,8 +152,8 @@ $(B)/tests/test_embed.log: $(B)/tests/plugin.so
 $(B)/tests/plugin.so: tests/plugin.c tests/plugin.h flash.h $(B)/flags
 	@$(if $(findstring -static,$(CFLAGS)),false,$(COMPILE) -shared -fPIC $< -o $@ $(LDLIBS)) || : >$@
 
-$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) tests/mkmodel.h flash.h $(B)/flags
-	$(COMPILE) -DFUZZ_MAIN $< -o $@ $(LDLIBS)
+$(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) tests/mkmodel.h $(B)/flash.o
+	$(COMPILE) -DFUZZ_MAIN $< $(lib) -o $@ $(LDLIBS)
 
 # A test's log ends with its exit code, for tests/sum.awk; a failing test does not stop the others.
 LOG = >$@ 2>&1; echo "exit $$?" >>$@; sed '$$d' $@
@@ -157,9 +164,13 @@ $(patsubst %,%.log,$(REPLAYS)): $(B)/tests/fuzz_%.log: $(B)/tests/fuzz_% FORCE
 $(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh $(B)/flash $(EXAMPLES) $(MAKERS) FORCE
 	@B="$(B)" RUN="$(RUN)" CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< $(LOG)
 
-fuzz-%: tests/fuzz/fuzz_%.c flash.h
+FUZZ_COMPILE = clang -std=c99 $(FUZZ_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
+build/fuzz/flash.o: tests/compile/impl.c flash.h
+	@mkdir -p build/fuzz
+	$(FUZZ_COMPILE) -fsanitize=fuzzer-no-link -c $< -o $@
+fuzz-%: tests/fuzz/fuzz_%.c build/fuzz/flash.o
 	@mkdir -p build/fuzz/$*
-	clang -std=c99 $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $< \
+	$(FUZZ_COMPILE) -fsanitize=fuzzer $< $(if $(filter fuzz_$*.c,$(OWN)),,build/fuzz/flash.o) \
 	    -o build/fuzz/fuzz_$* -lm
 	build/fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -timeout=10 $(FUZZ_ARGS) \
 	    -artifact_prefix=build/fuzz/$*- $(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \

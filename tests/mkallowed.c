@@ -2,6 +2,7 @@
    usage: mkallowed MODEL GRAMMAR.gbnf [TEXTS [TOKENS]]
    A line for each token: the text's number, the token chosen (-1: none is left), and for each token
    of the vocabulary whether it was allowed there, 0 or 1. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include <stdio.h>

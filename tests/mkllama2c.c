@@ -2,9 +2,10 @@
    for measurements on real weights that were published in that form.
      build/tests/mkllama2c MODEL.bin VOCAB.txt OUT.gguf
    Format: export.py and run.c of github.com/karpathy/llama2.c. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { VOCAB_MAX = 32768 };
 

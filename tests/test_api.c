@@ -1,5 +1,4 @@
 /* The small print of the interface: names, texts, defaults, what NULL and nonsense give. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"

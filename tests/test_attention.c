@@ -1,5 +1,4 @@
 /* Each layer its own attention: patterns, what they cost, going back where history is gone. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"

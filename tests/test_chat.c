@@ -1,5 +1,6 @@
 /* Chat formats: templates recognised, turns against goldens, and turns as tokens: the same as the
    whole text gives, and nothing in a text that is read as the format's own. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"

@@ -1,7 +1,6 @@
 /* GGUF files: values, tensors, sources, the writer, and files found in the wild. */
 #include "test.h"
 #include "mkmodel.h"
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 
 static int same(const char *p, size_t n, const char *text)

@@ -1,5 +1,6 @@
 /* Grammars: what is read and what is refused, what a text may be, which tokens are left, and that
    whatever comes out is a text of the grammar. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"

@@ -2,7 +2,6 @@
    leak, an allocation larger than the file, or time. FLASH_QUICK in the environment shortens it. */
 #include "test.h"
 #include "mkmodel.h"
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include <time.h>
 

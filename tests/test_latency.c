@@ -1,5 +1,6 @@
 /* The latency model: Gaussian process and least squares against golden values and brute force, the
    fit against published measurements, and what it does with shapes of its own. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"

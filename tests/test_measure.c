@@ -1,6 +1,7 @@
 /* Measuring: made-up models are those the loader would make of a file; what is promised is what is
    taken; bad shapes are refused before anything is. Latency models as text. No time is judged. */
 #define FLASH_KEEP_INTERNALS
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "test.h"

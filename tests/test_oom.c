@@ -1,7 +1,6 @@
 /* Memory: every acquisition fails once; what was promised is what is taken; steps take nothing. */
 #include "test.h"
 #include "mkmodel.h"
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 
 enum { OPEN, LOAD, VOCAB, SESSION, TOKENIZE, FEED, OPS };

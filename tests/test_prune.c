@@ -1,5 +1,6 @@
 /* Smaller models out of larger ones: coupling, masking, files, refusals. */
-#define FLASH_TRAIN_IMPLEMENTATION
+#define FLASH_STATIC
+#define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"
 #include "train.h"

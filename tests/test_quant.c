@@ -1,6 +1,5 @@
 /* Weight types: dequantisation and products against blocks worked out by hand, against a second
    implementation (reference.h), and against real files whose values somebody else computed. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "reference.h"
 #include "test.h"

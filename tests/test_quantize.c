@@ -1,6 +1,5 @@
 /* flash_quantize: errors within the reference project's test limits, the same bytes on every
    machine, round trips, rows that are zero, constant, wild or no numbers, real weights. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "test.h"
 #include <float.h>

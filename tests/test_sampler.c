@@ -1,6 +1,5 @@
 /* From logits to tokens: each rule against a straight computation in double, frequencies by
    chi-square, and one sequence of draws that holds on every machine. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"

@@ -1,6 +1,7 @@
 /* Sessions that stop and go on: budgets, saved and restored states, forks, rewinding, prompts that
    begin like the last. Whatever happened before, logits are those of a computation from scratch.
    GOLDEN_WRITE=1 writes the seeds of tests/fuzz/fuzz_state.c anew. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"

@@ -1,6 +1,5 @@
 /* Tokenizers: published token ids, round trips, word splits worked out by hand from the published
    regular expressions, streaming, and texts made to be slow. */
-#define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"

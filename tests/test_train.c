@@ -1,4 +1,5 @@
 /* The trainer: gradients, losses, steps, checkpoints, and what it refuses. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"

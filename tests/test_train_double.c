@@ -1,7 +1,8 @@
 /* The trainer's gradients in double precision, where differences of the loss are sharp. */
 #define FLASH__REAL double
 #define FLASH_NO_SIMD /* differences of the loss use no kernels but the teacher's */
-#define FLASH_TRAIN_IMPLEMENTATION
+#define FLASH_STATIC
+#define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
 #include "../flash.h"
 #include "train.h"

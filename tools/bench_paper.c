@@ -5,7 +5,6 @@
    `flash fit --least`, Q4_0, keys and values Q8_0, prompts of 2,048: `make bench-paper` does it
    all. The weights are random, and so the loss is a STAND-IN, a formula (FlashToy-P in
    tests/problems.h): what is tested here is the latency. */
-#define FLASH_IMPLEMENTATION
 #define _POSIX_C_SOURCE 199309L /* a clock */
 #include "../flash.h"
 #include "../tests/problems.h"

@@ -5,7 +5,6 @@
    token; +- is the standard error of a difference over its sequences. STEPS (4000): of the longest
    healing; the shorter one has a tenth of them, that of two attentions skipped a fortieth. Pruned
    weights learn at 5e-4, random ones at 2e-3, which is better for each. */
-#define FLASH_IMPLEMENTATION
 #include "skips.h"
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,6 @@
    worked on, and while tokens are chosen. By two clocks: real time, in which other programs take
    turns, and the time of this thread, in which only its own work counts.
      bench_step [MODEL [MS [ROUNDS [THREADS]]]]   (examples/models/tale.gguf, 1, 500, 1) */
-#define FLASH_RUNTIME_IMPLEMENTATION
 #define _POSIX_C_SOURCE 199309L
 #include "../flash.h"
 #include <stdio.h>

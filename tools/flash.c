@@ -1,7 +1,5 @@
 /* flash.c - the command line `flash`: dispatch and help; the subcommands are in cmd_*.c.
-   build: cc -std=c99 -O2 tools/{flash,cli,out,rewrite,shapes,profile,report,html,space,json}.c \
-             tools/cmd_*.c -o flash -lm */
-#define FLASH_IMPLEMENTATION
+   build: make build/flash */
 #include "../flash.h"
 #include "cli.h"
 #include <string.h>

@@ -1,6 +1,5 @@
 /* Any bytes as a model: open, load, a short step. With libFuzzer, or with -DFUZZ_MAIN to replay
    the files named. */
-#define FLASH_IMPLEMENTATION
 #include "../../flash.h"
 #include <stdlib.h>
 #include <string.h>

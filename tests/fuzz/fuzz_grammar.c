@@ -1,5 +1,6 @@
 /* Any bytes as a grammar, or, if the first byte is odd, as a schema that becomes one; then the
    tokens it allows along a text. With libFuzzer, or with -DFUZZ_MAIN to replay the files named. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../../flash.h"
 #include "../mkmodel.h"

@@ -1,6 +1,7 @@
 /* Any bytes as the state of a session: restore, go on, fork, save. With libFuzzer, or with
    -DFUZZ_MAIN to replay the files named. The first byte says which model, type of keys and values,
    and whether the sums are made right, past which nothing random comes. */
+#define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
 #include "../../flash.h"

@@ -1,6 +1,5 @@
 /* Any bytes as text: tokens and back. The first byte picks the vocabulary, the second the flags.
    With libFuzzer, or with -DFUZZ_MAIN to replay the files named. */
-#define FLASH_IMPLEMENTATION
 #include "../../flash.h"
 #include "../mkmodel.h"
 
