@@ -59,8 +59,11 @@ endif
 lint: ## what can be checked without running: warnings, symbols, macros, table of contents
 	@sh tools/lint.sh
 
-matrix: ## compilers x standards x options, tests sanitized and emulated; ONLY=PATTERN: some
+matrix: ## tests sanitized, emulated and with other compilers; ONLY=PATTERN: some of them
 	@ONLY='$(ONLY)' sh tools/matrix.sh
+
+matrix-full: ## all compilers x standards x options, all tests emulated; before a release
+	@FULL=1 ONLY='$(ONLY)' sh tools/matrix.sh
 
 fuzz: $(FUZZERS) ## libFuzzer (clang), FUZZ_SECONDS=300 for each target
 
@@ -109,6 +112,9 @@ chat-static: ## examples/chat.c as one static binary of at most 400 kB (musl)
 size: ## bytes of code by part, macros and target; of the runtime by section
 	@B="$(B)" sh tools/size.sh
 
+mutate: ## changes of flash.h that no test notices; N=100 SECTION=name SEED=1
+	@N=$(N) SECTION=$(SECTION) SEED=$(SEED) sh tools/mutate.sh
+
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
 	@sh tools/coverage.sh
@@ -155,14 +161,15 @@ $(B)/tests/plugin.so: tests/plugin.c tests/plugin.h flash.h $(B)/flags
 $(REPLAYS): $(B)/tests/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) tests/mkmodel.h $(B)/flash.o
 	$(COMPILE) -DFUZZ_MAIN $< $(lib) -o $@ $(LDLIBS)
 
-# A test's log ends with its exit code, for tests/sum.awk; a failing test does not stop the others.
-LOG = >$@ 2>&1; echo "exit $$?" >>$@; sed '$$d' $@
+# A test's log ends with its exit code and its seconds, for tests/sum.awk; a failing test does not
+# stop the others.
+LOG = >$@ 2>&1; echo "exit $$?, $$(($$(date +%s) - from)) s" >>$@; sed '$$d' $@
 $(patsubst %,%.log,$(TESTS)): $(B)/tests/%.log: $(B)/tests/% FORCE
-	@$(RUN) $< $(LOG)
+	@from=$$(date +%s); $(RUN) $< $(LOG)
 $(patsubst %,%.log,$(REPLAYS)): $(B)/tests/fuzz_%.log: $(B)/tests/fuzz_% FORCE
-	@$(RUN) $< tests/fuzz/corpus/$*/* $(LOG)
+	@from=$$(date +%s); $(RUN) $< tests/fuzz/corpus/$*/* $(LOG)
 $(patsubst %,%.log,$(SCRIPTS)): $(B)/tests/%.log: tests/%.sh $(B)/flash $(EXAMPLES) $(MAKERS) FORCE
-	@B="$(B)" RUN="$(RUN)" CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< $(LOG)
+	@from=$$(date +%s); B="$(B)" RUN="$(RUN)" CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< $(LOG)
 
 FUZZ_COMPILE = clang -std=c99 $(FUZZ_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 build/fuzz/flash.o: tests/compile/impl.c flash.h
@@ -182,5 +189,5 @@ $(B)/flags: FORCE
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 FORCE:
-.PHONY: all test programs run lint matrix firmware web game chat-static size fuzz peer bench-peer bench-search bench-step \
-    bench-train bench-prune bench-paper design-demo coverage clean help FORCE
+.PHONY: all test programs run lint matrix matrix-full firmware web game chat-static size fuzz peer bench-peer bench-search bench-step \
+    bench-train bench-prune bench-paper design-demo mutate coverage clean help FORCE

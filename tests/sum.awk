@@ -14,8 +14,8 @@
     f = s = 0
     seen = 1
 }
-/^exit [0-9]+$/ {
-    if (!seen || ($2 && !f)) {
+/^exit [0-9]+, [0-9]+ s$/ {
+    if (!seen || ($2 + 0 && !f)) {
         print FILENAME ": " (seen ? "" : "no summary, ") $0
         f = seen ? 1 : f + 1
     }

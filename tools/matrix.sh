@@ -1,8 +1,9 @@
 #!/bin/sh
-# Every compiler found here x standards x options compiles the implementation; the tests run
-# natively (gcc -O2 is `make test`), sanitized, as 32 bit and emulated. Two jobs at a time; logs in
-# build/matrix. Last come the counts. A missing compiler is skipped by name (with CI=true: an
-# error). ONLY=PATTERN runs the jobs whose name matches.
+# The tests natively, sanitized, emulated and with other compilers, and the implementation compiled
+# under its options. Run by `make matrix`, what every change must pass, and by `make matrix-full`,
+# everything, before a release. Two jobs at a time; logs in build/matrix. Last come the counts. A
+# missing compiler is skipped by name (with CI=true: an error). ONLY=PATTERN runs the jobs whose
+# name matches.
 B=build/matrix
 C=tests/compile
 WARN='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wcast-qual
@@ -42,27 +43,32 @@ tests() # NAME CC CFLAGS RUN [MAKE'S VARIABLES]: the tests, shortened, in a fold
     job "tests, $1" "FLASH_QUICK=1 make -s test B=$B/$dir CC='$2' CFLAGS='$3' RUN='$4' $5"
 }
 
-# The slow ones first: two workers then end together. What runs the programs of tools/ from outside
-# runs natively, sanitized, emulated once, with tcc and musl. gcc for s390x computes floats as
-# doubles in strict ISO mode, which changes bits, unless told not to.
-library="SCRIPTS= REPLAYS="
+# What every change is checked with: `some` are the tests whose results depend on the kernels, on
+# byte order or on the width of types.
+some='gguf quant quantize kernels tokenizer attention forward sampler state latency train'
+if [ -z "$FULL" ]; then
+    chosen=
+    for test in $some; do chosen="$chosen \$(B)/tests/test_$test"; done
+    library="SCRIPTS= REPLAYS= TESTS='$chosen'" emulated=$library cxx_std='c++11' std_list=c99 opts=-O0
+else
+    library='SCRIPTS= REPLAYS=' emulated= cxx_std='c++11 c++17 c++20'
+    std_list='c99 gnu99 c11 c17' opts='-O0 -O2'
+fi
+
+# The slow ones first: two workers then end together. gcc for s390x computes floats as doubles in
+# strict ISO mode, which changes bits, unless told not to.
+have clang && tests 'ASan and UBSan' clang \
+    '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
 arch=$(uname -m)
 for target in s390x:s390x-linux-gnu aarch64:aarch64-linux-gnu; do
-    cpu=${target%:*} cc=${target#*:}-gcc some=
+    cpu=${target%:*} cc=${target#*:}-gcc scripts=$emulated
     command -v $cc >/dev/null || cc=$cc-12
-    [ $cpu != s390x ] || some="SCRIPTS='\$(B)/tests/test_cli'"
+    [ -z "$FULL" ] || [ $cpu != s390x ] || scripts="SCRIPTS='\$(B)/tests/test_cli'"
     [ $arch = $cpu ] || { have $cc qemu-$cpu &&
-        tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu "$some"; }
+        tests "$cpu emulated" $cc '-static -fexcess-precision=fast' qemu-$cpu "$scripts"; }
 done
-have clang && tests "ASan and UBSan" clang \
-    '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
-have clang && job 'sessions in threads, TSan' "clang -std=c99 -I. -O1 -g -fsanitize=thread \
-    tests/test_state.c -o $B/tsan -lm && FLASH_QUICK=1 $B/tsan"
-have tcc && tests tcc tcc ''
-have clang && tests 'clang -O2' clang '' '' "$library"
-have gcc && tests 'gcc -O3 -march=native gnu11' gcc \
-    '-O3 -march=native -std=gnu11 -Werror' '' "$library"
-have musl-gcc && tests 'musl, static' musl-gcc -static
+have tcc && tests tcc tcc '' '' "$emulated"
+have musl-gcc && tests 'musl, static' musl-gcc -static '' "$emulated"
 # 32 bit x86 computes in SSE registers, else excess precision changes bits. Debian's cross compilers
 # exclude gcc-multilib, whose one link -idirafter replaces.
 if [ $arch = x86_64 ] && have gcc; then
@@ -73,18 +79,26 @@ if [ $arch = x86_64 ] && have gcc; then
         echo 'gcc -m32' >>$B/missing
     fi
 fi
+if [ -n "$FULL" ]; then
+    have clang && tests 'clang -O2' clang '' '' "$library"
+    have gcc && tests 'gcc -O3 -march=native gnu11' gcc \
+        '-O3 -march=native -std=gnu11 -Werror' '' "$library"
+    job 'sizes of the code' 'make -s size'
+fi
+have clang && job 'sessions in threads, TSan' "clang -std=c99 -I. -O0 -g -fsanitize=thread \
+    tests/test_state.c -o $B/tsan -lm && FLASH_QUICK=1 $B/tsan"
 have x86_64-w64-mingw32-gcc &&
-    job 'compile only, mingw-w64' "make -s programs config=debug B=$B/mingw CC=x86_64-w64-mingw32-gcc"
+    job 'link only, mingw-w64' "make -s programs config=debug B=$B/mingw CC=x86_64-w64-mingw32-gcc"
 
 for cxx in g++ clang++; do
-    have $cxx && for std in c++11 c++17 c++20; do
+    have $cxx && for std in $cxx_std; do
         out=$B/$cxx-$std
         job "$cxx $std" "$cxx -std=$std -O1 $WARN $C/impl.cpp $C/use.cpp -lm -o $out && $out"
     done
 done
 for cc in gcc clang; do
-    have $cc && for std in c99 gnu99 c11 c17; do
-        for opt in -O0 -O2; do
+    have $cc && for std in $std_list; do
+        for opt in $opts; do
             for def in '' FLASH_NO_SIMD FLASH_STATIC FLASH_NO_STDIO FLASH_NO_MMAP FLASH_NO_THREADS; do
                 name="$cc $std $opt${def:+ $def}"
                 job "$name" "$cc -std=$std $opt ${def:+-D$def} $WARN -Wstrict-prototypes \
