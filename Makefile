@@ -6,6 +6,7 @@ config ?= release
 B      ?= build$(if $(filter-out release,$(config)),/$(config))# the folder for what is built
 RUN    ?=#              put before every program that is run: an emulator, a debugger
 CFLAGS ?=#              added last, so that they win
+LIBFLAGS ?=#            the same for flash.o alone
 LDLIBS ?= -lm
 
 FLAGS_release  = -O2# no -march: the file picks instruction sets itself; no -Ofast: results are exact
@@ -112,8 +113,11 @@ chat-static: ## examples/chat.c as one static binary of at most 400 kB (musl)
 size: ## bytes of code by part, macros and target; of the runtime by section
 	@B="$(B)" sh tools/size.sh
 
-mutate: ## changes of flash.h that no test notices; N=100 SECTION=name SEED=1
-	@N=$(N) SECTION=$(SECTION) SEED=$(SEED) sh tools/mutate.sh
+mutate: ## changes of flash.h that no test notices; N=100 SECTION=name SEED=1 RETRY=1
+	@N=$(N) SECTION=$(SECTION) SEED=$(SEED) RETRY=$(RETRY) sh tools/mutate.sh
+
+format: ## every C file in the one style of .clang-format
+	@sh tools/format.sh -i
 
 coverage: ## tests with gcc's line counts of flash.h
 	-@$(MAKE) test config=coverage
@@ -129,7 +133,7 @@ $(EXAMPLES): $(B)/%: examples/%.c flash.h $(B)/flags
 	$(COMPILE) $< -o $@ $(LDLIBS)
 
 $(B)/flash.o: tests/compile/impl.c flash.h $(B)/flags
-	$(COMPILE) -c $< -o $@
+	$(COMPILE) $(LIBFLAGS) -c $< -o $@
 
 $(B)/flash: $(CLI) $(wildcard tools/*.h) $(B)/flash.o
 	$(COMPILE) $(CLI) $(B)/flash.o -o $@ $(LDLIBS)
@@ -186,8 +190,8 @@ fuzz-%: tests/fuzz/fuzz_%.c build/fuzz/flash.o
 # Changes when the command does: another compiler or other flags build everything anew.
 $(B)/flags: FORCE
 	@mkdir -p $(B)/tests
-	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
+	@echo '$(COMPILE) $(LIBFLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(LIBFLAGS)' >$@
 
 FORCE:
 .PHONY: all test programs run lint matrix matrix-full firmware web game chat-static size fuzz peer bench-peer bench-search bench-step \
-    bench-train bench-prune bench-paper design-demo mutate coverage clean help FORCE
+    bench-train bench-prune bench-paper design-demo mutate format coverage clean help FORCE

@@ -237,15 +237,17 @@ FLASH_API const char *flash_build_info(void);
     X(FLASH_E_INTERNAL,    -10, "a bug in flash.h; please report it") \
     X(FLASH_E_GRAMMAR,     -11, "the grammar allows none of the vocabulary's tokens here")
 
+/* clang-format off */
 typedef enum flash_status {
 #define FLASH__X(name, value, text) name = value,
     FLASH_STATUS_LIST(FLASH__X)
 #undef FLASH__X
 #ifndef FLASH_OK /* drivers of on-chip flash define it, as 0 too */
-        FLASH_OK = FLASH_E_NONE,
+    FLASH_OK = FLASH_E_NONE,
 #endif
     FLASH_STATUS_FORCE_32BIT = 0x7fffffff
 } flash_status;
+/* clang-format on */
 
 /* A sentence for any value. Static, never NULL. */
 FLASH_API const char *flash_status_text(flash_status s);
@@ -324,12 +326,14 @@ typedef struct flash_source {
     X(BF16,   30,   1,   2) \
     X(MXFP4,  39,  32,  17)
 
+/* clang-format off */
 typedef enum flash_type {
 #define FLASH__X(name, id, items, bytes) FLASH_TYPE_##name = id,
     FLASH_TYPE_LIST(FLASH__X)
 #undef FLASH__X
-        FLASH_TYPE_NONE = 0x7fffffff
+    FLASH_TYPE_NONE = 0x7fffffff
 } flash_type;
+/* clang-format on */
 
 /* "Q4_0"; "unknown" for anything else. Static. */
 FLASH_API const char *flash_type_name(flash_type t);
@@ -549,13 +553,15 @@ typedef struct flash_session flash_session; /* opaque, one thread at a time */
     X(NEON_I8MM,    "neon-i8mm") \
     X(WASM,         "wasm")
 
+/* clang-format off */
 typedef enum flash_isa {
 #define FLASH__X(name, text) FLASH_ISA_##name,
     FLASH_ISA_LIST(FLASH__X)
 #undef FLASH__X
-        FLASH_ISA_COUNT,
+    FLASH_ISA_COUNT,
     FLASH_ISA_FORCE_32BIT = 0x7fffffff
 } flash_isa;
+/* clang-format on */
 
 typedef struct flash_model_desc {
     /* must be named */
@@ -4388,12 +4394,11 @@ FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
 {
     __m128i v = _mm_setzero_si128();
 #define FLASH__X(i) v = _mm_insert_epi16(v, (short)flash__rd16(p + (i)*row), i);
-    FLASH__X(0)
-    FLASH__X(1)
-    FLASH__X(2)
-    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    /* clang-format off */
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-        return _mm256_cvtph_ps(v);
+    return _mm256_cvtph_ps(v);
+    /* clang-format on */
 }
 FLASH__I256 __m128i flash__load16_avx2(const void *p)
 {
@@ -5191,12 +5196,11 @@ FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
 #define FLASH__X(i) \
     lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)*row), i); \
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + ((i) + 8)*row), i);
-    FLASH__X(0)
-    FLASH__X(1)
-    FLASH__X(2)
-    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    /* clang-format off */
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+    /* clang-format on */
 }
 
 /* 16 bytes of rows r, r+4, r+8, r+12; and 32 bytes of rows r, r+4. */
@@ -5317,12 +5321,11 @@ FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t st
 #define FLASH__X(i) \
     lo = _mm_insert_epi16(lo, (short)flash__rd16(p + (i)%2*row + (i)/2*step), i); \
     hi = _mm_insert_epi16(hi, (short)flash__rd16(p + (i)%2*row + ((i)/2 + 4)*step), i);
-    FLASH__X(0)
-    FLASH__X(1)
-    FLASH__X(2)
-    FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
+    /* clang-format off */
+    FLASH__X(0) FLASH__X(1) FLASH__X(2) FLASH__X(3) FLASH__X(4) FLASH__X(5) FLASH__X(6) FLASH__X(7)
 #undef FLASH__X
-        return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
+    /* clang-format on */
 }
 /* A number of each block's activations for all of R = 2 or 4 rows: lane R*block + row. */
 FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)

@@ -184,7 +184,19 @@ around()
         "$(runs $cc -std=c99 -I. -Wall -Wextra -Wpedantic -Werror -fsyntax-only $B/engine.c)"
 }
 
-# Two at a time: what each finds goes to a file, and so do its counts.
+formatted()
+{
+    out=$(sh tools/format.sh --dry-run -Werror 2>&1)
+    code=$?
+    if [ $code = 3 ] && [ "$CI" != true ]; then
+        echo "skip: the format ($out)"
+        skipped=$((skipped + 1))
+    else
+        check "the format: make format mends it" "$([ $code = 0 ] || echo "$out" | grep -v '^ ')"
+    fi
+}
+
+# Apart: what each finds goes to a file, and so do its counts.
 apart() # NAME COMMAND...
 {
     (passed=0 failed=0 skipped=0 name=$1
@@ -193,8 +205,9 @@ apart() # NAME COMMAND...
 }
 apart one 'c_compiler gcc' 'cxx_compiler g++'
 apart two 'c_compiler clang' 'cxx_compiler clang++' around
+apart three formatted
 wait
-for part in one two; do
+for part in one two three; do
     cat $B/$part.out
     read -r p f s <$B/$part.counts
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))

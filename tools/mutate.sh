@@ -6,7 +6,8 @@
 # N changes count: those that compile and give other machine code (equal code needs no test; Papadakis
 # and others 2015). Each runs the tests of its section until one fails: quick, whole, then sanitized.
 # What was found is in build/mutate/SEED-SECTION.txt, to which the same command adds what is missing,
-# so that it can be stopped at any time. `kept` lines are changes that nothing noticed.
+# so that it can be stopped at any time; `kept` are the changes that nothing noticed, and RETRY=1
+# tries them again. With another flash.h it begins anew.
 N=${N:-100} SEED=${SEED:-1} JOBS=${JOBS:-2}
 ROOT=$PWD/build/mutate
 OUT=$ROOT/$SEED-${SECTION:-all}.txt
@@ -76,8 +77,8 @@ worker() # NUMBER
         found=$(grep "^[a-z]*$tab$id$tab" "$OUT" | head -1)
         if [ -z "$found" ]; then
             awk -v "line=$line" -v "at=$at" -v "n=$bytes" -v "new=$new" 'NR == line {
-                $0 = substr($0, 1, at - 1) new substr($0, at + n) } 1' flash.h >"$ROOT/changed$1"
-            found=$(judge "$ROOT/changed$1")"$tab$id$tab$old -> $new$tab$(sed -n "${line}s/^ *//p" flash.h)"
+                $0 = substr($0, 1, at - 1) new substr($0, at + n) } 1' "$ROOT/flash.h" >"$ROOT/changed$1"
+            found=$(judge "$ROOT/changed$1")"$tab$id$tab$old -> $new$tab$(sed -n "${line}s/^ *//p" "$ROOT/flash.h")"
             printf '%s\n' "$found" | tee -a "$OUT"
         fi
         case $found in noticed* | kept*) left=$((left - 1)) ;; esac
@@ -110,6 +111,9 @@ judge() # CHANGED
 unset MAKEFLAGS MFLAGS MAKELEVEL
 tab=$(printf '\t')
 mkdir -p "$ROOT"
+cmp -s flash.h "$ROOT/flash.h" || rm -f "$ROOT"/*.txt
+cp flash.h "$ROOT"
+[ -z "$RETRY" ] || { grep -v ^kept "$OUT" >"$ROOT/rest"; mv "$ROOT/rest" "$OUT"; }
 touch "$OUT"
 for AARCH64 in aarch64-linux-gnu-gcc aarch64-linux-gnu-gcc-12; do
     command -v $AARCH64 >/dev/null && break
