@@ -72,7 +72,7 @@ without_comment examples/hello.c >$B/hello.c
 sed -n '/^```c$/,/^```$/p' README.md | sed '/^```$/,$d;1d' >$B/readme.c
 check "examples/hello.c = quick start" "$(diff $B/quick-start.c $B/hello.c 2>&1)"
 check "README's program = quick start" "$(diff $B/quick-start.c $B/readme.c 2>&1)"
-check "README of at most 260 lines" "$(awk 'END { if (NR > 260) print NR }' README.md)"
+check "README of at most 150 lines" "$(awk 'END { if (NR > 150) print NR }' README.md)"
 
 number() { sed -n "s/^#define FLASH_VERSION_$1 \([0-9]*\)$/\1/p" flash.h; }
 first() { grep -oE '\bv[0-9]+\.[0-9]+\.[0-9]+' "$1" | head -1; }
