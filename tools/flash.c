@@ -1,6 +1,6 @@
-/* flash.c - the command line `flash`: dispatch and help; the subcommands are in cmd_*.c.
-   build: cc -std=c99 -O2 tools/{flash,cli,out,rewrite,shapes,profile,report,html,space,json}.c \
-             tools/cmd_*.c -o flash -lm */
+/* flash.c - the command line tool `flash`: calls the subcommands, which are in cmd_*.c, and prints
+   help. `make build/flash` compiles it, with all the C files of this folder that have no main,
+   except naive_train.c. */
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "cli.h"
