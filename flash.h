@@ -6140,18 +6140,25 @@ static void flash__overlay_amx(flash__kernels *k)
 
 /* ===== >>k-neon =========================================================== */
 
-/* AArch64. Plain NEON: every processor (Cortex-A53, A72). dotprod: Cortex-A55, A76, Neoverse N1,
-   Apple A13 and later. i8mm: Cortex-A510, X2, Neoverse V1, N2, Apple M2 and later.
-   A vector of sums holds four rows, so a float step keeps the order of the scalar kernels for free.
-   Sums start as the bits of 1.5*2^23: read as a float they are that plus the sum, and a subtraction
-   gives the sum as a float. A conversion would use one pipe of the two of an A76, at half speed.
-   That start is loaded anew for each block, because the load pipes have time and the vector pipes
-   have none.
-   Of 96 vector operations of a dotprod tile (32 items, 4 tokens, 8 rows) 64 are sdot, the rest
-   float steps: two thirds of the sdot rate is the limit of the order of rounding here. */
+/* Kernels for AArch64 at three levels. Plain NEON runs on every processor (Cortex-A53, A72),
+   dotprod on Cortex-A55, A76, Neoverse N1, Apple A13 and later, i8mm on Cortex-A510, X2, Neoverse
+   V1, N2, Apple M2 and later. Each level replaces some kernels of the one before.
+   Each lane of an accumulator belongs to one row and one token, so adding up blocks in floats keeps
+   the order of the scalar kernels at no cost.
+   In the panel kernels of dotprod and i8mm, integer sums start as the bits of the float 1.5*2^23.
+   Read as a float, such a sum is 1.5*2^23 plus the sum, and one subtraction gives the sum as a
+   float. A conversion would use only one of the two vector pipes of a Cortex-A76, at half speed.
+   The start value is loaded again for each block, because the load pipes have time to spare and the
+   vector pipes have none.
+   For one block of 32 items, a dotprod tile of 4 tokens by 8 rows takes 96 vector operations: 64
+   are sdot, the others work on floats. The order of rounding that the scalar kernels prescribe
+   therefore limits the tile to two thirds of the sdot rate. */
 
 #ifdef FLASH__NEON
 #define FLASH__INEON static FLASH__INLINE
+/* Both make the compiler forget what it knows about the value of a variable: FLASH__HIDE of a
+   pointer, so that loads through it are repeated; FLASH__HIDEV of a vector, which stays in a
+   register. */
 #if defined(__GNUC__) || defined(__clang__)
 #define FLASH__HIDE(p)  __asm__("" : "+r"(p))
 #define FLASH__HIDEV(v) __asm__ volatile("" : "+w"(v))
@@ -6160,15 +6167,17 @@ static void flash__overlay_amx(flash__kernels *k)
 #define FLASH__HIDEV(v) ((void)0)
 #endif
 
-/* Calls tile(..., parts, minima) with constants. */
+/* Calls tile(..., parts, minima) for type t. parts and minima are constants in each call, so that
+   the compiler makes a version of the inlined tile for each case. */
 #define FLASH__TILES_NEON(t, tile, ...) do { \
     if (!flash__type_minima(t)) { \
         if (flash__type_halves(t)) tile(__VA_ARGS__, 2, 0); else tile(__VA_ARGS__, 1, 0); \
     } else if (flash__type_halves(t)) tile(__VA_ARGS__, 2, 1); \
     else tile(__VA_ARGS__, 1, 1); } while (0)
 
-/* A panel of R rows: [b][32/G groups of G items][R][G] bytes, then scales [parts][R], minima
-   [parts][R]. Missing rows become zeros. */
+/* Unpacks rows into a panel of R rows. The panel holds, for each block of 32 items, bytes
+   [32/G][R][G] (groups of G items), then scales [parts][R], then minima [parts][R] if the type has
+   minima. Missing rows (from `rows` to R - 1) become zeros. */
 FLASH__INEON void flash__pack_groups_neon(flash_type t, const uint8_t *w, size_t row_bytes,
                                           int rows, size_t n, uint8_t *panel, const int R,
                                           const int G)
@@ -6201,32 +6210,36 @@ static void flash__pack_neon(flash_type t, const uint8_t *w, size_t row_bytes, i
     flash__pack_groups_neon(t, w, row_bytes, rows, n, panel, 8, 32);
 }
 
+/* Returns as floats the integer sums that started as flash__start_neon. */
 FLASH__INEON float32x4_t flash__floats_neon(int32x4_t sum)
 {
     return vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(12582912.0f));
 }
-#define FLASH__X 0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000
+#define FLASH__X 0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000 /* bits of 1.5*2^23 */
 static const int32_t flash__start_neon[32] = {FLASH__X, FLASH__X, FLASH__X, FLASH__X,
                                               FLASH__X, FLASH__X, FLASH__X, FLASH__X};
 #undef FLASH__X
 
-/* acc + sum*(d*dx): the one step every quantised product is made of. */
+/* Returns acc + sum*(d*dx), the step that every product of quantised blocks consists of. */
 FLASH__INEON float32x4_t flash__step_neon(float32x4_t acc, float32x4_t sum, float32x4_t d, float dx)
 {
     return vaddq_f32(acc, vmulq_f32(sum, vmulq_n_f32(d, dx)));
 }
+/* Returns the sums of the lanes of s[0], s[1], s[2] and s[3]. */
 FLASH__INEON int32x4_t flash__sum4_neon(const int32x4_t *s)
 {
     return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
 }
-/* Products of 16 items, in pairs: two of |127*128| fit 16 bits. */
+/* Multiplies 16 items and adds the products of items i and i + 8. The sum of two products, each at
+   most 127*128 in magnitude, fits into 16 bits. */
 FLASH__INEON int16x8_t flash__mul16_neon(int8x16_t a, int8x16_t b)
 {
     int16x8_t p = vmull_s8(vget_low_s8(a), vget_low_s8(b));
     return vmlal_s8(p, vget_high_s8(a), vget_high_s8(b));
 }
-/* Sums over 4 rows of 32 bytes, q[2*row] and q[2*row + 1]: of both halves, or if second is given of
-   the first alone with those of the second in *second. */
+/* Multiplies 4 rows of 32 bytes, q[2*row] and q[2*row + 1], by x0 and x1. Returns one sum per row
+   over all 32 items. If second is not NULL, returns the sums over the first 16 items and stores
+   those over the last 16 in *second. */
 FLASH__INEON int32x4_t flash__dots_neon(const int8x16_t *q, int8x16_t x0, int8x16_t x1,
                                         int32x4_t *second)
 {
@@ -6244,14 +6257,15 @@ FLASH__INEON int32x4_t flash__dots_neon(const int8x16_t *q, int8x16_t x0, int8x1
     return flash__sum4_neon(s);
 }
 
-/* The first of 4 tokens' rows of blocks, the last one again where there are fewer. */
+/* Points at[i] to the first block of token i, for 4 tokens. If there are fewer, the last token is
+   repeated. x: [tokens][blocks] */
 FLASH__INEON void flash__tokens_neon(const flash__q8 **at, const flash__q8 *x, int tokens,
                                      size_t blocks)
 {
     int i;
     for (i = 0; i < 4; i++) at[i] = x + (size_t)FLASH__MIN(i, tokens - 1) * blocks;
 }
-/* acc[token][row/4] into y. */
+/* Copies the results acc[token][row/4] to y, which has ldy floats from token to token. */
 FLASH__INEON void flash__store_neon(float32x4_t acc[4][2], int rows, int tokens, float *y,
                                     size_t ldy)
 {
@@ -6265,7 +6279,7 @@ FLASH__INEON void flash__store_neon(float32x4_t acc[4][2], int rows, int tokens,
     for (t = 0; t < 4 && t < tokens; t++, y += ldy) memcpy(y, tile[t], (size_t)rows * sizeof *y);
 }
 
-/* 8 rows by up to 4 tokens. */
+/* Multiplies a panel of 8 rows by up to 4 tokens. */
 FLASH__INEON void flash__tile_neon(const uint8_t *panel, size_t stride, int rows,
                                    const flash__q8 *x, int tokens, size_t blocks, float *y,
                                    size_t ldy, const int parts, const int minima)
@@ -6310,8 +6324,9 @@ static void flash__panel_neon(flash_type t, const uint8_t *panel, int rows, cons
         FLASH__TILES_NEON(t, flash__tile_neon, panel, stride, rows, x, tokens, blocks, y, ldy);
 }
 
-/* --- one token: rows of weights as they lie in the file ---- */
+/* --- one token: rows of weights in the layout of the file ---- */
 
+/* The type of flash__dots_neon and flash__dots_dotprod. */
 typedef int32x4_t (*flash__dots_fn_neon)(const int8x16_t *q, int8x16_t x0, int8x16_t x1,
                                          int32x4_t *second);
 
@@ -6321,13 +6336,14 @@ FLASH__INEON uint64_t flash__u16_neon(const uint8_t *p)
     memcpy(&v, p, 2);
     return v;
 }
-/* The f16 at p of 4 rows. */
+/* Returns as floats the f16 at p in each of 4 rows. row: bytes from row to row. */
 FLASH__INEON float32x4_t flash__halves_neon(const uint8_t *p, size_t row)
 {
     uint64_t v = flash__u16_neon(p) | flash__u16_neon(p + row) << 16
         | flash__u16_neon(p + 2 * row) << 32 | flash__u16_neon(p + 3 * row) << 48;
     return vcvt_f32_f16(vreinterpret_f16_u16(vcreate_u16(v)));
 }
+/* Converts 8 unsigned bytes to floats, the lowest byte first. */
 FLASH__INEON void flash__widen8_neon(uint64_t bytes, float32x4_t *lo, float32x4_t *hi)
 {
     uint16x8_t v = vmovl_u8(vcreate_u8(bytes));
@@ -6335,7 +6351,8 @@ FLASH__INEON void flash__widen8_neon(uint64_t bytes, float32x4_t *lo, float32x4_
     *hi = vcvtq_f32_u32(vmovl_u16(vget_high_u16(v)));
 }
 
-/* Scales d[k][row] and minima m[k][row] of 8 groups of a Q4_K block in each of 4 rows. */
+/* Computes the scales d[8][4] and the minima m[8][4] (by group, by row) of a Q4_K block in each of
+   4 rows. row: bytes from row to row. */
 FLASH__INEON void flash__scales_q4_k_neon(const uint8_t *p, size_t row, float *d, float *m)
 {
     float32x4x4_t sc[2], mn[2];
@@ -6361,7 +6378,8 @@ FLASH__INEON void flash__scales_q4_k_neon(const uint8_t *p, size_t row, float *d
     }
 }
 
-/* Scales d[k][row] of 16 half groups of a Q6_K block in each of 4 rows. */
+/* Computes the scales d[16][4] (by half group of 16 items, by row) of a Q6_K block in each of 4
+   rows. row: bytes from row to row. */
 FLASH__INEON void flash__scales_q6_k_neon(const uint8_t *p, size_t row, float *d)
 {
     float32x4x4_t sc[4];
@@ -6382,7 +6400,8 @@ FLASH__INEON void flash__scales_q6_k_neon(const uint8_t *p, size_t row, float *d
     FLASH__UNROLL for (i = 0; i < 4; i++) vst4q_f32(d + 16 * i, sc[i]);
 }
 
-/* Four rows times x. t and dots are constants where speed matters. */
+/* Multiplies four rows by x, one token, and returns the four results. row: bytes from row to row.
+   Callers pass t and dots as constants where speed matters. */
 FLASH__INEON float32x4_t flash__rows4_neon(const flash_type t, const uint8_t *w, size_t row,
                                            const flash__q8 *x, size_t n, flash__dots_fn_neon dots)
 {
@@ -6487,7 +6506,7 @@ FLASH__INEON float32x4_t flash__rows4_neon(const flash_type t, const uint8_t *w,
     return acc;
 }
 
-/* Sum over 16 lanes in the order of flash__tree16. */
+/* Returns the sum of 16 lanes, added in the order of flash__tree16. */
 FLASH__INEON float flash__tree_neon(const float32x4_t *v)
 {
     float32x4_t s = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
@@ -6495,7 +6514,7 @@ FLASH__INEON float flash__tree_neon(const float32x4_t *v)
     return vget_lane_f32(p, 0) + vget_lane_f32(p, 1);
 }
 
-/* Four floats of an F32, F16 or BF16 row. */
+/* Returns items i to i + 3 of an F32, F16 or BF16 row as floats. */
 FLASH__INEON float32x4_t flash__plain_neon(const flash_type t, const uint8_t *row, size_t i)
 {
     if (t == FLASH_TYPE_F32) return vreinterpretq_f32_u8(vld1q_u8(row + 4 * i));
@@ -6521,6 +6540,7 @@ FLASH__INEON float flash__dot_plain_neon(const flash_type t, const uint8_t *row,
     return flash__tree16(lane);
 }
 
+/* Does the work of the kernel `rows`; dots multiplies quantised rows. */
 FLASH__INEON void flash__rows_with_neon(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                         const void *x, size_t n, float *y, flash__dots_fn_neon dots)
 {
@@ -6528,7 +6548,7 @@ FLASH__INEON void flash__rows_with_neon(flash_type t, const uint8_t *w, size_t r
     const float *f = (const float *)x;
     for (; rows > 0;) {
         int step = rows >= 4 ? 4 : 1;
-        size_t row = step == 4 ? row_bytes : 0; /* a single row: itself four times */
+        size_t row = step == 4 ? row_bytes : 0; /* a single row is read four times */
         float32x4_t v;
         switch (t) {
         case FLASH_TYPE_F32:
@@ -6570,16 +6590,17 @@ static void flash__rows_neon(flash_type t, const uint8_t *w, size_t row_bytes, i
 
 /* --- floats ---- */
 
-/* b > a ? b : a in each lane, so NaN in b never wins. */
+/* Returns b > a ? b : a in each lane, so a NaN in b never wins. */
 FLASH__INEON float32x4_t flash__more_neon(float32x4_t a, float32x4_t b)
 {
     return vbslq_f32(vcgtq_f32(b, a), b, a);
 }
+/* Returns b < a ? b : a in each lane, so a NaN in b never wins. */
 FLASH__INEON float32x4_t flash__less_neon(float32x4_t a, float32x4_t b)
 {
     return vbslq_f32(vcltq_f32(b, a), b, a);
 }
-/* The same over four lanes. */
+/* Returns the largest of the four lanes, compared as in flash__more_neon. */
 FLASH__INEON float flash__most_neon(float32x4_t v)
 {
     v = flash__more_neon(v, vextq_f32(v, v, 2));
@@ -6620,7 +6641,7 @@ static void flash__quantize_neon(const float *x, size_t n, flash__q8 *y)
     }
 }
 
-/* e^x, step by step as flash__expf. */
+/* Returns e^x, computed in the same steps as flash__expf. */
 FLASH__INEON float32x4_t flash__exp_neon(float32x4_t x)
 {
     const float32x4_t magic = vdupq_n_f32(12582912.0f);
@@ -6725,7 +6746,7 @@ static void flash__widen_neon(const uint16_t *h, size_t n, float *y)
     flash__widen_scalar(h + i, n - i, y + i);
 }
 
-/* MT rows of c by 4*NQ columns. */
+/* Computes MT rows by 4*NQ columns of c; the parameters are those of flash__sgemm_scalar. */
 FLASH__INEON void flash__sgemm_tile_neon(const float *a, size_t lda, size_t ka, const float *b,
                                          size_t ldb, float *c, size_t ldc, int K, const int MT,
                                          const int NQ)
@@ -6766,7 +6787,7 @@ static void flash__sgemm_neon(const float *a, size_t lda, size_t ka, const float
     }
 }
 
-/* --- limits of the machine, for the bench ---- */
+/* --- limits of the processor, for benchmarks ---- */
 
 static double flash__spin_neon(int rounds)
 {
@@ -6802,9 +6823,10 @@ static uint64_t flash__read_neon(const uint8_t *p, size_t n)
 /* --- dotprod ---- */
 
 #ifdef FLASH__NEON_DOT
-/* gcc lets an intrinsic into a function only if that has all of its features, armv8.2-a too, and a
-   helper only if the function has all of the features given on the command line. clang before 16
-   hides the intrinsics where the command line does not allow them, not the builtins. */
+/* gcc accepts an intrinsic in a function only if the function's target has all features of the
+   intrinsic, armv8.2-a among them. It inlines a helper only if the target also has all features
+   that the command line gives. clang before 16 hides intrinsics that the command line does not
+   allow, but not the builtins behind them. */
 #if defined(__clang__)
 #define FLASH__TDOT FLASH__TARGET("dotprod")
 #define FLASH__TI8  FLASH__TARGET("dotprod,i8mm")
@@ -6840,7 +6862,7 @@ static void flash__pack_dotprod(flash_type t, const uint8_t *w, size_t row_bytes
     flash__pack_groups_neon(t, w, row_bytes, rows, n, panel, 8, 4);
 }
 
-/* 8 rows by up to 4 tokens. */
+/* Multiplies a panel of 8 rows by up to 4 tokens. */
 FLASH__TDOT FLASH__INEON void flash__tile_dotprod(const uint8_t *panel, size_t stride, int rows,
                                                   const flash__q8 *x, int tokens, size_t blocks,
                                                   float *y, size_t ldy, const int parts,
@@ -6937,11 +6959,14 @@ FLASH__TDOT static double flash__spin_dotprod(int rounds)
 
 /* --- i8mm ---- */
 
-/* smmla multiplies 2 rows by 2 tokens, 8 items each. Sums stay in that order, r0t0 r0t1 r1t0 r1t1,
-   to the end; 4 tokens by 16 blocks are brought into it once for the 16 rows of a panel. */
+/* One block of 4 tokens in the order that smmla needs. smmla multiplies 2 rows by 2 tokens, 8 items
+   each, and gives four sums in the order r0t0 r0t1 r1t0 r1t1 (row, token). Sums keep this order to
+   the end. Up to 16 blocks of 4 tokens are rearranged once and serve all 16 rows of a panel.
+   d: the scales of tokens 0 1 0 1 and 2 3 2 3. ds: d times the sum of q, in the same order for each
+   half of the block, or in ds[0] for the whole block where the type has one scale per block. */
 typedef struct flash__x4_i8mm {
-    int8_t q[4][4][8];          /* group, token, item */
-    float d[2][4], ds[2][2][4]; /* by pairs of tokens: 0 1 0 1, 2 3 2 3; ds by half, or [0] all */
+    int8_t q[4][4][8]; /* by group of 8 items, token, item */
+    float d[2][4], ds[2][2][4];
 } flash__x4_i8mm;
 
 static void flash__pack_i8mm(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
@@ -6950,6 +6975,7 @@ static void flash__pack_i8mm(flash_type t, const uint8_t *w, size_t row_bytes, i
     flash__pack_groups_neon(t, w, row_bytes, rows, n, panel, 16, 8);
 }
 
+/* Fills v from the blocks at[4] of 4 tokens. */
 FLASH__INEON void flash__weave_i8mm(flash__x4_i8mm *v, const flash__q8 *const *at, int parts)
 {
     int t, k, i;
@@ -6962,7 +6988,9 @@ FLASH__INEON void flash__weave_i8mm(flash__x4_i8mm *v, const flash__q8 *const *a
     }
 }
 
-/* 8 rows, from panel on (scales from scale), by 4 tokens; acc[row/2][token/2] is kept in sums. */
+/* Multiplies 8 of the 16 rows of a panel by 4 tokens and adds the products to sums, [4][2][4] by
+   row/2, token/2 and place in the 2 x 2 sums. panel, scale: first byte and first scale of the 8
+   rows. */
 FLASH__TI8 FLASH__INEON void flash__tile_i8mm(const uint8_t *panel, const float *scale,
                                               size_t stride, const flash__x4_i8mm *x, size_t blocks,
                                               float *sums, const int parts, const int minima)
@@ -7020,7 +7048,7 @@ FLASH__TI8 static void flash__panel_i8mm(flash_type t, const uint8_t *panel, int
     for (; tokens > 0; tokens -= 4, x += 4 * blocks, y += 4 * ldy) {
         flash__x4_i8mm v[CHUNK];
         const flash__q8 *at[4];
-        float sums[2][4][2][4]; /* rows/8, pair of rows, pair of tokens, 2 x 2 */
+        float sums[2][4][2][4]; /* by row/8, pair of rows, pair of tokens, 2 x 2 */
         memset(sums, 0, sizeof sums);
         flash__tokens_neon(at, x, tokens, blocks);
         for (b = 0; b < blocks; b += CHUNK) {
@@ -7100,14 +7128,16 @@ static void flash__overlay_neon(flash__kernels *k, flash_isa isa)
 
 /* ===== >>k-wasm =========================================================== */
 
-/* WebAssembly with fixed-width SIMD (Chrome 91, Firefox 89, Safari 16.4), chosen when compiling:
-   modules cannot ask. Bytes are widened to 16 bits, i32x4.dot_i16x8 multiplies and adds pairs; a
-   block of 4 rows ends in a vector of four sums, one a row. */
+/* Kernels for WebAssembly with fixed-width SIMD (Chrome 91, Firefox 89, Safari 16.4). They are
+   chosen at compile time, because a module cannot ask what the browser supports. Bytes are widened
+   to 16 bits, and i32x4.dot_i16x8 multiplies them and adds neighbouring products. A block of 4 rows
+   ends in a vector of four sums, one for each row. */
 
 #ifdef FLASH__WASM
 #define FLASH__IWASM static FLASH__INLINE
 
-/* Rows of a panel lie side by side, 8 of 32 bytes, then scales [parts][8], minima [parts][8]. */
+/* Unpacks rows into a panel. It holds, for each block of 32 items, bytes [8 rows][32], then scales
+   [parts][8], then minima [parts][8] if the type has minima. Missing rows become zeros. */
 static void flash__pack_wasm(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
                              uint8_t *panel)
 {
@@ -7131,7 +7161,7 @@ static void flash__pack_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
         }
 }
 
-/* 32 bytes as four vectors of 16 bits. */
+/* Widens 32 signed bytes to four vectors of 16-bit integers. */
 FLASH__IWASM void flash__widen32_wasm(v128_t *v, v128_t a, v128_t b)
 {
     v[0] = wasm_i16x8_extend_low_i8x16(a);
@@ -7139,11 +7169,12 @@ FLASH__IWASM void flash__widen32_wasm(v128_t *v, v128_t a, v128_t b)
     v[2] = wasm_i16x8_extend_low_i8x16(b);
     v[3] = wasm_i16x8_extend_high_i8x16(b);
 }
+/* Multiplies 16 items and adds the products in groups of four; the results are 4 partial sums. */
 FLASH__IWASM v128_t flash__dot16_wasm(const v128_t *a, const v128_t *b)
 {
     return wasm_i32x4_add(wasm_i32x4_dot_i16x8(a[0], b[0]), wasm_i32x4_dot_i16x8(a[1], b[1]));
 }
-/* The sums of a, b, c, d. */
+/* Returns the sums of the lanes of a, b, c and d. */
 FLASH__IWASM v128_t flash__sum4_wasm(v128_t a, v128_t b, v128_t c, v128_t d)
 {
     v128_t ab = wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 4, 1, 5),
@@ -7153,19 +7184,19 @@ FLASH__IWASM v128_t flash__sum4_wasm(v128_t a, v128_t b, v128_t c, v128_t d)
     return wasm_i32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 1, 4, 5),
                           wasm_i32x4_shuffle(ab, cd, 2, 3, 6, 7));
 }
-/* acc + sum*(d*dx) */
+/* Returns acc + sum*(d*dx). */
 FLASH__IWASM v128_t flash__step_wasm(v128_t acc, v128_t sum, v128_t d, float dx)
 {
     v128_t s = wasm_f32x4_mul(d, wasm_f32x4_splat(dx));
     return wasm_f32x4_add(acc, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum), s));
 }
-/* acc + m*ds */
+/* Returns acc + m*ds. */
 FLASH__IWASM v128_t flash__least_wasm(v128_t acc, v128_t m, float ds)
 {
     return wasm_f32x4_add(acc, wasm_f32x4_mul(m, wasm_f32x4_splat(ds)));
 }
 
-/* 8 rows by up to 4 tokens; the last token again where there are fewer. */
+/* Multiplies a panel of 8 rows by up to 4 tokens. If there are fewer, the last one is repeated. */
 FLASH__IWASM void flash__tile_wasm(const uint8_t *panel, size_t stride, int rows,
                                    const flash__q8 *x, int tokens, size_t blocks, float *y,
                                    size_t ldy, const int parts, const int minima)
@@ -7187,7 +7218,7 @@ FLASH__IWASM void flash__tile_wasm(const uint8_t *panel, size_t stride, int rows
         FLASH__UNROLL for (g = 0; g < 2; g++)
         {
             const float *scale = (const float *)(const void *)(panel + 256) + 4 * g;
-            v128_t s[4][2][4]; /* token, half, row */
+            v128_t s[4][2][4]; /* by token, half, row */
             FLASH__UNROLL for (r = 0; r < 4; r++)
             {
                 const uint8_t *p = panel + 128 * g + 32 * r;
@@ -7236,18 +7267,18 @@ static void flash__panel_wasm(flash_type t, const uint8_t *panel, int rows, cons
             flash__tile_wasm(panel, stride, rows, x, tokens, blocks, y, ldy, 2, 1);
 }
 
-/* Four f16 in the low halves of 32-bit lanes. A multiplication by 2^112 moves the exponent and
-   makes subnormal ones normal. */
+/* Converts four f16, which lie in the low halves of 32-bit lanes, to floats. Multiplying by 2^112
+   corrects the exponent and makes subnormal numbers normal. */
 FLASH__IWASM v128_t flash__half_wasm(v128_t h)
 {
     v128_t m = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7fff)), 13);
     v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
-    v128_t odd = wasm_i32x4_gt(m, wasm_i32x4_splat(0x0f7fffff)); /* infinity, NaN */
+    v128_t odd = wasm_i32x4_gt(m, wasm_i32x4_splat(0x0f7fffff)); /* infinity or NaN */
     v128_t f = wasm_f32x4_mul(m, wasm_i32x4_splat(0x77800000));
     f = wasm_v128_bitselect(wasm_v128_or(m, wasm_i32x4_splat(0x7f800000)), f, odd);
     return wasm_v128_or(f, sign);
 }
-/* The f16 at p of 4 rows. */
+/* Returns as floats the f16 at p in each of 4 rows. row: bytes from row to row. */
 FLASH__IWASM v128_t flash__halves_wasm(const uint8_t *p, size_t row)
 {
     return flash__half_wasm(wasm_i32x4_make((int)flash__rd16(p), (int)flash__rd16(p + row),
@@ -7255,7 +7286,8 @@ FLASH__IWASM v128_t flash__halves_wasm(const uint8_t *p, size_t row)
                                             (int)flash__rd16(p + 3 * row)));
 }
 
-/* Four rows times x. t is a constant where speed matters. */
+/* Multiplies four rows by x, one token, and returns the four results. row: bytes from row to row.
+   Callers pass t as a constant where speed matters. */
 FLASH__IWASM v128_t flash__rows4_wasm(const flash_type t, const uint8_t *w, size_t row,
                                       const flash__q8 *x, size_t n)
 {
@@ -7353,7 +7385,7 @@ FLASH__IWASM v128_t flash__rows4_wasm(const flash_type t, const uint8_t *w, size
     return acc;
 }
 
-/* Sum over 16 lanes in the order of flash__tree16. */
+/* Returns the sum of 16 lanes, added in the order of flash__tree16. */
 FLASH__IWASM float flash__tree_wasm(const v128_t *v)
 {
     v128_t s = wasm_f32x4_add(wasm_f32x4_add(v[0], v[2]), wasm_f32x4_add(v[1], v[3]));
@@ -7361,7 +7393,7 @@ FLASH__IWASM float flash__tree_wasm(const v128_t *v)
     return wasm_f32x4_extract_lane(s, 0) + wasm_f32x4_extract_lane(s, 1);
 }
 
-/* Four floats of an F32, F16 or BF16 row. */
+/* Returns items i to i + 3 of an F32, F16 or BF16 row as floats. */
 FLASH__IWASM v128_t flash__plain_wasm(const flash_type t, const uint8_t *row, size_t i)
 {
     if (t == FLASH_TYPE_F32) return wasm_v128_load(row + 4 * i);
@@ -7398,7 +7430,7 @@ static void flash__rows_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
         size_t row;
         v128_t v;
         step = plain || rows < 4 ? 1 : 4;
-        row = step == 4 ? row_bytes : 0; /* a single row: itself four times */
+        row = step == 4 ? row_bytes : 0; /* a single row is read four times */
         switch (t) {
         case FLASH_TYPE_F32: *y = flash__dot_plain_wasm(FLASH_TYPE_F32, w, f, n); continue;
         case FLASH_TYPE_F16: *y = flash__dot_plain_wasm(FLASH_TYPE_F16, w, f, n); continue;
@@ -7416,7 +7448,7 @@ static void flash__rows_wasm(flash_type t, const uint8_t *w, size_t row_bytes, i
     }
 }
 
-/* The largest lane; pmax(a, b) is b > a ? b : a, so NaN in b never wins. */
+/* Returns the largest lane. pmax(a, b) is b > a ? b : a, so a NaN in b never wins. */
 FLASH__IWASM float flash__most_wasm(v128_t v)
 {
     v = wasm_f32x4_pmax(v, wasm_i32x4_shuffle(v, v, 2, 3, 0, 1));
@@ -7460,7 +7492,7 @@ static void flash__quantize_wasm(const float *x, size_t n, flash__q8 *y)
     }
 }
 
-/* e^x, step by step as flash__expf. */
+/* Returns e^x, computed in the same steps as flash__expf. */
 FLASH__IWASM v128_t flash__exp_wasm(v128_t x)
 {
     const v128_t magic = wasm_f32x4_splat(12582912.0f);
@@ -7497,7 +7529,7 @@ static void flash__glu_wasm(int gelu, const float *gate, const float *up, size_t
     flash__glu_scalar(gelu, gate + i, up + i, n - i, y + i);
 }
 
-/* Lanes of i..i+3 in [from, to). */
+/* Returns a mask of the lanes, numbered i to i + 3, that lie in [from, to). */
 FLASH__IWASM v128_t flash__inside_wasm(int i, int from, int to)
 {
     v128_t j = wasm_i32x4_add(wasm_i32x4_make(0, 1, 2, 3), wasm_i32x4_splat(i));
@@ -7572,7 +7604,7 @@ static void flash__widen_wasm(const uint16_t *h, size_t n, float *y)
     flash__widen_scalar(h + i, n - i, y + i);
 }
 
-/* MT rows of c by 4*NQ columns. */
+/* Computes MT rows by 4*NQ columns of c; the parameters are those of flash__sgemm_scalar. */
 FLASH__IWASM void flash__sgemm_tile_wasm(const float *a, size_t lda, size_t ka, const float *b,
                                          size_t ldb, float *c, size_t ldc, int K, const int MT,
                                          const int NQ)
@@ -7615,7 +7647,7 @@ static void flash__sgemm_wasm(const float *a, size_t lda, size_t ka, const float
 
 static double flash__spin_wasm(int rounds)
 {
-    volatile int16_t seed = 3; /* read anew each round: products cannot be kept */
+    volatile int16_t seed = 3; /* read again in each round, so no product can be reused */
     v128_t a[8];
     int i, r;
     FLASH__UNROLL for (i = 0; i < 8; i++) a[i] = wasm_i32x4_splat(i);
@@ -7662,8 +7694,9 @@ static void flash__overlay_wasm(flash__kernels *k)
 
 /* ===== >>k-select ========================================================= */
 
-/* Start from the reference, lay better kernels over it. Asking for what is not there is an error,
-   never a silent substitute. */
+/* Fills a kernel table. It starts with the reference kernels; the wanted instruction set and those
+   below it then replace the kernels that they have faster versions of. To ask for an instruction
+   set that is missing is an error: nothing is substituted silently. */
 
 static flash_status flash__kernels_select(flash__kernels *k, flash_isa want)
 {
@@ -7732,32 +7765,30 @@ FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, 
 
 /* ===== >>gguf ============================================================= */
 
-/* GGUF reader and writer. The reader walks the bytes with a cursor that knows where they end; every
-   count is checked against the bytes that are left before it is believed. Two walks: the first
-   checks everything and allocates nothing, the second fills the index of keys and tensors. Rules
-   stricter than the format's text, as the reference loader has them: no duplicate names, no nested
-   arrays, tensors back to back in order. */
+/* GGUF reader and writer. The reader walks through the bytes with a cursor that knows where they
+   end, and checks every count against the bytes that are left before using it. There are two walks:
+   the first checks everything and allocates nothing, the second fills the index of keys and
+   tensors. Some rules are stricter than the text of the format, as in the reference loader: no
+   duplicate names, no nested arrays, and tensors stored in order without gaps. */
 
 enum { FLASH__NAME_MAX = 63, FLASH__ALIGN_MAX = 1 << 20, FLASH__JUMPS = 8 };
 
 struct flash_gguf {
     flash__file file;
     flash_host host;
-    /* acquired for this object [B]; 0 inside a model */
-    size_t block;
+    size_t block; /* acquired for this object [B]; 0 inside a model */
     uint32_t version, n_key, n_tensor, alignment;
-    size_t keys_at, infos_at;
-    uint64_t data_at;
-    int headers; /* data may be missing */
-    /* long arrays of strings: first byte, byte after */
-    size_t jump[FLASH__JUMPS][2];
+    size_t keys_at, infos_at;     /* file offsets of the first key and of the first tensor info */
+    uint64_t data_at;             /* file offset of the weights */
+    int headers;                  /* 1: the weights may be missing */
+    size_t jump[FLASH__JUMPS][2]; /* long arrays of strings, to skip at once: start, end */
     int n_jump;
-    /* [n_key], [n_tensor] offsets in file order */
-    uint64_t *key_at, *info_at;
-    /* the same by name */
-    uint32_t *key_order, *info_order;
+    uint64_t *key_at, *info_at;       /* [n_key], [n_tensor] file offsets, in file order */
+    uint32_t *key_order, *info_order; /* [n_key], [n_tensor] numbers, sorted by name */
 };
 
+/* A reading position in the file. The first error stays in status; reads after it return NULL or
+   0. */
 typedef struct flash__cursor {
     const flash_gguf *g;
     size_t at;
@@ -7765,7 +7796,8 @@ typedef struct flash__cursor {
     flash_status status;
 } flash__cursor;
 
-/* n bytes at the cursor, or NULL (and a status) if the file ends before. */
+/* Returns the next n bytes and moves the cursor behind them. Returns NULL and sets the status if
+   the file ends before; the message then names `what`. */
 static const uint8_t *flash__read(flash__cursor *c, uint64_t n, const char *what)
 {
     size_t at = c->at;
@@ -7790,12 +7822,14 @@ static uint64_t flash__read64(flash__cursor *c, const char *what)
     return p ? flash__rd64(p) : 0;
 }
 
-static int flash__value_bytes(flash_value_type t) /* 0 for strings and arrays */
+static int flash__value_bytes(flash_value_type t) /* [B]; 0 for strings and arrays */
 {
     static const uint8_t bytes[FLASH_VALUE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return bytes[t];
 }
 
+/* Fails with a message about the key or tensor whose name has n bytes, unless the cursor has failed
+   before. Returns the cursor's status. */
 static flash_status flash__bad(flash__cursor *c, flash_status s, const char *what, const char *name,
                                size_t n)
 {
@@ -7805,7 +7839,7 @@ static flash_status flash__bad(flash__cursor *c, flash_status s, const char *wha
     return c->status;
 }
 
-/* Reads one key and its value; the cursor ends up behind it. */
+/* Reads one key and its value and moves the cursor behind them. */
 static flash_status flash__read_key(flash__cursor *c, flash_value *v)
 {
     uint64_t n = flash__read64(c, "a key's length"), i, length;
@@ -7860,7 +7894,8 @@ static flash_status flash__read_key(flash__cursor *c, flash_value *v)
     return c->status;
 }
 
-/* Reads one tensor info; *offset is where its data says it lies. */
+/* Reads one tensor info, but not t->offset and t->data. *offset becomes the place of its weights
+   that the file states, from data_at [B]. */
 static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t *offset)
 {
     uint64_t n = flash__read64(c, "a tensor name's length"), items = 1;
@@ -7906,7 +7941,8 @@ static flash_status flash__read_info(flash__cursor *c, flash_tensor *t, uint64_t
     return FLASH_E_NONE;
 }
 
-/* What a file without the right first bytes really is. */
+/* Returns an error, with a message that says what a file that does not begin as GGUF probably
+   is. */
 static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
 {
     static const struct {
@@ -7950,12 +7986,14 @@ static flash_status flash__not_gguf(const flash_gguf *g, flash_error *err)
 static int flash__key_less(const void *ctx, uint32_t a, uint32_t b);
 static int flash__info_less(const void *ctx, uint32_t a, uint32_t b);
 
-/* The name behind an offset of a key or a tensor info. */
+/* Returns the name of the key or tensor info at a file offset. *n becomes its length [B]. */
 static const char *flash__name_at(const flash_gguf *g, uint64_t at, size_t *n)
 {
     *n = (size_t)flash__rd64(g->file.data + at);
     return (const char *)g->file.data + at + 8;
 }
+/* Compares the names at file offsets at[a] and at[b]. Returns a negative number, 0 or a positive
+   one. */
 static int flash__names_differ(const flash_gguf *g, const uint64_t *at, uint32_t a, uint32_t b)
 {
     size_t na, nb;
@@ -7973,7 +8011,7 @@ static int flash__info_less(const void *ctx, uint32_t a, uint32_t b)
     return flash__names_differ(g, g->info_at, a, b) < 0;
 }
 
-/* Checks the whole container and finds its sections. */
+/* Does the first walk: checks the whole container and finds its sections. */
 static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
 {
     flash__cursor c;
@@ -8049,7 +8087,8 @@ static flash_status flash__gguf_scan(flash_gguf *g, flash_error *err)
     return FLASH_E_NONE;
 }
 
-/* Carves the index out of the arena; with memory behind it, fills it. After flash__gguf_scan. */
+/* Takes memory for the index from the arena, after flash__gguf_scan. If the arena has memory, does
+   the second walk, which fills the index; otherwise only counts the bytes. */
 static flash_status flash__gguf_index(flash_gguf *g, flash__arena *arena, flash_error *err)
 {
     uint64_t *key_at = (uint64_t *)flash__take(arena, g->n_key, 8),
@@ -8162,6 +8201,7 @@ FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value
     return flash__read_key(&c, out);
 }
 
+/* Reads the tensor info at file offset `at`. */
 static flash_status flash__info_at(const flash_gguf *g, size_t at, flash_tensor *out)
 {
     flash__cursor c;
@@ -8184,7 +8224,7 @@ FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_te
     return flash__info_at(g, (size_t)g->info_at[i], out);
 }
 
-/* Position in order[] of a name, or n. */
+/* Returns the position of a name in order[n], or n if it is not there. */
 static uint32_t flash__search_name(const flash_gguf *g, const uint64_t *at, const uint32_t *order,
                                    uint32_t n, const char *name)
 {
@@ -8207,7 +8247,7 @@ FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, fla
 {
     uint32_t i;
     if (!g || !key || !out) return FLASH_E_ARGUMENT;
-    if (!g->key_order) { /* before the index is there: the memory plan's few questions */
+    if (!g->key_order) { /* no index yet: the memory plan asks for a few keys */
         flash__cursor c;
         flash_value v;
         c.g = g;
@@ -8313,6 +8353,8 @@ static void flash__write_zeros(flash_gguf_writer *w, uint64_t n)
 }
 static uint64_t flash__pad32(uint64_t n) { return (n + 31) & ~(uint64_t)31; }
 
+/* Writes a key and the type of the value that follows. Fails if flash_gguf_write_begin announced
+   fewer keys. */
 static flash_status flash__write_key(flash_gguf_writer *w, const char *key, size_t n,
                                      flash_value_type type)
 {
@@ -8448,16 +8490,17 @@ FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w)
 
 /* ===== >>unicode ========================================================== */
 
-/* Character classes for the pre-tokenizers, and UTF-8. The table is made by tools/unicode.c from
-   UnicodeData.txt and PropList.txt (Unicode 17): entries start*16 + class, sorted. FLASH__CASES is
-   a run of upper and lower case letters taking turns. Bytes that are no UTF-8 count as characters
-   of one byte, class of U+FFFD. */
+/* Character classes for the pre-tokenizers, and UTF-8. tools/unicode.c makes the table from
+   UnicodeData.txt and PropList.txt (Unicode 17). Its entries are start*16 + class, sorted; each
+   holds up to the start of the next. The class FLASH__CASES is a run in which upper and lower case
+   letters alternate, upper case first. A byte that is not valid UTF-8 counts as a character of one
+   byte with the class of U+FFFD. */
 
 enum {
     FLASH__OTHER,
-    FLASH__UPPER,
-    FLASH__LOWER,
-    FLASH__LETTER,
+    FLASH__UPPER,  /* Lu, Lt */
+    FLASH__LOWER,  /* Ll */
+    FLASH__LETTER, /* Lm, Lo */
     FLASH__MARK,
     FLASH__NUMBER,
     FLASH__PUNCT,
@@ -8466,7 +8509,7 @@ enum {
     FLASH__CASES
 };
 
-/* [128] classes of ASCII as digits of the enum above. */
+/* [128] the classes of the ASCII characters; each digit is a value of the enum above. */
 static const char flash__ascii_class[] = "00000000088888000000000000000000"
                                          "86667666666766665555555555667776"
                                          "61111111111111111111111111166676"
@@ -8762,6 +8805,7 @@ static const uint32_t flash__unicode[] = {
 };
 /* clang-format on */
 
+/* Returns the class of a code point, FLASH__OTHER to FLASH__SPACE. */
 static int flash__class(uint32_t c)
 {
     size_t lo = 0, hi = FLASH__COUNT(flash__unicode);
@@ -8779,8 +8823,8 @@ static int flash__class(uint32_t c)
     return (c - (e >> 4)) & 1 ? FLASH__LOWER : FLASH__UPPER;
 }
 
-/* Length of the character at p (p < end): 1 to 4, and *c; or 0 for bytes that are no UTF-8. *c is
-   then U+FFFD. */
+/* Returns the length of the character at p (p < end), 1 to 4 bytes, and sets *c to its code point.
+   If the bytes are not valid UTF-8, returns 0 and sets *c to U+FFFD. */
 static int flash__utf8(const uint8_t *p, const uint8_t *end, uint32_t *c)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
@@ -8797,15 +8841,15 @@ static int flash__utf8(const uint8_t *p, const uint8_t *end, uint32_t *c)
     return n;
 }
 
-/* The character at p as the tokenizers count: always at least one byte. */
+/* Like flash__utf8, but returns 1 for an invalid byte, as the tokenizers count characters. */
 static int flash__char(const uint8_t *p, const uint8_t *end, uint32_t *c)
 {
     int n = flash__utf8(p, end, c);
     return n ? n : 1;
 }
 
-/* Start of the character that ends at p (begin < p). Splits text exactly as going forward does: a
-   lead byte is never the inside of another character. */
+/* Returns the start of the character that ends at p (begin < p). Going backward finds the same
+   characters as going forward, because a lead byte never lies inside another character. */
 static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 {
     uint32_t c;
@@ -8817,18 +8861,19 @@ static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 
 /* ===== >>pretokenize ====================================================== */
 
-/* Byte-level BPE splits text into words before it merges. The published regular expressions (each
-   model's tokenizer.json) use few constructs, so they are written here in two characters an item
-   and matched directly: a class, then how often: . once, ? 0-1, * any, + 1 or more, 3 one to three
-   (all greedy, backtracking). Classes:
+/* Byte-level BPE splits text into words before it merges. The regular expressions that models
+   publish for this (in tokenizer.json) use few constructs. They are written here as alternatives
+   between |, made of items of two characters, and are matched directly. The first character of an
+   item is a class; the second says how often it occurs: . once, ? 0-1, * any number, + 1 or more, 3
+   one to three times (all greedy, with backtracking). Classes:
      L \p{L}   N \p{N}   s \s   n [\r\n]   / [\r\n/]   a [A-Za-z]   d [0-9]   m [\p{L}\p{M}]
      u \p{P}   P [\p{P}\p{S}]   x [^\s\p{L}\p{N}]   p [^\r\n\p{L}\p{N}]   q [^\r\n\p{L}\p{P}\p{S}]
      U [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]   l [\p{Ll}\p{Lm}\p{Lo}\p{M}]   A ASCII \p{P}\p{S}
      D [\p{P}$+<=>^~|]   F D and `   C [4E00-9FA5 3040-30FF]   K [0800-9FA5 AC00-D7FF]
-     Z, Y: DeepSeek's lists of cased letters, of punctuation   ! (?!\S)   $ end
-     ' 's|'t|'re|'ve|'m|'ll|'d   I the same in any case   anything else is itself
-   Several passes: each splits the pieces of the one before; what a pass does not match stays a
-   piece. */
+     Z, Y: DeepSeek's lists of letters with case and of punctuation   ! (?!\S)   $ end
+     ' 's|'t|'re|'ve|'m|'ll|'d   I the same in upper or lower case   any other: that character
+   A model may have several passes. Each pass splits the pieces that the pass before has left; text
+   between two matches stays a piece too. */
 
 #define FLASH__GPT2   "'.| ?L+| ?N+| ?x+|s+!.|s+"
 #define FLASH__LLAMA3 "I.|p?L+|N3| ?x+n*|s*n+|s+!.|s+"
@@ -8836,13 +8881,15 @@ static const uint8_t *flash__char_before(const uint8_t *begin, const uint8_t *p)
 #define FLASH__TEKKEN "p?U*l+|p?U+l*|N.| ?x+/*|s*n+|s+!.|s+"
 #define FLASH__GPT4O  "p?U*l+I?|p?U+l*I?|N3| ?x+/*|s*n+|s+!.|s+"
 
+/* A pre-tokenizer. whole_words: 1 if a word is looked up in the vocabulary before its bytes are
+   merged; bos: 1 if text begins with BOS unless the file says otherwise. */
 typedef struct flash__pre {
-    const char *name;
+    const char *name; /* value of tokenizer.ggml.pre */
     uint8_t whole_words, bos;
-    const char *pass[7];
+    const char *pass[7]; /* NULL after the last one */
 } flash__pre;
 
-/* name, whole words are looked up first, BOS by default, passes */
+/* name, whole_words, bos, passes */
 /* clang-format off */
 static const flash__pre flash__pre_table[] = {
     { "default",        0, 0, { "D+", FLASH__GPT2, "N+", "d.d.d." } },
@@ -8869,6 +8916,7 @@ static const flash__pre flash__pre_table[] = {
 };
 /* clang-format on */
 
+/* Returns the pre-tokenizer of this name, NULL if it is not known. */
 static const flash__pre *flash__pre_find(const char *name, size_t n)
 {
     size_t i;
@@ -8878,7 +8926,7 @@ static const flash__pre *flash__pre_find(const char *name, size_t n)
     return NULL;
 }
 
-/* [n] first, last, first, last ... */
+/* Returns 1 if c lies in one of the ranges. range: [n] numbers, in pairs of first and last. */
 static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n)
 {
     size_t i;
@@ -8887,10 +8935,11 @@ static int flash__in_ranges(uint32_t c, const uint32_t *range, size_t n)
     return 0;
 }
 
+/* Returns 1 if the character c belongs to the class `what` of a pattern. */
 static int flash__in(char what, uint32_t c)
 {
-    /* Cased letters of today's Unicode that DeepSeek's list, made for an older one, does not
-       have. */
+    /* Letters with case that the Unicode of the table has, but not DeepSeek's list, which was made
+       for an older Unicode. */
     static const uint32_t uncased[] = {0x560,   0x588,   0x10c7,  0x10c7,  0x10cd,  0x10cd,
                                        0x10d0,  0x10ff,  0x1c80,  0x1c8a,  0x2d00,  0x2d2d,
                                        0xa790,  0xa7fa,  0xab30,  0xab68,  0x10570, 0x105bc,
@@ -8898,7 +8947,7 @@ static int flash__in(char what, uint32_t c)
     static const uint32_t punct[] = {'!',    '/',    ':',    '~',    0xff01, 0xff0f,
                                      0xff1a, 0xff5e, 0x2018, 0x201f, 0x3000, 0x3002};
     int k, letter, cased, newline = c == '\r' || c == '\n';
-    switch (what) { /* those that need no class */
+    switch (what) { /* classes that do not need flash__class */
     case 'n': return newline;
     case '/': return newline || c == '/';
     case 'd': return c >= '0' && c <= '9';
@@ -8932,7 +8981,7 @@ static int flash__in(char what, uint32_t c)
     }
 }
 
-/* Length of 's, 't, 're, 've, 'm, 'll, 'd at p, or 0. */
+/* Returns the length [B] of 's, 't, 're, 've, 'm, 'll or 'd at p, or 0 if there is none. */
 static size_t flash__contraction(const uint8_t *p, const uint8_t *end, int any_case)
 {
     int a, b;
@@ -8944,8 +8993,8 @@ static size_t flash__contraction(const uint8_t *p, const uint8_t *end, int any_c
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 
-/* End of the match of one alternative at p, NULL if it does not match. *stuck: no match begins
-   before it. */
+/* Matches one alternative of a pattern, from item on, at p. Returns the end of the match, NULL if
+   there is none. May move *stuck ahead to say that no match begins before *stuck. */
 static const uint8_t *flash__match(const char *item, const uint8_t *p, const uint8_t *end,
                                    const uint8_t **stuck)
 {
@@ -8971,7 +9020,7 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
     for (; count >= least; count--) {
         r = flash__match(item + 2, q, end, stuck);
         if (r) return r;
-        /* a shorter run cannot reach the end either */
+        /* neither a shorter run nor one that begins later reaches the end */
         if (item[2] == '$') {
             *stuck = q;
             return NULL;
@@ -8981,7 +9030,8 @@ static const uint8_t *flash__match(const char *item, const uint8_t *p, const uin
     return NULL;
 }
 
-/* The first alternative of pattern that matches something at p, or NULL. */
+/* Tries the alternatives of a pattern in order. Returns the end of the first match at p that is not
+   empty, or NULL. stuck: as in flash__match. */
 static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, const uint8_t *end,
                                        const uint8_t **stuck)
 {
@@ -8996,12 +9046,14 @@ static const uint8_t *flash__match_any(const char *pattern, const uint8_t *p, co
 
 /* ===== >>vocab ============================================================ */
 
-/* The vocabulary, left where the file has it, plus an index. Every token stands for raw bytes: in
-   SentencePiece files U+2581 is a space; in byte-level BPE files each character is one byte
-   (GPT-2's table). All look-ups compare raw bytes, so text is never rewritten. Control, unknown,
-   unused and byte tokens are not found by text. KNOWN TRAPS: special ids and their defaults lie in
-   [0, V) only if checked; scores and types may be shorter arrays or of other types; <0x-1> is not a
-   byte token. */
+/* The vocabulary: the token strings stay in the file, and an index is built over them. Every token
+   stands for raw bytes: in SentencePiece files U+2581 is a space; in byte-level BPE files each
+   character is one byte (GPT-2's table). All look-ups compare raw bytes, so text is never
+   rewritten. flash__vocab_find finds normal and user tokens only, flash__special_at control,
+   unknown and user tokens; unused and byte tokens are not found by their text. KNOWN TRAPS: ids of
+   special tokens, and their defaults too, must be checked to lie in [0, n); the arrays of scores
+   and types may be shorter than the vocabulary or hold items of other types; <0x-1> is not a byte
+   token. */
 
 enum { FLASH__VOCAB_NONE, FLASH__VOCAB_SPM, FLASH__VOCAB_BPE };
 enum {
@@ -9014,42 +9066,40 @@ enum {
 };
 enum { FLASH__SPECIAL_BYTES_MAX = 512, FLASH__ENDS_MAX = 16, FLASH__PROBES_MAX = 512 };
 
+/* text, scores and types lie in the file; the memory of the other arrays comes from
+   flash__vocab_plan. The number of slots of each hash table is a power of two, and an empty
+   slot holds -1. */
 typedef struct flash__vocab {
-    int kind;
-    uint32_t n, n_merge, n_special, token_bytes_max;
-    /* the token strings, 8 bytes of length before each */
-    const uint8_t *text;
-    /* [n] f32, i32; or NULL */
-    const uint8_t *scores, *types;
-    /* [n] offset of each text */
-    uint32_t *at;
-    /* hash: raw bytes -> token */
-    int32_t *slot;
+    int kind;                                        /* FLASH__VOCAB_... */
+    uint32_t n, n_merge, n_special, token_bytes_max; /* token_bytes_max: longest string [B] */
+    const uint8_t *text;           /* the token strings, 8 bytes of length before each */
+    const uint8_t *scores, *types; /* [n] f32, [n] i32; NULL if the file has none */
+    uint32_t *at;                  /* [n] offset of each string in text [B] */
+    int32_t *slot;                 /* [slots] hash table: raw bytes -> token */
     size_t slots;
-    /* [n_merge] tokens, in order of rank */
-    uint32_t *left, *right, *result;
-    /* hash: (left, right) -> rank */
-    int32_t *merge_slot;
+    uint32_t *left, *right, *result; /* [n_merge] tokens of each merge, in order of rank */
+    int32_t *merge_slot;             /* [merge_slots] hash table: (left, right) -> rank */
     size_t merge_slots;
-    /* [n_special] control and user tokens, sorted by text */
-    uint32_t *special;
-    /* token of a byte, -1: none */
-    int32_t byte[256];
-    int32_t bos, eos, unk, ends[FLASH__ENDS_MAX];
+    uint32_t *special; /* [n_special] control, unknown and user tokens, sorted by text */
+    int32_t byte[256]; /* token of each byte, -1: none */
+    int32_t bos, eos, unk, ends[FLASH__ENDS_MAX]; /* -1: none; ends: tokens that end a text */
+    /* inner_space: 1 if a token has a space after another character */
     int n_ends, add_bos, add_eos, space_prefix, inner_space;
-    const flash__pre *pre;
+    const flash__pre *pre; /* byte-level BPE only */
 } flash__vocab;
 
-/* Raw bytes of up to two spans, one by one. */
+/* Reads the raw bytes of one or two spans of text, one by one. mode: FLASH__RAW gives the bytes as
+   they are, FLASH__SPM_TEXT and FLASH__BPE_TEXT decode token strings. p2 is NULL without a second
+   span. */
 enum { FLASH__RAW, FLASH__SPM_TEXT, FLASH__BPE_TEXT };
 typedef struct flash__bytes {
     const uint8_t *p, *end, *p2, *end2;
     int mode;
 } flash__bytes;
 
-/* GPT-2's table backwards: the byte that a character stands for, -1 for none. Printable Latin-1 is
-   itself; the other 68 bytes are U+0100... in order
-   (github.com/openai/gpt-2/blob/master/src/encoder.py). */
+/* Applies GPT-2's table backwards: returns the byte that a character stands for, -1 if none.
+   Printable Latin-1 characters stand for themselves; the other 68 bytes are written as U+0100 and
+   up, in order (github.com/openai/gpt-2/blob/master/src/encoder.py). */
 static int flash__bpe_byte(uint32_t c)
 {
     if ((c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xff && c != 0xad)) return (int)c;
@@ -9058,6 +9108,7 @@ static int flash__bpe_byte(uint32_t c)
     return (int)(c < 33 ? c : c < 67 ? c + 0x7f - 33 : 0xad);
 }
 
+/* Returns the next raw byte, -1 at the end. */
 static int flash__next_byte(flash__bytes *b)
 {
     uint32_t c;
@@ -9091,6 +9142,7 @@ static flash__bytes flash__span(const uint8_t *p, size_t n, int mode)
     return b;
 }
 
+/* Returns the string of a token as it lies in the file. *n becomes its length [B]. */
 static const uint8_t *flash__token_span(const flash__vocab *v, uint32_t id, size_t *n)
 {
     const uint8_t *p = v->text + v->at[id];
@@ -9101,13 +9153,14 @@ static int flash__token_type(const flash__vocab *v, uint32_t id)
 {
     return v->types ? (int)flash__rd32(v->types + 4 * (size_t)id) : FLASH__TOKEN_NORMAL;
 }
+/* Returns 1 for a control or unknown token, whose string is not text. */
 static int flash__token_special(const flash__vocab *v, uint32_t id)
 {
     int t = flash__token_type(v, id);
     return t == FLASH__TOKEN_CONTROL || t == FLASH__TOKEN_UNKNOWN;
 }
 
-/* The raw bytes of a normal or user token. */
+/* Returns a reader of the raw bytes of a normal or user token. */
 static flash__bytes flash__token_bytes(const flash__vocab *v, uint32_t id)
 {
     size_t n;
@@ -9117,7 +9170,7 @@ static flash__bytes flash__token_bytes(const flash__vocab *v, uint32_t id)
         p, n, flash__token_type(v, id) == FLASH__TOKEN_NORMAL ? FLASH__BPE_TEXT : FLASH__RAW);
 }
 
-static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
+static uint32_t flash__hash(flash__bytes b) /* FNV-1a, then mixed */
 {
     uint32_t h = 2166136261u;
     int c;
@@ -9125,7 +9178,8 @@ static uint32_t flash__hash(flash__bytes b) /* FNV-1a, spread */
     return (h ^ h >> 15) * 0x2c1b3c6du;
 }
 
-/* Where the token with these raw bytes is, or would go: its slot holds -1 or tag and token. */
+/* Returns the slot where the token with these raw bytes is, or would go. A slot holds -1, or 11
+   bits of the hash above the 20 bits of the token. */
 static size_t flash__vocab_slot(const flash__vocab *v, flash__bytes b, uint32_t hash)
 {
     size_t i = hash & (v->slots - 1);
@@ -9141,16 +9195,16 @@ static size_t flash__vocab_slot(const flash__vocab *v, flash__bytes b, uint32_t 
     return i;
 }
 
-/* The token with these raw bytes, -1 for none. */
+/* Returns the token with these raw bytes, -1 if there is none. */
 static int32_t flash__vocab_find(const flash__vocab *v, flash__bytes b)
 {
     int32_t s = v->slot[flash__vocab_slot(v, b, flash__hash(b))];
     return s < 0 ? s : s & (FLASH_VOCAB_MAX - 1);
 }
 
-/* Makes a token findable, the first of those that spell the same. 0 if that took suspiciously long:
-   by chance it does not happen (odds below 1e-15 at load 2/3), so someone chose the tokens to make
-   us slow. */
+/* Enters a token into the hash table; of several tokens with the same bytes, the first one stays.
+   Returns 0 if this took suspiciously many probes. That does not happen by chance (odds below 1e-15
+   at load 2/3), so someone has chosen the tokens to make look-ups slow. */
 static int flash__vocab_add(flash__vocab *v, uint32_t id)
 {
     flash__bytes b = flash__token_bytes(v, id);
@@ -9167,7 +9221,7 @@ static size_t flash__merge_hash(const flash__vocab *v, uint32_t l, uint32_t r)
     return (size_t)(h >> 32) & (v->merge_slots - 1);
 }
 
-/* Rank of a merge, or -1. */
+/* Returns the rank of the merge of l and r, -1 if there is none. */
 static int32_t flash__merge_rank(const flash__vocab *v, uint32_t l, uint32_t r)
 {
     size_t i = v->n_merge ? flash__merge_hash(v, l, r) : 0;
@@ -9186,8 +9240,9 @@ static int flash__special_less(const void *ctx, uint32_t a, uint32_t b)
     return c ? c < 0 : a < b;
 }
 
-/* The longest special token that text begins with, -1 for none. Binary search, one more byte at a
-   time. */
+/* Returns the longest special token that the text at p begins with, -1 if there is none. *length
+   becomes its length [B]. all: 0 for user tokens only. For each byte of the text, a binary search
+   narrows the range of tokens that agree with it so far. */
 static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const uint8_t *end,
                                  int all, size_t *length)
 {
@@ -9196,7 +9251,7 @@ static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const 
     int32_t found = -1;
     for (k = 0; lo < hi && p + k < end; k++) {
         uint32_t a = lo, b = hi, mid;
-        /* first whose byte k is not below p[k]; a text that ends before k comes first */
+        /* finds the first token whose byte k is not below p[k]; tokens of k bytes sort before */
         while (a < b) {
             const uint8_t *t = flash__token_span(v, v->special[mid = a + (b - a) / 2], &n);
             if (n <= k || t[k] < p[k])
@@ -9215,7 +9270,7 @@ static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const 
         hi = a;
         if (lo == hi) break;
         flash__token_span(v, v->special[lo], &n);
-        if (n == k + 1) { /* texts sorted: the whole match, if any, is first; equal texts follow */
+        if (n == k + 1) { /* a token that ends here sorts first; equal ones follow it */
             for (a = lo; a < hi && n == k + 1; a++) {
                 uint32_t id = v->special[a];
                 flash__token_span(v, id, &n);
@@ -9230,7 +9285,7 @@ static int32_t flash__special_at(const flash__vocab *v, const uint8_t *p, const 
     return found;
 }
 
-/* The value of a byte token's text <0xHH>, -1 for anything else. */
+/* Returns the value of the string <0xHH> of a byte token, -1 for any other string. */
 static int flash__byte_token(const uint8_t *p, size_t n)
 {
     int v = 0, i;
@@ -9243,7 +9298,8 @@ static int flash__byte_token(const uint8_t *p, size_t n)
     return v;
 }
 
-/* A key that must be of this type if it is there at all. *found 0: absent. */
+/* Finds a key that may be absent (*found becomes 0) and fails if its value has another type. item:
+   type of an array's items, otherwise the same as type. */
 static flash_status flash__want(const flash_gguf *g, const char *key, flash_value_type type,
                                 flash_value_type item, flash_value *v, int *found, flash_error *err)
 {
@@ -9254,6 +9310,7 @@ static flash_status flash__want(const flash_gguf *g, const char *key, flash_valu
     return FLASH_E_NONE;
 }
 
+/* Like flash__want, for one number. Leaves *out as it is if the key is absent. */
 static flash_status flash__want_u32(const flash_gguf *g, const char *key, uint32_t *out, int *found,
                                     flash_error *err)
 {
@@ -9273,7 +9330,8 @@ static flash_status flash__want_bool(const flash_gguf *g, const char *key, int *
     return s;
 }
 
-/* Sizes that the plan needs: tokens, merges, special tokens. Before the index is there. */
+/* Finds and checks the arrays of the vocabulary and counts what the memory plan needs: tokens,
+   merges, special tokens. Works before the index of the file exists. */
 static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, flash_error *err)
 {
     flash_value x;
@@ -9346,6 +9404,7 @@ static flash_status flash__vocab_survey(const flash_gguf *g, flash__vocab *v, fl
     return FLASH_E_NONE;
 }
 
+/* Takes memory for the arrays of the vocabulary from the arena. */
 static void flash__vocab_plan(flash__vocab *v, flash__arena *a)
 {
     v->at = (uint32_t *)flash__take(a, v->n, 4);
@@ -9357,7 +9416,8 @@ static void flash__vocab_plan(flash__vocab *v, flash__arena *a)
     v->merge_slot = (int32_t *)flash__take(a, v->n_merge ? v->merge_slots : 0, 4);
 }
 
-/* Reads the merges as tokens: "left right" in the file, rank by place. */
+/* Reads the merges and finds their tokens. In the file a merge is the string "left right", and its
+   rank is its place in the array. */
 static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, flash_error *err)
 {
     flash_value x;
@@ -9393,7 +9453,7 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
         v->left[rank] = (uint32_t)id[0];
         v->right[rank] = (uint32_t)id[1];
         v->result[rank] = (uint32_t)id[2];
-        /* a repeat: the first counts */
+        /* of repeated merges the first counts */
         if (flash__merge_rank(v, v->left[rank], v->right[rank]) >= 0) continue;
         k = flash__merge_hash(v, v->left[rank], v->right[rank]);
         for (i = 0; v->merge_slot[k] >= 0 && i < FLASH__PROBES_MAX; i++)
@@ -9405,6 +9465,8 @@ static flash_status flash__vocab_merges(const flash_gguf *g, flash__vocab *v, fl
     return FLASH_E_NONE;
 }
 
+/* Reads the id of a special token. If the key is absent, *out becomes fallback, or -1 if that is no
+   token. */
 static flash_status flash__vocab_id(const flash_gguf *g, const flash__vocab *v, const char *key,
                                     int32_t fallback, int32_t *out, flash_error *err)
 {
@@ -9424,7 +9486,7 @@ static void flash__add_end(flash__vocab *v, int32_t id)
     if (id >= 0 && v->n_ends < FLASH__ENDS_MAX) v->ends[v->n_ends++] = id;
 }
 
-/* Fills the index that flash__vocab_plan has carved. */
+/* Fills the arrays that flash__vocab_plan has made, and reads the settings of the tokenizer. */
 static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
                                       const flash_model_desc *desc, flash_error *err)
 {

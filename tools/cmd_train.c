@@ -1,4 +1,4 @@
-/* cmd_train.c - flash train: a model's weights, fitted to text or to another model. */
+/* cmd_train.c - flash train: fits the weights of a model to text or to another model. */
 #define _POSIX_C_SOURCE 200809L /* fileno, fsync */
 #include "rewrite.h"
 #include "shapes.h"
@@ -10,30 +10,30 @@
 #include <unistd.h>
 #endif
 
-enum { HELD_OUT_MAX = 64, HEADER = 48 };
+enum { HELD_OUT_MAX = 64, HEADER = 48 }; /* sequences; first line of a checkpoint [B] */
 
 static volatile sig_atomic_t stop_signal;
 
 static void on_stop(int sig)
 {
     stop_signal = sig;
-    signal(sig, SIG_DFL); /* a second one does not wait for the step */
+    signal(sig, SIG_DFL); /* a second signal ends the program at once */
 }
 
 typedef struct job {
     const char *out, *log;
-    char *checkpoint; /* OUT.checkpoint: a line of ours, then the library's */
-    char title[HEADER + 1];
+    char *checkpoint;       /* file: OUT.checkpoint, `title` and what flash_trainer_save writes */
+    char title[HEADER + 1]; /* see set_title */
     flash_trainer *t;
     flash_trainer_desc d;
-    int32_t *ids; /* those to learn from, then those held out */
+    int32_t *ids; /* [n] tokens: n_learn to learn from, then the held-out ones */
     size_t n, n_learn;
     uint64_t seed;
-    int32_t *tokens; /* of a step */
-    FILE *csv;
-    uint64_t step;    /* done */
-    size_t sequences; /* of a step */
-    int save_every;   /* [s] */
+    int32_t *tokens;  /* [sequences,n_ctx + 1] of one step */
+    FILE *csv;        /* the file `log`; NULL if there is none */
+    uint64_t step;    /* number of steps that are done */
+    size_t sequences; /* in one step */
+    int save_every;   /* time between checkpoints [s] */
 } job;
 
 static void *need(void *p)
@@ -42,7 +42,7 @@ static void *need(void *p)
     return p;
 }
 
-/* ---- what is learned from ------------------------------------------------------------ */
+/* ---- data ----------------------------------------------------------------------------- */
 
 static void add_texts(job *k, const flash_model *m, const cli_texts *files)
 {
@@ -54,8 +54,9 @@ static void add_texts(job *k, const flash_model *m, const cli_texts *files)
     free(ids);
 }
 
-/* The sequences of a step: where they begin depends on the seed and the step alone, so that a
-   training that goes on draws what it would have drawn. */
+/* Copies the sequences of the next step to k->tokens. Where they begin depends on the seed and the
+   number of the step alone, so that a training that is resumed draws the same sequences as one that
+   ran through. */
 static void draw(const job *k)
 {
     size_t row = (size_t)k->d.n_ctx + 1;
@@ -66,7 +67,7 @@ static void draw(const job *k)
     }
 }
 
-/* Losses on text that is not learned from. */
+/* Sets *r to the losses on held-out text, of at most HELD_OUT_MAX sequences. */
 static void held_out(const job *k, flash_trainer_report *r)
 {
     size_t row = (size_t)k->d.n_ctx + 1, n = (k->n - k->n_learn) / row;
@@ -82,14 +83,15 @@ static int put(void *user, const void *data, size_t bytes)
     return fwrite(data, 1, bytes, user) != bytes;
 }
 
-/* PATH.part, to be freed. */
+/* Returns PATH.part; the caller frees it. */
 static char *part_of(const char *path)
 {
     char *part = need(malloc(strlen(path) + 6));
     return strcat(strcpy(part, path), ".part");
 }
 
-/* PATH.part takes the place of PATH when it is complete and on the disk; 1: it could not. */
+/* Closes f, the file `part`, and renames it to `path` once all of it is on the disk. Returns 1 if
+   that fails. */
 static int replace(const char *path, const char *part, FILE *f)
 {
     int bad = fflush(f) || ferror(f);
@@ -118,14 +120,15 @@ static void save(const job *k)
     free(part);
 }
 
-/* FNV-1a */
+/* Returns the FNV-1a hash h, continued with data. */
 static uint64_t hash(uint64_t h, const void *data, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
     return h;
 }
 
-/* Of a model: all before its first tensor, and of each tensor as much as is read at once. */
+/* Continues h with a model (NULL: none): the size of its file, all that precedes the first tensor,
+   and the first 4096 bytes of each tensor, so that not all of a large file has to be read. */
 static uint64_t hash_model(uint64_t h, const flash_model *m)
 {
     flash_tensor t;
@@ -138,7 +141,8 @@ static uint64_t hash_model(uint64_t h, const flash_model *m)
     return h;
 }
 
-/* What decides the weights, as a line: a checkpoint of other settings cannot go on. */
+/* Writes the first line of checkpoints to k->title: a hash of all that determines the weights. A
+   checkpoint with another line is of other settings and cannot be resumed. */
 static void set_title(job *k, const flash_model *m)
 {
     const flash_trainer_desc *d = &k->d;
@@ -165,7 +169,7 @@ static void set_title(job *k, const flash_model *m)
              HEADER - 30, "\n");
 }
 
-/* Goes on where a checkpoint is; its step. */
+/* Loads the checkpoint, if there is one, and sets k->step to its number of steps. */
 static void resume(job *k)
 {
     FILE *f = fopen(k->checkpoint, "rb");
@@ -188,7 +192,8 @@ static void resume(job *k)
     free(file);
 }
 
-/* The log of steps that are done; those after the checkpoint are taken back. */
+/* Opens the log to append to it. Lines of steps after the checkpoint are removed first, as these
+   steps are done again. */
 static void open_log(job *k)
 {
     static const char head[] = "step,tokens,lr,loss,ce,kl,grad_norm,held_out\n";
@@ -212,7 +217,7 @@ static void open_log(job *k)
     free(text);
 }
 
-/* ---- the work ------------------------------------------------------------------------- */
+/* ---- training ------------------------------------------------------------------------- */
 
 static void show(const job *k, const flash_trainer_report *r, double mean, double speed,
                  double held)
@@ -298,14 +303,15 @@ static const float *weights_of(void *user, const char *name)
     return NULL;
 }
 
-/* ---- a model that is new -------------------------------------------------------------- */
+/* ---- a new model ---------------------------------------------------------------------- */
 
-/* A file in memory of that shape, its vocabulary that of a model file or (NULL) learned from the
-   texts; the caller frees data. */
+/* Returns a model file in memory: random weights of the shape `text`, and the vocabulary of the
+   model file `vocabulary` or, if that is NULL, one learned from the texts. The caller frees its
+   data. */
 static cli_image new_model(const char *text, const char *arch, const char *attn,
                            const char *vocabulary, const cli_texts *files)
 {
-    static cli_shape shape; /* large */
+    static cli_shape shape; /* static as it is large */
     const char *why;
     cli_image to = {0};
     flash_gguf_writer w = {0};
@@ -341,7 +347,8 @@ static cli_image new_model(const char *text, const char *arch, const char *attn,
     return to;
 }
 
-/* Fails if what is written to path is one of the files that are read. */
+/* Fails if the file path, which is to be written, is one of the files that are read. what: its name
+   in messages. */
 static void not_read(const char *what, const char *path, const cli_texts texts[2],
                      const char *const models[3])
 {
@@ -494,7 +501,7 @@ int cmd_train(int argc, char **argv)
         cli_fail("%s: %s", path ? path : fresh, err.text);
     set_title(&k, m);
     resume(&k);
-    if (!k.step) { /* what cannot be written is better known now */
+    if (!k.step) { /* a file that cannot be written is reported before the training, not after it */
         save(&k);
         remove(k.checkpoint);
     }
@@ -506,7 +513,7 @@ int cmd_train(int argc, char **argv)
     signal(SIGTERM, on_stop);
     learn(&k, every);
     if (k.csv && fclose(k.csv)) cli_fail("cannot write %s: %s", k.log, strerror(errno));
-    save(&k); /* OUT may be what cannot be written */
+    save(&k); /* keeps the weights if OUT cannot be written */
     cli_rewrite_weights(flash_model_gguf(m), k.out, want, weights_of, k.t);
     remove(k.checkpoint);
     flash_trainer_free(k.t);

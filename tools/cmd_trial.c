@@ -1,4 +1,4 @@
-/* cmd_trial.c - flash trial: one candidate of a design, cut, healed and scored. */
+/* cmd_trial.c - flash trial: cuts, heals and scores one candidate of a design. */
 #include "plan.h"
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* cmd_vocab.c - flash vocab: a vocabulary, learned from text. */
+/* cmd_vocab.c - flash vocab: learns a vocabulary from text. */
 #include "vocabulary.h"
 #include <stdlib.h>
 

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Those that matter most, n of them; the first n without a calibration. The caller frees them. */
+/* Returns the numbers of the n parts of `all` that stay: those that matter most, or 0 to n - 1 if
+   there is no calibration. The caller frees the list. option: the one that asks for n, for
+   messages. */
 static int *choose(const cut *c, const char *option, flash_part part, int layer, int n, int all,
                    int block)
 {
@@ -17,7 +19,8 @@ static int *choose(const cut *c, const char *option, flash_part part, int layer,
     return list;
 }
 
-/* What the weights' type wants neighbours kept together by: blocks that divide n and all. */
+/* Returns how many neighbours must stay or go together: c->block or, if that is 0, the largest
+   block of the weights' types, halved until it divides both n and all. */
 static int block_for(const cut *c, int n, int all)
 {
     flash_tensor t;
@@ -30,7 +33,7 @@ static int block_for(const cut *c, int n, int all)
     return block;
 }
 
-/* "2,4-6": these go. */
+/* Keeps all layers except those of text, such as "2,4-6". */
 static void drop_layers(cut *c, const flash_arch *a, const char *text)
 {
     unsigned char gone[FLASH_LAYERS_MAX] = {0};
@@ -56,7 +59,7 @@ static void set_layers(cut *c, const flash_arch *a, int n)
     free(list);
 }
 
-/* Fills in what stays of each layer. */
+/* Chooses the feed-forward units and key/value heads that stay in each layer; 0: all stay. */
 static void set_parts(cut *c, const flash_arch *a, int ffn, int kv)
 {
     for (int i = 0; i < (c->d.layer ? c->d.n_layer : a->n_layer); i++) {

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the layers do, as a strip: full blue, window orange, skip grey; heights of the FFNs. */
+/* Draws the layers as a strip of squares: full attention is blue, a window orange, skip grey. The
+   height of the bar below a square is the width of the layer's FFN. */
 static void strip(FILE *f, const plan *p, const candidate *c)
 {
     flash_arch a;
@@ -86,7 +87,7 @@ static void family(FILE *f, const design *d)
             d->p.threads > 1 ? "s" : "");
 }
 
-/* Predicted and measured times of the family: TTFT, and of a token. */
+/* Plots predicted against measured times: TTFT or, with decode 1, the time of a token. */
 static void times_plot(FILE *f, const design *d, int decode)
 {
     html_plot p = {f, html_log_axis("measured [ms]"), html_log_axis("predicted [ms]"), 366, 0};
@@ -118,7 +119,7 @@ static void times_plot(FILE *f, const design *d, int decode)
     html_end(&p);
 }
 
-/* What the trials of the front are: one row each, by loss. */
+/* Writes a table of the trials on the front, one row each, sorted by loss. */
 static void strips(const front *r, const design *d)
 {
     flash_trial t;

@@ -1,4 +1,4 @@
-/* fit.h - what flash fit finds out about a profile, for its report. */
+/* fit.h - the results of flash fit for a profile, for its report. */
 #ifndef FLASH_FIT_H
 #define FLASH_FIT_H
 
@@ -6,46 +6,48 @@
 
 enum { FIT_CURVE = 8, FIT_LENGTHS = 16 };
 
-/* One workload: measurements of the same are one point. */
+/* A point is one workload: all measurements of the same workload are merged into one point. */
 typedef struct fit_point {
-    const profile_entry *e; /* the first of them */
-    flash_timing time;      /* corrected for drift [s] */
-    flash_interval cv[2];   /* prefill, decode: predicted by fits without its shape */
-    int group;              /* of all lengths of a shape */
-    int repeats;            /* measurements, at different moments */
+    const profile_entry *e; /* the first of the measurements */
+    flash_timing time;      /* of all of them, corrected for drift if that lowers the noise [s] */
+    flash_interval cv[2];   /* prefill, decode [s]: predicted by fits without this shape */
+    int group;              /* number of its shape, the same for all prompt lengths */
+    int repeats;            /* number of measurements, at different moments */
 } fit_point;
 
-/* Of predictions against measurements. */
+/* A score says how well predictions agree with n measured times. */
 typedef struct fit_score {
     int n;
-    double r2, mape, within10; /* 1 - SSE/SST; mean |error|; share of errors <= 10 % */
+    double r2, mape, within10; /* 1 - SSE/SST; mean |relative error|; share of errors <= 10 % */
     double spearman, cover90;  /* rank correlation; share within the 90 % interval */
-    double ceiling;            /* R^2 that noise allows, 1 - var(noise)/var(time); NaN: no
-                                  shape was measured twice, or its least time counts       */
+    /* The R^2 that noise allows, 1 - var(noise)/var(time); NaN if no workload was measured twice,
+       or if the time of a workload is its least one. */
+    double ceiling;
 } fit_score;
 
-/* Kendall's tau-b against measured time, at one length. */
+/* Kendall's tau-b says how well the number of parameters, that of operations and predicted times
+   sort n workloads of one prompt length by their measured times. */
 typedef struct fit_tau {
     int length, n;
     double params, flops, model;
 } fit_tau;
 
 typedef struct fit_results {
-    const char *name; /* the profile's file */
+    const char *name; /* file of the profile */
     const profile *p;
-    fit_point *point; /* [n], in the order measured */
-    int n, groups;
+    fit_point *point;   /* [n], in the order of measuring */
+    int n, groups;      /* number of points, of shapes */
     fit_score score[2]; /* prefill, decode: 10-fold cross-validation */
     struct {
         int n;
         double mape[2];
-    } curve[FIT_CURVE]; /* by number of shapes to fit */
+    } curve[FIT_CURVE]; /* MAPE of all other shapes (prefill, decode) when n are fitted to */
     int n_curve;
-    fit_tau tau[2][FIT_LENGTHS];
+    fit_tau tau[2][FIT_LENGTHS]; /* prefill, decode */
     int n_lengths;
 } fit_results;
 
-/* One HTML file with everything in it; fails like all of cli.h. */
+/* Writes the report, one HTML file that needs no other. Fails like all of cli.h. */
 void fit_report(const char *path, const fit_results *r);
 
 #endif

@@ -1,5 +1,6 @@
-/* flash.c - the command line `flash`: dispatch and help; the subcommands are in cmd_*.c.
-   build: make build/flash */
+/* flash.c - the command line tool `flash`: calls the subcommands, which are in cmd_*.c, and prints
+   help. `make build/flash` compiles it, with all the C files of this folder that have no main,
+   except naive_train.c. */
 #include "../flash.h"
 #include "cli.h"
 #include <string.h>

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The most points off the front, lines of parallel coordinates and points of the hypervolume that
+   are drawn. Parallel coordinates: distance and height of the axes, in units of the viewBox. */
 enum { GREY_MAX = 4000, LINES_MAX = 200, STEPS = 400, GAP = 92, HIGH = 230 };
 
 const char front_style[] =
@@ -60,7 +62,8 @@ void front_table(const front *r)
 
 /* ---- plots -------------------------------------------------------------------- */
 
-/* Trial id if it is done, and what it has on the axes: two objectives, or its number and one. */
+/* Sets *x and *y to the place of trial id in the scatter plot: its first two objectives or, if
+   there is only one, its number and that. Returns 0 if the trial is not done. */
 static int place(const front *r, int id, flash_trial *t, double *x, double *y)
 {
     if (flash_search_trial(r->s, id, t) || t->state != FLASH_TRIAL_DONE) return 0;
@@ -69,6 +72,7 @@ static int place(const front *r, int id, flash_trial *t, double *x, double *y)
     return 1;
 }
 
+/* Writes the values and parameters of t as a tooltip. */
 static void describe(const front *r, const flash_trial *t)
 {
     const space *sp = r->sp;
@@ -90,7 +94,8 @@ static void describe(const front *r, const flash_trial *t)
     fputs("</title>", r->f);
 }
 
-/* An axis of what is worth seeing: the front, and of the others those not far beyond it. */
+/* Lets the axis hold the front, from lo to hi, and what lies up to three times its range beyond it.
+   most: the largest value of all trials. */
 static void fit_axis(html_axis *a, double lo, double hi, double most)
 {
     html_take(a, lo);
@@ -98,7 +103,7 @@ static void fit_axis(html_axis *a, double lo, double hi, double most)
     html_settle(a);
 }
 
-/* Of a page, or a picture of its own. */
+/* Plots all trials, as a part of the page or (picture 1) as an SVG file of its own. */
 static void scatter(const front *r, int picture)
 {
     const space *sp = r->sp;
@@ -116,7 +121,7 @@ static void scatter(const front *r, int picture)
                 hi[k] = fmax(hi[k], v[k]);
             }
         }
-    if (!(lo[0] <= hi[0])) { /* no front: none is good */
+    if (!(lo[0] <= hi[0])) { /* no trial is on the front */
         fputs(picture ? "<svg xmlns=\"http://www.w3.org/2000/svg\"></svg>\n"
                       : "<p>No trial is on the front.</p>\n",
               r->f);
@@ -137,6 +142,7 @@ static void scatter(const front *r, int picture)
     html_end(&p);
 }
 
+/* Returns 1 if a is at least as good as b in all m objectives. */
 static int dominates(const double *a, const double *b, int m)
 {
     int k = 0;
@@ -144,7 +150,7 @@ static int dominates(const double *a, const double *b, int m)
     return k == m;
 }
 
-/* The hypervolume that the first trials had reached, up to the reference as it is now. */
+/* Plots the hypervolume of the first 1, 2, ... trials, all up to the present reference point. */
 static void volumes(const front *r)
 {
     const space *sp = r->sp;
@@ -202,7 +208,8 @@ static void volumes(const front *r)
 
 /* ---- parallel coordinates -------------------------------------------------------- */
 
-/* Axis c, parameters first: where trial t crosses it, 0 to 1; below 0: nowhere. */
+/* Returns where trial t crosses axis c, from 0 (bottom) to 1; below 0: it does not. The axes are
+   the parameters, then the objectives, with the range lo to hi. */
 static double crossing(const front *r, const flash_trial *t, int c, const double *lo,
                        const double *hi)
 {
@@ -265,7 +272,7 @@ void front_parallel(const front *r)
             double at = crossing(r, &t, c, lo, hi);
             if (at >= 0)
                 fprintf(r->f, "%c%d %.1f", pen ? 'L' : 'M', 20 + GAP * c, 14 + HIGH * (1 - at));
-            pen = at >= 0; /* a gap where it does not count */
+            pen = at >= 0; /* the line has a gap where a parameter is not active */
         }
         fputs("\"/></g>\n", r->f);
     }

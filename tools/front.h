@@ -1,4 +1,5 @@
-/* front.h - what a search has found, as parts of a page: for flash front and flash design. */
+/* front.h - the results of a search as parts of an HTML page: for flash front and flash design. The
+   front is the set of the trials that no other trial is better than. */
 #ifndef FLASH_FRONT_H
 #define FLASH_FRONT_H
 
@@ -6,26 +7,26 @@
 #include "space.h"
 
 typedef struct front {
-    FILE *f; /* the page */
+    FILE *f; /* page to write to; the caller sets it */
     const space *sp;
     flash_search *s;
-    int *id, n; /* of the front */
-    char *on;   /* [trials + 1] 1: on it */
+    int *id, n; /* [n] ids of the trials on the front */
+    char *on;   /* [trials + 1] by id: 1 if the trial is on the front */
     flash_search_summary sum;
 } front;
 
-extern const char front_style[]; /* goes behind html_head */
+extern const char front_style[]; /* styles that follow html_head */
 
-/* Looks the front up; front_close frees what it made. */
+/* Finds the front of j's search, which must outlive *r; front_close frees what r holds. */
 void front_open(front *r, const journal *j);
 void front_close(front *r);
-/* Counts and hypervolume: rows of a table of facts. */
+/* Writes rows of a table: counts of trials, and the hypervolume. */
 void front_facts(const front *r);
-/* The trials as an SVG file. */
+/* Writes the plot of the trials as an SVG file. */
 void front_picture(const front *r);
-/* Two plots next to each other: the trials, and the hypervolume over them. */
+/* Writes two plots next to each other: the trials, and the hypervolume over the trials. */
 void front_plots(const front *r);
-/* Parallel coordinates and a table of the front. */
+/* Write the front: as parallel coordinates, and as a table. */
 void front_parallel(const front *r);
 void front_table(const front *r);
 

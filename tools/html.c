@@ -2,7 +2,7 @@
 #include "html.h"
 #include <math.h>
 
-enum { TICKS = 32 }; /* the most an axis has */
+enum { TICKS = 32 }; /* at most so many on an axis */
 
 const char html_head[] =
     "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -75,6 +75,7 @@ void html_settle(html_axis *a)
     a->hi = middle * half;
 }
 
+/* Returns where v lies on the axis, from 0 to 1; what lies outside goes to an end. */
 static double share(const html_axis *a, double v)
 {
     double t = a->log ? log(v / a->lo) / log(a->hi / a->lo) : (v - a->lo) / (a->hi - a->lo);
@@ -88,6 +89,7 @@ double html_y(const html_plot *p, double v)
     return p->bottom - (p->bottom - TOP) * share(&p->y, v);
 }
 
+/* Sets at to the positions of the ticks, round numbers, and returns how many there are. */
 static int ticks(const html_axis *a, double at[TICKS])
 {
     static const int by[] = {1, 2, 5, 10};
@@ -105,7 +107,7 @@ static int ticks(const html_axis *a, double at[TICKS])
     int k = 0;
     while (k < 3 && by[k] * ten < rough) k++;
     for (double i = ceil(a->lo / (by[k] * ten)); i * by[k] * ten <= a->hi && n < TICKS; i++)
-        at[n++] = i * by[k] * ten + 0.; /* never -0 */
+        at[n++] = i * by[k] * ten + 0.; /* + 0 makes 0 of -0 */
     return n;
 }
 
@@ -133,7 +135,7 @@ void html_begin(const html_plot *p, const char *caption)
     fputs(", ", p->f);
     html_text(p->f, p->x.label);
     fprintf(p->f, "\" viewBox=\"0 0 %d %.0f\">\n", WIDTH, h + 40);
-    if (p->picture) /* on white, whatever is around it */
+    if (p->picture) /* has its own styles, and a white background wherever it is shown */
         fprintf(p->f,
                 "<style>text { font: 12.5px sans-serif; fill: #666 } path { fill: none; "
                 "stroke: #666 }\n.grid { stroke: #e2e2e2 } .p0 { fill: hsl(210, 75%%, 42%%) } "

@@ -11,6 +11,7 @@ typedef struct reader {
     json_error *err;
 } reader;
 
+/* Records an error, found at `at`, unless there is one already. Returns 0. */
 static int wrong(reader *r, const char *at, const char *what)
 {
     if (!*r->err->text) {
@@ -30,6 +31,7 @@ static void blanks(reader *r)
         }
 }
 
+/* Skips text if it comes next. Returns 1 if so. */
 static int word(reader *r, const char *text)
 {
     size_t n = strlen(text);
@@ -38,7 +40,7 @@ static int word(reader *r, const char *text)
     return 1;
 }
 
-/* Bytes of the UTF-8 character at p, 0: it is none. */
+/* Returns how many bytes the UTF-8 character at p has; 0 if it is not valid. */
 static int utf8(const unsigned char *p, size_t left)
 {
     int n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
@@ -51,7 +53,7 @@ static int utf8(const unsigned char *p, size_t left)
     return n;
 }
 
-/* Four hex digits; -1: not. */
+/* Reads four hexadecimal digits; returns -1 if there are not four. */
 static long hex(reader *r)
 {
     long v = 0;
@@ -66,6 +68,7 @@ static long hex(reader *r)
     return v;
 }
 
+/* Reads an escape sequence and appends its character to *to, as UTF-8. Returns 0 on an error. */
 static int escape(reader *r, char **to)
 {
     static const char from[] = "\"\\/bfnrt", is[] = "\"\\/\b\f\n\r\t";
@@ -95,6 +98,7 @@ static int escape(reader *r, char **to)
     return 1;
 }
 
+/* Reads a text in quotes, which the caller frees; NULL on an error. */
 static char *text(reader *r)
 {
     const char *begin = r->at, *stop = r->at + 1;
@@ -172,6 +176,7 @@ static int number(reader *r, json *j)
 
 static json *value(reader *r, int depth);
 
+/* Reads the items of the list or object j. Returns 0 on an error. */
 static int items(reader *r, json *j, int depth)
 {
     json **to = &j->child;

@@ -18,12 +18,12 @@ typedef enum json_type {
 
 typedef struct json {
     json_type type;
-    int line, column; /* where it begins, from 1 */
-    char *key;        /* of a member of an object, else NULL */
-    char *text;       /* of texts and, as it was written, of numbers */
+    int line, column; /* where the value begins, from 1 */
+    char *key;        /* name of a member of an object, else NULL */
+    char *text;       /* of a text; of a number: as it was written */
     double number;
-    int n; /* items of lists and objects */
-    struct json *child, *next;
+    int n;                     /* number of items of a list or an object */
+    struct json *child, *next; /* first item; next item of the same list or object */
 } json;
 
 typedef struct json_error {
@@ -31,11 +31,12 @@ typedef struct json_error {
     char text[160];
 } json_error;
 
-/* [bytes] of text, which holds one value; NULL, and why in err. loose: numbers may be NaN and
-   Infinity, as Python writes them. */
+/* Reads [bytes] of text, which holds one value, and returns it; json_free frees it. Returns NULL
+   and sets *err if the text is wrong. loose 1: numbers may be NaN and Infinity, as Python writes
+   them. */
 json *json_read(const char *text, size_t bytes, int loose, json_error *err);
 void json_free(json *j);
-/* The member of that name; NULL: none. */
+/* Returns the member of that name; NULL if there is none. */
 json *json_get(const json *object, const char *key);
 
 #endif

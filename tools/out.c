@@ -1,4 +1,4 @@
-/* out.c - output files that appear whole or not at all, see cli.h. */
+/* out.c - writes output files that appear complete or not at all, see cli.h. */
 #define _DEFAULT_SOURCE /* madvise */
 #define _POSIX_C_SOURCE 200809L /* fileno, fsync, unlink */
 #include "cli.h"
@@ -16,14 +16,15 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-/* One file at a time; written before the handlers are set, so that they may read it. */
+/* The file that is written, one at a time. Its name is set before the signal handlers, which read
+   it, are installed. */
 static char *out_temporary;
 static FILE *out_file;
 
 static void out_remove(void)
 {
 #ifdef _WIN32
-    if (out_file) fclose(out_file); /* an open file cannot be removed there */
+    if (out_file) fclose(out_file); /* Windows does not remove an open file */
 #endif
     if (out_temporary) unlink(out_temporary);
 }
@@ -31,7 +32,7 @@ static void out_remove(void)
 static void out_stop(int number)
 {
     unlink(out_temporary);
-    signal(number, SIG_DFL); /* and end as if it had not been caught */
+    signal(number, SIG_DFL); /* end as if the signal had not been caught */
     raise(number);
 }
 
@@ -43,7 +44,7 @@ static int out_write(void *user, const void *data, size_t bytes)
 void cli_may_write(const char *path)
 {
     struct stat st;
-    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* a rename would replace a device such as null */
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* rename would replace even /dev/null */
         cli_fail("%s is there and not a file: choose another name", path);
 }
 
@@ -55,14 +56,14 @@ FILE *cli_open(const char *path)
     strcat(strcpy(name, path), ".part");
     out_file = fopen(name, "wb");
     if (!out_file) cli_fail("cannot write %s: %s", name, strerror(errno));
-    /* written in large pieces, a file lies in large pieces of memory, which read faster */
+    /* A file written in large pieces lies in large pieces of memory, which are read faster. */
     setvbuf(out_file, NULL, _IOFBF, 1 << 20);
     out_temporary = name;
     atexit(out_remove);
     signal(SIGINT, out_stop);
     signal(SIGTERM, out_stop);
 #ifdef SIGHUP
-    if (signal(SIGHUP, out_stop) == SIG_IGN) /* nohup */
+    if (signal(SIGHUP, out_stop) == SIG_IGN) /* nohup: it stays ignored */
         signal(SIGHUP, SIG_IGN);
 #endif
     return out_file;
@@ -73,12 +74,12 @@ void cli_close(const char *path)
     char *name = out_temporary;
     int bad = fflush(out_file) || ferror(out_file);
 #ifndef _WIN32
-    bad = bad || fsync(fileno(out_file)); /* or a crash could leave the name without the data */
+    bad = bad || fsync(fileno(out_file)); /* a crash must not leave the name without data */
 #endif
     bad |= fclose(out_file);
     out_file = NULL;
 #ifdef _WIN32
-    if (!bad) remove(path); /* rename does not replace there */
+    if (!bad) remove(path); /* rename does not replace a file on Windows */
 #endif
     if (bad || rename(name, path)) cli_fail("cannot write %s: %s", path, strerror(errno));
     out_temporary = NULL;
@@ -130,7 +131,8 @@ int cli_image_add(void *user, const void *data, size_t bytes)
 }
 
 #ifndef _WIN32
-/* The name in path, and what its folder is; NULL: there is none. */
+/* Returns the name after the last / in path, and sets *st to the state of its folder; NULL if there
+   is no such folder. */
 static const char *out_folder(const char *path, struct stat *st)
 {
     const char *name = strrchr(path, '/');
@@ -148,7 +150,7 @@ int cli_same_file(const char *a, const char *b)
     struct stat s, t;
     if (!stat(a, &s) && !stat(b, &t)) return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
     const char *x = out_folder(a, &s), *y = out_folder(b, &t);
-    if (x && y) /* to be written: the same name in the same folder */
+    if (x && y) /* not both exist: the same if they have one name and folder */
         return !strcmp(x, y) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 #endif
     return !strcmp(a, b);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Roles of parameters that are not those of a layer. LOOKS: number of parts of a trial's steps,
+   after each of which its loss is computed. */
 enum { LAYERS = -1, D_MODEL = -2, D_FFN = -3, KV_HEADS = -4, LOOKS = 4 };
 
 static void *need(void *p)
@@ -20,6 +22,7 @@ typedef struct text {
     size_t n, cap;
 } text;
 
+/* Appends text, less than 400 bytes at a time. */
 static void add(text *t, const char *format, ...)
 {
     va_list args;
@@ -98,6 +101,7 @@ static const json *member(const plan *p, const char *key, json_type type)
     return j;
 }
 
+/* Returns the value of key, a whole number from 1 to hi. */
 static int whole(const plan *p, const char *key, int hi)
 {
     double v = member(p, key, JSON_NUMBER)->number;
@@ -151,6 +155,8 @@ void plan_read(const char *path, plan *p)
 
 /* ---- the space ------------------------------------------------------------------------ */
 
+/* Returns the role of the parameter of that name: LAYERS to KV_HEADS, the number of a layer ("p3":
+   3), or FLASH_LAYERS_MAX if it has none. */
 static int role_of(const char *name, int layers)
 {
     static const char *const known[] = {"layers", "d_model", "d_ffn", "kv_heads"};
@@ -166,7 +172,7 @@ static double highest(const flash_param *q)
     return q->kind == FLASH_PARAM_ORDINAL ? q->value[q->n_value - 1] : q->hi;
 }
 
-/* Every value of every parameter must be one of the backbone's. */
+/* Sets p->role. Fails unless the backbone can be cut to every value of every parameter. */
 static void check_space(plan *p)
 {
     const flash_arch *a = flash_model_arch(p->m);
@@ -318,7 +324,7 @@ void plan_texts(plan *p)
                  (unsigned long)(p->n < row ? p->n : all), p->ctx, (unsigned long)row);
     p->tests = (int)(all / row < PLAN_TESTS_MAX ? all / row : PLAN_TESTS_MAX);
     p->test = need(malloc((size_t)p->tests * row * sizeof *p->test));
-    for (int i = 0; i < p->tests; i++) /* evenly spread */
+    for (int i = 0; i < p->tests; i++) /* evenly spread over the held-out text */
         memcpy(p->test + (size_t)i * row,
                test + (p->tests > 1 ? (all - row) / (size_t)(p->tests - 1) * (size_t)i : 0),
                row * sizeof *test);
@@ -348,7 +354,7 @@ void plan_close(plan *p)
 
 flash_model *candidate_model(const plan *p, const candidate *c, cli_image *image)
 {
-    static cut k; /* large */
+    static cut k; /* static as it is large */
     flash_model_desc md = {0};
     flash_model *m;
     flash_error err;
@@ -435,6 +441,7 @@ typedef struct sum {
     double loss;
 } sum;
 
+/* Adds the loss of the next token to s->loss; a cli_each. */
 static void add_loss(void *user, int position, const float *logits, double log_sum)
 {
     sum *s = user;
@@ -464,6 +471,7 @@ double model_score(const plan *p, const flash_model *m, int threads, double *eac
 
 /* ---- trial files ------------------------------------------------------------------------- */
 
+/* Returns 1 if the parameter q may have the value v. */
 static int is_value(const flash_param *q, double v)
 {
     if (q->kind == FLASH_PARAM_CATEGORY) return 1;
@@ -504,7 +512,8 @@ int trial_read(const plan *p, const char *path, double x[FLASH_SEARCH_PARAMS_MAX
 
 /* ---- results ------------------------------------------------------------------------------- */
 
-/* A line that says of what, and a line of numbers. */
+/* Reads a result file: the line `what`, which says what the result is of, and a line of numbers.
+   Returns 0 if there is no such file, or one of something else. */
 static int result_read(const char *path, const char *what, result *r)
 {
     FILE *f = fopen(path, "rb");
@@ -555,7 +564,7 @@ void result_get(const plan *p, const candidate *c, int steps, int scratch, int t
         heal_step(p, t);
         if (!with_best || i == steps || i % part) continue;
         loss = heal_score(p, t, NULL, NULL, NULL);
-        if (i > part) { /* the steps left lower it by no more than those since the last look did */
+        if (i > part) { /* assumed: the steps left lower it by no more than the last part */
             printf("best %.17g %.17g\n", loss - fmax(last - loss, 0), ttft.mean);
             fflush(stdout);
         }

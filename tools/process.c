@@ -15,9 +15,10 @@
 #endif
 
 #ifdef PROCESS_FORKS
-static pid_t child[PROCESSES_MAX];
+static pid_t child[PROCESSES_MAX]; /* those that run; 0: a free place */
 static volatile sig_atomic_t stopped;
 
+/* Passes the signal on to all processes; a second signal kills them. */
 static void on_stop(int sig)
 {
     for (int i = 0; i < PROCESSES_MAX; i++)
@@ -51,7 +52,8 @@ void process_tie(void)
 #endif
 }
 
-/* In a group of its own, so that a terminal's Ctrl-C is this program's to pass on; 0 in it. */
+/* Starts a process and returns its id, or 0 in the new process. It has a process group of its own,
+   so that Ctrl-C in a terminal reaches this program alone, which passes it on. */
 static pid_t begin(void)
 {
     pid_t from = getpid(), pid;

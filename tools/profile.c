@@ -1,4 +1,4 @@
-/* profile.c - reading and writing profiles, see profile.h. */
+/* profile.c - reads and writes profiles, see profile.h. */
 #define _POSIX_C_SOURCE 200809L /* sysconf, uname */
 #include "profile.h"
 #include <stdarg.h>
@@ -10,9 +10,9 @@
 #include <unistd.h>
 #endif
 
-enum { BAD_TOLD = 5 }; /* lines that are named */
+enum { BAD_TOLD = 5 }; /* the most skipped lines that are named */
 
-static const char begins[] = "{\"profile\":1,"; /* a machine's line */
+static const char begins[] = "{\"profile\":1,"; /* begins the line of a machine */
 
 static uint32_t hash(const char *p, size_t n)
 {
@@ -23,7 +23,8 @@ static uint32_t hash(const char *p, size_t n)
 
 /* ---- writing ----------------------------------------------------------------- */
 
-/* One line, in one write as far as the system goes: what is interrupted leaves whole lines. */
+/* A line of a profile is made here and written at once, as far as the system can, so that an
+   interruption leaves whole lines. */
 typedef struct text {
     char at[PROFILE_TEXT * 4];
     size_t n;
@@ -40,7 +41,7 @@ static void add(text *t, const char *format, ...)
     t->n += (size_t)n;
 }
 
-/* value: plain, so that no escapes are needed. */
+/* Appends a member. value must be plain, see cli_plain, as nothing is escaped. */
 static void add_text(text *t, const char *name, const char *value)
 {
     add(t, "\"%s\":\"%s\",", name, value);
@@ -92,7 +93,8 @@ void profile_write(FILE *f, const profile_entry *e)
 
 /* ---- reading ----------------------------------------------------------------- */
 
-/* What follows "name": in a line; NULL: nothing. Texts have no escapes, so no name is in one. */
+/* Returns what follows "name": in a line; NULL if it is not there. It cannot be found in a text, as
+   texts hold no quotes. */
 static const char *find(const char *line, const char *name)
 {
     char key[40];
@@ -101,6 +103,7 @@ static const char *find(const char *line, const char *name)
     return p ? p + strlen(key) : NULL;
 }
 
+/* Copies a text to `to`, [cap]. Returns 0 if it is missing, does not fit or is not plain. */
 static int get_text(const char *line, const char *name, char *to, size_t cap)
 {
     const char *p = find(line, name), *end = p && *p == '"' ? strchr(p + 1, '"') : NULL;
@@ -110,7 +113,8 @@ static int get_text(const char *line, const char *name, char *to, size_t cap)
     return !memcmp(cli_plain(to), p + 1, (size_t)(end - p - 1));
 }
 
-/* Up to cap numbers: one, or a list in brackets. How many; -1: none or something else. */
+/* Reads one number, or a list of numbers in brackets. Returns how many; -1 if they are missing,
+   wrong or more than cap. */
 static int get_numbers(const char *line, const char *name, double *to, int cap)
 {
     const char *p = find(line, name);
@@ -141,7 +145,8 @@ static char *copy(const char *s)
     return strcpy(c, s);
 }
 
-static void *grow(void *list, int n, size_t item) /* powers of two */
+/* Makes room for one more item in a list of n. Its capacity is a power of two. */
+static void *grow(void *list, int n, size_t item)
 {
     if (n & (n - 1)) return list;
     list = realloc(list, (n ? 2 * (size_t)n : 1) * item);
@@ -152,7 +157,8 @@ static void *grow(void *list, int n, size_t item) /* powers of two */
 static const char other_machine[] = "measured on another machine, or with another instruction set, "
                                     "than the lines above; they cannot be used together";
 
-/* NULL, or what is wrong with a line that has its sum. */
+/* This and read_entry add a line, whose sum is right, to p. They return NULL, or what is wrong with
+   it. */
 static const char *read_machine(const char *line, profile *p)
 {
     profile_machine m = {{0}, {0}, {0}, 0};
@@ -241,7 +247,7 @@ void profile_read(const char *path, profile *p)
         const char *why;
         if (!end) end = file + bytes;
         next = end + 1;
-        if (end > line && end[-1] == '\r') /* it came by way of Windows */
+        if (end > line && end[-1] == '\r') /* a line end of Windows */
             end--;
         *end = 0;
         p->lines++;

@@ -1,4 +1,4 @@
-/* report.c - the page that flash fit --report writes. */
+/* report.c - writes the page of flash fit --report, see fit.h. */
 #include "fit.h"
 #include "html.h"
 #include <math.h>
@@ -7,7 +7,7 @@
 typedef struct page {
     FILE *f;
     const fit_results *r;
-    int n, order[FIT_LENGTHS]; /* of r->tau[0], by length */
+    int n, order[FIT_LENGTHS]; /* [n] indices of r->tau[0], sorted by length */
 } page;
 
 static const struct {
@@ -47,7 +47,8 @@ static void tau_cell(FILE *f, double tau)
 
 /* ---- plots ------------------------------------------------------------------- */
 
-/* Measured and predicted time in the phase's unit; 0: there are none. */
+/* Sets the measured and the predicted time, in the unit of the phase. Returns 0 if one is
+   missing. */
 static int times(const fit_point *q, int phase, double *measured, double *predicted)
 {
     *measured = phases[phase].scale * (phase ? q->time.decode : q->time.prefill);
@@ -55,7 +56,7 @@ static int times(const fit_point *q, int phase, double *measured, double *predic
     return *measured > 0 && *predicted > 0 && isfinite(*measured) && isfinite(*predicted);
 }
 
-/* The colour of a length: its rank; page.n: that of all others. */
+/* Returns the number of the colour of a prompt length: its rank, or g->n if the length has none. */
 static int colour(const page *g, int length)
 {
     int k = 0;

@@ -1,17 +1,17 @@
-/* rewrite.c - a model file again, with another attention or as another architecture, see
+/* rewrite.c - rewrites a model file with another attention or as another architecture, see
    rewrite.h. */
 #include "rewrite.h"
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct job {
-    const char *in, *to; /* file; deci or flash */
+    const char *in, *to; /* file that is read; architecture to write, deci or flash */
     const flash_gguf *g;
     flash_arch a; /* with the new attention */
     flash_gguf_writer w;
-    int counting; /* keys are only counted */
+    int counting; /* 1: keys are only counted, not written */
     uint32_t keys;
-    double done, total; /* [B] of weights */
+    double done, total; /* weights written, to write [B] */
 } job;
 
 /* ---- what to change ------------------------------------------------------------ */
@@ -32,7 +32,8 @@ static void change_layer(job *k, int layer, const char *attention)
     change_all(k, pattern);
 }
 
-/* "2,4-6" of --skip, or "1,3-5:256,7:512" of --window. */
+/* Changes the layers of a list: "2,4-6" of --skip or, with window 1, "1,3-5:256,7:512" of --window:
+   a window is for all layers listed since the last one. */
 static void change_layers(job *k, const char *option, const char *text, int window)
 {
     unsigned char chosen[FLASH_LAYERS_MAX] = {0};
@@ -41,7 +42,7 @@ static void change_layers(job *k, const char *option, const char *text, int wind
         long first = cli_number(&p), last = *p == '-' ? (p++, cli_number(&p)) : first;
         if (first < 0 || last < first || last >= k->a.n_layer) break;
         memset(chosen + first, 1, (size_t)(last - first) + 1);
-        if (window && *p == ',') /* the window comes later */
+        if (window && *p == ',') /* their window comes later in the list */
             continue;
         if (window) {
             size_t n = strcspn(p, ",");
@@ -59,9 +60,9 @@ static void change_layers(job *k, const char *option, const char *text, int wind
               k->a.n_layer - 1);
 }
 
-/* ---- which architecture can say it --------------------------------------------- */
+/* ---- which architecture can describe the model --------------------------------- */
 
-/* Whether queries or keys of a layer are normed. */
+/* Returns 1 if queries or keys of a layer are normed. */
 static int has_norms(const job *k, int layer)
 {
     char q[64], key[64];
@@ -73,7 +74,7 @@ static int has_norms(const job *k, int layer)
             || !flash_gguf_find_tensor(k->g, key, &t));
 }
 
-/* The base of RoPE of all layers with keys; 0 if there is not one for all. */
+/* Returns the RoPE base that all layers with keys have; 0 if they differ. */
 static float one_base(const flash_arch *a)
 {
     float base = -1;
@@ -82,7 +83,8 @@ static float one_base(const flash_arch *a)
     return base < 0 ? a->rope_base : base;
 }
 
-/* Why neither deci nor flash can say the model; NULL: flash can. */
+/* Returns why neither deci nor flash can describe the model, in why if need be; NULL if flash
+   can. */
 static const char *not_flash(const job *k, char why[128])
 {
     static const struct {
@@ -118,13 +120,13 @@ static const char *not_flash(const job *k, char why[128])
     return NULL;
 }
 
-/* Why deci cannot say it, or those who read deci cannot read it; NULL: they can. What they cannot
-   was seen with llama.cpp: it takes the head size from layer 0, does not open a last layer without
-   FFN, and drops the attention of other layers without one. */
+/* Returns why deci cannot describe the model, or why programs that read deci cannot run it; NULL if
+   they can. The latter was observed with llama.cpp: it takes the head size from layer 0, does not
+   open a last layer without FFN, and drops the attention of other layers without FFN. */
 static const char *not_deci(const job *k, char why[128])
 {
     const flash_arch *a = &k->a;
-    const flash_layer *first = NULL; /* with keys */
+    const flash_layer *first = NULL; /* the first layer with keys */
     for (int l = 0; l < a->n_layer; l++) {
         const flash_layer *y = &a->layer[l];
         if (y->n_head && !first) first = y;
@@ -150,7 +152,7 @@ static const char *not_deci(const job *k, char why[128])
 
 /* ---- keys ---------------------------------------------------------------------- */
 
-/* "deci.name" in text; NULL where keys are only counted. */
+/* Counts a key and returns "deci.name", in text, or NULL if keys are only counted. */
 static const char *key(job *k, const char *name, char text[80])
 {
     k->keys++;
@@ -180,7 +182,8 @@ static void set_own(job *k)
     char text[80];
     for (int l = 0; l < a->n_layer; l++) {
         const flash_layer *y = &a->layer[l];
-        /* linear is: heads, of which it has none, without keys */
+        /* A linear layer is written as one with heads, which it does not use, and without key/value
+           heads. */
         heads[l] = y->attention == FLASH_ATTENTION_LINEAR ? (a->d_model - 1) / a->d_head + 1
                                                           : y->n_head;
         kv[l] = y->n_kv_head;
@@ -211,8 +214,9 @@ static int begins(const flash_value *v, const char *with)
     return v->key_bytes >= strlen(with) && !memcmp(v->key, with, strlen(with));
 }
 
-/* Keys that are not copied: those written anew, and what no other architecture has. They are
-   beginnings of names. general.alignment is 32 here, which need not be said. */
+/* Returns 1 for a key that is not copied: one that is written anew, or that only the old
+   architecture has. The lists hold beginnings of names. general.alignment is dropped, as the new
+   file has the default of 32. */
 static int is_dropped(const job *k, const flash_value *v)
 {
     static const char *const general[] = {"general.architecture", "general.alignment"};
@@ -232,7 +236,7 @@ static int is_dropped(const job *k, const flash_value *v)
     return 0;
 }
 
-/* Copies what is not dropped, "qwen2.name" as "deci.name". */
+/* Copies or counts all keys that are not dropped; "qwen2.name" becomes "deci.name". */
 static void copy_keys(job *k)
 {
     char from[40], text[1024];
@@ -255,7 +259,8 @@ static void copy_keys(job *k)
 
 /* ---- tensors --------------------------------------------------------------------- */
 
-/* What follows "blk.N." in a tensor's name, valid until the next one; "" outside of layers. */
+/* Returns what follows "blk.N." in the name of a tensor, and sets *layer to N; "" if it is in no
+   layer. Valid until the next call. */
 static const char *part_of(const flash_tensor *t, int *layer)
 {
     const char *name = cli_tensor_name(t),
@@ -271,8 +276,8 @@ int cli_skipped(const flash_arch *a, const flash_tensor *t)
         && a->layer[layer].attention == FLASH_ATTENTION_SKIP;
 }
 
-/* Whether rows of each head must change places: RoPE turned halves, and deci and flash turn
-   pairs. */
+/* Returns 1 if the rows of each head must change places: RoPE of the model rotates halves, that of
+   deci and flash rotates pairs. */
 static int is_turned(const job *k, const flash_tensor *t)
 {
     static const char *const turned[] = {"attn_q", "attn_k", "attn_q_norm", "attn_k_norm"};
@@ -284,7 +289,8 @@ static int is_turned(const job *k, const flash_tensor *t)
     return 0;
 }
 
-/* Norms without weights become weights of 1: 2 for each layer with RoPE. */
+/* Norms without weights become tensors of ones, two for each layer with RoPE. Announces them or
+   (announce 0) writes their data. */
 static void write_ones(job *k, int announce)
 {
     static const char *const names[] = {"attn_q_norm.weight", "attn_k_norm.weight"};
@@ -334,14 +340,15 @@ static void write_weights(job *k)
     cli_progress("write", 0, k->total);
     for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
         int turned = is_turned(k, &t);
-        /* vectors are F32 in all that can be loaded; rows are whole blocks of any type */
+        /* Unit to move: a row, which is whole blocks of any type, or an item of a vector, which is
+           F32 in all models that can be loaded. */
         uint64_t n = !turned ? STRETCH : t.ne[1] > 1 ? t.bytes / t.ne[1] : 4;
         const uint8_t *used = t.data;
         if (cli_skipped(&k->a, &t)) continue;
         for (uint64_t at = 0; at < t.bytes && !k->w.status; at += n) {
             uint64_t from = at, row = at / n, j = row % C;
             n = t.bytes - at < n ? t.bytes - at : n;
-            if (turned && j < R) /* halves i and i + R/2 become the pair 2i and 2i + 1 */
+            if (turned && j < R) /* rows i and i + R/2 of the halves become the pair 2i, 2i + 1 */
                 from = (row - j + j / 2 + j % 2 * (R / 2)) * n;
             flash_gguf_write_data(&k->w, t.data + (size_t)from, (size_t)n, at + n == t.bytes);
             k->done += (double)n;
@@ -360,7 +367,7 @@ void cli_rewrite(const char *in, const char *out, const cli_change *change)
 void cli_rewrite_image(const cli_image *image, const char *in, const char *out,
                        const cli_change *change)
 {
-    static job k; /* large */
+    static job k; /* static as it is large */
     flash_model_desc md = {0};
     flash_model *m;
     flash_error err;
@@ -375,7 +382,7 @@ void cli_rewrite_image(const cli_image *image, const char *in, const char *out,
     } else {
         md.source.path = in;
     }
-    md.any_pretokenizer = 1; /* texts are no matter here */
+    md.any_pretokenizer = 1; /* no text is tokenized here */
     if (flash_model_load(&m, &md, &err)) cli_fail_file(in, &err);
     memset(&k, 0, sizeof k);
     k.in = in;

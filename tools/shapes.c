@@ -1,4 +1,4 @@
-/* shapes.c - model shapes, and GGUF files of random weights, see shapes.h. */
+/* shapes.c - model shapes, and GGUF files with random weights, see shapes.h. */
 #include "shapes.h"
 #include <math.h>
 #include <stdlib.h>
@@ -6,14 +6,15 @@
 
 /* ---- shapes ------------------------------------------------------------------ */
 
-/* flash-*: table 5 of arxiv 2603.15954, queries and keys normed. The others: config.json of
-   LiquidAI/LFM2-350M, -700M, -1.2B (its FFN width is the one that block_auto_adjust_ff_dim leaves),
-   google/gemma-3-270m, -1b-pt, Qwen/Qwen3-0.6B and meta-llama/Llama-3.2-1B at huggingface.co. */
+/* Sources: flash-*: table 5 of arxiv 2603.15954, where queries and keys are normed; the others but
+   tiny: config.json of LiquidAI/LFM2-350M, -700M, -1.2B (the FFN width is the one that
+   block_auto_adjust_ff_dim leaves), google/gemma-3-270m, -1b-pt, Qwen/Qwen3-0.6B and
+   meta-llama/Llama-3.2-1B at huggingface.co. */
 #define LFM2 "conv,conv,full,conv,conv,full,conv,conv,full,conv,full,conv,full,conv,full,conv"
 static const struct named {
     const char *name, *arch;
     int layers, d_model, d_ffn, heads, kv_heads, d_head, vocab, tied, ctx;
-    const char *attn; /* NULL: the architecture's */
+    const char *attn; /* NULL: that of the architecture */
 } shapes[] = {
     {"tiny", "llama", 2, 256, 512, 4, 2, 64, 512, 0, 2048, NULL},
     {"flash-350m", "flash", 12, 1024, 4096, 32, 8, 64, 202048, 1, 8192,
@@ -32,19 +33,19 @@ static const struct named {
 const char cli_shape_names[] = "tiny, flash-350m, flash-650m, flash-1.4b, lfm2-350m, lfm2-700m, "
                                "lfm2-1.2b, gemma3-270m, gemma3-1b, qwen3-0.6b, llama3.2-1b";
 
-enum {                /* what an architecture has beyond llama's */
-       BIAS = 1,      /* of queries, keys and values */
-       QK_NORM = 2,   /* a norm of each of their heads */
-       POST_NORM = 4, /* norms of what attention and FFN add */
-       LISTS = 8,     /* heads, groups and widths of each layer, 0 for none */
+enum {                /* what an architecture has that llama does not have */
+       BIAS = 1,      /* biases of queries, keys and values */
+       QK_NORM = 2,   /* a norm of each query head and key head */
+       POST_NORM = 4, /* norms of the outputs of attention and FFN */
+       LISTS = 8,     /* heads, key/value heads and FFN widths by layer, 0 for none */
        PATTERN = 16,  /* a window and a RoPE base for each layer */
-       PERIOD = 32,   /* windows of one size, and one full layer in so many */
-       CONVS = 64,    /* layers without key/value heads are convolutions; odd names */
-       EXPERTS = 128  /* keys that say there are none */
+       PERIOD = 32,   /* windows of one size, and every n-th layer full */
+       CONVS = 64,    /* layers without key/value heads are convolutions; other names of tensors */
+       EXPERTS = 128  /* keys that say that there are no experts */
 };
 static const struct arch {
     const char *name;
-    unsigned has, mixes; /* mixes: a bit for each cli_mix */
+    unsigned has, mixes; /* mixes: bit i is set if cli_mix i is allowed */
     float eps, rope_base;
     const char *attn;
 } archs[] = {
@@ -61,7 +62,7 @@ static const struct arch {
 };
 const char cli_arch_names[] = "llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4";
 
-enum { TAPS = 3 }; /* of a convolution */
+enum { TAPS = 3 }; /* length of a convolution */
 
 static const struct arch *find_arch(const char *name)
 {
@@ -70,7 +71,9 @@ static const struct arch *find_arch(const char *name)
     return NULL;
 }
 
-/* "full,skip,window:256@10000" over all layers of s. */
+/* Sets what the layers of s do by a list such as "full,skip,window:256@10000", which is repeated
+   until every layer has an item. Returns 0 if the list is wrong; s->period stays 0 if it is longer
+   than the layers. */
 static int parse_attn(const char *p, cli_shape *s)
 {
     static const char *const mixes[] = {"full", "window", "skip", "linear", "conv"};
@@ -107,7 +110,7 @@ static int parse_attn(const char *p, cli_shape *s)
     return 1;
 }
 
-/* NULL, or why the architecture cannot be s. */
+/* Returns why the architecture cannot have the shape s; NULL if it can. */
 static const char *check(const cli_shape *s, const struct arch *a)
 {
     const cli_shape_layer *first = s->layer;
@@ -145,7 +148,7 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
         {"ctx", &s.ctx, 1, FLASH_CONTEXT_MAX},
         {"tied", &s.tied, 0, 1},
     };
-    const char *list[LISTED] = {"", "", ""}; /* after the first item of heads, kv, ffn */
+    const char *list[LISTED] = {"", "", ""}; /* where the values of heads, kv, ffn begin */
     size_t named = 0;
     *why = "bad shape";
     while (named < sizeof shapes / sizeof *shapes && strcmp(text, shapes[named].name)) named++;
@@ -188,7 +191,7 @@ int cli_shape_parse(const char *text, const char *arch, const char *attn, cli_sh
     for (int l = 0; l < s.layers; l++) {
         int v[LISTED] = {s.heads, s.kv_heads, s.d_ffn};
         for (int i = 0; i < LISTED; i++)
-            if (*at[i]) { /* the next item, or the first again */
+            if (*at[i]) { /* the next item, after the last one the first again */
                 v[i] = (int)cli_number(&at[i]);
                 at[i] = *at[i] == '/' ? at[i] + 1 : list[i];
             }
@@ -235,8 +238,9 @@ void cli_shape_arch(const cli_shape *s, flash_arch *a)
 
 /* ---- random weights ---------------------------------------------------------- */
 
-/* Blocks of random bits are random weights once these are set: where the f16 scales of weights and
-   of minima lie (-1: none), and the mean of the unsigned weights, which the minima take away. */
+/* A block of random bits is a block of random weights once its scales are set. scale, minimum:
+   where the F16 scales of weights and of minima lie in a block [B]; -1: there is none. mean: the
+   mean of the unsigned weights, which the minimum takes away; below 0 where the type adds it. */
 static const struct blocks {
     flash_type type;
     int scale, minimum;
@@ -251,8 +255,9 @@ static const struct blocks {
     {FLASH_TYPE_MXFP4, -1, -1, 0},
 };
 
-/* n weights in blocks with scales of +-d; the sign is random, so that types whose weights are not
-   even about 0 have no mean either. MXFP4 takes the next smaller power of two. */
+/* Writes n random weights in blocks with scales of +-d. The sign is random, so that the mean is 0
+   also for types whose weights are not symmetric about 0. For MXFP4, which has scales of powers of
+   two, d is rounded down. */
 static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t *state)
 {
     const struct blocks *b = blocks;
@@ -272,13 +277,13 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
         for (int i = 0; i < 8 && left; i++, left--) *p++ = (uint8_t)(bits >> 8 * i);
     }
     for (n /= items; n; n--, to += size) {
-        int s = to[size - 1] >> 7; /* of a byte of weights, or the scale's own */
+        int s = to[size - 1] >> 7; /* a random bit: of a weight, or of the scale before it is set */
         if (b->scale >= 0)
             memcpy(to + b->scale, scale[s], 2);
         else
             to[0] = (uint8_t)(126 + exponent);
         if (b->minimum >= 0) memcpy(to + b->minimum, minimum[s], 2);
-        /* every minimum as its scale */
+        /* each sub-block's minimum gets the value of its scale */
         if (t == FLASH_TYPE_Q2_K)
             for (int i = 0; i < 16; i++) to[i] = (uint8_t)((to[i] & 15) * 17);
         if (t == FLASH_TYPE_Q4_K || t == FLASH_TYPE_Q5_K)
@@ -289,7 +294,7 @@ static void random_blocks(uint8_t *to, flash_type t, size_t n, float d, uint64_t
     }
 }
 
-/* n floats of about normal distribution. */
+/* Writes n random numbers, nearly normally distributed around 0. */
 static void random_floats(float *to, size_t n, float deviation, uint64_t *state)
 {
     for (size_t i = 0; i < n; i++) {
@@ -302,7 +307,8 @@ static void random_floats(float *to, size_t n, float deviation, uint64_t *state)
 
 /* ---- the file ------------------------------------------------------------------ */
 
-enum pass { COUNT, ANNOUNCE, WRITE }; /* keys are written in the second */
+/* Tensors are counted, announced, then written; keys are counted, then written with ANNOUNCE. */
+enum pass { COUNT, ANNOUNCE, WRITE };
 
 typedef struct maker {
     flash_gguf_writer *w;
@@ -313,13 +319,13 @@ typedef struct maker {
     int quiet;
     enum pass pass;
     uint32_t keys, tensors;
-    double done, total;
-    float *floats;  /* a row */
-    uint8_t *bytes; /* a row */
+    double done, total; /* weights written, to write [B] */
+    float *floats;      /* room for a row */
+    uint8_t *bytes;     /* room for a row of any type */
 } maker;
 
-/* [rows,n], of deviation d around mean; rows 0: a vector. Vectors and rows below a block are
-   F32. */
+/* Makes a tensor [rows,n] (rows 0: a vector) of random weights with standard deviation d around
+   mean. Vectors and rows of at most 16 weights are F32. */
 static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float mean, float d)
 {
     flash_type t = rows && n > 16 ? cli_type_for(k->type, n) : FLASH_TYPE_F32;
@@ -336,9 +342,9 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
         k->total += (double)size * (double)left;
         return;
     }
-    for (const char *p = name; *p; p++) /* a sequence of its own for each tensor */
+    for (const char *p = name; *p; p++) /* each tensor has a random sequence of its own */
         state = cli_random(&state) ^ (unsigned char)*p;
-    if (flash_type_block(t) > 1) { /* the scale for that deviation, from a trial */
+    if (flash_type_block(t) > 1) { /* finds the scale that gives this deviation by 16 trials */
         double sum = 0;
         for (int trial = 0; trial < 16; trial++) {
             random_blocks(k->bytes, t, n, 1, &state);
@@ -361,8 +367,8 @@ static void make_tensor(maker *k, const char *name, size_t n, size_t rows, float
     }
 }
 
-enum dim { NONE, D, D3, Q, KV, F, C, TAP };
-enum part { MIX = 1, ATTENTION = 2, OUT = 4, CONV = 8, FFN = 16 };
+enum dim { NONE, D, D3, Q, KV, F, C, TAP };                        /* see dim() */
+enum part { MIX = 1, ATTENTION = 2, OUT = 4, CONV = 8, FFN = 16 }; /* parts of a layer */
 
 static size_t dim(const cli_shape *s, const cli_shape_layer *y, enum dim which)
 {
@@ -379,7 +385,8 @@ static size_t dim(const cli_shape *s, const cli_shape_layer *y, enum dim which)
     }
 }
 
-/* What is random: norms are near 1, so that none can be left out unseen; queries and keys are
+/* The tensors of a layer: shape, part of the layer, what the architecture must have, mean and
+   deviation. Norms are near 1 but not 1, so that it shows if one is left out; queries and keys are
    larger, so that attention prefers some positions. */
 static const struct {
     const char *name;
@@ -411,7 +418,7 @@ static const struct {
 static void make_tensors(maker *k, enum pass pass)
 {
     static const unsigned parts[] = {MIX | ATTENTION | OUT, MIX | ATTENTION | OUT, 0, MIX | OUT,
-                                     MIX | CONV}; /* by cli_mix */
+                                     MIX | CONV}; /* indexed by cli_mix */
     const cli_shape *s = k->shape;
     size_t d = (size_t)s->d_model, v = (size_t)s->vocab;
     float unit = 1 / sqrtf((float)d);
@@ -434,7 +441,7 @@ static void make_tensors(maker *k, enum pass pass)
     if (!s->tied) make_tensor(k, "output.weight", d, v, 0, unit);
 }
 
-/* A made-up vocabulary: words a, b, ... z, aa, ab, ... without and with a space in front. */
+/* Makes up n tokens: the words a, b, ... z, aa, ab, ..., each without and with a space in front. */
 static void make_vocabulary(cli_vocabulary *v, int n)
 {
     cli_vocabulary_create(v, n);
@@ -451,7 +458,7 @@ static void make_vocabulary(cli_vocabulary *v, int n)
     }
 }
 
-/* "ARCH.name" in text, NULL in the pass that counts. */
+/* Returns "ARCH.name", in text; NULL in the pass COUNT, in which it counts the key. */
 static const char *key(maker *k, const char *name, char text[80])
 {
     if (k->pass == COUNT) {
@@ -474,8 +481,8 @@ static void set_float(maker *k, const char *name, float v)
     if (key(k, name, text)) flash_gguf_write_f32(k->w, text, v);
 }
 
-/* One number of each layer, at a place in cli_shape_layer; a single one if all are the same and
-   that is allowed. */
+/* Writes a list with a number for each layer, the field at offset `at` of cli_shape_layer. With
+   single 1 it is one number if all layers have the same. */
 static void set_layers(maker *k, const char *name, size_t at, int single)
 {
     int32_t v[FLASH_LAYERS_MAX];
@@ -549,7 +556,7 @@ static void make_keys(maker *k)
 void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocabulary *vocabulary,
                    flash_type t, uint64_t seed, int quiet)
 {
-    enum { GENERAL = 4 }; /* keys */
+    enum { GENERAL = 4 }; /* number of keys that begin with general. */
     const cli_shape *s = shape;
     maker k = {0};
     size_t widest = 3 * (size_t)s->d_model;
@@ -564,7 +571,7 @@ void cli_make_gguf(flash_gguf_writer *w, const cli_shape *shape, const cli_vocab
     k.quiet = quiet;
     k.w = w;
     k.floats = malloc(widest * sizeof *k.floats);
-    k.bytes = malloc(widest * sizeof *k.floats); /* no type takes more */
+    k.bytes = malloc(widest * sizeof *k.floats); /* no type takes more than F32 */
     if (!k.floats || !k.bytes) cli_fail("out of memory");
     make_keys(&k);
     make_tensors(&k, COUNT);

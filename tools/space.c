@@ -18,8 +18,9 @@
 #include <unistd.h>
 #endif
 
-enum { FILE_MAX = 1 << 24, SUM = 18, LOCK_SECONDS = 60 };
-static const char kinds[][8] = {"integer", "ordinal", "choice", "real", "log"}; /* as in flash.h */
+enum { FILE_MAX = 1 << 24, SUM = 18, LOCK_SECONDS = 60 }; /* SUM: size of ,"sum":"..."} [B] */
+/* Names in the order of flash_param_kind and of flash_search_method. */
+static const char kinds[][8] = {"integer", "ordinal", "choice", "real", "log"};
 static const char methods[][8] = {"ehvi", "nsga2", "random"};
 
 /* ---- text ---------------------------------------------------------------------- */
@@ -70,7 +71,7 @@ static void add_number(text *t, double v)
 
 /* ---- reading a space file -------------------------------------------------------- */
 
-static const char *reading; /* "space.json" or "run.jsonl", for messages */
+static const char *reading; /* name of the space file or journal that is read, for messages */
 
 static void fail_at(const json *j, const char *format, ...)
 {
@@ -104,7 +105,7 @@ static int need_flag(const json *j, const char *what)
     return j->type == JSON_TRUE;
 }
 
-/* A text that can stand in tables and messages. */
+/* Returns a text that may stand in tables and messages: not too long, no control characters. */
 static const char *need_name(const json *j, const char *what)
 {
     need(j, JSON_TEXT, what);
@@ -115,6 +116,7 @@ static const char *need_name(const json *j, const char *what)
     return j->text;
 }
 
+/* Fails if an object has a key that is not in names, which is "key key ", each with a blank. */
 static void known_keys(const json *object, const char *names, const char *what)
 {
     need(object, JSON_OBJECT, what);
@@ -148,6 +150,7 @@ static int find_choice(const space *sp, int i, const char *name)
     return -1;
 }
 
+/* Reads what is in the list of parameter i: its choices, its values, or its range. */
 static void read_values(space *sp, int i, const json *list, const char *name)
 {
     flash_param *p = &sp->param[i];
@@ -225,7 +228,7 @@ static void read_parameter(space *sp, const json *o)
     sp->n_param++;
 }
 
-/* Takes the parameters that name says: one, or with * at its end all that begin so. */
+/* Adds the parameters of the name j to r: one or, if the name ends with a *, all that begin so. */
 static void take_slots(space *sp, space_rule *r, const json *j)
 {
     const char *name = need_name(j, "in");
@@ -450,7 +453,8 @@ static void write_rule(text *t, const space *sp, const space_rule *r)
     add(t, "}");
 }
 
-/* What a space has besides its parameters; all but the last two must stay as they are. */
+/* What a space has besides its parameters. All but the last two must be the same when a journal is
+   opened again. */
 static const char *const parts[] = {"objectives", "constraints", "reference",  "rules",
                                     "method",     "initial",     "population", "noisy",
                                     "noise",      "trials",      "seed"};
@@ -497,7 +501,7 @@ static void write_part(text *t, const space *sp, int part)
 static int same_part(const space *a, const space *b, int part, int parameter)
 {
     text s = {NULL, 0, 0}, t = {NULL, 0, 0};
-    add(&s, " "); /* nothing written is the same as nothing */
+    add(&s, " "); /* so that a text that stays empty is not NULL */
     add(&t, " ");
     if (part < 0) {
         write_parameter(&s, a, parameter);
@@ -538,6 +542,7 @@ int space_is_active(const space *sp, const double *x, int i)
     return !sp->active[i] || x[sp->active[i] - 1] >= sp->param[i].active_from;
 }
 
+/* Returns 1 if x keeps the rule r. */
 static int keeps(const space *sp, const space_rule *r, const double *x)
 {
     double sum = 0;
@@ -560,7 +565,8 @@ static int feasible(void *user, const double *x)
     return 1;
 }
 
-/* Ends a run that is too long with the first choice that may follow; sums stay. */
+/* Changes x so that it keeps the rules on runs: a run that is too long is ended by the first choice
+   that is allowed. Rules on sums are not repaired. */
 static void repair(void *user, double *x)
 {
     const space *sp = &((const journal *)user)->sp;
@@ -596,7 +602,7 @@ static double known(void *user, const double *x)
     return sp->known(sp->known_user, x);
 }
 
-/* max_trials: what the search may have; the rest is as the journal has it. */
+/* Creates j->s, a search of j's space with at most max_trials trials. */
 static void create(journal *j, int max_trials)
 {
     flash_search_desc d = {0};
@@ -613,7 +619,7 @@ static void create(journal *j, int max_trials)
     d.method = sp->method;
     d.seed = sp->seed;
     d.max_trials = max_trials;
-    d.initial = sp->initial ? sp->initial : plenty > 5 ? plenty : 5; /* whatever max_trials is */
+    d.initial = sp->initial ? sp->initial : plenty > 5 ? plenty : 5; /* does not use max_trials */
     d.population = sp->population;
     d.noisy = sp->noisy;
     d.noise = sp->has_noise ? sp->noise : NULL;
@@ -648,7 +654,7 @@ static void write_title(journal *j)
     free(t.at);
 }
 
-/* The space of a journal's first line, [n] without its newline. */
+/* Reads the space from the first line of a journal, [n] without its newline. */
 static void read_title(journal *j, const char *line, size_t n)
 {
     json_error err;
@@ -664,6 +670,7 @@ static void read_title(journal *j, const char *line, size_t n)
     read_space(json_get(j->sp.doc, "space"), &j->sp);
 }
 
+/* Returns the number of trials in lines of a journal. */
 static int count_trials(const char *p, const char *end)
 {
     int n = 0;
@@ -674,7 +681,7 @@ static int count_trials(const char *p, const char *end)
     return n;
 }
 
-/* Does again what follows the first line; returns how many bytes of the file are whole. */
+/* Replays all lines after the first. Returns how many bytes of the file are complete lines. */
 static size_t replay(journal *j, const char *file, size_t bytes)
 {
     flash_error err;
@@ -754,7 +761,7 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
     j->sp = *sp;
     if (seed != UINT64_MAX) j->sp.seed = seed;
     if (trials) j->sp.trials = trials;
-    create(j, j->sp.trials); /* what is wrong with it is said before there is a file */
+    create(j, j->sp.trials); /* finds errors of the space before there is a file */
     open_file(j);
     lock(j, wait);
     char *file = read_file(j, &bytes);
@@ -764,7 +771,7 @@ void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t 
     if (first) read_title(j, file, (size_t)(first - file));
     if (!first || !memchr(first + 1, '\n', bytes - (size_t)(first + 1 - file))) {
         if (bytes && !first) cli_note("%s: its only line is torn; begun anew", path);
-        if (first) { /* nothing was tried */
+        if (first) { /* no trial yet: the space may change */
             space_free(&j->sp);
             j->sp = *sp;
             j->sp.seed = seed != UINT64_MAX ? seed : sp->seed;
@@ -939,7 +946,7 @@ int *space_front(flash_search *s, int *n)
     return ids;
 }
 
-/* Column c of a table: its name, or where t is given what it has there. */
+/* Writes column c of a table: its name if t is NULL, else the value of t there. */
 static void table_cell(const space *sp, const flash_trial *t, int c, char to[SPACE_CELL])
 {
     int values = space_n_values(sp);
@@ -958,7 +965,7 @@ static void table_cell(const space *sp, const flash_trial *t, int c, char to[SPA
     if (!*to) strcpy(to, "-");
 }
 
-static int width(const char *s) /* in characters */
+static int width(const char *s) /* [characters] */
 {
     int n = 0;
     for (; *s; s++) n += ((unsigned char)*s & 0xc0) != 0x80;

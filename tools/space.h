@@ -1,4 +1,5 @@
-/* space.h - what flash search and flash front share: space files, journals, trials as text. */
+/* space.h - reads and writes spaces (what a search may try), journals (what it has tried) and
+   trials: for flash search, front, design, trial and study. */
 #ifndef FLASH_SPACE_H
 #define FLASH_SPACE_H
 
@@ -13,11 +14,12 @@ enum {
     SPACE_CELL = SPACE_NAME_MAX + 8
 };
 
-/* At most `run` in a row of the choices in mask; or, run 0, a weighted sum of at most at_most.
+/* A rule limits n parameters, whose numbers are in slot. run > 0: at most `run` of them in a row
+   may have one of the choices in their mask. run 0: their weighted sum is at most at_most.
    Parameters that are not active do not count. */
 typedef struct space_rule {
-    int run, n, slot[FLASH_SEARCH_PARAMS_MAX]; /* parameters, [n] */
-    uint64_t mask[FLASH_SEARCH_PARAMS_MAX];
+    int run, n, slot[FLASH_SEARCH_PARAMS_MAX];
+    uint64_t mask[FLASH_SEARCH_PARAMS_MAX]; /* bit c: choice c */
     double weight[FLASH_SEARCH_PARAMS_MAX], at_most;
 } space_rule;
 
@@ -26,62 +28,65 @@ typedef struct space {
     int n_param, n_objective, n_constraint, n_rule;
     flash_param param[FLASH_SEARCH_PARAMS_MAX];
     const char *choice[FLASH_SEARCH_PARAMS_MAX][SPACE_CHOICES_MAX];
-    int active[FLASH_SEARCH_PARAMS_MAX];        /* 1 + the one that decides, or 0 */
-    const char *value[FLASH_SEARCH_VALUES_MAX]; /* objectives, then constraints */
+    int active[FLASH_SEARCH_PARAMS_MAX];        /* 1 + the one that activates it; 0: always */
+    const char *value[FLASH_SEARCH_VALUES_MAX]; /* names of objectives, then of constraints */
     int has_reference;
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
     int has_noise;
     double noise[FLASH_SEARCH_VALUES_MAX]; /* standard deviations */
     space_rule rule[SPACE_RULES_MAX];
-    int trials, initial, population, noisy; /* 0: the library's */
+    int trials, initial, population, noisy; /* see flash_search_desc */
     flash_search_method method;
     uint64_t seed;
-    /* objective known_at needs no trial: known(known_user, x); NULL: all do */
+    /* Computes objective known_at without a trial, from x; NULL: all objectives need trials. */
     double (*known)(void *user, const double *x);
     void *known_user;
     int known_at;
 } space;
 
-/* A search and the file that it is kept in. */
+/* A journal is a search with the file that records all it was asked and told. */
 typedef struct journal {
     const char *path;
     space sp;
     flash_search *s;
-    FILE *f;    /* locked; NULL: it is only looked at */
-    int trials; /* that are wanted, in all */
+    FILE *f;    /* locked; NULL: the journal is only read */
+    int trials; /* how many are wanted in all */
 } journal;
 
-/* These fail with the file's name and what is wrong. */
+/* Reads a space file. All functions up to journal_close fail with the file's name and a reason. */
 void space_read(const char *path, space *sp);
-/* From text, [bytes]; name: for messages. */
+/* Like space_read, from [bytes] of text, which ends with a 0. name: of the file, for messages. */
 void space_parse_text(const char *name, const char *text, size_t bytes, space *sp);
-/* Goes on with the journal or begins one, locked; `wait`: for others to give it back. sp: of the
-   space file, of which *j takes hold; trials, seed: 0 and UINT64_MAX for those of the file. */
+/* Opens and locks a journal, and replays it; creates it if it is not there. wait 1: waits up to 60
+   seconds while another program has it. sp is the space, which j takes over; trials, seed: 0 and
+   UINT64_MAX for those of sp. */
 void journal_open(journal *j, const char *path, space *sp, int trials, uint64_t seed, int wait);
-/* Only looks at one. */
+/* Reads a journal, which is not locked or changed. */
 void journal_view(journal *j, const char *path);
 void journal_close(journal *j);
 
-/* The rules of j's space as callbacks of d, whose user becomes j. */
+/* Sets the callbacks of d to the rules of j's space, and d->user to j. */
 void space_rules(journal *j, flash_search_desc *d);
 int space_n_values(const space *sp);
 int space_is_active(const space *sp, const double *x, int parameter);
-/* As short as they come back exactly. */
+/* Writes v into text, with the fewest digits from 15 to 17 that give v back, and returns text. */
 const char *space_number(double v, char text[SPACE_NUMBER]);
-/* {"id":7,"x":{"layers":12,...}} on one line: parameters that are not active are left out. */
+/* Writes the line {"id":7,"x":{"layers":12,...}}, without parameters that are not active. */
 void space_write_trial(FILE *f, const space *sp, const flash_trial *t);
-/* Parameter i as text; "" if it is not active. */
+/* Writes the value of parameter i as text; "" if it is not active. */
 void space_cell(const space *sp, const double *x, int i, char text[SPACE_CELL]);
-/* The first n values from a line: numbers, a list, or an object with their names. 1; 0: a line
-   without; -1: not what it should be, why says in what. */
+/* Reads the first n values from a line: numbers, a JSON list, or a JSON object with their names.
+   Returns 1; 0 if the line has no values; -1 if they are wrong, and says in why what is. */
 int space_values(const space *sp, const char *line, int n, double *y, char why[SPACE_CELL + 60]);
-/* The front as a table, and a line of counts and figures, on stdout. */
+/* Prints on stdout a table of the front, and a line of counts and figures. */
 void space_print_front(const space *sp, flash_search *s);
-/* How many trials there are; a summary takes as long as asking if they are noisy. */
+/* Returns the number of trials. It is fast, whereas a summary of a noisy search takes as long as
+   asking for a trial. */
 int space_count(const flash_search *s);
-/* Ids of the front, [*n], the caller frees them. */
+/* Returns the ids of the trials on the front, [*n]; the caller frees them. */
 int *space_front(flash_search *s, int *n);
-/* Searches for x where that is possible: 1, or 0 if there is no such value. */
+/* Sets *x to the value of parameter i that text says: a number, or the name of a choice. Returns 0
+   if it is neither. */
 int space_parse(const space *sp, int i, const char *text, double *x);
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SAMPLES = 1000 };
+enum { SAMPLES = 1000 }; /* of the bootstrap */
 
 double stats_kendall(const double *x, const double *y, int n)
 {

@@ -33,38 +33,40 @@ enum { LINE = 1 << 16, GRACE = 5, FAILURES = 5, WHY = SPACE_CELL + 60 };
 typedef enum ending { RUNNING, HOPELESS, TIMEOUT } ending;
 
 typedef struct job {
-    int id, fd;            /* fd: its standard output, -1: closed */
-    pid_t pid;             /* and process group; 0: no job here */
-    double begun, kill_at; /* [s]; kill_at 0: not asked to end */
+    int id, fd;            /* fd: its standard output; -1: closed */
+    pid_t pid;             /* process and process group; 0: this place is free */
+    double begun, kill_at; /* [s]; kill_at 0: it was not asked to end */
     ending why_ended;
-    int reaped, status, state; /* state: of space_values, of the last line with numbers */
+    int reaped, status, state; /* state: what space_values said of the last line with values */
     double y[FLASH_SEARCH_VALUES_MAX];
     char why[WHY], hint[WHY];
-    char *line; /* [LINE] that is being read */
+    char *line; /* [LINE] the line that is being read, its first n bytes */
     size_t n;
-    char *path; /* of the trial file */
+    char *path; /* the trial's file */
 } job;
 
-/* How a trial ended. */
+/* An outcome says how a trial ended. */
 typedef struct outcome {
     int id;
     flash_trial_state state;
     double y[FLASH_SEARCH_VALUES_MAX];
-    char why[WHY]; /* it failed */
+    char why[WHY]; /* why it failed */
 } outcome;
 
-static journal *run; /* what handlers and atexit look at */
+/* These are static for the signal handler and for atexit. */
+static journal *run;
 static const trials_desc *desc;
 static job jobs[TRIALS_JOBS_MAX];
 static outcome held[TRIALS_JOBS_MAX]; /* [n_held] of a batch that is not complete */
 static volatile sig_atomic_t stop_signal;
+/* live: stderr is a terminal; failed_first: 1 + failures so far, 0 once a trial did not fail. */
 static int live, failed_first = 1, running, n_held;
 
 static void fail_library(const flash_error *err) { cli_fail("%s: %s", run->path, err->text); }
 
 static void on_stop(int sig)
 {
-    if (stop_signal) /* a second one does not wait for anything */
+    if (stop_signal) /* a second signal kills all jobs */
         for (int i = 0; i < TRIALS_JOBS_MAX; i++)
             if (jobs[i].pid) kill(-jobs[i].pid, SIGKILL);
     stop_signal = sig;
@@ -78,7 +80,8 @@ static void catch_signals(void)
     sigemptyset(&a.sa_mask);
     for (int i = 0; i < 3; i++) {
         a.sa_handler = on_stop;
-        if (!sigaction(signals[i], &a, &old) && i == 2 && old.sa_handler == SIG_IGN) /* nohup */
+        /* under nohup, SIGHUP stays ignored */
+        if (!sigaction(signals[i], &a, &old) && i == 2 && old.sa_handler == SIG_IGN)
             sigaction(signals[i], &old, NULL);
     }
     a.sa_handler = SIG_IGN;
@@ -106,9 +109,11 @@ static void forget(job *j)
     memset(j, 0, sizeof *j);
 }
 
+/* Returns 1 if no process of the job's group is left. */
 static int gone(const job *j) { return j->reaped && kill(-j->pid, 0); }
 
-/* However the program ends: SIGTERM for all groups, SIGKILL for what is left after GRACE. */
+/* Ends all jobs when the program ends, for whatever reason: SIGTERM for their process groups, and
+   SIGKILL for those that are left after GRACE seconds. */
 static void end_all(void)
 {
     double from = cli_seconds();
@@ -130,7 +135,7 @@ static void end_all(void)
         }
 }
 
-/* cmd with each {...json} as the quoted path. */
+/* Returns cmd with each {...json} replaced by path in quotes; the caller frees it. */
 static char *command_line(const char *cmd, const char *path)
 {
     size_t quotes = 0, places = 0, n = 0;
@@ -159,7 +164,8 @@ static char *command_line(const char *cmd, const char *path)
     return out;
 }
 
-/* An absolute name next to the journal, as commands may change their folder. */
+/* Returns the name of a trial's file, next to the journal. It is absolute, as commands may change
+   their folder. The caller frees it. */
 static char *trial_path(int id)
 {
     char here[4096] = "";
@@ -206,7 +212,7 @@ static void start(job *j, const flash_trial *t)
             _exit(127);
         }
         char *path = j->path;
-        memset(jobs, 0, sizeof jobs); /* the others are not this one's to end */
+        memset(jobs, 0, sizeof jobs); /* this process must not end the other jobs */
         process_tie();
         int status = desc->body(desc->user, path);
         fflush(stdout);
@@ -232,6 +238,8 @@ static void ask_to_end(job *j, ending why)
     kill(-j->pid, SIGTERM);
 }
 
+/* Takes the values in a line that the job printed. After a line "best ..." that leaves no hope, the
+   job is asked to end. */
 static void take_line(job *j)
 {
     double y[FLASH_SEARCH_VALUES_MAX];
@@ -256,7 +264,8 @@ static void take_line(job *j)
     }
 }
 
-static void listen(job *j) /* what there is to read */
+/* Reads what the job has printed so far. */
+static void listen(job *j)
 {
     char part[4096];
     ssize_t got;
@@ -265,7 +274,7 @@ static void listen(job *j) /* what there is to read */
         if (got < 0) return;
         for (ssize_t i = 0; i < got; i++)
             if (part[i] == '\n') {
-                if (j->n < LINE - 1) /* a longer one is skipped */
+                if (j->n < LINE - 1) /* a longer line is skipped */
                     take_line(j);
                 j->n = 0;
             } else if (j->n < LINE - 1) {
@@ -276,6 +285,7 @@ static void listen(job *j) /* what there is to read */
     j->fd = -1;
 }
 
+/* Tells the search how a trial ended. */
 static void tell(const outcome *o)
 {
     flash_error err;
@@ -308,7 +318,7 @@ static void tell_batch(void)
     n_held = 0;
 }
 
-/* How a job ended, for the search. */
+/* Makes an outcome of a job that ended, and frees its place. */
 static void finish(job *j)
 {
     outcome *o = held + n_held++;
@@ -347,7 +357,8 @@ static void show_live(int ended, double from)
     fflush(stderr);
 }
 
-/* Asks for one more trial, or for what a batch still lacks. 0: there is none. */
+/* Asks the search for one more trial, or for all that a batch still lacks. Returns 0 if there is
+   none. */
 static int ask_more(void)
 {
     flash_trial t;
@@ -359,7 +370,7 @@ static int ask_more(void)
         if (status == FLASH_E_RANGE && trials) {
             wipe();
             cli_note("%s", err.text);
-            run->trials = trials; /* no more of them */
+            run->trials = trials; /* there are no more to try */
             break;
         }
         if (status) fail_library(&err);
@@ -367,10 +378,10 @@ static int ask_more(void)
     return trials > from;
 }
 
-/* The next one to run, of the trials above *last that are pending. 0: none, for now. */
+/* Finds the next pending trial after *last, or asks for more. Returns 0 if there is none now. */
 static int next_trial(flash_trial *t, int *last)
 {
-    if (desc->batch && n_held + running == desc->batch) /* more may be pending */
+    if (desc->batch && n_held + running == desc->batch) /* more than a batch may be pending */
         return 0;
     for (;;) {
         while (!flash_search_trial(run->s, *last + 1, t)) {
@@ -398,7 +409,7 @@ void trials_run(journal *j, const trials_desc *d)
     }
     catch_signals();
     atexit(end_all);
-    if (d->batch && space_count(run->s) % d->batch) /* it ended while it asked for a batch */
+    if (d->batch && space_count(run->s) % d->batch) /* the last run ended while asking for them */
         ask_more();
     while (!stop_signal) {
         struct pollfd fds[TRIALS_JOBS_MAX];
@@ -428,7 +439,7 @@ void trials_run(journal *j, const trials_desc *d)
         poll(fds, (nfds_t)n, soon ? 2 : 100);
         for (job *k = jobs; k < jobs + TRIALS_JOBS_MAX; k++) {
             if (!k->pid) continue;
-            reap(k); /* before listening: all it wrote is there then */
+            reap(k); /* before listening, so that all a job that ended wrote is read */
             listen(k);
             if (d->timeout > 0 && !k->reaped && cli_seconds() > k->begun + d->timeout)
                 ask_to_end(k, TIMEOUT);

@@ -3,9 +3,9 @@
 
        cc tools/unicode.c -o build/unicode && build/unicode UnicodeData.txt PropList.txt
 
-   Output: entries start*16 + class of each run of equal class, as the table in flash.h has them.
-   Class 9 is a run of upper and lower case letters taking turns, upper first (Latin Extended has
-   hundreds of pairs). */
+   Prints an entry start*16 + class for each run of characters of the same class, as in the table of
+   flash.h. Class 9 is a run of upper and lower case letters that take turns, upper case first
+   (Latin Extended has hundreds of such pairs). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char space[] = "\xE2\x96\x81"; /* U+2581, what a space is in tokens */
+static const char space[] = "\xE2\x96\x81"; /* U+2581, which stands for a space in tokens */
 
 static void *need(void *p)
 {
@@ -40,7 +40,7 @@ void cli_vocabulary_free(cli_vocabulary *v)
     free(v->type);
 }
 
-/* Copies those keys of a file; w NULL: counts them. */
+/* Copies the tokenizer's keys of a file (w NULL: does not) and returns how many there are. */
 static uint32_t copy_keys(const flash_gguf *from, flash_gguf_writer *w)
 {
     flash_value key;
@@ -75,24 +75,25 @@ void cli_vocabulary_write(const cli_vocabulary *v, flash_gguf_writer *w)
 
 /* ---- learning ------------------------------------------------------------------------- */
 
-/* Counts of keys, by open addressing. Words: key is where the text of the word is, and its length;
-   pairs: the two symbols. */
+/* A table is a hash table of counts, with open addressing. The key of a text is its text_key; the
+   key of a pair is its two symbols, and text is NULL. */
 typedef struct entry {
     uint64_t key;
     const char *text;
-    long count; /* 0: free, and of pairs that are gone */
-    int used;
+    long count; /* 0 also for pairs that are merged */
+    int used;   /* 0: free */
 } entry;
 
 typedef struct table {
-    entry *at;
-    size_t slots, n;
+    entry *at;       /* [slots] */
+    size_t slots, n; /* n: entries in use */
 } table;
 
+/* Returns the entry of a key, a new one with count 0 if there is none. */
 static entry *look(table *t, uint64_t key, const char *text, size_t bytes)
 {
     uint64_t h = key * 0x9e3779b97f4a7c15u;
-    if (2 * t->n >= t->slots) { /* grows, and takes all in again */
+    if (2 * t->n >= t->slots) { /* moves all entries to a table of twice the size */
         table more = {NULL, t->slots ? 2 * t->slots : 1024, 0};
         more.at = need(calloc(more.slots, sizeof *more.at));
         for (size_t i = 0; i < t->slots; i++)
@@ -121,7 +122,7 @@ typedef struct word {
 
 typedef struct learner {
     cli_vocabulary *v;
-    int known; /* tokens that are there */
+    int known; /* number of tokens that are set */
     table words, pairs;
     word *word;
     size_t n_words;
@@ -137,8 +138,8 @@ static enum class class_of(const char *p) {
                                                                                    : MARK;
 }
 
-/* The end of the piece of text at p, within which tokens are: a word, with a space or an
-   apostrophe before it, a digit, or marks. */
+/* Returns the end of the piece of text at p: a word, with a space or an apostrophe before it, a
+   digit, or marks. No token reaches beyond a piece. */
 static const char *piece_end(const char *p, const char *end)
 {
     const char *from = p;
@@ -151,6 +152,7 @@ static const char *piece_end(const char *p, const char *end)
     return p;
 }
 
+/* Returns the length of the UTF-8 character at p [B]. */
 static size_t character(const char *p, const char *end)
 {
     size_t n = 1;
@@ -158,7 +160,7 @@ static size_t character(const char *p, const char *end)
     return n;
 }
 
-/* FNV-1a, with the length above it. */
+/* Returns the low 40 bits of the FNV-1a hash of a text, and its length above them. */
 static uint64_t text_key(const char *p, size_t bytes)
 {
     uint64_t h = 14695981039346656037u;
@@ -175,7 +177,7 @@ static int by_count(const void *a, const void *b)
     return order ? order : (n > m) - (n < m);
 }
 
-/* The entries in use, most frequent first. */
+/* Sorts the entries in use, the most frequent first. After that look cannot find them. */
 static void sort_table(table *t)
 {
     size_t n = 0;
@@ -184,8 +186,8 @@ static void sort_table(table *t)
     qsort(t->at, n, sizeof *t->at, by_count);
 }
 
-/* Characters that are frequent enough get a token, and words become symbols: tokens, or -1 for
-   what stays bytes, and is merged with nothing. */
+/* Makes tokens of the characters that are frequent enough, and counts the words, which become lists
+   of symbols: a token, or -1 for a character that stays bytes and is merged with nothing. */
 static void begin(learner *l, const char *text, size_t bytes)
 {
     const char *end = text + bytes;
@@ -232,7 +234,7 @@ static void begin(learner *l, const char *text, size_t bytes)
     free(ids.at);
 }
 
-/* Adds count to the pairs of w. */
+/* Adds count to all pairs of neighbours in w. */
 static void count_pairs(learner *l, const word *w, long count)
 {
     for (int i = 0; i + 1 < w->n; i++)
@@ -242,7 +244,8 @@ static void count_pairs(learner *l, const word *w, long count)
         }
 }
 
-/* The most frequent pair, of equal ones that of the oldest tokens; NULL: none comes twice. */
+/* Returns the most frequent pair whose token is not too long; of equally frequent ones, that of the
+   oldest tokens. NULL: no pair comes twice. */
 static const entry *best_pair(const learner *l)
 {
     const entry *best = NULL;
@@ -258,6 +261,7 @@ static const entry *best_pair(const learner *l)
     return best;
 }
 
+/* Makes a token of the pair a, b, and replaces the pair in all words. */
 static void merge(learner *l, int a, int b)
 {
     snprintf((char *)l->v->token[l->known], CLI_TOKEN_BYTES, "%s%s", l->v->token[a],
