@@ -5,7 +5,7 @@
 #include "plan.h"
 #include "profile.h"
 
-enum { MEMBERS_MAX = 32 };
+enum { PICK_MAX = 32, MEMBERS_MAX = 2 * PICK_MAX }; /* each that is picked may have a rival */
 
 /* A member is a model of the family, or a baseline that it is compared with: the backbone, cut by
    the same share everywhere. */
