@@ -878,6 +878,22 @@ static int close_to(double a, double b)
     return fabs(a - b) <= 1e-5 * (fabs(a) + fabs(b)) + 1e-12;
 }
 
+/* Mean over rows of 1 - cos(x, y), x and y: [rows,D]. */
+static double turned(const float *x, const float *y, int rows, int D)
+{
+    double sum = 0;
+    for (int r = 0; r < rows; r++, x += D, y += D) {
+        double dot = 0, lx = 0, ly = 0;
+        for (int i = 0; i < D; i++) {
+            dot += (double)x[i] * (double)y[i];
+            lx += pow((double)x[i], 2);
+            ly += pow((double)y[i], 2);
+        }
+        sum += 1 - dot / (sqrt(lx) * sqrt(ly));
+    }
+    return sum / rows;
+}
+
 /* The formulas, from what a run leaves behind. */
 static void test_statistics(void)
 {
@@ -956,6 +972,34 @@ static void test_statistics(void)
             }
             CHECK(close_to(score[j], energy ? sqrt(want) : want));
         }
+    }
+
+    SECTION("how far attentions and layers turn the stream");
+    double attention[2], whole[2];
+    CHECK_EQ(flash_calibration_count(c, FLASH_PART_ATTENTION, 0), 2);
+    CHECK_EQ(flash_calibration_count(c, FLASH_PART_LAYER, 0), 2);
+    CHECK(flash_calibration_scores(c, FLASH_PART_ATTENTION, 0, 0, attention) == FLASH_OK);
+    CHECK(flash_calibration_scores(c, FLASH_PART_LAYER, 0, 0, whole) == FLASH_OK);
+    for (int il = 0; il < 2; il++) {
+        const flash__lesson *l = t->layer + il;
+        CHECK(close_to(attention[il], turned(l->in, l->mid, N * CTX, D)));
+        CHECK(close_to(whole[il], turned(l->in, il ? t->out : t->layer[1].in, N * CTX, D)));
+    }
+
+    SECTION("shares of the squares before each norm");
+    int some[5] = {1, 4, 9, 16, 25};
+    float shares[5];
+    CHECK(flash_calibration_share(c, some, 5, shares) == FLASH_OK);
+    for (int k = 0; k < 5; k++) {
+        const float *x = k == 4 ? t->out : k % 2 ? t->layer[k / 2].mid : t->layer[k / 2].in;
+        double all = 0, of_some = 0;
+        for (int r = 0; r < N * CTX; r++)
+            for (int i = 0; i < D; i++) {
+                double square = pow((double)x[r * D + i], 2);
+                all += square;
+                for (int s = 0; s < 5; s++) of_some += some[s] == i ? square : 0;
+            }
+        CHECK(close_to((double)shares[k], of_some / all));
     }
 
     SECTION("in any pieces");

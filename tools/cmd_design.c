@@ -1,4 +1,4 @@
-/* cmd_design.c - flash design: from a backbone and a device to a family of models. */
+/* cmd_design.c - flash design: makes a family of models for a device from a backbone. */
 #define _DEFAULT_SOURCE /* flock */
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 #include "design.h"
@@ -22,7 +22,7 @@
 
 #ifdef DESIGN_RUNS
 enum { ARGS_MAX = 192, LOCK_SECONDS = 60, ROUNDS = 7, HELD_BYTES = 1 << 18 };
-static const double WORSE = 1.5; /* nats a token */
+static const double WORSE = 1.5; /* a loss so far above the backbone's is no use [nat a token] */
 
 static design run;
 static const char *folder;
@@ -33,7 +33,7 @@ static void *need(void *p)
     return p;
 }
 
-/* Names are kept to the end: there are few. */
+/* A text that name_of made. These are kept until the program ends, as there are few. */
 typedef struct kept {
     struct kept *next;
     char name[];
@@ -78,7 +78,7 @@ typedef struct args {
     int n;
 } args;
 
-/* Adds what is split at blanks in text, and words one by one up to NULL. */
+/* Appends the words of text, which blanks separate, then each further argument up to NULL. */
 static void take(args *a, const char *text, ...)
 {
     va_list rest;
@@ -115,7 +115,8 @@ static int command(const args *a)
 
 static int run_command(void *user) { return command(user); }
 
-/* Runs a command unless the file that it makes is there; ends with it if it fails. */
+/* Runs a command in a process, unless the file `made`, which it writes, is there. Ends the program
+   if the command fails. */
 static void stage(const char *made, args *a)
 {
     if (is_there(made)) return;
@@ -126,7 +127,8 @@ static void stage(const char *made, args *a)
 
 /* ---- what is settled first --------------------------------------------------------------- */
 
-/* For one program at a time, what another one left included. */
+/* Locks the folder for this program alone. Waits until another one, and what it left running, has
+   ended; fails after LOCK_SECONDS. */
 static void lock(void)
 {
     char *path = in_run("lock");
@@ -148,7 +150,8 @@ static void write_whole(const char *path, const char *text, size_t bytes)
     cli_close(path);
 }
 
-/* Texts without ones to be held out: the last twentieth of them is, in files of their own. */
+/* Holds out the last twentieth of the texts, at most HELD_BYTES, if no others are held out. Both
+   parts are then files in the folder. */
 static void split_texts(plan *p)
 {
     char *learn = in_run("learn.txt"), *held = in_run("held-out.txt");
@@ -158,7 +161,7 @@ static void split_texts(plan *p)
         char *text = cli_read_texts(&p->data, &bytes);
         part = bytes / 20 < HELD_BYTES ? bytes / 20 : HELD_BYTES;
         at = bytes - part;
-        for (size_t i = at; i + end + part / 2 < bytes; i++) /* between two texts, if it can be */
+        for (size_t i = at; i + end + part / 2 < bytes; i++) /* cuts between two texts if it can */
             if (!memcmp(text + i, CLI_TEXT_END, end)) {
                 at = i + end;
                 break;
@@ -174,7 +177,7 @@ static void split_texts(plan *p)
 }
 
 typedef struct page {
-    char *at;
+    char *at; /* [n] and a NUL: what was printed so far */
     size_t n;
 } page;
 
@@ -191,8 +194,9 @@ static void print(page *t, const char *format, ...)
     t->n += (size_t)n;
 }
 
-/* The space of MobileLLM-Flash (arxiv 2603.15954, table 3), or the same scaled to the backbone,
-   where layer 0 keeps its attention, as deci needs. */
+/* Returns the text of the space of MobileLLM-Flash (arxiv 2603.15954, table 3) or, for paper 0, of
+   the same space scaled to the backbone a, where layer 0 keeps its attention, as deci needs. The
+   caller frees it. */
 static char *space_text(const flash_arch *a, int paper, int trials, uint64_t seed)
 {
     page t = {NULL, 0};
@@ -238,7 +242,7 @@ static char *space_text(const flash_arch *a, int paper, int trials, uint64_t see
     return t.at;
 }
 
-/* A shape as flash make and flash measure take it. */
+/* Prints the shape of a as flash make and flash measure take it. */
 static void print_shape(page *t, const flash_arch *a)
 {
     int heads = 1, kv = 1;
@@ -262,7 +266,7 @@ static void print_attention(page *t, const flash_arch *a)
     }
 }
 
-/* Shapes to measure: random ones of the space, the backbone, and it at its smallest. */
+/* Writes shapes to measure: the backbone, the smallest of the space, and n random ones of it. */
 static void write_shapes(const plan *p, const char *path, int n)
 {
     flash_search_desc d;
@@ -285,7 +289,7 @@ static void write_shapes(const plan *p, const char *path, int n)
     if (flash_search_create(&s, &d, &err)) cli_fail("%s: %s", p->space, err.text);
     for (int i = 0; i < n + 2; i++) {
         candidate c = {0, 0, 0, 0, ""};
-        if (i == 1) { /* every part at its least, with all attention */
+        if (i == 1) { /* every size at its least, all attention kept */
             for (int k = 0; k < p->sp.n_param; k++)
                 trial.x[k] = p->role[k] >= 0 ? 0
                     : p->sp.param[k].value   ? p->sp.param[k].value[0]
@@ -293,7 +297,7 @@ static void write_shapes(const plan *p, const char *path, int n)
             plan_candidate(p, trial.x, &c);
             *c.attn = 0;
         } else if (i > 1) {
-            if (flash_search_ask(s, &trial, &err)) break; /* that were all of them */
+            if (flash_search_ask(s, &trial, &err)) break; /* there are no more */
             plan_candidate(p, trial.x, &c);
         }
         candidate_arch(p, &c, &a);
@@ -307,7 +311,8 @@ static void write_shapes(const plan *p, const char *path, int n)
     free(t.at);
 }
 
-/* Whether the latency model is of this machine: flash fit says which in its first line. */
+/* Returns 1 if the latency model is of this machine: flash fit names the machine in its first line.
+   run.elsewhere becomes the name of another machine, or "". */
 static int is_here(const char *path)
 {
     profile_machine m;
@@ -336,8 +341,9 @@ static double known_ttft(void *user, const double *x)
     return candidate_times(user, &c, &ttft, NULL) ? ttft.mean : 1e9;
 }
 
-/* Trials that are done, and whose models may be chosen, none of them worse than another in loss and
-   time, by time; [*n], the caller frees them. */
+/* Returns the trials that are done and that no other one equals or beats in both loss and time,
+   sorted by time, [*n]. deci 1: only trials whose models deci can describe. The caller frees
+   them. */
 static flash_trial *choices(int deci, int *n)
 {
     flash_trial t, *list = NULL;
@@ -360,7 +366,7 @@ static flash_trial *choices(int deci, int *n)
     return list;
 }
 
-/* The last one that takes at most so long, or the first. */
+/* Returns the index of the last trial, by time, that takes at most so long; 0 if none does. */
 static int within(const flash_trial *list, int n, double seconds)
 {
     int i = 0;
@@ -368,7 +374,8 @@ static int within(const flash_trial *list, int n, double seconds)
     return i;
 }
 
-/* Farthest below the line between both ends, each axis as a share of its range. */
+/* Returns the index of the trial that is farthest below the line between the first and the last,
+   with loss and time as shares of their ranges. */
 static int knee(const flash_trial *list, int n)
 {
     double most = -1, x = list[n - 1].y[1] - list[0].y[1], y = list[0].y[0] - list[n - 1].y[0];
@@ -389,7 +396,7 @@ static void add_member(const flash_trial *t)
     member *m = &run.member[run.n];
     for (int i = 0; i < run.n; i++)
         if (run.member[i].trial == t->id) return;
-    if (run.n == MEMBERS_MAX) cli_usage("--pick: more than %d models", MEMBERS_MAX);
+    if (run.n == PICK_MAX) cli_usage("--pick: more than %d models", PICK_MAX);
     memset(m, 0, sizeof *m);
     m->trial = t->id;
     m->early = t->y[0];
@@ -398,7 +405,8 @@ static void add_member(const flash_trial *t)
     run.n++;
 }
 
-/* "3": so many, evenly over the logarithm of time; "0.5s", "20ms": the best within it; "knee". */
+/* Adds the models of the list of --pick. "3": so many, evenly over the logarithm of time; "0.5s",
+   "20ms": the best within that time; "knee": see knee. */
 static void choose_members(const char *pick, int deci)
 {
     int n;
@@ -414,9 +422,9 @@ static void choose_members(const char *pick, int deci)
             cli_usage("--pick %s: want 3, or times such as 0.5s,20ms, or knee", pick);
         } else if (end == p + word) {
             double lo = list[0].y[1], hi = list[n - 1].y[1];
-            for (int i = 0; i < v && i < MEMBERS_MAX; i++)
+            for (int i = 0; i < v && i < PICK_MAX; i++)
                 add_member(list + within(list, n, v < 2 ? hi : lo * pow(hi / lo, (i + .5) / v)));
-            for (int i = 0; i < n && run.n < v; i++) /* where the front has gaps */
+            for (int i = 0; i < n && run.n < v; i++) /* gaps have left too few */
                 add_member(list + i);
         } else {
             double unit = !strncmp(end, "ms", 2) && end + 2 == p + word ? 1e-3
@@ -434,8 +442,8 @@ static void choose_members(const char *pick, int deci)
     free(list);
 }
 
-/* What a hand would cut: layers, channels and units by the same share, all attention, as near in
-   time as such sizes come. */
+/* Adds for each member the model that one would cut without a search: fewer layers, channels and
+   feed-forward units by the same share, with all attention, as near in time as such sizes come. */
 static void add_baselines(void)
 {
     const flash_arch *a = flash_model_arch(run.p.m);
@@ -474,7 +482,9 @@ static void add_baselines(void)
 
 static char *model_path(const member *m) { return name_of("%s/family/%s.gguf", folder, m->name); }
 
-/* Cut, healed at length, in its type: one model, with what it prints in NAME.log. */
+/* Makes the model of member i: cuts the backbone, heals it for final_steps steps, and writes it in
+   its type. What this prints is in NAME.log. Runs in a process of its own; returns 0 if all went
+   well. */
 static int make_member(void *user, int i)
 {
     const member *m = &run.member[i];
@@ -506,7 +516,8 @@ static int make_member(void *user, int i)
     return remove(cut);
 }
 
-/* Times of all models in turns, as what disturbs a moment should not hit one of them alone. */
+/* Times all models, [run.n], in turns, so that what disturbs the machine for a moment does not hit
+   one model alone. */
 static void time_members(flash_model *const *model)
 {
     double(*took)[2][ROUNDS] = need(malloc((size_t)run.n * sizeof *took));
@@ -515,7 +526,7 @@ static void time_members(flash_model *const *model)
     for (int i = 0; i < run.p.prompt; i++)
         ids[i] = (int32_t)(cli_random(&state) % (uint64_t)flash_model_arch(run.p.m)->n_vocab);
     cli_progress("time", 0, ROUNDS + 1);
-    for (int round = -1; round < ROUNDS; round++) { /* the first warms up */
+    for (int round = -1; round < ROUNDS; round++) { /* round -1 warms up */
         for (int i = 0; i < run.n; i++) {
             enum { WRITTEN = 16 };
             flash_session_desc d;
@@ -546,7 +557,7 @@ static void time_members(flash_model *const *model)
     }
     for (int i = 0; i < run.n; i++)
         for (int k = 0; k < 2; k++) {
-            run.member[i].median[k] = stats_median(took[i][k], ROUNDS); /* which sorts */
+            run.member[i].median[k] = stats_median(took[i][k], ROUNDS); /* which sorts them */
             run.member[i].least[k] = took[i][k][0];
         }
     free(took);
@@ -620,7 +631,8 @@ static void say_family(void)
 
 /* ---- the command ----------------------------------------------------------------------- */
 
-/* A file that is written once, and is the same whenever it goes on; what: it can be of another. */
+/* Writes text to a file if that is not there. If it is there, from an earlier run, fails unless it
+   has the same text. what: all that the text depends on, for the message. */
 static void settle(const char *path, const char *text, const char *what)
 {
     size_t bytes;
@@ -725,7 +737,7 @@ int cmd_design(int argc, char **argv)
     space given;
     if (elsewhere && !device) cli_usage("--elsewhere without --device");
     md.source.path = backbone;
-    flash_model *m = cli_load(&md); /* what is wrong with it is said before there is a folder */
+    flash_model *m = cli_load(&md); /* fails, if it must, before there is a folder */
     const flash_arch *arch = flash_model_arch(m);
     folder = out;
     p->backbone = backbone;
@@ -801,7 +813,7 @@ int cmd_design(int argc, char **argv)
     if (!device) plan_device(p);
     plan_texts(p);
     space_parse_text(p->space, text, strlen(text), &given);
-    if (!given.has_reference) { /* what is slower than the backbone, or much worse, is no use */
+    if (!given.has_reference) { /* slower than the backbone, or much worse, is no use */
         flash_interval ttft;
         candidate_times(p, &(candidate){0, 0, 0, 0, ""}, &ttft, NULL);
         given.has_reference = 1;
@@ -814,12 +826,13 @@ int cmd_design(int argc, char **argv)
     journal_open(&run.j, in_run("journal.jsonl"), &given, trials, seed, 0);
     how.cmd = cmd;
     how.body = run_trial;
-    how.user = name_of("%d", jobs / batch > 1 ? jobs / batch : 1); /* threads: all get work */
+    /* Threads of each trial, several if a batch has fewer trials than there are jobs. */
+    how.user = name_of("%d", jobs / batch > 1 ? jobs / batch : 1);
     how.parallel = jobs;
     how.batch = batch;
     how.keeps = 1;
     trials_run(&run.j, &how);
-    for (int id = 1; id <= trials; id++) /* of those that were stopped */
+    for (int id = 1; id <= trials; id++) /* of trials that were stopped */
         remove(name_of("%s/trials/%d.part", folder, id));
     space_print_front(&run.j.sp, run.j.s);
 
