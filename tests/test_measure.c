@@ -357,26 +357,36 @@ static void test_text(void)
     }
 
     SECTION("forged: the hash is right, the numbers are not");
-    static const double odd[] = {0, -1, 1e290, -1e290, 1e-290, 700, -700, 1e5, .1, INFINITY, NAN};
-    static const double range[8][2] = {{-14, 8},      {-14, 8},     {0, 1},     {-46, 46},
-                                       {1e-17, 1e12}, {1e-6, 1420}, {0, 1e300}, {-14, 8}};
-    for (int i = 0; i < 2 * 8 * 11; i++) {
-        double *to[8], v = odd[i / 16];
+    enum { NUMBERS = 11, ODD = 16 };
+    static const double range[NUMBERS][2] = {
+        {-14, 8},   {-14, 8},      {-14, 8},     {0, 1},      {-46, 46},  {0, 1e12},
+        {0, 1e300}, {1e-17, 1e12}, {1e-6, 1420}, {-710, 710}, {0, 1e300},
+    };
+    for (int i = 0; i < 2 * NUMBERS * ODD; i++) {
+        int which = i / 2 % NUMBERS, k = i / (2 * NUMBERS);
+        double lo = range[which][0], hi = range[which][1];
+        double odd[ODD] = {0,  -1, 1e290, -1e290,   1e-290, 700, -700, 1e5,
+                           .1, lo, hi,    INFINITY, NAN,    0,   0,    -INFINITY};
+        odd[13] = nextafter(lo, -INFINITY); /* just outside */
+        odd[14] = nextafter(hi, INFINITY);
         flash__phase *p = &l->phase[i % 2];
-        int which = i / 2 % 8;
-        to[0] = &p->gp.theta[i / 16 % 5];
-        to[1] = &p->gp.theta[p->d + 1];
-        to[2] = &p->gp.x[7];
-        to[3] = &p->gp.y[3];
-        to[4] = &p->range[2];
-        to[5] = &p->scale;
+        double *to[NUMBERS], v = odd[k];
+        to[0] = &p->gp.theta[k % 5];
+        to[1] = &p->gp.theta[p->d];
+        to[2] = &p->gp.theta[p->d + 1];
+        to[3] = &p->gp.x[7];
+        to[4] = &p->gp.y[3];
+        to[5] = &p->lo[1];
         to[6] = &p->beta[1];
-        to[7] = &p->gp.theta[p->d];
+        to[7] = &p->range[2];
+        to[8] = &p->scale;
+        to[9] = &p->mean;
+        to[10] = &p->error;
         double was = *to[which];
         *to[which] = v;
         flash_latency_save(l, text, n);
         flash_status s = flash_latency_load(&back, text, n, NULL, &err);
-        if (!CHECK_EQ(s, v >= range[which][0] && v <= range[which][1] ? 0 : FLASH_E_FORMAT))
+        if (!CHECK_EQ(s, v >= lo && v <= hi ? 0 : FLASH_E_FORMAT))
             printf("    number %d, %g\n", which, v);
         for (int at = 0; !s && at < 3; at++) { /* a time, or none */
             u.prompt = u.position = at ? 1 << 9 * at : 99;
@@ -387,6 +397,37 @@ static void test_text(void)
         }
         flash_latency_free(back);
         *to[which] = was;
+    }
+
+    SECTION("numbers of points that are not, or that the text is too short for");
+    const uint64_t most = (n - 16 - 2 * 17)
+        / (17 * (FLASH__SHAPE + 1)); /* whose inputs would fit */
+    const struct {
+        uint64_t points[2];
+        flash_status want;
+        const char *why;
+    } counts[] = {
+        {{0, 0}, FLASH_E_FORMAT, "a number of"},
+        {{1, 0}, FLASH_E_FORMAT, "a number of"},
+        {{7, 8}, FLASH_E_FORMAT, "a number of"},
+        {{8, 7}, FLASH_E_FORMAT, "a number of"},
+        {{FLASH_LATENCY_POINTS_MAX + 1, 8}, FLASH_E_FORMAT, "a number of"},
+        {{8, FLASH_LATENCY_POINTS_MAX + 1}, FLASH_E_FORMAT, "a number of"},
+        {{UINT64_MAX, 8}, FLASH_E_FORMAT, "a number of"},
+        {{FLASH_LATENCY_POINTS_MAX, 8}, FLASH_E_TRUNCATED, "too early"},
+        {{FLASH_LATENCY_POINTS_MAX, FLASH_LATENCY_POINTS_MAX}, FLASH_E_TRUNCATED, "too early"},
+        {{0, most + 1}, FLASH_E_TRUNCATED, "too early"},
+        {{0, most}, FLASH_E_FORMAT, "damaged"},
+        {{8, 0}, FLASH_E_FORMAT, "damaged"}, /* fewer than there are: the hash is not theirs */
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        flash_latency_save(l, text, n);
+        for (int k = 0; k < 2; k++)
+            for (int digit = 0; digit < 16; digit++)
+                text[16 + 17 * k + digit] =
+                    "0123456789abcdef"[counts[i].points[k] >> (60 - 4 * digit) & 15];
+        CHECK_EQ(flash_latency_load(&back, text, n, NULL, &err), counts[i].want);
+        CHECK(!back && strstr(err.text, counts[i].why));
     }
     l->phase[1].mean = 710; /* each of the numbers could be, their sum is no time */
     l->phase[1].scale = 1420;

@@ -341,6 +341,58 @@ static void test_rewind(void)
     unmake(&w);
 }
 
+/* Two sessions write the same text, piece by piece. */
+static void same_text(flash_session *a, flash_session *b)
+{
+    flash_piece x, y;
+    for (int i = 0; i < 40; i++) {
+        flash_status st = flash_session_next(a, NULL, &x);
+        if (!CHECK_EQ(flash_session_next(b, NULL, &y), st) || st) break;
+        CHECK(x.token == y.token && x.bytes == y.bytes && !memcmp(x.text, y.text, x.bytes));
+    }
+}
+
+/* A session that was reset, or rewound to its begin, is as one that was just created, whatever was
+   under way: its text ended, text held back for a stop string, a character cut, cancelled. */
+static void test_anew(void)
+{
+    static const mk_kind kinds[] = {{"llama", "f", 0}, {"gemma3", "wf", 30}, {"lfm2", "cf", 0}};
+    for (int i = 0; i < 6; i++) {
+        mk_options o = {0};
+        double clock = 0;
+        flash_session_desc d = some_desc(kvs[i % KVS], &clock);
+        made w = make(&kinds[i / 2], &o);
+        SECTION(i % 2 ? "rewound to the begin" : "reset");
+        flash_session *used = create(w.m, &d), *fresh = create(w.m, &d);
+        int32_t ids[50];
+        random_ids(used, ids, 50);
+        CHECK_EQ(flash_session_feed(used, ids, 50), FLASH_OK);
+        for (int k = 0; k < 20; k++) {
+            flash_piece piece;
+            if (flash_session_next(used, NULL, &piece)) break;
+        }
+        CHECK(used->fed > 50 && used->random != fresh->random);
+        used->ended = 1;
+        memcpy(used->text, "th", used->text_n = 2);
+        used->detok.held[0] = (uint8_t)(used->detok.n_held = 1);
+        used->cancel = i % 2 == 0; /* which a reset alone takes back */
+        if (i % 2) {
+            CHECK_EQ(flash_session_truncate(used, 0), FLASH_OK);
+            used->random = fresh->random; /* goes on */
+        } else {
+            flash_session_reset(used);
+        }
+        CHECK_EQ(flash_session_position(used) + flash_session_pending(used), 0);
+        CHECK(!flash_session_logits(used));
+        CHECK(same_state(used, fresh));
+        same_text(used, fresh);
+        CHECK(same_state(used, fresh));
+        flash_session_free(used);
+        flash_session_free(fresh);
+        unmake(&w);
+    }
+}
+
 /* --- files ------------------------------------------------------------------------------------ */
 
 /* Makes the sums right again. */
@@ -1113,6 +1165,7 @@ int main(void)
     test_seeds();
     test_memory();
     test_rewind();
+    test_anew();
     test_together();
     for (int i = 0; i < 4; i++) test_broken(&broken[i], kvs[i % KVS]);
     test_storm();
