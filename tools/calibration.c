@@ -1,4 +1,4 @@
-/* calibration.c - what the parts of a model matter, as a file, see calibration.h. */
+/* calibration.c - writes and reads calibration files, see calibration.h. */
 #include "calibration.h"
 #include <math.h>
 #include <stdarg.h>
@@ -24,9 +24,9 @@ void calibration_save(const char *path, calibration *k, const flash_arch *a)
 }
 
 typedef struct reader {
-    const char *path;
-    char *at;
-    int line;
+    const char *path; /* name of the file, for messages */
+    char *at;         /* what is left of its text */
+    int line;         /* number of the last line that was read, from 1 */
 } reader;
 
 static void spoilt(const reader *r, const char *what)
@@ -34,7 +34,7 @@ static void spoilt(const reader *r, const char *what)
     cli_fail("%s, line %d: %s; make it again with flash calibrate", r->path, r->line, what);
 }
 
-/* The next line. */
+/* Returns the next line, with a 0 in place of its end. Fails if there is none. */
 static char *take(reader *r)
 {
     char *line = r->at, *end = strchr(line, '\n');
@@ -45,7 +45,7 @@ static char *take(reader *r)
     return line;
 }
 
-/* The next line must be that. */
+/* Reads the next line and fails if it differs from the formatted text. */
 static void want(reader *r, const char *format, ...)
 {
     char line[160];
@@ -57,7 +57,7 @@ static void want(reader *r, const char *format, ...)
         spoilt(r, r->line < 2 ? "this is no calibration" : "it is of another model");
 }
 
-/* A finite number, not below 0, that ends the line. */
+/* Returns the number at p, which must be finite, not below 0 and the end of its line. */
 static double number(reader *r, const char *p)
 {
     char *end;

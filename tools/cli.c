@@ -46,7 +46,7 @@ void cli_fail(const char *format, ...)
 
 void cli_fail_file(const char *path, const flash_error *err)
 {
-    if (strncmp(err->text, path, strlen(path))) /* a file that cannot be read is named already */
+    if (strncmp(err->text, path, strlen(path))) /* some texts begin with the file's name already */
         cli_fail("%s: %s", path, err->text);
     cli_fail("%s", err->text);
 }
@@ -152,7 +152,8 @@ static void cli_set(const cli_option *o, const char *text)
         *(int *)o->to = (int)number;
 }
 
-/* The i-th of the names, or the end of the text if there are fewer. */
+/* Returns the i-th (from 0) of the names, which blanks separate, or the end of the text if there
+   are fewer. */
 static const char *cli_name(const char *names, int i)
 {
     while (i-- && *names) {
@@ -281,7 +282,7 @@ int32_t *cli_text_ids(const flash_model *m, const cli_texts *files, size_t *n)
 int cli_is_terminal(FILE *f) { return isatty(fileno(f)); }
 
 volatile sig_atomic_t cli_interrupted;
-static flash_session *cli_running; /* for the signal handler, which can be given nothing */
+static flash_session *cli_running; /* for the signal handler, which takes no argument of ours */
 
 static void cli_on_interrupt(int sig)
 {
@@ -328,7 +329,7 @@ const char *cli_size(uint64_t bytes, char text[24])
     return text;
 }
 
-uint64_t cli_random(uint64_t *state) /* Steele, Lea and Flood 2014 */
+uint64_t cli_random(uint64_t *state) /* SplitMix64: Steele, Lea and Flood 2014 */
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -348,7 +349,7 @@ void cli_shuffle(int *x, int n, uint64_t *state)
 double cli_seconds(void)
 {
 #ifdef _WIN32
-    return (double)clock() / CLOCKS_PER_SEC; /* Windows counts real time */
+    return (double)clock() / CLOCKS_PER_SEC; /* on Windows it counts real time */
 #else
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -400,7 +401,7 @@ flash_session *cli_session(const flash_model *m, const flash_session_desc *desc)
     return s;
 }
 
-/* " 2 4-6": the layers chosen, [n]. */
+/* Prints the layers l with chosen[l] not 0, such as " 2 4-6". chosen: [n]. */
 static void cli_print_layers(const unsigned char *chosen, int n)
 {
     for (int l = 0, end; l < n; l = end + 1) {
@@ -412,6 +413,7 @@ static void cli_print_layers(const unsigned char *chosen, int n)
 void cli_print_attention(const flash_arch *a)
 {
     static const char *const names[] = {"full", "window", "skip", "conv", "linear", "chunk"};
+    /* alike: the layers that do what layer i does; told: printed already; still: without RoPE. */
     unsigned char alike[FLASH_LAYERS_MAX], told[FLASH_LAYERS_MAX] = {0}, still[FLASH_LAYERS_MAX];
     int n = a->n_layer, any = 0;
     for (int i = 0; i < n; i++) {
@@ -486,7 +488,7 @@ int32_t *cli_tokenize(const flash_model *m, const char *text, size_t bytes, unsi
     return ids;
 }
 
-/* At most 40 bytes of a token, for a message. */
+/* Copies at most 40 bytes of a token to text, for a message, and returns text. */
 static const char *cli_token(const char *p, size_t bytes, char text[48])
 {
     snprintf(text, 48, "%.*s", (int)(bytes < 40 ? bytes : 40), p);
@@ -549,7 +551,7 @@ void cli_logits(flash_session *s, const flash_model *m, const int32_t *ids, size
             double max = logits[0], sum = 0;
             for (int i = 1; i < V; i++) max = logits[i] > max ? logits[i] : max;
             for (int i = 0; i < V; i++) sum += exp(logits[i] - max);
-            if (!(sum >= 1 && sum <= V)) /* NaN or infinite */
+            if (!(sum >= 1 && sum <= V)) /* a logit is NaN or infinite */
                 cli_fail("the logits at position %d are no numbers: the weights are damaged",
                          first + r);
             each(user, first + r, logits, max + log(sum));

@@ -1,4 +1,4 @@
-/* cmd_bench.c - flash bench: how fast a model runs, next to what the machine could do. */
+/* cmd_bench.c - flash bench: measures how fast a model runs, and what the machine could do. */
 #define _DEFAULT_SOURCE /* getrusage, mkstemp */
 #include "cli.h"
 #include "rewrite.h"
@@ -20,35 +20,37 @@
 
 enum { LIST_MAX = 32, REPEATS_MAX = 1000, HUGE_PAGE = 1 << 21, FRESH_GEN = 4 };
 
-/* An option's values, separated by commas. */
+/* The values of one option, which commas separate. */
 typedef struct list {
     int n, at[LIST_MAX];
 } list;
 
+/* One combination of the options' values, which is measured. */
 typedef struct config {
     flash_isa isa;
     flash_type kv;
     int threads, prompt;
 } config;
 
-/* What only a new process can tell. */
+/* Figures that only a new process can measure. */
 typedef struct fresh {
     double load_s, first_step_s, peak_bytes;
 } fresh;
 
 typedef struct bench {
-    const char *path, *name; /* the file, and what the results call it */
-    const char *attention;   /* instead of the model's; NULL: none */
+    const char *path, *name; /* the file, and its name in the results */
+    const char *attention;   /* pattern that replaces the model's; NULL: none */
     int gen, chunk, repeats, json;
-    double layers, once; /* weights of the layers' matrices; of those that a prompt
-                            needs for its last token alone                      */
-    double bytes;        /* of both, read for each token                    [B] */
+    /* Numbers of weights: of the matrices in layers that every token of a prompt needs, and of
+       those matrices (the head is one) that only its last token needs. */
+    double layers, once;
+    double bytes; /* size of both, which are read for each token that is written [B] */
     uint64_t file_bytes;
-    int rounds; /* of flash_isa_spin, about 4 ms */
+    int rounds; /* of flash_isa_spin: they take about 4 ms */
     size_t buffer_bytes;
-    char *buffer;       /* [buffer_bytes] to read at full speed */
-    char *memory;       /* which holds it */
-    double done, total; /* of the work: about tokens of prompt */
+    char *buffer;       /* [buffer_bytes], read to measure the speed of memory */
+    char *memory;       /* the allocation that holds buffer */
+    double done, total; /* work in tokens of prompt a thread; a token written counts as 5 */
 } bench;
 
 /* ---- options ----------------------------------------------------------------- */
@@ -110,7 +112,7 @@ static pid_t owner;
 static void remove_temporary(void)
 {
 #ifndef BENCH_ALONE
-    if (getpid() != owner) /* a measuring child */
+    if (getpid() != owner) /* this is a child that measures */
         return;
 #endif
     remove(temporary);
@@ -125,7 +127,8 @@ static void on_signal(int sig)
 }
 #endif
 
-/* Its path; the file lives as long as the process. */
+/* Writes a model with random weights to a temporary file, which is removed when the program ends,
+   and returns its path. */
 static const char *make_temporary(const cli_shape *shape, flash_type type)
 {
 #ifdef BENCH_ALONE
@@ -142,7 +145,7 @@ static const char *make_temporary(const cli_shape *shape, flash_type type)
     cli_make_model(temporary, shape, type, 1, 0);
     owner = getpid();
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (signal(stops[i], on_signal) == SIG_IGN) /* nohup */
+        if (signal(stops[i], on_signal) == SIG_IGN) /* nohup: it stays ignored */
             signal(stops[i], SIG_IGN);
 #endif
     atexit(remove_temporary);
@@ -151,19 +154,21 @@ static const char *make_temporary(const cli_shape *shape, flash_type type)
 
 /* ---- the machine's limits ---------------------------------------------------- */
 
-/* Pieces of work for threads that take the next one until none is left. */
+/* The work that measures a limit of the machine. Each thread takes the next piece of it until none
+   is left. */
 typedef struct limit {
     const bench *b;
     flash_isa isa;
-    int read; /* 1: pieces of the buffer, 0: int8 products */
-    int pieces, next;
-    size_t piece; /* of the buffer [B] */
-    double done;  /* bytes or products times 2 */
+    int read;         /* 1: pieces of the buffer, 0: int8 products */
+    int pieces, next; /* number of pieces; the next one to take */
+    size_t piece;     /* size of a piece of the buffer [B] */
+    double done;      /* bytes read, or operations (2 a product) */
 #ifndef BENCH_ALONE
     pthread_mutex_t lock;
 #endif
 } limit;
 
+/* Adds to what is done, and returns the number of the next piece. */
 static int limit_next(limit *l, double done)
 {
 #ifndef BENCH_ALONE
@@ -185,7 +190,7 @@ static void *limit_work(void *user)
         if (l->read) {
             volatile uint64_t sum = flash_isa_read(l->isa, l->b->buffer + (size_t)i * l->piece,
                                                    l->piece);
-            (void)sum; /* volatile: it has to be computed */
+            (void)sum; /* volatile: it must be computed, though it is not used */
             done = (double)l->piece;
         } else {
             done = flash_isa_spin(l->isa, l->b->rounds);
@@ -194,7 +199,8 @@ static void *limit_work(void *user)
     return NULL;
 }
 
-/* Bytes, or operations, a second on so many threads: the best of three. */
+/* Returns how much so many threads do in a second, bytes read (read 1) or int8 operations (read 0):
+   the best of three runs. */
 static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
 {
     double best = 0;
@@ -203,7 +209,7 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
         l.b = b;
         l.isa = isa;
         l.read = read;
-        l.pieces = 16 * threads; /* large: each begins with questions to the processor */
+        l.pieces = 16 * threads; /* large pieces: each first asks the processor what it can do */
         if (read && b->buffer_bytes / HUGE_PAGE < (size_t)l.pieces)
             l.pieces = (int)(b->buffer_bytes / HUGE_PAGE);
         l.piece = b->buffer_bytes / (size_t)l.pieces / HUGE_PAGE * HUGE_PAGE;
@@ -225,7 +231,7 @@ static double limit_rate(const bench *b, flash_isa isa, int read, int threads)
     return best;
 }
 
-/* How many rounds of flash_isa_spin take about 4 ms. */
+/* Returns how many rounds of flash_isa_spin take about 4 ms. */
 static int spin_rounds(flash_isa isa)
 {
     int rounds = 1;
@@ -238,7 +244,8 @@ static int spin_rounds(flash_isa isa)
     return rounds;
 }
 
-/* At least 512 MiB and four times the last cache, touched, so that reading it reads memory. */
+/* Makes the buffer, of so many MiB or, for 0, of at least 512 MiB and four times the last cache, so
+   that reading it reads memory. Writes to it, so that the system provides all of its pages. */
 static void make_buffer(bench *b, int mib)
 {
     size_t bytes = (size_t)512 << 20;
@@ -261,8 +268,8 @@ static void make_buffer(bench *b, int mib)
 
 /* ---- the model --------------------------------------------------------------- */
 
-/* Reads the file, so that it is in the system's cache: as after a start of the machine, not in the
-   small pieces in which it was written (Linux), which are 10 % slower to read. */
+/* Reads the file into the system's cache. First drops it from there, where the system can: a file
+   that was just written lies in small pieces (Linux), which are 10 % slower to read. */
 static void warm(const char *path)
 {
     static char block[1 << 16];
@@ -274,7 +281,7 @@ static void warm(const char *path)
     if (f) fclose(f);
 }
 
-/* Does the tensor's name go on like that? */
+/* Returns 1 if the tensor's name has text at offset `at`. */
 static int name_has(const flash_tensor *t, size_t at, const char *text)
 {
     size_t n = strlen(text);
@@ -287,7 +294,7 @@ static void count_weights(bench *b, const flash_model *m)
     const flash_arch *a = flash_model_arch(m);
     const char *head = a->tied ? "token_embd.weight" : "output.weight";
     flash_tensor t;
-    char last[32]; /* after its keys and values, the last layer works for the last token */
+    char last[32]; /* does all but keys and values for the last token alone */
     size_t n = (size_t)snprintf(last, sizeof last, "blk.%d.", a->n_layer - 1);
     int attends = a->layer[a->n_layer - 1].n_kv_head > 0;
     b->file_bytes = flash_gguf_size(g);
@@ -321,7 +328,8 @@ static void step(flash_session *s, const int32_t *ids, size_t n)
     if (st < 0) cli_fail("cannot run the model: %s", flash_status_text(st));
 }
 
-/* A prompt and gen tokens after it, from the beginning; the seconds they took. */
+/* Resets s, reads a prompt and writes gen tokens after it. *prefill_s, *decode_s: how long these
+   took [s]. */
 static void run(flash_session *s, const flash_model *m, int prompt, int gen, double *prefill_s,
                 double *decode_s)
 {
@@ -361,7 +369,7 @@ static void run_fresh(const bench *b, const config *c, fresh *f)
     flash_model_free(m);
 }
 
-/* In a process of its own, if there are any: a peak never falls again. */
+/* Measures in a new process, if the system has them: a process's peak of memory never falls. */
 static fresh measure_fresh(const bench *b, const config *c)
 {
     fresh f = {0, 0, 0};
@@ -387,7 +395,7 @@ static fresh measure_fresh(const bench *b, const config *c)
     ssize_t got = read(ends[0], &f, sizeof f);
     close(ends[0]);
     waitpid(child, &status, 0);
-    if (WIFEXITED(status) && WEXITSTATUS(status)) exit(WEXITSTATUS(status)); /* it has said why */
+    if (WIFEXITED(status) && WEXITSTATUS(status)) exit(WEXITSTATUS(status)); /* child said why */
     if (got != (ssize_t)sizeof f) cli_fail("the measuring process was killed; not enough memory?");
 #endif
     return f;
@@ -401,7 +409,7 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts x, [n]; *spread: from its least to its largest, as part of the median. */
+/* Returns the median of x, [n], and sorts x. *spread becomes (largest - least) / median. */
 static double median(double *x, int n, double *spread)
 {
     qsort(x, (size_t)n, sizeof *x, ascending);
@@ -475,7 +483,7 @@ static void measure(bench *b, const flash_model *m, const config *c, const fresh
                (double)b->file_bytes, (double)flash_arch_kv_bytes(a, c->prompt + b->gen, 0, c->kv),
                b->repeats, prefill_spread, decode_spread);
     } else {
-        if (cli_is_terminal(stderr)) fprintf(stderr, "\r%40s\r", ""); /* the progress */
+        if (cli_is_terminal(stderr)) fprintf(stderr, "\r%40s\r", ""); /* wipes the progress */
         printf("%-11s %3d %-4s %6d %5d %9.1f %5.1f %%", flash_isa_name(isa), c->threads,
                flash_type_name(c->kv), c->prompt, b->gen, p, 100 * prefill_spread);
         print_part(gop, int8_peak);
@@ -507,7 +515,7 @@ int cmd_bench(int argc, char **argv)
     const char *type_name = NULL;
     char shape_about[256], name[256], size[24];
     int buffer_mib = 0;
-    static cli_shape shape; /* large */
+    static cli_shape shape; /* too large for the stack */
     const char *why;
     flash_model_desc md = {0};
     flash_model *m;
@@ -570,7 +578,7 @@ int cmd_bench(int argc, char **argv)
     }
     warm(b.path);
     cli_progress("bench", 0, b.total);
-    for (int i = 0; i < n; i++) { /* all of them before the buffer is there */
+    for (int i = 0; i < n; i++) { /* before the buffer, which would count as their memory */
         f[i] = measure_fresh(&b, &c[i]);
         cli_progress("bench", b.done += (double)c[i].prompt / c[i].threads, b.total);
     }

@@ -1,4 +1,4 @@
-/* cmd_calibrate.c - flash calibrate: what the parts of a model matter. */
+/* cmd_calibrate.c - flash calibrate: measures how much each part of a model matters. */
 #include "calibration.h"
 #include "skips.h"
 #include <stdlib.h>
@@ -7,14 +7,14 @@
 typedef struct job {
     const flash_arch *a;
     flash_trainer *t;
-    int32_t *ids;  /* [n,ctx+1] */
-    size_t n, few; /* sequences; those of divergences */
-    size_t row;
+    int32_t *ids;  /* [n,row] tokens of the sequences */
+    size_t n, few; /* number of sequences; of those, the first, that divergences are computed on */
+    size_t row;    /* tokens of a sequence and the one after it: ctx + 1 */
     calibration k;
-    double done, total;
+    double done, total; /* for the progress */
 } job;
 
-/* n sequences that lie evenly in the text. */
+/* Copies j->n sequences, which lie evenly in the text, [all], to j->ids. */
 static void pick(job *j, const int32_t *text, size_t all)
 {
     j->ids = malloc(j->n * j->row * sizeof *j->ids);
@@ -24,6 +24,7 @@ static void pick(job *j, const int32_t *text, size_t all)
                j->row * sizeof *j->ids);
 }
 
+/* A skips_loss: returns the KL divergence without the attentions in skip [nat a token]. */
 static double divergence(void *user, const uint8_t *skip)
 {
     job *j = user;
@@ -53,7 +54,7 @@ int cmd_calibrate(int argc, char **argv)
     const char *path, *out = NULL;
     cli_texts texts = {{0}, 0};
     int tokens = 65536, kl_tokens = 4096, run = 2, wanted = FLASH_LAYERS_MAX;
-    static job j; /* large */
+    static job j; /* too large for the stack */
     flash_trainer_desc d = {0};
     flash_model_desc md = {0};
     flash_error err;

@@ -9,21 +9,22 @@ typedef struct chat_turn {
     size_t bytes;
 } chat_turn;
 
-/* A conversation: all turns as text, the first of them in the session. */
+/* A conversation: all its turns as text. The session has the first `fed` of them. */
 typedef struct chat {
     const flash_model *m;
     flash_session *s;
     const flash_chat_format *format;
-    chat_turn *turn; /* [n] of cap: the system's if there is one, then questions and answers */
+    chat_turn *turn; /* [n] of cap: the system prompt if there is one, then questions and answers */
     size_t n, cap;
-    size_t system;     /* turns of the system, 0 or 1 */
-    size_t fed;        /* turns in the session */
-    flash_role before; /* whose turn the session has last */
-    int room;          /* tokens an answer needs at the least */
+    size_t system;     /* number of turns of the system, 0 or 1 */
+    size_t fed;        /* number of turns in the session */
+    flash_role before; /* role of the last turn in the session */
+    int room;          /* tokens that must be left for an answer */
 } chat;
 
 /* ---- texts ------------------------------------------------------------------- */
 
+/* Appends text, [bytes], to t->text, whose memory is *cap bytes. */
 static void append(chat_turn *t, size_t *cap, const char *text, size_t bytes)
 {
     if (t->bytes + bytes >= *cap) t->text = realloc(t->text, *cap = 2 * (t->bytes + bytes) + 64);
@@ -32,7 +33,7 @@ static void append(chat_turn *t, size_t *cap, const char *text, size_t bytes)
     t->bytes += bytes;
 }
 
-/* A line of standard input without its end; 0 at the end of input. */
+/* Reads a line of standard input, without its end, into *t. Returns 0 at the end of input. */
 static int read_line(chat_turn *t)
 {
     size_t cap = 0;
@@ -62,7 +63,8 @@ static void add(chat *c, chat_turn t)
     c->turn[c->n++] = t;
 }
 
-/* Takes n turns out, from i on; the session has to begin again. */
+/* Removes n turns, from turn i on, and resets the session, which has to read the other turns
+   again. */
 static void forget(chat *c, size_t i, size_t n)
 {
     for (size_t k = i; k < i + n; k++) free(c->turn[k].text);
@@ -73,7 +75,8 @@ static void forget(chat *c, size_t i, size_t n)
     c->before = FLASH_ROLE_NONE;
 }
 
-/* Queues a turn; FLASH_E_RANGE if less than room is left after it. */
+/* Queues a turn. Returns FLASH_E_RANGE if fewer than `room` tokens of the context would be left
+   after it. */
 static flash_status feed(chat *c, flash_role role, const char *text, size_t bytes, int room)
 {
     int left = flash_session_capacity(c->s) - flash_session_position(c->s)
@@ -89,8 +92,8 @@ static flash_status feed(chat *c, flash_role role, const char *text, size_t byte
     return st;
 }
 
-/* Queues what the session does not have yet and what makes the model answer. Where there is no room
-   the older half of questions and answers goes, and again. */
+/* Queues the turns that the session does not have yet, and the tokens that make the model answer.
+   As long as there is no room for these, forgets the older half of the questions and answers. */
 static flash_status ask(chat *c)
 {
     for (;;) {
@@ -100,7 +103,7 @@ static flash_status ask(chat *c)
             st = feed(c, t->role, t->text, t->bytes, 0);
         }
         if (!st) st = feed(c, FLASH_ROLE_ASSISTANT, NULL, 0, c->room);
-        size_t pairs = (c->n - c->system) / 2; /* the question has no answer yet */
+        size_t pairs = (c->n - c->system) / 2; /* the last question has no answer yet */
         if (st != FLASH_E_RANGE || !pairs) return st;
         pairs = (pairs + 1) / 2;
         forget(c, c->system, 2 * pairs);
@@ -110,7 +113,7 @@ static flash_status ask(chat *c)
     }
 }
 
-/* Streams an answer and keeps it. */
+/* Prints an answer as it comes, and adds it to the conversation. */
 static flash_status answer(chat *c, int n_max, int speed)
 {
     chat_turn t = {FLASH_ROLE_ASSISTANT, NULL, 0};
@@ -122,7 +125,7 @@ static flash_status answer(chat *c, int n_max, int speed)
     append(&t, &cap, "", 0);
     while (!st && !ferror(stdout) && (!n_max || n < n_max)) {
         st = flash_session_next(c->s, NULL, &piece);
-        if (st == FLASH_E_CANCELLED && !cli_interrupted) /* too late a Ctrl-C for the last answer */
+        if (st == FLASH_E_CANCELLED && !cli_interrupted) /* Ctrl-C after the last answer */
             st = FLASH_OK;
         else if (!st) {
             const char *p = piece.text;
@@ -143,10 +146,10 @@ static flash_status answer(chat *c, int n_max, int speed)
     add(c, t);
     c->fed = c->n;
     if (st == FLASH_END_OF_TEXT && flash_session_pending(c->s)) {
-        forget(c, c->n, 0); /* the end was text, and is in the session: begin again without it */
+        forget(c, c->n, 0); /* a stop string is in the session: read all again without it */
     } else if (n && st != FLASH_END_OF_TEXT) {
-        flash_session_step(c->s, NULL); /* the last token; and let go what was held back */
-        flash_session_truncate(c->s, flash_session_position(c->s));
+        flash_session_step(c->s, NULL);                             /* works on the last token */
+        flash_session_truncate(c->s, flash_session_position(c->s)); /* drops text held back */
     }
     return st;
 }
@@ -216,7 +219,7 @@ int cmd_chat(int argc, char **argv)
     sd.sampler.grammar = g;
     c.m = m;
     if (!c.format) c.format = format_of(m, md.source.path);
-    if (flash_token_find(m, c.format->end) < 0) { /* else the token ends it, and never text */
+    if (flash_token_find(m, c.format->end) < 0) { /* else that token ends the answer */
         sd.sampler.stop = &c.format->end;
         sd.sampler.n_stop = 1;
     }

@@ -1,4 +1,4 @@
-/* cmd_convert.c - flash convert: a model file again, as another architecture. */
+/* cmd_convert.c - flash convert: rewrites a model file as another architecture. */
 #include "rewrite.h"
 
 int cmd_convert(int argc, char **argv)

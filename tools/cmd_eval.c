@@ -7,23 +7,24 @@
 
 enum { MODELS = 2, CHUNK = 32, CHOICES = 4 };
 
-typedef struct value { /* of one token */
-    double loss[MODELS], kl;
-    int best[MODELS]; /* token of the largest logit */
+/* What the models say of one token. */
+typedef struct value {
+    double loss[MODELS], kl; /* [nat]; kl: of the reference from the model */
+    int best[MODELS];        /* token of the largest logit */
 } value;
 
-/* A mean whose error comes from the sums of groups of tokens (windows of text, items), as tokens
-   of one group are not independent. */
+/* A mean over tokens or items. Its error comes from the sums s and counts n of groups (windows of
+   text, items), as the tokens of one group are not independent. */
 typedef struct mean {
-    double sum, count, squares, crossed, counts, groups;
+    double sum, count, squares, crossed, counts, groups; /* sums of s, n, s^2, s n, n^2, 1 */
 } mean;
 
 typedef struct eval {
     const char *name[MODELS];
     flash_model *m[MODELS];
     flash_session *s[MODELS];
-    int models, n_ctx, cut; /* cut: items that were too long */
-    int32_t *ids;           /* [n_ctx] */
+    int models, n_ctx, cut; /* cut: number of texts that were too long */
+    int32_t *ids;           /* [n_ctx] tokens to run */
     value *got;             /* [n_ctx], of the token at each position; none at 0 */
 } eval;
 
@@ -33,6 +34,7 @@ static void *need(void *p)
     return p;
 }
 
+/* Adds a group to a mean. */
 static void add(mean *a, double sum, double count)
 {
     a->sum += sum;
@@ -45,7 +47,8 @@ static void add(mean *a, double sum, double count)
 
 static double mean_of(const mean *a) { return a->sum / a->count; }
 
-/* The standard error of a ratio of sums (Cochran 1977, Sampling Techniques, 6.4). */
+/* Returns the standard error of a mean, a ratio of sums (Cochran 1977, Sampling Techniques, 6.4);
+   NaN of fewer than 2 groups. */
 static double error_of(const mean *a)
 {
     double r = mean_of(a), s = a->squares - 2 * r * a->crossed + r * r * a->counts;
@@ -54,7 +57,8 @@ static double error_of(const mean *a)
 
 /* ---- running the models --------------------------------------------------------------- */
 
-/* What the logits x say of the token that comes. */
+/* Sets loss and best token of model k in v: x, [V], are the logits before the token `next`. Returns
+   the log of the sum of exp(x). */
 static double look(const float *x, int V, int32_t next, value *v, int k)
 {
     double sum = 0;
@@ -69,7 +73,7 @@ static double look(const float *x, int V, int32_t next, value *v, int k)
     return sum;
 }
 
-/* e->got[1 .. n - 1] for the n ids in e->ids; tokens before `from` are not looked at. */
+/* Runs the models on the n ids in e->ids, and sets e->got[from .. n - 1]; from is at least 1. */
 static void run(eval *e, int n, int from)
 {
     int V = flash_model_arch(e->m[0])->n_vocab, first, rows;
@@ -99,8 +103,8 @@ static void run(eval *e, int n, int from)
     }
 }
 
-/* Runs context and what follows it as one text; where the tokens that are not the context's begin,
-   and their end in *n. What is too long loses its beginning. */
+/* Runs context and more as one text. Returns the index in e->ids of the first token that is not the
+   context's; *n becomes the number of ids. A text that is too long loses its beginning. */
 static int run_pair(eval *e, const char *context, const char *more, int *n)
 {
     size_t a = strlen(context), b = strlen(more), n_context, n_all, same = 0;
@@ -110,9 +114,9 @@ static int run_pair(eval *e, const char *context, const char *more, int *n)
     int32_t *all = cli_tokenize(e->m[0], text, a + b, 0, &n_all);
     int32_t *part = cli_tokenize(e->m[0], text, a, 0, &n_context);
     if (n_all && all[n_all - 1] == flash_token_eos(e->m[0]))
-        n_all--; /* where the model wants one after texts */
+        n_all--; /* the model wants EOS after texts */
     while (same < n_context && same < n_all && all[same] == part[same]) same++;
-    if (same == n_all) same = n_all - 1; /* nothing new, as only an empty text has */
+    if (same == n_all) same = n_all - 1; /* nothing new: `more` is empty */
     size_t drop = n_all > (size_t)e->n_ctx ? n_all - (size_t)e->n_ctx : 0;
     e->cut += drop > 0;
     memcpy(e->ids, all + drop, (n_all - drop) * sizeof *all);
@@ -200,7 +204,7 @@ static void print_items(const eval *e, const char *what[2], mean right[MODELS][2
         cli_note("%d texts lost their beginning: they have more than %d tokens", e->cut, e->n_ctx);
 }
 
-/* The line at *p, which moves on behind it; NULL at the end. */
+/* Returns the line at *p, without its end, and moves *p behind it; NULL at the end of the text. */
 static char *next_line(char **p)
 {
     char *line = *p, *end = strchr(line, '\n');
@@ -211,13 +215,13 @@ static char *next_line(char **p)
     return line;
 }
 
-/* Whether item i of n is among the `want` that are looked at, which lie evenly. */
+/* Returns 1 if item i of n is among the `want` that are scored, evenly spread; want 0: all. */
 static int among(long i, long n, long want)
 {
     return !want || want >= n || i * want / n != (i + 1) * want / n;
 }
 
-/* Characters of UTF-8 text, at least 1. */
+/* Returns the number of characters of UTF-8 text, but at least 1. */
 static double characters(const char *p)
 {
     double n = 0;
@@ -225,9 +229,9 @@ static double characters(const char *p)
     return n > 1 ? n : 1;
 }
 
-/* Which ending has the least loss, in all or by character, is the model's choice (the scores acc
-   and acc_norm of EleutherAI's lm-evaluation-harness, which does not count the space before an
-   ending). */
+/* Scores items of HellaSwag. The model chooses the ending with the least loss, in all or by
+   character: the scores acc and acc_norm of EleutherAI's lm-evaluation-harness, which does not
+   count the space before an ending. */
 static void eval_hellaswag(eval *e, const char *path, long want)
 {
     static const char *what[2] = {"accuracy", "by characters"};
@@ -274,7 +278,8 @@ static void eval_hellaswag(eval *e, const char *path, long want)
     free(text);
 }
 
-/* The last word of each text: right if its tokens are all the most probable ones. */
+/* Scores the last word of each text of LAMBADA, which is right if all its tokens are the most
+   probable ones. */
 static void eval_lambada(eval *e, const char *path, long want)
 {
     static const char *what[2] = {"accuracy", NULL};

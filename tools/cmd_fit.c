@@ -1,11 +1,11 @@
-/* cmd_fit.c - flash fit: a latency model from a profile, and how far it can be trusted. */
+/* cmd_fit.c - flash fit: fits a latency model to a profile, and says how good it is. */
 #include "fit.h"
 #include "stats.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PREDICTIONS = 200 }; /* to time one */
+enum { PREDICTIONS = 200 }; /* how many are made to time one */
 
 static double seconds_of(const flash_timing *t, int phase)
 {
@@ -35,8 +35,9 @@ static double median(double *x, int n)
 
 /* ---- points ------------------------------------------------------------------ */
 
-/* How much slower than usual the machine was: the reference's time around entry i (the median of
-   five) over its time of all, for each type and number of threads. */
+/* Returns how much slower than usual the machine was at entry i: the median time of the reference
+   in the five entries around it, over that in all entries. Only entries with the same types,
+   threads and chunk count; 1 if there are none. */
 static double drift(const profile *p, int i, int phase)
 {
     static double all[2 * FLASH_LATENCY_POINTS_MAX];
@@ -60,8 +61,9 @@ static int same_shape(const profile_entry *a, const profile_entry *b)
     return !memcmp(a->a, b->a, sizeof *a->a);
 }
 
-/* What the repeats of a workload say, those of entry `without` left out: their median, or the
-   least. of: [n entries] the point of each; by: [n] their drift. */
+/* Returns the time of a point [s]: the median (least 1: the least) of all its repeats but those of
+   entry `without` (-1: none). of: [p->n] the point of each entry; by: [p->n] its drift, which
+   divides its times. */
 static double estimate(const profile *p, const int *of, const double *by, int point, int without,
                        int phase, int least)
 {
@@ -75,10 +77,11 @@ static double estimate(const profile *p, const int *of, const double *by, int po
     return least ? x[0] : middle;
 }
 
-/* The times of all points, and the relative variance of such a time, the mean of all points with
-   several entries; NaN: none has. Of a median: a jackknife over the entries (Efron 1979). Of the
-   least of n: ((n - 1)/n)^2/2 times the square of what the second adds to it, as noise that only
-   adds and is exponential has its spacings (Renyi 1953). */
+/* Sets the times of all points, [r->n], and returns the relative variance of such a time: the mean
+   over the points with several entries, NaN if there are none. Of a median it is found by a
+   jackknife over the entries (Efron 1979). Of the least of n entries it is ((n - 1)/n)^2/2 times
+   the square of the relative distance from the least to the second: noise that only adds and is
+   exponential has such spacings (Renyi 1953). */
 static double estimate_all(const fit_results *r, const int *of, const double *by, int phase,
                            int least, double *time)
 {
@@ -103,8 +106,9 @@ static double estimate_all(const fit_results *r, const int *of, const double *by
     return several ? sum / several : NAN;
 }
 
-/* Merges measurements of the same workload into points; corrects them for drift if that brings
-   them closer together. By phase: relative variance of a point's time, and a line that says so. */
+/* Merges measurements of the same workload into points, and corrects them for drift if that brings
+   them closer together. noise becomes the relative variance of a point's time, about a line that
+   says so, both for each phase. */
 static void make_points(fit_results *r, int least, double noise[2], char about[2][96])
 {
     const profile *p = r->p;
@@ -153,7 +157,8 @@ static void make_points(fit_results *r, int least, double noise[2], char about[2
 
 /* ---- scores ------------------------------------------------------------------ */
 
-static double rank_of(const double *x, int n, int i) /* ties share theirs */
+/* Returns the rank of x[i] among x, [n], from 1; equal values share the mean of their ranks. */
+static double rank_of(const double *x, int n, int i)
 {
     double r = .5;
     for (int j = 0; j < n; j++) r += x[j] < x[i] ? 1 : x[j] == x[i] ? .5 : 0;
@@ -188,7 +193,8 @@ static double spearman(const double *x, const double *y, int n)
     return r;
 }
 
-/* Of n predictions at against times [n]; noise: relative variance of these. */
+/* Returns how well n predictions `at` agree with the measured times. noise: relative variance of
+   these times; NaN: not known. */
 static fit_score score(const flash_interval *at, const double *time, int n, double noise)
 {
     fit_score s = {0};
@@ -215,7 +221,7 @@ static fit_score score(const flash_interval *at, const double *time, int n, doub
 
 /* ---- fits -------------------------------------------------------------------- */
 
-/* A fit to the points with use[i]; NULL, and why in err: impossible. */
+/* Returns a fit to the points i with use[i]; NULL, and why in err, if it is impossible. */
 static flash_latency *fit_some(const fit_results *r, const char *use, flash_error *err)
 {
     flash_workload *w = need((size_t)r->n, sizeof *w);
@@ -233,7 +239,8 @@ static flash_latency *fit_some(const fit_results *r, const char *use, flash_erro
     return l;
 }
 
-/* Predicts the points without use[i]; scores of both phases. 0: impossible. */
+/* Predicts the points without use[i] by a fit to the others, and sets the scores of both phases.
+   Returns the number of points that were predicted; 0: it is impossible. */
 static int hold_out(const fit_results *r, const char *use, fit_score s[2])
 {
     flash_latency *l = fit_some(r, use, NULL);
@@ -264,8 +271,8 @@ static void say(const char *what, int phase, const char *about, const fit_score 
     putchar('\n');
 }
 
-/* Every point predicted by a fit without its tenth of the shapes. noise: relative variance of its
-   time, NaN: unknown. */
+/* Predicts every point by a fit without its tenth of the shapes, and sets r->score. noise: relative
+   variance of a point's time, by phase; NaN: not known. */
 static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
 {
     int folds = r->groups < 10 ? r->groups : 10;
@@ -300,8 +307,8 @@ static void cross_validate(fit_results *r, const double noise[2], uint64_t seed)
     free(time);
 }
 
-/* The error on the other shapes, by how many are fitted to: 10, 20, 40, ... in the order they were
-   measured, which is random. */
+/* Computes the error on all other shapes after a fit to the first 10, 20, 40, ... shapes, in the
+   order in which they were measured, which is random. */
 static void learning_curve(fit_results *r)
 {
     char *use = need((size_t)r->n, 1);
@@ -317,10 +324,11 @@ static void learning_curve(fit_results *r)
     free(use);
 }
 
-/* What parameters, operations and the model (by cross-validation) say about the order of times. */
+/* Computes for each prompt length how well the number of parameters, that of operations, and the
+   model (by cross-validation) sort the shapes by time. */
 static void rank_agreement(fit_results *r)
 {
-    double *x[4];
+    double *x[4]; /* parameters, operations, times of the model, measured times */
     for (int k = 0; k < 4; k++) x[k] = need((size_t)r->n, sizeof **x);
     for (int i = 0; i < r->n && r->n_lengths < FIT_LENGTHS; i++) {
         int length = r->point[i].e->work.prompt, seen = 0;
@@ -366,7 +374,7 @@ static void save(const char *path, const flash_latency *l, const profile *p, int
     free(text);
 }
 
-/* A usage error if both are given and the same file. */
+/* Fails with a usage error if both are given and are the same file. */
 static void apart(const char *a, const char *b)
 {
     if (a && b && cli_same_file(a, b)) cli_usage("%s and %s are the same file", a, b);
@@ -415,7 +423,7 @@ int cmd_fit(int argc, char **argv)
     apart(to, report);
     profile_read(path, &p);
     if (!p.n) cli_fail("%s: no measurement in it; flash measure makes one", path);
-    for (int i = 0; i < p.n; i++) { /* the others to the end, where profile_free finds them */
+    for (int i = 0; i < p.n; i++) { /* moves the others to the end, for profile_free */
         profile_entry e = p.entry[i];
         if (only && e.work.prompt != only) continue;
         p.entry[i] = p.entry[kept];
@@ -434,7 +442,7 @@ int cmd_fit(int argc, char **argv)
     char *use = need((size_t)r.n, 1);
     fit_score s[2];
     int longer = 0;
-    if (up_to) { /* what is longer is only tested */
+    if (up_to) { /* longer prompts are only predicted */
         for (int i = 0; i < r.n; i++) longer += !(use[i] = r.point[i].e->work.prompt <= up_to);
         if (!longer || !hold_out(&r, use, s))
             cli_fail("%s: no prompts longer than %d, or too few up to it", path, up_to);
@@ -461,7 +469,7 @@ int cmd_fit(int argc, char **argv)
         snprintf(about, sizeof about, " up_to=%d", up_to);
         say("lengths", phase, about, &s[phase]);
     }
-    if (least) /* that of a least is a guess by the form of the noise, which r2 has exceeded */
+    if (least) /* the noise of a least is a guess by its form; r2 has exceeded such a ceiling */
         noise[0] = noise[1] = NAN;
     cross_validate(&r, noise, seed);
     for (int phase = 0; phase < 2; phase++) say("cv", phase, "", &r.score[phase]);

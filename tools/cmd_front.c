@@ -1,4 +1,4 @@
-/* cmd_front.c - flash front: what a search has found, from its journal. */
+/* cmd_front.c - flash front: shows what a search has found, from its journal. */
 #include "front.h"
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
-/* cmd_info.c - flash info: what a GGUF file is, whether it runs, and the memory it needs. */
+/* cmd_info.c - flash info: says what a GGUF file is, if it runs, and the memory it needs. */
 #include "cli.h"
 #include <string.h>
 
-/* File text, made harmless for terminals and cut to max bytes. */
+/* Prints text of a file, cut to max bytes, with its control characters escaped for terminals. */
 static void print_text(const char *text, size_t bytes, size_t max)
 {
     for (size_t i = 0; i < bytes && i < max; i++) {
@@ -15,7 +15,7 @@ static void print_text(const char *text, size_t bytes, size_t max)
     if (bytes > max) printf("...");
 }
 
-/* " " and the value of a key, if it is there and a string. */
+/* Prints a blank and the value of a key, if it is there and a string. */
 static void print_string(const flash_gguf *g, const char *key)
 {
     flash_value v;
@@ -58,10 +58,10 @@ static void print_type(const flash_tensor *t)
         printf("%s", flash_type_name(t->type));
 }
 
-/* How many tensors of which types; returns their weights. */
+/* Prints how many tensors have which type, and returns the number of their weights. */
 static uint64_t print_types(const flash_gguf *g)
 {
-    enum { IDS = 64 }; /* the last collects all larger ids */
+    enum { IDS = 64 }; /* the last one collects all larger ids */
     struct {
         flash_tensor first;
         uint64_t tensors, bytes;
@@ -143,7 +143,7 @@ int cmd_info(int argc, char **argv)
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
     flash_model *m;
-    flash_gguf *own = NULL; /* of a file that is no model */
+    flash_gguf *own = NULL; /* the file, if it is no model */
     flash_error err, why = {0};
     flash_value v;
     const cli_option options[] = {
@@ -159,7 +159,7 @@ int cmd_info(int argc, char **argv)
 
     int runs = !flash_model_load(&m, &md, &why);
     if (!runs) {
-        md.vocab_only = md.source.headers = 1; /* whatever can be told of a broken download */
+        md.vocab_only = md.source.headers = 1; /* a broken download is described, too */
         if (flash_model_load(&m, &md, &err) && flash_gguf_open(&own, &md.source, NULL, &err))
             cli_fail_file(md.source.path, &err);
     }

@@ -1,4 +1,4 @@
-/* cmd_make.c - flash make: a model file with random weights of a real shape. */
+/* cmd_make.c - flash make: writes a model file with random weights of a real shape. */
 #include "shapes.h"
 #include <string.h>
 
@@ -7,7 +7,7 @@ int cmd_make(int argc, char **argv)
     const char *out, *why, *shape_text = NULL, *type_text = "Q4_0", *arch = NULL, *attn = NULL;
     int tied = 0;
     uint64_t seed = 1;
-    static cli_shape shape; /* large */
+    static cli_shape shape; /* too large for the stack */
     const cli_option options[] = {
         {"--shape", "SHAPE", CLI_TEXT, &shape_text, 0, 0, cli_shape_names},
         {"--arch", "ARCH", CLI_TEXT, &arch, 0, 0, cli_arch_names},

@@ -1,4 +1,4 @@
-/* cmd_measure.c - flash measure: how fast shapes run here, appended to a profile. */
+/* cmd_measure.c - flash measure: measures how fast shapes run here, into a profile. */
 #define _POSIX_C_SOURCE 200809L /* sysconf */
 #include "profile.h"
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <unistd.h>
 #endif
 
-/* Shapes as profiles spell them. */
+/* A shape to measure, spelled as in profiles. */
 typedef struct candidate {
     char shape[160], attn[PROFILE_TEXT];
     const char *arch;
@@ -16,8 +16,8 @@ typedef struct candidate {
 
 static int below(uint64_t *state, int n) { return (int)(cli_random(state) % (uint64_t)n); }
 
-/* A point of table 3 of arxiv 2603.15954, each equally likely; no run of three layers or more that
-   see less than all. */
+/* Draws a shape from table 3 of arxiv 2603.15954, each value equally likely, but with no three
+   layers in a row that all lack full attention. */
 static void paper_candidate(uint64_t *state, candidate *c)
 {
     static const char *const kinds[] = {"full", "window:256", "skip"};
@@ -41,7 +41,8 @@ static void paper_candidate(uint64_t *state, candidate *c)
     }
 }
 
-/* Of lines "SHAPE [ATTN [ARCH]]"; # begins a comment. */
+/* Reads shapes, [*n], from a file of lines "SHAPE [ATTN [ARCH]]", where # begins a comment. The
+   caller frees them. */
 static candidate *file_candidates(const char *path, int *n)
 {
     static const char *const blank = " \t\r";
@@ -84,7 +85,7 @@ static candidate *file_candidates(const char *path, int *n)
     return list;
 }
 
-/* Bytes of memory; 0: unknown. */
+/* Returns the memory of this machine [B]; 0: not known. */
 static double memory_here(void)
 {
 #if defined(_SC_PHYS_PAGES)
@@ -109,7 +110,7 @@ static double seconds(void *user)
     return cli_seconds();
 }
 
-/* Fails if w, of c, cannot be measured here. */
+/* Fails if w, a workload of the shape c, cannot be measured here. */
 static void check(const candidate *c, const flash_workload *w, const flash_measure_desc *how)
 {
     flash_error err;
@@ -119,7 +120,8 @@ static void check(const candidate *c, const flash_workload *w, const flash_measu
         cli_fail("%s needs %.1f GB, this machine has %.1f", c->shape, need * 1e-9, memory * 1e-9);
 }
 
-/* 1 if p has a measurement of w in that plan, which is then taken: it will not be found again. */
+/* Returns 1 if p has a measurement of w by that plan, and marks it, so that the next call does not
+   find it again. */
 static int find(profile *p, const char *plan, const flash_workload *w)
 {
     for (int i = 0; i < p->n; i++) {
@@ -181,7 +183,7 @@ int cmd_measure(int argc, char **argv)
     if (strlen(reference) >= sizeof fixed.shape)
         cli_usage("--reference: more than %d characters", (int)sizeof fixed.shape - 1);
 
-    /* The plan, and what of it is done. */
+    /* Spell the plan, and read what the profile has of it. */
     static char plan[PROFILE_TEXT];
     const char *type = flash_type_name(cli_type("--type", type_name, 0));
     flash_error err;
@@ -208,7 +210,7 @@ int cmd_measure(int argc, char **argv)
                      here.processors);
     }
 
-    /* Shapes, their order, and which come again. */
+    /* Choose the shapes, and their order in each round. */
     uint64_t state = seed;
     candidate *list;
     if (!strcmp(space, "paper")) {
@@ -254,7 +256,7 @@ int cmd_measure(int argc, char **argv)
 
     f = fopen(path, "ab");
     if (!f) cli_fail("cannot write %s: %s", path, strerror(errno));
-    if (p.lines && !p.whole) /* it ended within a line, which stays as it is */
+    if (p.lines && !p.whole) /* its last line is torn, and stays as it is */
         fputc('\n', f);
     profile_write_machine(f, &here, plan);
     double begin = cli_seconds();

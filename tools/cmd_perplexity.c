@@ -1,14 +1,14 @@
-/* cmd_perplexity.c - flash perplexity: how well a model predicts a text. */
+/* cmd_perplexity.c - flash perplexity: measures how well a model predicts a text. */
 #include "cli.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct score {
-    const int32_t *window; /* [n] */
+    const int32_t *window; /* [n] tokens */
     size_t n;
-    double count, mean, squares; /* of the losses [nat]; squared deviations (Welford) */
-    double total;                /* tokens there are to score */
+    double count, mean, squares; /* losses [nat]: number, mean, squared deviations (Welford) */
+    double total;                /* number of tokens to score */
 } score;
 
 static void add_loss(void *user, int position, const float *logits, double log_sum)

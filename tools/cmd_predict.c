@@ -1,9 +1,9 @@
-/* cmd_predict.c - flash predict: how fast a model would be, from a latency model. */
+/* cmd_predict.c - flash predict: says how fast a model would be, from a latency model. */
 #include "shapes.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* The type that most bytes of the matrices in the layers have. */
+/* Returns the type that has the most bytes of the matrices in the layers. */
 static flash_type weights_of(const flash_model *m)
 {
     static uint64_t bytes[1 << 8];

@@ -1,4 +1,4 @@
-/* cmd_probs.c - flash probs: the most probable next tokens at every position, as JSON lines. */
+/* cmd_probs.c - flash probs: prints the most probable next tokens of every position as JSON. */
 #include "cli.h"
 #include <math.h>
 #include <stdlib.h>
@@ -11,8 +11,8 @@ typedef struct candidate {
 
 typedef struct probs {
     const int32_t *ids;
-    candidate *order; /* [V] */
-    int V, top;
+    candidate *order; /* [V] all tokens, the most probable first */
+    int V, top;       /* size of the vocabulary; how many to print */
 } probs;
 
 static int by_logit(const void *a, const void *b)

@@ -1,4 +1,4 @@
-/* cmd_prune.c - flash prune: a model file again, smaller or with another attention. */
+/* cmd_prune.c - flash prune: rewrites a model file, smaller or with another attention. */
 #include "cut.h"
 #include "rewrite.h"
 #include <stdlib.h>
@@ -8,7 +8,7 @@ int cmd_prune(int argc, char **argv)
     const char *arg[2], *calib = NULL, *type = NULL;
     int skips = 0;
     cli_change c = {0};
-    static cut j; /* large */
+    static cut j; /* too large for the stack */
     static calibration k;
     const cli_option options[] = {
         {"--layers", "N", CLI_INT, &j.layers, 1, FLASH_LAYERS_MAX, "layers that stay"},
@@ -79,7 +79,7 @@ int cmd_prune(int argc, char **argv)
                        : NULL;
     c.skip = skips ? skip : c.skip;
     flash_gguf_writer w = {0};
-    if (change) { /* first in memory */
+    if (change) { /* written to memory first: cli_rewrite_image changes it then */
         w.write = cli_image_add;
         w.user = &image;
     } else {

@@ -1,4 +1,4 @@
-/* cmd_quantize.c - flash quantize: a model file again, its matrices in another type. */
+/* cmd_quantize.c - flash quantize: rewrites a model file with its matrices in another type. */
 #define _POSIX_C_SOURCE 200809L /* regcomp */
 #include "rewrite.h"
 #include <stdlib.h>
@@ -15,14 +15,14 @@
 typedef struct job {
     const flash_gguf *g;
     flash_gguf_writer w;
-    flash_type want;
-    const void *keep;     /* regex_t; NULL: none */
-    cli_weights *weights; /* other weights than the file's; NULL: none */
-    void *user;
-    double done, total; /* weights */
-    size_t widest;      /* row */
-    float *row;
-    uint8_t *bytes;
+    flash_type want;      /* of the matrices */
+    const void *keep;     /* regex_t of tensors that keep their type; NULL: none do */
+    cli_weights *weights; /* gives new weights; NULL: all are the file's */
+    void *user;           /* for weights */
+    double done, total;   /* number of weights written, in all */
+    size_t widest;        /* weights of the longest row */
+    float *row;           /* [widest] */
+    uint8_t *bytes;       /* a row in its new type */
 } job;
 
 static int kept(const job *k, const flash_tensor *t)
@@ -49,9 +49,10 @@ static void write_keys(job *k)
         const char *name;
         size_t bytes;
     } other[] = {
+        /* keys that are not copied */
         {"general.file_type", 17},
         {"general.quantization_version", 28},
-        {"general.alignment", 17}, /* of 32 here, which need not be said */
+        {"general.alignment", 17}, /* 32 here, which need not be said */
     };
     flash_value v;
     uint32_t n = 2;
@@ -72,13 +73,13 @@ static void write_keys(job *k)
     flash_gguf_write_u32(&k->w, other[1].name, 2);
 }
 
-/* Announces all tensors, and tells of those whose rows do not fit the type. */
+/* Announces all tensors to the writer, and reports those whose rows do not fit the type. */
 static void write_infos(job *k)
 {
     struct {
         char name[64];
         unsigned long row, tensors;
-    } odd[2] = {{{0}, 0, 0}}; /* F16, Q8_0 */
+    } odd[2] = {{{0}, 0, 0}}; /* by what is used: F16, Q8_0 */
     flash_tensor t;
     for (size_t i = 0; !flash_gguf_tensor(k->g, i, &t); i++) {
         flash_type use = type_of(k, &t);
@@ -105,11 +106,11 @@ static void write_infos(job *k)
 
 static void write_weights(job *k)
 {
-    enum { STRETCH = 1 << 23 };
+    enum { STRETCH = 1 << 23 }; /* so much is read between calls of cli_forget [B] */
     const uint8_t *used;
     flash_tensor t;
     k->row = malloc(k->widest * sizeof *k->row + 1);
-    k->bytes = malloc(k->widest * sizeof *k->row + 1); /* no type takes more */
+    k->bytes = malloc(k->widest * sizeof *k->row + 1); /* no type takes more than F32 */
     if (!k->row || !k->bytes)
         cli_fail("no memory for rows of %lu weights", (unsigned long)k->widest);
     cli_progress("quantize", 0, k->total);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Works on the prompt in slices, for the sake of progress. */
+/* Works on the prompt in slices, so that progress can be shown between them. */
 static flash_status run_prompt(flash_session *s, const int32_t *ids, size_t n)
 {
     flash_budget budget = {0};

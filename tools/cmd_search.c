@@ -1,4 +1,4 @@
-/* cmd_search.c - flash search: trials of a space, run here or handed out one by one. */
+/* cmd_search.c - flash search: runs trials of a space, or hands them out one by one. */
 #include "trials.h"
 #include <math.h>
 #include <stdlib.h>
@@ -32,7 +32,8 @@ static void list_pending(void)
         if (t.state == FLASH_TRIAL_PENDING) space_write_trial(stdout, &run.sp, &t);
 }
 
-/* The trial that "7 1.2 3.4" begins with; *rest: what follows. */
+/* Returns the pending trial with the number that text, such as "7 1.2 3.4", begins with; *rest is
+   what follows. Fails if there is none. */
 static flash_trial told_trial(const char *option, const char *text, const char **rest)
 {
     flash_trial t;
@@ -92,8 +93,8 @@ static int report(const char *text)
 
 enum { COLUMNS = FLASH_SEARCH_PARAMS_MAX + FLASH_SEARCH_VALUES_MAX + 3 };
 
-/* Splits one line of CSV in place (RFC 4180, a cell on one line): the cells, [cap]; -1: too many,
-   or a quote that does not end. */
+/* Splits a line of CSV (RFC 4180, but each row is one line) in place into cells, [cap]. Returns
+   their number; -1 if there are too many, or if a quote does not end. */
 static int cells(char *p, char **cell, int cap)
 {
     for (int n = 0; n < cap;) {
@@ -117,7 +118,8 @@ static int cells(char *p, char **cell, int cap)
     return -1;
 }
 
-/* Which value or parameter a column has: its number, parameters first; -1: one of --csv; -2. */
+/* Returns what a column of that name has: parameter i as i, value k as n_param + k; -1 for another
+   column of flash front --csv; -2 if it is unknown. */
 static int column_of(const space *sp, const char *name)
 {
     static const char *const ours[] = {"id", "state", "front"};
@@ -132,7 +134,7 @@ static int column_of(const space *sp, const char *name)
 
 typedef struct table {
     const char *path;
-    int n, of[COLUMNS], state;
+    int n, of[COLUMNS], state; /* columns; column_of each; which is the state, -1: none */
 } table;
 
 static void read_header(table *t, char *line)
@@ -156,7 +158,7 @@ static void read_header(table *t, char *line)
                      i < sp->n_param ? sp->param[i].name : sp->value[i - sp->n_param]);
 }
 
-/* One row; 0: of a trial without values. */
+/* Reads a row, the line of that number, into x and y. Returns 0 if its trial has no values. */
 static int read_row(const table *t, char *line, int number, double *x, double *y)
 {
     const space *sp = &run.sp;
@@ -187,7 +189,8 @@ static int read_row(const table *t, char *line, int number, double *x, double *y
     return 1;
 }
 
-/* All rows are looked at before the first is added. */
+/* Adds the trials of a table. First adds all of them to another search, s, so that nothing is added
+   to the journal if one of them is wrong. */
 static void import(const char *path)
 {
     flash_search_desc d = {0};

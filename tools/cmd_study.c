@@ -1,4 +1,4 @@
-/* cmd_study.c - flash study: the questions of MobileLLM-Flash (arxiv 2603.15954), asked of the
+/* cmd_study.c - flash study: answers the questions of MobileLLM-Flash (arxiv 2603.15954) for the
    backbone, text and device of a design. */
 #include "plan.h"
 #include "process.h"
@@ -17,7 +17,7 @@ enum { JOBS = 1024 };
 
 typedef struct job {
     candidate c;
-    int steps, scratch;
+    int steps, scratch; /* as for result_get */
     result r;
 } job;
 
@@ -36,7 +36,7 @@ static void *need(void *p)
     return p;
 }
 
-/* Where a result is kept; the caller frees it. */
+/* Returns the name of the file that keeps the result of k; the caller frees it. */
 static char *result_path(const job *k)
 {
     static char options[PLAN_ATTN + 128];
@@ -71,11 +71,11 @@ static int run_job(void *user, int i)
 static void run_all(const char *what)
 {
     process_pool(what, of.n, of.parallel, run_job, NULL);
-    for (int i = 0; i < of.n; i++) /* from their files */
+    for (int i = 0; i < of.n; i++) /* reads the results from their files */
         run_job(NULL, i);
 }
 
-/* The i-th random point of the space. */
+/* Draws n random candidates of the space into c. */
 static void draw(int n, candidate *c)
 {
     flash_search_desc d;
@@ -133,7 +133,7 @@ static void study_rank(int n, int longer)
 
 /* ---- patterns of the whole backbone --------------------------------------------------------- */
 
-/* Layers in mask do `what`, the others as before. */
+/* Returns the backbone with the attention `what` in each layer l whose bit l of mask is set. */
 static candidate patterned(unsigned mask, const char *what)
 {
     candidate c = {0, 0, 0, 0, ""};
@@ -159,8 +159,8 @@ static int need_small(void)
     return L;
 }
 
-/* So many of the masks that `fits` allows, all if there are no more: [*n], the caller frees
-   them. */
+/* Returns the masks of layers that `fits` allows, [*n], or random ones of them if there are more
+   than `most`. The caller frees them. */
 static unsigned *masks(int layers, int (*fits)(unsigned mask, int k), int k, int most, int *n)
 {
     unsigned *list = need(malloc(sizeof *list << layers));
@@ -178,6 +178,7 @@ static unsigned *masks(int layers, int (*fits)(unsigned mask, int k), int k, int
     return list;
 }
 
+/* Masks of k layers: at most two in a row; none next to another; all in a row. */
 static int short_runs(unsigned mask, int k)
 {
     return bits(mask) == k && !(mask & mask >> 1 & mask >> 2);
@@ -189,7 +190,7 @@ static int in_a_row(unsigned mask, int k)
     return bits(mask) == k && !(mask & (mask + 1));
 }
 
-/* Skipped, or a window, in the same layers. */
+/* Compares skipping attention with a window in the same layers. n: most patterns of k layers. */
 static void study_window(int n)
 {
     int layers = need_small(), window = flash_model_arch(of.p.m)->n_ctx / 8;
@@ -222,7 +223,7 @@ static void study_window(int n)
     }
 }
 
-/* As many skips next to each other as apart. */
+/* Compares k skips next to each other with k skips apart. n: most patterns of a kind. */
 static void study_place(int n)
 {
     int layers = need_small();
@@ -251,8 +252,8 @@ static void study_place(int n)
 
 /* ---- shallow and wide, or deep and narrow ---------------------------------------------- */
 
-/* All numbers of layers, their widths such that all have about as many weights as the backbone has
-   with half its layers. */
+/* Compares numbers of layers, from half of the backbone's up, with widths such that all candidates
+   have about as many weights as the backbone with half its layers. */
 static void study_depth(void)
 {
     const flash_arch *b = flash_model_arch(of.p.m);
@@ -271,7 +272,7 @@ static void study_depth(void)
                 candidate_arch(&of.p, &c, &a);
                 double off = fabs(log((double)flash_arch_params(&a) / want)),
                        odd = fabs(log((double)ffn / d * b->d_model / most));
-                if (off < .05 && off + .1 * odd < least) { /* among equals, of the usual shape */
+                if (off < .05 && off + .1 * odd < least) { /* prefers the backbone's proportions */
                     least = off + .1 * odd;
                     best = c;
                 }
@@ -300,7 +301,7 @@ static const char *const method_names[METHODS] = {"ehvi", "nsga2", "random"};
 
 typedef struct race {
     int trials, seeds;
-    double worst[2];
+    double worst[2]; /* reference of the hypervolume: divergence [nat a token], TTFT [s] */
 } race;
 
 static double known_ttft(void *user, const double *x)
@@ -328,8 +329,8 @@ static char *race_path(const race *r, int i)
     return path;
 }
 
-/* One search, its hypervolume in a file. The quality is the divergence of candidates that are not
-   healed: a healed comparison would take days. */
+/* Runs search i and writes its hypervolume to a file, unless that is there. The quality is the
+   divergence of candidates that are not healed: healing all of them would take days. */
 static int run_race(void *user, int i)
 {
     const race *r = user;
@@ -386,7 +387,7 @@ static void study_search(int trials, int seeds)
     race r = {trials, seeds, {0, 0}};
     double *v[METHODS], *ratio = need(malloc((size_t)seeds * sizeof *ratio));
     candidate_times(&of.p, &whole, &ttft, NULL);
-    r.worst[0] = log(a->n_vocab); /* all tokens as likely */
+    r.worst[0] = log(a->n_vocab); /* as of equally likely tokens */
     r.worst[1] = ttft.mean;
     process_pool("search", METHODS * seeds, of.parallel, run_race, &r);
     for (int m = 0; m < METHODS; m++) {

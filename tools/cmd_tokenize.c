@@ -1,4 +1,4 @@
-/* cmd_tokenize.c - flash tokenize: text to ids on one line, and back. */
+/* cmd_tokenize.c - flash tokenize: turns text into ids on one line, and back. */
 #include "cli.h"
 #include <stdlib.h>
 
