@@ -1004,12 +1004,18 @@ static void test_statistics(void)
 
     SECTION("in any pieces");
     flash_calibration *other = calibration(m.model);
-    flash_trainer *one = runner(m.model, 1);
+    flash_calibration *by_batches = calibration(m.model);
+    flash_trainer *one = runner(m.model, 1), *two = runner(m.model, 2);
     for (int i = 0; i < N; i++)
         CHECK(flash_calibration_add(other, one, ids + i * (CTX + 1), 1) == FLASH_OK);
+    CHECK(flash_calibration_add(by_batches, two, ids, N) == FLASH_OK); /* of two and one */
     size_t n, n_other;
     double *a = flash_calibration_numbers(c, &n), *b = flash_calibration_numbers(other, &n_other);
     CHECK(n == n_other && !memcmp(a, b, n * sizeof *a));
+    b = flash_calibration_numbers(by_batches, &n_other);
+    CHECK(n == n_other && !memcmp(a, b, n * sizeof *a));
+    flash_calibration_free(by_batches);
+    flash_trainer_free(two);
     CHECK(close_to(a[0], N) && close_to(a[1], N * CTX));
 
     SECTION("the best of them");
