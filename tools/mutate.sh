@@ -121,7 +121,7 @@ judge() # CHANGED
     [ ! $emulated ] || { echo kept; return; }
     changed "$checked" "$1"
     for test in $(tests_of "$section"); do
-        passes "$checked" "$test" 30 quick || [ $? = 124 ] || { echo noticed; return; }
+        passes "$checked" "$test" 15 quick || [ $? = 124 ] || { echo noticed; return; }
     done
     echo kept
 }
