@@ -97,11 +97,8 @@ static void write_infos(job *k)
     }
     for (int o = 0; o < 2; o++)
         if (odd[o].tensors)
-            fprintf(stderr,
-                    "flash quantize: %lu tensors, first %s (rows of %lu): %s wanted, "
-                    "%s used\n",
-                    odd[o].tensors, odd[o].name, odd[o].row, flash_type_name(k->want),
-                    o ? "Q8_0" : "F16");
+            cli_note("%lu tensors, first %s (rows of %lu): %s wanted, %s used", odd[o].tensors,
+                     odd[o].name, odd[o].row, flash_type_name(k->want), o ? "Q8_0" : "F16");
 }
 
 static void write_weights(job *k)

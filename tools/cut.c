@@ -10,12 +10,17 @@ static int *choose(const cut *c, const char *option, flash_part part, int layer,
                    int block)
 {
     int *list = malloc((size_t)n * sizeof *list);
+    flash_status s = FLASH_OK;
     if (!list) cli_fail("out of memory");
     if (n > all) cli_fail("%s %d: the model has %d", option, n, all);
     if (n % block || all % block)
         cli_fail("%s %d: want a multiple of %d (--block; of %d there are)", option, n, block, all);
     for (int i = 0; i < n; i++) list[i] = i;
-    if (c->k && n < all) flash_calibration_choose(c->k->c, part, layer, c->energy, n, block, list);
+    if (c->k && n < all)
+        s = flash_calibration_choose(c->k->c, part, layer, c->energy, n, block, list);
+    if (s)
+        cli_fail("%s %d: layer %d has scores that are no numbers: calibrate again", option, n,
+                 layer);
     return list;
 }
 
@@ -69,7 +74,7 @@ static void set_parts(cut *c, const flash_arch *a, int ffn, int kv)
             c->ffn[l] = choose(c, "--d-ffn", FLASH_PART_UNIT, l, ffn, y->d_ffn,
                                block_for(c, ffn, y->d_ffn));
         if (kv && y->n_kv_head)
-            c->kv[l] = choose(c, "--kv", FLASH_PART_KV_HEAD, l, kv, y->n_kv_head, 1);
+            c->kv[l] = choose(c, "--kv-heads", FLASH_PART_KV_HEAD, l, kv, y->n_kv_head, 1);
     }
     c->d.d_ffn = ffn;
     c->d.n_kv_head = kv;

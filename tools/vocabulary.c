@@ -239,7 +239,7 @@ static void count_pairs(learner *l, const word *w, long count)
 {
     for (int i = 0; i + 1 < w->n; i++)
         if (w->symbol[i] >= 0 && w->symbol[i + 1] >= 0) {
-            uint64_t key = (uint64_t)w->symbol[i] << 20 | (uint64_t)w->symbol[i + 1];
+            uint64_t key = (uint64_t)w->symbol[i] << 32 | (uint64_t)w->symbol[i + 1];
             look(&l->pairs, key, NULL, 0)->count += count;
         }
 }
@@ -255,7 +255,7 @@ static const entry *best_pair(const learner *l)
             || (best
                 && (e->count < best->count || (e->count == best->count && e->key > best->key))))
             continue;
-        const char *a = l->v->token[e->key >> 20], *b = l->v->token[e->key & 0xfffff];
+        const char *a = l->v->token[e->key >> 32], *b = l->v->token[e->key & 0xffffffff];
         if (strlen(a) + strlen(b) < CLI_TOKEN_BYTES) best = e;
     }
     return best;
@@ -296,7 +296,7 @@ void cli_vocabulary_learn(cli_vocabulary *v, int n, const char *text, size_t byt
     begin(&l, text, bytes);
     for (size_t i = 0; i < l.n_words; i++) count_pairs(&l, l.word + i, l.word[i].count);
     for (; l.known < n && (e = best_pair(&l)) != NULL; cli_progress("vocabulary", l.known, n))
-        merge(&l, (int)(e->key >> 20), (int)(e->key & 0xfffff));
+        merge(&l, (int)(e->key >> 32), (int)(e->key & 0xffffffff));
     if (l.known < n)
         cli_fail("the text has pairs for a vocabulary of %d, not %d: ask for fewer, or give more "
                  "text",
