@@ -1034,6 +1034,21 @@ static void test_statistics(void)
     CHECK(least >= most);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 16, 8, blocks) == FLASH_OK);
     for (int j = 0; j < 16; j++) CHECK(j % 8 ? blocks[j] == blocks[j - 1] + 1 : blocks[j] % 8 == 0);
+    double least_block = 1e300, most_block = 0;
+    for (int b = 0; b < F; b += 8) {
+        double squares = 0;
+        for (int j = b; j < b + 8; j++) squares += score[j] * score[j];
+        if (blocks[0] == b || blocks[8] == b)
+            least_block = fmin(least_block, squares);
+        else
+            most_block = squares > most_block ? squares : most_block;
+    }
+    CHECK(least_block >= most_block);
+    int tiny[64];
+    for (size_t j = 2; j < n; j++) a[j] = ldexp(a[j], -60);
+    CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 1, tiny) == FLASH_OK);
+    CHECK(!memcmp(tiny, chosen, 20 * sizeof *tiny));
+    for (size_t j = 2; j < n; j++) a[j] = ldexp(a[j], 60);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 15, 8, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 1, 0, 20, 7, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);

@@ -253,6 +253,17 @@ static void test_greedy(const flash_model *m)
     CHECK_EQ(greedy(m, &sp, past, 2), 102);
     CHECK_EQ(greedy(m, &sp, past, 1), 101);
 
+    SECTION("the last 64 tokens, or all");
+    int32_t long_past[66];
+    for (int i = 0; i < 66; i++) long_past[i] = 50;
+    long_past[1] = 101;
+    set_logits(&sp, tie, 5);
+    for (int last = -1; last < 1; last++) {
+        sp.penalty_last_n = last;
+        CHECK_EQ(greedy(m, &sp, long_past, 65), 103); /* 101 is the 64th from the end */
+        CHECK_EQ(greedy(m, &sp, long_past, 66), last ? 103 : 101);
+    }
+
     SECTION("one bias");
     flash_sampler one = {0};
     flash_logit_bias few[] = {{7, 1.0f}, {9, 2.0f}, {7, 1.5f}};

@@ -339,8 +339,9 @@ static void test_slow(const flash_model *m, const char *name)
 /* --- words ----------------------------------------------------------------------------------- */
 
 /* A BPE vocabulary that merges every stretch of `text`, so that each word of the pre-tokenizer
-   comes out as one token and the tokens show where it cut. */
-static flash_model *all_stretches(const char *pre, const char *text)
+   comes out as one token and the tokens show where it cut. Token 256 both begins and ends texts:
+   adds is 1 if it is added before a text, 2 if after it, 3 if both. */
+static flash_model *all_stretches(const char *pre, const char *text, int adds)
 {
     enum { MAX = 32 };
     static char spelled[MAX + 1][3]; /* each byte in byte-level BPE's alphabet */
@@ -383,7 +384,8 @@ static flash_model *all_stretches(const char *pre, const char *text)
     for (int i = 0; i < merges; i++) mk_text(b, merge[i]);
     mk_set_u32(f, "tokenizer.ggml.bos_token_id", 256);
     mk_set_u32(f, "tokenizer.ggml.eos_token_id", 256);
-    mk_set_bool(f, "tokenizer.ggml.add_bos_token", 0);
+    mk_set_bool(f, "tokenizer.ggml.add_bos_token", adds & 1);
+    mk_set_bool(f, "tokenizer.ggml.add_eos_token", adds >> 1);
     static uint8_t *file; /* lives until the next one: models point into it */
     flash_model_desc d = {0};
     flash_model *m = NULL;
@@ -404,7 +406,7 @@ static void words(const char *pre, const char *expected)
     for (const char *p = expected; *p; p++)
         if (*p != '|') text[n++] = *p;
     text[n] = 0;
-    flash_model *m = all_stretches(pre, text);
+    flash_model *m = all_stretches(pre, text, 0);
     if (!m) return;
     int32_t *ids = encode(m, text, n, FLASH_TEXT_NO_BOS, &k);
     for (size_t i = 0; i < k; i++) {
@@ -479,6 +481,24 @@ static void test_words(void)
     words("tekken", "a|  \n|  | b");
 }
 
+/* Tokens added before and after a text: as the file says, unless the text is a part of one. */
+static void test_added(void)
+{
+    static const unsigned flags[] = {0, FLASH_TEXT_NO_BOS, FLASH_TEXT_CONTINUE};
+    SECTION("added tokens");
+    for (int i = 0; i < 12; i++) {
+        size_t n;
+        int first = i / 3 & 1 && !flags[i % 3], last = i / 6 && !flags[i % 3];
+        flash_model *m = all_stretches("gpt-2", "ab", i / 3);
+        if (!m) return;
+        int32_t *ids = encode(m, "ab", 2, flags[i % 3], &n);
+        if (CHECK_EQ(n, 1 + first + last))
+            CHECK((ids[0] == 256) == first && (ids[n - 1] == 256) == last);
+        free(ids);
+        flash_model_free(m);
+    }
+}
+
 int main(void)
 {
     for (int i = 0; i < N_VOCABS; i++) {
@@ -503,5 +523,6 @@ int main(void)
         }
     }
     test_words();
+    test_added();
     return test_done();
 }

@@ -72,7 +72,7 @@ worker() # NUMBER
     ! command -v tcc >/dev/null || prepare "$fast" tcc
     prepare "$native" cc -O1
     prepare "$checked" clang '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
-    case $skip in *neon*) ;; *) prepare "$neon" "$AARCH64" '-O1 -static' qemu-aarch64 ;; esac
+    case $skip in *neon*) ;; *) prepare "$neon" "$AARCH64" "-O1 -static $trap" qemu-aarch64 ;; esac
     awk -v "k=$1" -v "jobs=$JOBS" 'NR % jobs == k' "$ROOT/sites" >"$ROOT/sites$1"
     while [ "$left" -gt 0 ] && IFS="$tab" read -r section line at bytes new old <&3; do
         id="$section:$line:$at"
@@ -126,6 +126,7 @@ judge() # CHANGED
     echo kept
 }
 
+trap='-fsanitize=undefined -fsanitize-undefined-trap-on-error' # needs no library, so that it can be emulated
 unset MAKEFLAGS MFLAGS MAKELEVEL
 tab=$(printf '\t')
 mkdir -p "$ROOT"
