@@ -148,12 +148,18 @@ static void test_dialect(void)
 
 /* --- what is refused ------------------------------------------------------------------------- */
 
+static int ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
+}
+
 static void refused(const char *text, size_t n, flash_status want, const char *sentence)
 {
     flash_grammar *g = (flash_grammar *)(void *)&n;
     flash_error err = {0};
     if (!CHECK_EQ(create(&g, any, text, n, &err), want) || !CHECK(!g)
-        || !CHECK(strstr(err.text, sentence) != NULL)) {
+        || !CHECK(ends_with(err.text, sentence))) {
         printf("    %.60s: %s\n", text, err.text);
     }
     if (g && want) flash_grammar_free(g);
@@ -176,7 +182,8 @@ static void test_refused(void)
         {"root", FLASH_E_FORMAT, "::= is missing"},
         {"root\n::= \"a\"", FLASH_E_FORMAT, "::= is missing"},
         {"::= \"a\"", FLASH_E_FORMAT, "line 1, column 1: not the name of a rule"},
-        {"root ::= \"a\" )", FLASH_E_FORMAT, "column 14: neither part of a rule nor"},
+        {"root ::= \"a\" )", FLASH_E_FORMAT,
+         "column 14: neither part of a rule nor the end of its line"},
         {"root ::= \"a\"\n | \"b\"", FLASH_E_FORMAT, "line 2, column 2: not the name of a rule"},
         {"root ::= (\"a\"", FLASH_E_FORMAT, "a ) is missing"},
         {"root ::= \"a", FLASH_E_FORMAT, "the literal has no \""},
@@ -201,14 +208,14 @@ static void test_refused(void)
         {"root ::= \"a\"{1,99999999999999999999}", FLASH_E_TOO_LARGE, "repetitions"},
         {"root ::= \"ab\"{20000}", FLASH_E_TOO_LARGE, "steps"},
         {"root ::= (((\"a\"{99}){99}){99}){99}", FLASH_E_TOO_LARGE, "steps"},
-        {"root ::= <think>", FLASH_E_UNSUPPORTED, "tokens"},
-        {"root ::= !<[7]>", FLASH_E_UNSUPPORTED, "tokens"},
+        {"root ::= <think>", FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported"},
+        {"root ::= !<[7]>", FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported"},
         {"root ::= \"a\xFF\"", FLASH_E_FORMAT, "line 1, column 12: not UTF-8"},
         /* left recursion: directly, by another, behind what may be empty, in choices, groups */
         {"root ::= root \"a\" | \"b\"", FLASH_E_FORMAT,
          "line 1, column 1: this rule begins with "
          "itself (left recursion): root"},
-        {"root ::= \"a\" x\nx ::= y \"b\"\ny ::= x | \"c\"", FLASH_E_FORMAT, "left recursion): "},
+        {"root ::= \"a\" x\nx ::= y \"b\"\ny ::= x | \"c\"", FLASH_E_FORMAT, "left recursion): y"},
         {"root ::= \"a\" x\nx ::= e \"z\"* x \"b\" | \"c\"\ne ::= \"d\"?", FLASH_E_FORMAT,
          "line 2, column 1: this rule begins with itself (left recursion): x"},
         {"root ::= \"a\" | (\"b\" | (root)+) \"c\"", FLASH_E_FORMAT, "left recursion): root"},
@@ -522,7 +529,7 @@ static void no_schema(const char *text, flash_status want, const char *sentence)
     size_t n = 77;
     flash_error err = {0};
     if (!CHECK_EQ(flash_grammar_from_schema(text, strlen(text), out, sizeof out, &n, &err), want)
-        || !CHECK(strstr(err.text, sentence) != NULL)) {
+        || !CHECK(ends_with(err.text, sentence))) {
         printf("    %s: %s\n", text, err.text);
     }
     CHECK_EQ(n, 77);
@@ -584,7 +591,7 @@ static void test_schemas(void)
     no_schema("{\"type\":[]}", FLASH_E_FORMAT, "nothing to choose from");
     no_schema("{\"enum\":[]}", FLASH_E_FORMAT, "nothing to choose from");
     no_schema("{\"enum\":1}", FLASH_E_FORMAT, "no value for enum");
-    no_schema("[]", FLASH_E_FORMAT, "no schema");
+    no_schema("[]", FLASH_E_FORMAT, "no schema that anything can match");
     no_schema("false", FLASH_E_UNSUPPORTED, "anything can match");
     no_schema("{\"type\":\"string\",\"pattern\":\"a\"}", FLASH_E_UNSUPPORTED,
               "line 1, column 19: keyword not supported: pattern");
@@ -594,20 +601,23 @@ static void test_schemas(void)
     no_schema("{\"anyOf\":[true],\"properties\":{}}", FLASH_E_UNSUPPORTED,
               "beside the others: properties");
     no_schema("{\"$ref\":\"#/$defs/x\"}", FLASH_E_FORMAT, "nothing is there: #/$defs/x");
-    no_schema("{\"$ref\":\"http://x\"}", FLASH_E_UNSUPPORTED, "elsewhere is not supported: http");
+    no_schema("{\"$ref\":\"http://x\"}", FLASH_E_UNSUPPORTED,
+              "elsewhere is not supported: http://x");
     no_schema("{\"required\":[\"a\"],\"properties\":{}}", FLASH_E_FORMAT, "among the properties");
     no_schema("{\"properties\":{\"a\":{}},\"additionalProperties\":true}", FLASH_E_UNSUPPORTED,
               "must be false");
     no_schema("{\"type\":\"array\",\"minItems\":2,\"maxItems\":1}", FLASH_E_FORMAT,
               "less than minItems");
-    no_schema("{\"type\":\"array\",\"minItems\":-1}", FLASH_E_FORMAT, "not a whole number");
-    no_schema("{\"type\":\"string\",\"maxLength\":1.5}", FLASH_E_FORMAT, "not a whole number");
-    no_schema("{\"type\":\"string\",\"maxLength\":100000}", FLASH_E_FORMAT, "not a whole number");
+    no_schema("{\"type\":\"array\",\"minItems\":-1}", FLASH_E_FORMAT, "up to 99999 for minItems");
+    no_schema("{\"type\":\"string\",\"maxLength\":1.5}", FLASH_E_FORMAT,
+              "up to 99999 for maxLength");
+    no_schema("{\"type\":\"string\",\"maxLength\":100000}", FLASH_E_FORMAT,
+              "up to 99999 for maxLength");
     no_schema("\"\xFF\"", FLASH_E_FORMAT, "column 2: not UTF-8");
     char deep[140];
     memset(deep, '[', 65);
     deep[65] = 0;
-    no_schema(deep, FLASH_E_TOO_LARGE, "more than 64");
+    no_schema(deep, FLASH_E_TOO_LARGE, "more than 64 others");
     /* the size needed, whatever there is */
     size_t n = 0, again = 0;
     CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), NULL, 0, &n, NULL), FLASH_E_RANGE);
