@@ -1007,6 +1007,41 @@ static void large_heads(void)
     }
 }
 
+/* More query rows in one layer, the first or the last, than any matrix may have: said so, rather
+   than of a tensor that is not of that shape. */
+static void many_heads(void)
+{
+    for (int last = 0; last < 2; last++) {
+        mk_kind kind = {"llama", "f", 0};
+        mk_options o = {1, 16, 4, 2, 8, 24, 40, 64, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 3};
+        mk_file *f = last ? tiny_of(DECI) : mk_model(&o, &kind);
+        flash_model_desc d = {0};
+        flash_error err = {FLASH_OK, 0, ""};
+        flash_model *m = NULL;
+        size_t n;
+        const char *arch = last ? "deci" : "llama";
+        char key[80];
+        mk_set_u32(f, NAME("%s.attention.key_length", arch), 512);
+        mk_set_u32(f, NAME("%s.attention.value_length", arch), 512);
+        mk_set_u32(f, NAME("%s.rope.dimension_count", arch), 512);
+        snprintf(key, sizeof key, "%s.attention.head_count", arch);
+        if (last)
+            set_items(f, key, MK_V_U32, 4, 4, 3, 4096);
+        else
+            mk_set_u32(f, key, 4096);
+        uint8_t *p = mk_emit(f, &n);
+        d.source.data = p;
+        d.source.bytes = n;
+        SECTION("heads, too many");
+        CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_TOO_LARGE);
+        if (!CHECK_STR(err.text,
+                       last ? "layer 3: 4096 heads of 512" : "layer 0: 4096 heads of 512"))
+            printf("    %s\n", err.text);
+        free(p);
+        mk_free(f);
+    }
+}
+
 static void layer_tensors(void)
 {
     static const struct {
@@ -1404,6 +1439,7 @@ int main(void)
     layer_keys();
     layer_tensors();
     large_heads();
+    many_heads();
     vocabularies();
     lengths();
     damage();

@@ -1,24 +1,30 @@
-# Lists N changes of flash.h in a random order that SEED decides, for tools/mutate.sh: one operator,
-# constant or bound each. A line out: section, line number, column, length, replacement, old text.
-#   awk -v SEED=1 -v SECTION=name -f tools/mutate.awk flash.h
-# Code alone is changed: no comments, texts, preprocessor lines, declarations of the interface, and
-# no rows of bare numbers, which are data. The formatter's blanks tell a product from a pointer.
+# For tools/mutate.sh. With STRIP=1: flash.h without comments and empty lines, whose line numbers then
+# depend on code alone. Otherwise lists all changes of that in a random order that SEED decides: one
+# operator, constant or bound each. A line out, with @ between: section, line number, column, length,
+# replacement, old text, and 1 if it is known to change no result (KNOWN: see tools/mutate.known).
+#   awk -v STRIP=1 -f tools/mutate.awk flash.h
+#   awk -v SEED=1 -v SECTION=name -v KNOWN=tools/mutate.known -f tools/mutate.awk stripped
+# Code alone is changed: no texts, preprocessor lines, declarations of the interface, and no rows of
+# bare numbers, which are data. The formatter's blanks tell a product from a pointer.
 
 function random() # minimal standard generator (Park and Miller 1988): the same in every awk
 {
     state = state * 16807 % 2147483647
     return state / 2147483647
 }
-function site(at, length_, new)
+function site(at, length_, new,    old, line, why)
 {
-    n++
-    line_of[n] = NR
-    text[n] = section "\t" NR "\t" at "\t" length_ "\t" new "\t" substr($0, at, length_)
+    old = substr($0, at, length_)
+    line = $0
+    sub(/^ */, "", line)
+    why = reason[section "\t" old " -> " new "\t" line]
+    if (why == "") why = reason[section "\t*\t" line]
+    text[++n] = why ~ /^speed/ ? "" : section "@" NR "@" at "@" length_ "@" new "@" old "@" (why != "")
 }
-# Code of the line with what is not code blanked, so that columns stay.
+# Code of the line with what is not code blanked, so that columns stay; plain still has its texts.
 function code_of(s,    out, i, c, two)
 {
-    out = ""
+    out = plain = ""
     for (i = 1; i <= length(s); i++) {
         c = substr(s, i, 1)
         two = substr(s, i, 2)
@@ -27,11 +33,14 @@ function code_of(s,    out, i, c, two)
                 comment = 0
                 i++
                 out = out " "
+                plain = plain " "
             }
             out = out " "
+            plain = plain " "
         } else if (quote != "") {
+            plain = plain c
             if (c == "\\") {
-                i++
+                plain = plain substr(s, ++i, 1)
                 out = out " "
             } else if (c == quote)
                 quote = ""
@@ -40,11 +49,15 @@ function code_of(s,    out, i, c, two)
             comment = 1
             i++
             out = out "  "
+            plain = plain "  "
         } else if (c == "\"" || c == "'") {
             quote = c
             out = out " "
-        } else
+            plain = plain c
+        } else {
             out = out c
+            plain = plain c
+        }
     }
     quote = ""
     return out
@@ -55,6 +68,9 @@ BEGIN {
     split("+ - * / % < <= > >= == != && || & | ^ << >> += -= *= |= &= <<= >>=", from)
     split("- + + * / <= < >= > != == || && | & | >> << -= += += &= |= >>= <<=", to)
     for (i in from) other[from[i]] = to[i]
+    while (KNOWN != "" && (getline line < KNOWN) > 0)
+        if (line !~ /^#/ && split(line, field, "\t") == 4)
+            reason[field[1] "\t" field[2] "\t" field[3]] = field[4]
 }
 /^\/\* ===== >>/ {
     section = substr($3, 3)
@@ -64,6 +80,12 @@ BEGIN {
 {
     before = comment
     code = code_of($0)
+    if (STRIP) {
+        sub(/ +$/, "", plain)
+        if (/^\/\* ===== >>/) print
+        else if (plain != "") print plain
+        next
+    }
     macro = continued || (!before && code ~ /^ *#/)
     continued = macro && /\\$/
     if (!inside || macro || section == "config" || (SECTION != "" && section != SECTION)) next
@@ -103,5 +125,5 @@ END {
         text[i] = text[j]
         text[j] = t
     }
-    for (i = 1; i <= n; i++) print text[i]
+    for (i = 1; i <= n; i++) if (text[i] != "") print text[i]
 }

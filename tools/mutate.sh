@@ -8,7 +8,8 @@
 # there is one, which compiles at once, then whole ones optimised, then quick ones sanitized.
 # What was found is in build/mutate/SEED-SECTION.txt, to which the same command adds what is missing,
 # so that it can be stopped at any time; `kept` are the changes that nothing noticed, and RETRY=1
-# tries them again. With another flash.h it begins anew.
+# tries them again. With other code in flash.h it begins anew. tools/mutate.known says why some change
+# no result; they count as kept, but those that change nothing but speed are never made.
 N=${N:-100} SEED=${SEED:-1} JOBS=${JOBS:-2}
 ROOT=$PWD/build/mutate
 OUT=$ROOT/$SEED-${SECTION:-all}.txt
@@ -74,13 +75,14 @@ worker() # NUMBER
     prepare "$checked" clang '-O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all'
     case $skip in *neon*) ;; *) prepare "$neon" "$AARCH64" "-O1 -static $trap" qemu-aarch64 ;; esac
     awk -v "k=$1" -v "jobs=$JOBS" 'NR % jobs == k' "$ROOT/sites" >"$ROOT/sites$1"
-    while [ "$left" -gt 0 ] && IFS="$tab" read -r section line at bytes new old <&3; do
+    while [ "$left" -gt 0 ] && IFS=@ read -r section line at bytes new old known <&3; do
         id="$section:$line:$at"
         found=$(grep "^[a-z]*$tab$id$tab" "$OUT" | head -1)
         if [ -z "$found" ]; then
             awk -v "line=$line" -v "at=$at" -v "n=$bytes" -v "new=$new" 'NR == line {
                 $0 = substr($0, 1, at - 1) new substr($0, at + n) } 1' "$ROOT/flash.h" >"$ROOT/changed$1"
-            found=$(judge "$ROOT/changed$1")"$tab$id$tab$old -> $new$tab$(sed -n "${line}s/^ *//p" "$ROOT/flash.h")"
+            [ "$known" = 1 ] && found=kept || found=$(judge "$ROOT/changed$1")
+            found="$found$tab$id$tab$old -> $new$tab$(sed -n "${line}s/^ *//p" "$ROOT/flash.h")"
             printf '%s\n' "$found" | tee -a "$OUT"
         fi
         case $found in noticed* | kept*) left=$((left - 1)) ;; esac
@@ -139,8 +141,9 @@ trap='-fsanitize=undefined -fsanitize-undefined-trap-on-error' # needs no librar
 unset MAKEFLAGS MFLAGS MAKELEVEL
 tab=$(printf '\t')
 mkdir -p "$ROOT"
-cmp -s flash.h "$ROOT/flash.h" || rm -f "$ROOT"/*.txt
-cp flash.h "$ROOT"
+awk -v STRIP=1 -f tools/mutate.awk flash.h >"$ROOT/stripped.h"
+cmp -s "$ROOT/stripped.h" "$ROOT/flash.h" || rm -f "$ROOT"/*.txt
+mv "$ROOT/stripped.h" "$ROOT/flash.h"
 [ -z "$RETRY" ] || { grep -v ^kept "$OUT" >"$ROOT/rest"; mv "$ROOT/rest" "$OUT"; }
 touch "$OUT"
 for AARCH64 in aarch64-linux-gnu-gcc aarch64-linux-gnu-gcc-12; do
@@ -150,8 +153,8 @@ done
 skip='k-wasm'
 grep -q amx_int8 /proc/cpuinfo 2>/dev/null || skip="$skip|k-amx"
 command -v $AARCH64 qemu-aarch64 >/dev/null || skip="$skip|k-neon"
-awk -v "SEED=$SEED" -v "SECTION=$SECTION" -f tools/mutate.awk flash.h |
-    grep -vE "^($skip)$tab" >"$ROOT/sites"
+awk -v "SEED=$SEED" -v "SECTION=$SECTION" -v KNOWN=tools/mutate.known -f tools/mutate.awk "$ROOT/flash.h" |
+    grep -vE "^($skip)@" >"$ROOT/sites"
 
 pids=
 trap 'kill $pids 2>/dev/null; exit 130' INT TERM
@@ -163,9 +166,21 @@ while [ $k -lt "$JOBS" ]; do
 done
 wait
 echo
-grep "^kept" "$OUT"
-awk -F '\t' '{ n[$1]++ } END {
-    all = n["noticed"] + n["kept"]
-    printf "%d of %d noticed (%.1f %%), %d did not compile, %d gave the same code; sections left out: %s\n",
-        n["noticed"], all, all ? 100 * n["noticed"] / all : 0, n["broken"], n["same"], "'"$skip"'"
-}' "$OUT"
+awk -F '\t' '
+    /^#/ { next }
+    FNR == NR { why[$1 FS $2 FS $3] = $4; next }
+    { n[$1]++ }
+    $1 == "kept" {
+        split($2, at, ":")
+        because = why[at[1] FS $3 FS $4]
+        if (because == "") because = why[at[1] FS "*" FS $4]
+        known += because != ""
+        printf "%s: %s\n    %s\n    %s\n", at[1], $3, $4, because == "" ? "???" : because
+    }
+    END {
+        all = n["noticed"] + n["kept"]
+        printf "%d of %d noticed (%.1f %%); of the %d kept above %d are known to change no result; ", \
+            n["noticed"], all, all ? 100 * n["noticed"] / all : 0, n["kept"], known
+        printf "%d did not compile, %d gave the same code; sections left out: %s\n", \
+            n["broken"], n["same"], "'"$skip"'"
+    }' tools/mutate.known "$OUT"
