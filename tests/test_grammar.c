@@ -618,6 +618,18 @@ static void test_schemas(void)
     memset(deep, '[', 65);
     deep[65] = 0;
     no_schema(deep, FLASH_E_TOO_LARGE, "more than 64 others");
+    for (int n = 64; n < 66; n++) { /* as many properties as may all be left out, and one more */
+        char many[2000] = "{\"properties\":{", out[20000];
+        size_t used;
+        for (int i = 0; i < n; i++) sprintf(many + strlen(many), "%s\"p%d\":{}", i ? "," : "", i);
+        strcat(many, "}}");
+        if (n > 64)
+            no_schema(many, FLASH_E_TOO_LARGE,
+                      "line 1, column 1: more than 64 properties and none required");
+        else
+            CHECK_EQ(flash_grammar_from_schema(many, strlen(many), out, sizeof out, &used, NULL),
+                     0);
+    }
     /* the size needed, whatever there is */
     size_t n = 0, again = 0;
     CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), NULL, 0, &n, NULL), FLASH_E_RANGE);
