@@ -619,7 +619,7 @@ static void test_schemas(void)
     deep[65] = 0;
     no_schema(deep, FLASH_E_TOO_LARGE, "more than 64 others");
     for (int n = 64; n < 66; n++) { /* as many properties as may all be left out, and one more */
-        char many[2000] = "{\"properties\":{", out[20000];
+        char many[2000] = "{\"properties\":{";
         size_t used;
         for (int i = 0; i < n; i++) sprintf(many + strlen(many), "%s\"p%d\":{}", i ? "," : "", i);
         strcat(many, "}}");
