@@ -627,8 +627,8 @@ static void test_schemas(void)
             no_schema(many, FLASH_E_TOO_LARGE,
                       "line 1, column 1: more than 64 properties and none required");
         else
-            CHECK_EQ(flash_grammar_from_schema(many, strlen(many), out, sizeof out, &used, NULL),
-                     0);
+            CHECK_EQ(flash_grammar_from_schema(many, strlen(many), NULL, 0, &used, NULL),
+                     FLASH_E_RANGE);
     }
     /* the size needed, whatever there is */
     size_t n = 0, again = 0;
