@@ -1510,6 +1510,64 @@ static void test_least_known(void)
     flash_search_free(s);
 }
 
+/* Ranks and crowding distances as in Deb and others 2002, III.B, computed straight. */
+static void test_ranks(void)
+{
+    enum { N = 60 };
+    flash_search_desc d;
+    double violation[N], crowd[N];
+    uint32_t rank[N];
+    SECTION("ranks and crowding");
+    problem_desc(&branin_currin, 0, &d, param, name);
+    d.method = FLASH_SEARCH_NSGA2;
+    d.population = N;
+    flash_search *s = open_search(&d);
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < 2; k++) s->row[2 * i + k] = 5 + test_rnd() / 4294967296.0;
+        violation[i] = i % 9 ? 0 : 1 + i % 4;
+        rank[i] = N;
+        crowd[i] = 0;
+        for (int j = 0; j < N; j += 9) rank[i] += 1 + j % 4 < violation[i];
+        if (violation[i] > 0)
+            for (int j = 0; j < N; j++) rank[i] += j % 9 != 0; /* what is good comes first */
+    }
+    for (uint32_t front = 0, left = N - (N + 8) / 9; left; front++) {
+        int in[N], n = 0;
+        for (int i = 0; i < N; i++) {
+            int beaten = violation[i] > 0 || rank[i] < front;
+            for (int j = 0; j < N && !beaten; j++)
+                beaten = !(violation[j] > 0) && rank[j] >= front && s->row[2 * j] < s->row[2 * i]
+                    && s->row[2 * j + 1] < s->row[2 * i + 1];
+            if (!beaten) in[n++] = i;
+        }
+        for (int a = 0; a < n; a++) rank[in[a]] = front;
+        for (int k = 0; k < 2; k++) {
+            double least = 1e9, most = -1e9;
+            for (int a = 0; a < n; a++) {
+                least = fmin(least, s->row[2 * in[a] + k]);
+                most = fmax(most, s->row[2 * in[a] + k]);
+            }
+            for (int a = 0; a < n; a++) {
+                double at = s->row[2 * in[a] + k], below = -1e9, above = 1e9;
+                for (int b = 0; b < n; b++) {
+                    double v = s->row[2 * in[b] + k];
+                    if (v < at) below = fmax(below, v);
+                    if (v > at) above = fmin(above, v);
+                }
+                crowd[in[a]] += at > least && at < most ? (above - below) / (most - least) : 1e300;
+            }
+        }
+        left -= (uint32_t)n;
+    }
+    flash__rank(s, N, violation);
+    for (int i = 0; i < N; i++) {
+        CHECK_EQ(s->rank[i], rank[i]);
+        CHECK(crowd[i] >= 1e300 ? s->crowd[i] >= 1e300
+                                : fabs(s->crowd[i] - crowd[i]) < 1e-12 * crowd[i] + 1e-15);
+    }
+    flash_search_free(s);
+}
+
 static void test_memory(void)
 {
     flash_search_desc d;
@@ -1603,6 +1661,7 @@ int main(void)
     test_yes_no();
     test_hopeless();
     test_stop();
+    test_ranks();
     test_memory();
     test_samples();
     test_noise();
