@@ -125,7 +125,10 @@ judge() # CHANGED
         return
     fi
     for test in $(tests_of "$section"); do
-        case $passed in *" $test "*) grep -qi quick "tests/test_$test.c" || continue ;; esac
+        case $passed$test in
+        *kernels) ;; # tcc has nothing that scalar kernels are compared with
+        *" $test "*) grep -qi quick "tests/test_$test.c" || continue ;;
+        esac
         passes "$w" "$test" 200 || { echo noticed; return; }
     done
     changed "$checked" "$1"
