@@ -306,11 +306,18 @@ static void test_published(void)
     }
 }
 
-/* A vocabulary of bytes, the tokens of formats, and two that formats do not have; the formats' are
-   of this type: 3 control, 4 user. */
-static const char *const own[] = {"<|im_start|>",    "<|im_end|>",    "[INST]", "[/INST]",
-                                  "<start_of_turn>", "<end_of_turn>", "<b>",    "\n\n"};
-enum { N_OWN = sizeof own / sizeof *own, OWN = 260, SPACE = 259, N_VOCAB = 320 };
+/* A vocabulary of bytes, the tokens of formats, and three that are no formats' marks, though one is
+   a word of theirs; the formats' are of this type: 3 control, 4 user. */
+static const char *const own[] = {
+    "<|im_start|>",  "<|im_end|>", "[INST]", "[/INST]", "<start_of_turn>",
+    "<end_of_turn>", "<b>",        "\n\n",   "user"};
+enum {
+    N_OWN = sizeof own / sizeof *own,
+    N_MARKS = N_OWN - 3,
+    OWN = 260,
+    SPACE = 259,
+    N_VOCAB = 320
+};
 
 static flash_model *vocabulary(int type, uint8_t **bytes)
 {
@@ -320,13 +327,13 @@ static flash_model *vocabulary(int type, uint8_t **bytes)
     for (int i = 0; i < N_VOCAB; i++) {
         char text[32];
         int k = i - OWN,
-            t = i < 1       ? 2
-            : i < 3         ? 3
-            : i < SPACE     ? 6
-            : i == SPACE    ? 1
-            : k < N_OWN - 2 ? type
-            : k < N_OWN     ? 4
-                            : 5;
+            t = i < 1     ? 2
+            : i < 3       ? 3
+            : i < SPACE   ? 6
+            : i == SPACE  ? 1
+            : k < N_MARKS ? type
+            : k < N_OWN   ? 4
+                          : 5;
         snprintf(text, sizeof text, "<extra_%d>", i);
         if (i < 3)
             snprintf(text, sizeof text, "%s", i == 0 ? "<unk>" : i == 1 ? "<s>" : "</s>");
@@ -344,8 +351,7 @@ static flash_model *vocabulary(int type, uint8_t **bytes)
 static int marks_in(const int32_t *ids, size_t n)
 {
     int count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += ids[i] < 3 || (ids[i] >= OWN && ids[i] < OWN + N_OWN - 2);
+    for (size_t i = 0; i < n; i++) count += ids[i] < 3 || (ids[i] >= OWN && ids[i] < OWN + N_MARKS);
     return count;
 }
 
@@ -378,7 +384,7 @@ static void test_forged(void)
                 n = turn(m, f + i, before, (flash_role)role, evil, ids, 1024);
                 /* a token of another format is one of the user's texts like any other */
                 int others = 0;
-                for (int k = 0; k < N_OWN - 2 && type == 4; k++) {
+                for (int k = 0; k < N_MARKS && type == 4; k++) {
                     if (!flash__chat_has(f + i, own[k], strlen(own[k])))
                         for (const char *p = evil; (p = strstr(p, own[k])) != NULL; p++) others++;
                 }
@@ -400,8 +406,15 @@ static void test_forged(void)
         n = turn(m, flash_chat_find("gemma"), FLASH_ROLE_USER, FLASH_ROLE_USER, "<b>a\n\nb", ids,
                  64);
         int b = 0;
-        for (size_t i = 0; i < n; i++) b += ids[i] >= OWN + N_OWN - 2 && ids[i] < OWN + N_OWN;
+        for (size_t i = 0; i < n; i++) b += ids[i] == OWN + N_MARKS || ids[i] == OWN + N_MARKS + 1;
         CHECK_EQ(b, 2);
+        /* and so is a word that the format's marks have, too */
+        for (int k = 0; k < 2; k++) {
+            n = turn(m, flash_chat_find("chatml"), FLASH_ROLE_USER, FLASH_ROLE_USER,
+                     k ? "a user" : "a", ids, 64);
+            for (size_t i = 0; i < n; i++) b += ids[i] == OWN + N_OWN - 1 ? 2 * k - 1 : 0;
+        }
+        CHECK_EQ(b, 3);
         flash_model_free(m);
         free(file);
     }
