@@ -146,6 +146,22 @@ static void test_dialect(void)
     both("root ::= (\"\"* (\"\" | \"\")+){3} ((\"a\"*)*)*", "\na\naaa\n", "b\n");
 }
 
+/* Many choices at every other character: the table of what was visited is filled and emptied again
+   and again. */
+static void test_many_choices(void)
+{
+    enum { LETTERS = 15, N = LETTERS * LETTERS };
+    char text[8000] = "root ::= x+\nx ::= ", good[2 * N + 2] = "";
+    SECTION("many choices");
+    for (int i = 0; i < N; i++) {
+        char pair[3] = {(char)('a' + i / LETTERS), (char)('a' + i % LETTERS), 0};
+        sprintf(text + strlen(text), "%s\"%s\"", i ? " | " : "", pair);
+        memcpy(good + 2 * (i * 7 % N), pair, 2);
+    }
+    good[2 * N] = '\n';
+    both(text, good, "a\naab\nzz0\n");
+}
+
 /* --- what is refused ------------------------------------------------------------------------- */
 
 static int ends_with(const char *text, const char *end)
@@ -972,6 +988,7 @@ int main(void)
     bpe = load(mk_llama(&b), &bpe_file);
     any = m;
     test_dialect();
+    test_many_choices();
     test_refused();
     test_suite();
     test_schemas();
