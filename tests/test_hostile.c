@@ -1,11 +1,13 @@
-/* Files made to hurt: every one is refused with a sentence or works, and never costs a crash, a
-   leak, an allocation larger than the file, or time. FLASH_QUICK in the environment shortens it. */
+/* Hostile files: each is either refused with an error message or works. None may cause a crash, a
+   leak, an allocation larger than the file (or 64 KiB), or a long run time. FLASH_QUICK in the
+   environment shortens the test. */
 #include "test.h"
 #include "mkmodel.h"
 #include "../flash.h"
 #include <time.h>
 
-/* What has to happen. MAY: anything but harm. */
+/* Expected results. CONTAINER: opening the file is refused; MODEL: it opens, but loading is
+   refused; REFUSED: loading is refused, opening may be; FINE: both work; MAY: any of these. */
 enum { CONTAINER, MODEL, REFUSED, FINE, MAY };
 
 static void holds(int ok, const char *what)
@@ -13,7 +15,7 @@ static void holds(int ok, const char *what)
     if (!ok) printf("    %s\n", what);
 }
 
-/* A failure says so in one printable line; success leaves err alone. */
+/* Returns 1 if err fits the status: one printable line after a failure, untouched otherwise. */
 static int err_ok(flash_status status, const flash_error *err)
 {
     size_t n = 0;
@@ -27,7 +29,7 @@ static int err_ok(flash_status status, const flash_error *err)
         && status != FLASH_E_INTERNAL;
 }
 
-/* Reads all a container offers. */
+/* Reads all keys, values and tensor data of a container. */
 static unsigned touch(const flash_gguf *g)
 {
     unsigned sum = 0;
@@ -50,7 +52,8 @@ static unsigned touch(const flash_gguf *g)
     return sum;
 }
 
-/* Three tokens through the model, then some sampling; NaN logits must do no harm either. */
+/* Runs three tokens through the model, then samples a few. Logits that are NaN must do no harm
+   either. */
 static void use(const flash_model *m)
 {
     static const int32_t ids[] = {0, 1, 2};
@@ -86,7 +89,8 @@ static void use(const flash_model *m)
     }
 }
 
-/* Opens and loads bytes placed in an allocation of just that size. */
+/* Opens and loads a file of n bytes from an allocation of exactly that size. want: what to
+   expect. */
 static void attempt(const char *name, const uint8_t *bytes, size_t n, int want)
 {
     uint8_t *p = (uint8_t *)mk_alloc(NULL, n);
@@ -180,7 +184,7 @@ static mk_file *tiny_bpe(void)
     return mk_llama(&o);
 }
 
-/* One case: a good file f, what is done to it, what has to come of it. */
+/* Runs one case: makes a good file f, applies the statements to it and loads it, expecting want. */
 #define CASE(name, want, ...) \
     do { \
         mk_file *f = tiny(); \
@@ -250,7 +254,7 @@ static void keys(void)
     for (size_t i = 0; i < COUNT(lengths); i++) {
         CASE(NAME("key length 0x%llx", (unsigned long long)lengths[i]), CONTAINER,
              mk_find(f, "general.name")->name_bytes = lengths[i]);
-        if (i != 1) { /* 65536 bytes are there: the string is legal, what follows it is not */
+        if (i != 1) { /* 65536 bytes follow: the string is legal, what comes after is not */
             CASE(NAME("string length 0x%llx", (unsigned long long)lengths[i]), CONTAINER,
                  mk_buf *b = mk_set(f, "general.name", MK_V_STRING);
                  mk_u64(b, lengths[i]); mk_bytes(b, "random", 6));
@@ -261,7 +265,7 @@ static void keys(void)
          mk_u32(mk_add(f, k, MK_V_U32), 1); free(k));
     CASE("key of control bytes", MAY, mk_u32(mk_add(f, "a\n\x01\xFF", MK_V_U32), 1));
     CASE("key of control bytes, unknown type", CONTAINER, mk_u32(mk_add(f, "a\n\x01\xFF", 99), 1));
-    /* the last key is cut by the end of the file */
+    /* the last string ends one or two bytes past the end of the file */
     p = NULL;
     {
         mk_file *f = mk_new();
@@ -329,7 +333,7 @@ static void keys(void)
          mk_u16(mk_set(f, "split.no", MK_V_U16), 0));
     CASE("split in one", FINE, mk_u16(mk_set(f, "split.count", MK_V_U16), 1));
     CASE("split count as text", MODEL, mk_set_text(f, "split.count", "2"));
-    /* 8 MB stand for the 100 of the list */
+    /* 8 MiB, in place of the 100 MB of the original list of cases */
     CASE("long chat template", FINE, mk_buf *b = mk_set(f, "tokenizer.chat_template", MK_V_STRING);
          mk_u64(b, 8 << 20); mk_fill(b, '{', 8 << 20));
     CASE("unterminated chat template", CONTAINER,
@@ -353,7 +357,7 @@ static void keys(void)
 
 static const size_t item_bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};
 
-/* Gives a key the value 1, or what stands for it, as some type. */
+/* Gives a key the value 1 as the given type: a number, the text "1", or an array of that text. */
 static void retype(mk_file *f, const char *key, uint32_t type)
 {
     mk_buf *b = mk_set(f, key, type);
@@ -428,7 +432,7 @@ static void wrong_types(void)
             CASE(NAME("%s as type %u", key, (unsigned)not_integer[k]), MODEL,
                  retype(f, key, not_integer[k]));
         }
-        /* the right value, or 1, in another size */
+        /* the right value (1 if the file has no such key) in another type */
         CASE(NAME("%s as i32", key), MODEL, now = value_of(f, key);
              mk_u32(mk_set(f, key, MK_V_I32), (uint32_t)now));
         CASE(NAME("%s as u64", key), MODEL, now = value_of(f, key);
@@ -436,7 +440,7 @@ static void wrong_types(void)
         CASE(NAME("%s as i32 -1", key), MODEL, mk_u32(mk_set(f, key, MK_V_I32), 0xFFFFFFFFu));
         CASE(NAME("%s as i64 -2^63", key), MODEL,
              mk_u64(mk_set(f, key, MK_V_I64), (uint64_t)1 << 63));
-        /* cut to 32 bits it would be right */
+        /* would be right if it were cut to 32 bits */
         CASE(NAME("%s + 2^32", key), MODEL, now = value_of(f, key);
              mk_u64(mk_set(f, key, MK_V_U64), now + ((uint64_t)1 << 32)));
         CASE(NAME("%s 2^32-1", key), MODEL, mk_set_u32(f, key, 0xFFFFFFFFu));
@@ -489,7 +493,7 @@ static void wrong_types(void)
 
 /* --- tensors --------------------------------------------------------------------------------- */
 
-/* Another shape, with data to match it. */
+/* Gives t the shape [ne1,ne0], or [ne0] if ne1 is 0, and random data to match. */
 static void reshape(mk_tensor *t, uint64_t ne0, uint64_t ne1)
 {
     uint64_t seed = 9;
@@ -605,7 +609,7 @@ static void tensors(void)
         }
         if (ne0 != ne1 && ne1)
             CASE_BPE(NAME("%s: turned", w), MODEL, reshape(mk_find_tensor(f, w), ne1, ne0));
-        /* weights that are no numbers: it loads and runs, to no purpose */
+        /* weights that are NaN, infinite, huge or 0: the model loads and runs, if to no purpose */
         CASE_BPE(NAME("%s: NaN", w), FINE, mk_tensor *t = mk_find_tensor(f, w);
                  memset(t->data.p, 0xFF, t->data.n));
         CASE_BPE(
@@ -624,7 +628,8 @@ static void tensors(void)
     mk_free(good);
 }
 
-/* Every weight type, its blocks all ones (scales NaN), infinite where a scale is, and random. */
+/* Every weight type, with blocks of all bits set (their scales are NaN), random blocks, and blocks
+   whose scale is infinite or NaN. */
 static void scales(void)
 {
     static const uint32_t types[] = {MK_F16,  MK_BF16, MK_Q4_0,   MK_Q4_1,   MK_Q5_0,
@@ -712,7 +717,7 @@ static void hyperparameters(void)
              mk_u32(mk_set(f, "llama.attention.layer_norm_rms_epsilon", MK_V_F32), no_eps[i]));
         CASE(NAME("freq_base 0x%08x", (unsigned)no_eps[i]), MODEL,
              mk_u32(mk_set(f, "llama.rope.freq_base", MK_V_F32), no_eps[i]));
-        if (i > 1) { /* a factor of 0 means none */
+        if (i > 1) { /* a factor of 0 means no scaling */
             CASE(NAME("rope factor 0x%08x", (unsigned)no_eps[i]), MODEL,
                  mk_set_text(f, "llama.rope.scaling.type", "linear");
                  mk_u32(mk_set(f, "llama.rope.scaling.factor", MK_V_F32), no_eps[i]));
@@ -773,7 +778,7 @@ static void hyperparameters(void)
 
 /* --- architectures --------------------------------------------------------------------------- */
 
-/* Four layers; every kind of them somewhere. */
+/* Architectures for models of four layers; between them they have every kind of layer. */
 static const mk_kind kinds[] = {{"deci", "fslf", 0},   {"flash", "fswo", 3}, {"qwen3", "f", 0},
                                 {"gemma3", "wwwf", 3}, {"lfm2", "ccff", 0},  {"llama4", "f", 0}};
 enum { DECI, FLASH, QWEN3, GEMMA3, LFM2, LLAMA4, KINDS };
@@ -791,7 +796,8 @@ static mk_file *tiny_of(int kind)
         attempt_file(name, f, want); \
     } while (0)
 
-/* Sets a key to n items of some type, all v but item `at`, which is `odd`; n < 0: to v itself. */
+/* Sets a key to an array of n items of a type. All are v, except that item `at` is `odd` (at -1: no
+   exception). If n < 0, sets the key to the single value v. */
 static void set_items(mk_file *f, const char *key, uint32_t type, int n, uint64_t v, int at,
                       uint64_t odd)
 {
@@ -810,14 +816,15 @@ static uint32_t float_bits(float x)
     return u;
 }
 
-/* A key with a number for each layer: v is right for all that have one. zeros: what 0 in all is. */
+/* Tests a key that has one number for each layer. v is right for every layer that needs one. zeros:
+   the expected result if all numbers are 0. */
 static void layer_lists(int kind, const char *rest, uint64_t v, int zeros)
 {
     static const uint32_t wrong[] = {MK_V_U8,     MK_V_I8,  MK_V_U16, MK_V_I16, MK_V_F32,
                                      MK_V_STRING, MK_V_U64, MK_V_I64, MK_V_F64};
     static const uint32_t values[] = {0x80000000u, 0xFFFFFFFFu, 0x7FFFFFFF, (1u << 20) + 1};
     char key[80];
-    size_t n_bad = zeros == FINE ? 2 : COUNT(values); /* FINE: a list of bools */
+    size_t n_bad = zeros == FINE ? 2 : COUNT(values); /* FINE: the key is a list of bools */
     mk_name(&kinds[kind], rest, key);
     for (int n = 0; n < 6; n++) {
         if (n != 4) {
@@ -852,7 +859,8 @@ static void layer_lists(int kind, const char *rest, uint64_t v, int zeros)
     }
 }
 
-/* A key with one number; NaN, infinities and what is below 0 are refused. */
+/* Tests a key that has one float: NaN, infinities and negative numbers are refused. list: the key
+   may also have one float for each layer. */
 static void bad_floats(int kind, const char *rest, int list)
 {
     static const uint32_t bad[] = {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800000u,
@@ -881,7 +889,7 @@ static void bad_floats(int kind, const char *rest, int list)
     }
 }
 
-/* One u32: v[0] to v[n_good - 1] load; the rest, and other types, do not. */
+/* Tests a key that has one u32: v[0] to v[n_good - 1] load; the others and other types do not. */
 static void bad_number(int kind, const char *rest, const uint32_t *v, int n, int n_good)
 {
     static const uint32_t wrong[] = {MK_V_U8, MK_V_I32, MK_V_F32, MK_V_BOOL, MK_V_STRING, MK_V_U64};
@@ -990,7 +998,7 @@ static void layer_keys(void)
     }
 }
 
-/* Heads larger than there can be, where no key says how large they are. */
+/* Heads around the limit of 512, in files where no key gives their size. */
 static void large_heads(void)
 {
     for (int d = 512; d <= 2048; d += d == 512 ? 2 : 1022) {
@@ -1119,7 +1127,7 @@ static void layer_tensors(void)
                 mk_remove_tensor(f, extra[i].name);
                 mk_add_tensor(f, extra[i].name, MK_F32, extra[i].ne0, extra[i].ne1, 1, 0.1, &seed));
     }
-    /* both norms or none */
+    /* a layer has both norms or none */
     CASE_OF(FLASH, "without the norms of one layer", FINE,
             mk_remove_tensor(f, "blk.0.attn_q_norm.weight");
             mk_remove_tensor(f, "blk.0.attn_k_norm.weight"));
@@ -1147,7 +1155,7 @@ static void set_token(mk_file *f, int i, const char *text, size_t n)
     }
 }
 
-/* An array of n equal items. */
+/* Sets a key to an array of n items, all v. */
 static void set_all(mk_file *f, const char *key, uint32_t type, uint64_t n, uint32_t v)
 {
     mk_buf *b = mk_set_array(f, key, type, n);
@@ -1197,7 +1205,8 @@ static void vocabularies(void)
     }
     CASE_BPE("merge of 1 MB", MODEL, mk_buf *b = &mk_find(f, "tokenizer.ggml.merges")->value;
              large[1 << 19] = ' '; mk_u64(b, 1 << 20); mk_bytes(b, large, 1 << 20); b->p[4]++);
-    /* the index of merges this short is larger than they are: 4 MB of text make up for it */
+    /* The index of such short merges is larger than their text: 4 MiB of other text keep the
+       largest allocation below the size of the file. */
     CASE_BPE(
         "one merge 200000 times", MAY,
         mk_buf *b = mk_set_array(f, "tokenizer.ggml.merges", MK_V_STRING, 200000);
@@ -1240,7 +1249,7 @@ static void vocabularies(void)
                  mk_set_u32(f, key, bad_ids[k]));
         }
     }
-    /* the default ids (BOS 1, EOS 2; 11 for BPE) lie outside this vocabulary */
+    /* the default ids (BOS 1, EOS 2; 11 for BPE) may lie outside so small a vocabulary */
     for (int bpe = 0; bpe < 2; bpe++) {
         for (int n = 1; n <= 12; n++) {
             mk_options o = {1, 16, 2, 1, 8, 24, 0, 64, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 3};
@@ -1300,7 +1309,7 @@ static void damage(void)
         for (int j = 0; j < many; j++) {
             size_t at = test_rnd() % (test_rnd() % 8 ? f[k]->data_at : n[k]);
             uint32_t r = test_rnd(), bit = r >> 8 & 7;
-            /* a bit, a byte, or one of the values that matter */
+            /* flips a bit, or sets the byte to a random or to an extreme value */
             static const uint8_t extremes[8] = {0, 1, 0x7F, 0x80, 0xFF, 0x20, 0x40, 8};
             p[at] = r % 3 == 0 ? p[at] ^ (uint8_t)(1u << bit)
                 : r % 3 == 1   ? (uint8_t)(r >> 16)
@@ -1368,7 +1377,7 @@ static void arguments(void)
     CHECK_EQ(flash_session_feed(s, ids, 17), FLASH_E_RANGE);
     CHECK_EQ(flash_session_feed(s, ids, (size_t)1 << 31), FLASH_E_RANGE);
     CHECK_EQ(flash_session_feed(s, ids, (size_t)-1), FLASH_E_RANGE);
-    ids[2] = 300; /* all or nothing */
+    ids[2] = 300; /* one bad token: none is taken */
     CHECK_EQ(flash_session_feed(s, ids, 3), FLASH_E_ARGUMENT);
     CHECK_EQ(flash_session_pending(s), 0);
     CHECK_EQ(flash_session_feed(s, ids, 0), FLASH_OK);
@@ -1376,7 +1385,7 @@ static void arguments(void)
     CHECK_EQ(flash_session_sample(s), -1);
     CHECK_EQ(flash_session_truncate(s, -1), FLASH_E_ARGUMENT);
     CHECK_EQ(flash_session_truncate(s, 1), FLASH_E_ARGUMENT);
-    /* a prompt far longer than the context; the list's 2^31 bytes would take minutes */
+    /* a prompt far longer than the context; 1 MiB, as 2^31 bytes would take minutes */
     text = (char *)mk_alloc(NULL, (1 << 20) + 1);
     memset(text, 'x', 1 << 20);
     text[1 << 20] = 0;
@@ -1411,7 +1420,7 @@ static void arguments(void)
     CHECK_EQ(flash_token_is_control(m, 300), 0);
     flash_model_free(m);
 
-    /* weights that begin at any byte */
+    /* the file, and so its weights, may begin at any byte */
     {
         uint8_t *odd = (uint8_t *)mk_alloc(NULL, n + 1);
         memcpy(odd + 1, p, n);

@@ -1,5 +1,6 @@
-/* The latency model: Gaussian process and least squares against golden values and brute force, the
-   fit against published measurements, and what it does with shapes of its own. */
+/* Tests of the latency model: its Gaussian process and least squares against golden values and
+   brute force, its fit against published measurements, and its behaviour on random
+   architectures. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
@@ -11,7 +12,8 @@
 
 static double uniform(void) { return (double)(test_rnd() >> 8) / (1 << 24); }
 
-/* A process of n points in memory of its own. */
+/* Sets up a Gaussian process of n points with d inputs, the last `categories` of which are
+   categories. Returns its memory, which the caller frees. */
 static void *new_gp(flash__gp *g, size_t n, int d, int categories)
 {
     flash__arena a = {NULL, 0};
@@ -27,7 +29,7 @@ static int close_to(double a, double b, double by) { return fabs(a - b) <= by * 
 
 /* --- golden values ---------------------------------------------------------------------------- */
 
-/* Eight points; values computed in quadruple precision. */
+/* Eight points; the expected values were computed in quadruple precision. */
 static void test_gp1(void)
 {
     static const double x[8][2] = {{.05, .90}, {.20, .15}, {.35, .60}, {.50, .35},
@@ -72,7 +74,7 @@ static void test_gp1(void)
     free(memory);
 }
 
-/* Ten points of scikit-learn's plot_gpr_prior_posterior; the optimum found by others. */
+/* The ten points of scikit-learn's plot_gpr_prior_posterior, and the optimum that others found. */
 static void test_gp2(void)
 {
     static const double x[10] = {4.8351491951, 2.7361612459, 4.8634217998, 3.5740799684,
@@ -109,7 +111,8 @@ static void fill_gp(flash__gp *g, int categories)
     for (int j = 0; j < g->d + 2; j++) g->theta[j] = j == g->d + 1 ? -3 : .2 * j - .5;
 }
 
-/* Each point left out in turn, by a process that never saw it. */
+/* Compares the leave-one-out predictions with those of a process that never saw the point, for each
+   point in turn. */
 static void test_leave_one_out(void)
 {
     enum { N = 200 };
@@ -165,7 +168,8 @@ static void test_gradient(void)
     free(memory);
 }
 
-/* Equal points without noise: only jitter helps, and there is an end to it. */
+/* Equal points without noise: the factorisation succeeds only through jitter. With a NaN among the
+   inputs it gives up. */
 static void test_singular(void)
 {
     flash__gp g;
@@ -216,8 +220,9 @@ static void test_least_squares(void)
 
 enum { HAT_ROWS = 2000, HAT_COLUMNS = 14, HAT_INPUTS = 10 };
 
-/* Features of Hardware-Aware Transformers (Wang et al. 2020): a row of the file into columns of
-   products, inputs and milliseconds. */
+/* Reads measurements of Hardware-Aware Transformers (Wang et al. 2020). Each row of the file gives
+   HAT_COLUMNS products in c, HAT_INPUTS inputs in z and a time in y [ms]. Returns the number of
+   rows, 0 if there is no file. */
 static int read_hat(const char *name, double *c, double *z, double *y)
 {
     static const double by[HAT_INPUTS] = {640, 6, 3072, 6, 640, 6, 3072, 8, 8, 2};
@@ -260,7 +265,8 @@ static int read_hat(const char *name, double *c, double *z, double *y)
     return n;
 }
 
-/* Fits the first `train` rows in the order given, and judges the others. */
+/* Fits the first `train` rows in the given order, and judges the predictions for the others: R^2,
+   the mean relative error and the share within 10 %. */
 static void judge(const double *c, const double *z, const double *y, const int *order, int n,
                   int train, double *r2, double *mape, double *within10)
 {
@@ -298,8 +304,8 @@ static void judge(const double *c, const double *z, const double *y, const int *
     free(tc);
 }
 
-/* Fits `train` rows, judges the others. least: of R^2, most: of the mean relative error; good: of
-   the share within 10 %. */
+/* Fits `train` rows and judges the others. least: lower limit of R^2; most: upper limit of the mean
+   relative error; good: lower limit of the share within 10 %. */
 static void test_hat(const char *name, int train, double least, double most, double good)
 {
     static double c[HAT_ROWS * HAT_COLUMNS], z[HAT_ROWS * HAT_INPUTS], y[HAT_ROWS];
@@ -357,7 +363,8 @@ static void random_arch(flash_arch *a)
     }
 }
 
-/* Positions seen, counted one by one; operations of matrices against the parameters. */
+/* Compares the number of positions seen with a count one by one, and the operations and bytes of
+   the matrices with the number of parameters. */
 static void test_work(void)
 {
     flash_layer l;
@@ -388,7 +395,8 @@ static void test_work(void)
     }
 }
 
-/* A device that never was: time of work, a cliff where matrices outgrow a cache, noise. */
+/* Returns the times of an invented device: they follow from the work, with a step where matrices
+   outgrow a cache, and with noise. */
 static flash_timing pretend(const flash_workload *u, double noise)
 {
     double c[FLASH__WORK_COUNT];
@@ -497,7 +505,7 @@ static void *some(void *user, size_t bytes, size_t align)
     (void)align;
     if (allocations++ >= allowed) return NULL;
     held++;
-    return malloc(bytes); /* doubles need no more */
+    return malloc(bytes); /* aligned well enough for doubles */
 }
 
 static void back(void *user, void *p, size_t bytes)
@@ -508,7 +516,8 @@ static void back(void *user, void *p, size_t bytes)
     free(p);
 }
 
-/* Each allocation fails in turn: the right code, nothing kept. Prediction makes none. */
+/* Each allocation fails in turn: fitting returns FLASH_E_MEMORY and keeps nothing. Prediction
+   allocates nothing. */
 static void test_memory(void)
 {
     static flash_arch arch[20];
@@ -555,7 +564,8 @@ int main(void)
     test_hat("wmt14enfr_cpu_raspberrypi", 50, .998, .0075, .99);
     if (!getenv("FLASH_QUICK")) {
         test_hat("wmt14enfr_cpu_raspberrypi", 800, .9985, .006, .995);
-        /* plain least squares without limits: .9757 to .9790 and 4.0 to 4.3 %, by the shuffle */
+        /* For comparison, plain least squares without limits: R^2 of .9757 to .9790 and an error of
+           4.0 to 4.3 %, depending on the shuffle. */
         test_hat("wmt14enfr_cpu_xeon", 800, .976, .0425, .955);
     }
     return test_done();

@@ -1,5 +1,6 @@
-/* Measuring: made-up models are those the loader would make of a file; what is promised is what is
-   taken; bad shapes are refused before anything is. Latency models as text. No time is judged. */
+/* Tests of measuring: made-up models equal those that the loader makes of a file; the memory
+   acquired is the memory promised; bad shapes are refused before any is acquired. Also tests
+   latency models as text. No time is judged. */
 #define FLASH_KEEP_INTERNALS
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
@@ -14,7 +15,7 @@ static const mk_kind kinds[COUNT_KINDS] = {
     {"lfm2", "ccf", 0}, {"llama4", "f", 0},  {"flash", "s", 0},    {"deci", "s", 0},
 };
 
-/* A clock that is looked at: each look is a second later. */
+/* A clock that advances by one second at every look. */
 static double tick(void *user) { return *(double *)user += 1; }
 
 static flash_host host_of(mk_heap *heap, double *clock)
@@ -28,7 +29,7 @@ static flash_host host_of(mk_heap *heap, double *clock)
     return h;
 }
 
-/* The architecture of a small file of that kind. */
+/* Loads a small model of that kind and returns its architecture. The caller frees both results. */
 static flash_arch arch_of(const mk_kind *kind, int untied, flash_model **loaded, uint8_t **bytes)
 {
     mk_options o = {4, 64, 4, 2, 16, 96, 0, 512, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 7};
@@ -55,7 +56,8 @@ static void same_matrix(const flash__mat *a, const flash__mat *b)
           && a->row_bytes == b->row_bytes);
 }
 
-/* Field by field, the made-up model is the loaded one; every matrix has memory of its own. */
+/* Compares the made-up model with the loaded one, field by field. Every matrix has readable
+   memory. */
 static void test_invented(void)
 {
     SECTION("made up = loaded");
@@ -109,8 +111,8 @@ static void test_invented(void)
     }
 }
 
-/* Every architecture and type runs; memory as promised, all of it given back; a failing acquisition
-   is an error that leaves nothing. */
+/* Every architecture and type runs, takes the memory promised and gives all of it back. A failing
+   acquisition returns an error and leaves nothing behind. */
 static void test_runs(void)
 {
     static const flash_type types[] = {FLASH_TYPE_F32, FLASH_TYPE_Q4_0, FLASH_TYPE_Q8_0,
@@ -200,7 +202,7 @@ static void test_refused(void)
         case 7: a.layer[1].d_ffn = -32; break;
         case 8: a.layer[0].n_kv_head = 3; break;
         case 9: a.layer[0].n_kv_head = 0; break;
-        case 10: a.layer[0].attention = FLASH_ATTENTION_WINDOW; break; /* of nothing */
+        case 10: a.layer[0].attention = FLASH_ATTENTION_WINDOW; break; /* window 0 */
         case 11: a.d_head = 0; break;
         case 12: a.n_vocab = 0; break;
         case 13: a.rope_dims = 15; break;
@@ -213,7 +215,7 @@ static void test_refused(void)
         case 20: u.position = -1; break;
         case 21: u.arch = NULL; break;
         case 24:
-        case 25: /* of what length; llama has no tensors for it */
+        case 25: /* no length of the convolution; no tensors for one in llama */
             strcpy(a.name, i == 24 ? "lfm2" : "llama");
             a.conv_length = i == 24 ? 0 : 3;
             a.layer[1].attention = FLASH_ATTENTION_CONV;
@@ -242,7 +244,7 @@ static void test_refused(void)
     flash_workload u = {&a, FLASH_TYPE_F32, FLASH_TYPE_F32, 1, 0, 8, 8};
     flash_error err;
     CHECK_EQ(flash_latency_measure(NULL, &u, NULL, &err), FLASH_E_ARGUMENT);
-    a.d_model = a.n_vocab = 1 << 20; /* in range, but 4 TiB and more: the caller can know */
+    a.d_model = a.n_vocab = 1 << 20; /* in range, but 4 TiB and more: the size is told */
     a.n_layer = FLASH_LAYERS_MAX;
     for (int i = 0; i < a.n_layer; i++) {
         a.layer[i] = a.layer[0];
@@ -323,7 +325,7 @@ static void test_text(void)
     SECTION("cut and damaged");
     n = flash_latency_save(l, NULL, 0);
     for (size_t cut = 0; cut < n; cut++) {
-        char *exact = (char *)malloc(cut + !cut); /* so that reading past it is seen */
+        char *exact = (char *)malloc(cut + !cut); /* so that a sanitizer sees reads past it */
         memcpy(exact, text, cut);
         flash_status s = flash_latency_load(&back, exact, cut, NULL, &err);
         CHECK(!back && (s == FLASH_E_FORMAT || s == FLASH_E_TRUNCATED));
@@ -388,7 +390,7 @@ static void test_text(void)
         flash_status s = flash_latency_load(&back, text, n, NULL, &err);
         if (!CHECK_EQ(s, v >= lo && v <= hi ? 0 : FLASH_E_FORMAT))
             printf("    number %d, %g\n", which, v);
-        for (int at = 0; !s && at < 3; at++) { /* a time, or none */
+        for (int at = 0; !s && at < 3; at++) { /* a finite time or an error */
             u.prompt = u.position = at ? 1 << 9 * at : 99;
             flash_status no = flash_latency_predict(back, &u, &t[0], &t[1]);
             CHECK(
@@ -401,7 +403,7 @@ static void test_text(void)
 
     SECTION("numbers of points that are not, or that the text is too short for");
     const uint64_t most = (n - 16 - 2 * 17)
-        / (17 * (FLASH__SHAPE + 1)); /* whose inputs would fit */
+        / (17 * (FLASH__SHAPE + 1)); /* points whose inputs would fit */
     const struct {
         uint64_t points[2];
         flash_status want;
@@ -418,7 +420,7 @@ static void test_text(void)
         {{FLASH_LATENCY_POINTS_MAX, FLASH_LATENCY_POINTS_MAX}, FLASH_E_TRUNCATED, "too early"},
         {{0, most + 1}, FLASH_E_TRUNCATED, "too early"},
         {{0, most}, FLASH_E_FORMAT, "damaged"},
-        {{8, 0}, FLASH_E_FORMAT, "damaged"}, /* fewer than there are: the hash is not theirs */
+        {{8, 0}, FLASH_E_FORMAT, "damaged"}, /* fewer than there are: the hash differs */
     };
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         flash_latency_save(l, text, n);
@@ -429,7 +431,7 @@ static void test_text(void)
         CHECK_EQ(flash_latency_load(&back, text, n, NULL, &err), counts[i].want);
         CHECK(!back && strstr(err.text, counts[i].why));
     }
-    l->phase[1].mean = 710; /* each of the numbers could be, their sum is no time */
+    l->phase[1].mean = 710; /* each is in range, but their sum is no valid time */
     l->phase[1].scale = 1420;
     flash_latency_save(l, text, n);
     CHECK_EQ(flash_latency_load(&back, text, n, NULL, &err), FLASH_OK);

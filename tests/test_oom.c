@@ -1,4 +1,5 @@
-/* Memory: every acquisition fails once; what was promised is what is taken; steps take nothing. */
+/* Tests of memory: every acquisition fails once; the memory acquired is the memory promised; steps
+   acquire nothing. */
 #include "test.h"
 #include "mkmodel.h"
 #include "../flash.h"
@@ -40,7 +41,8 @@ static flash_model_desc describe(int source, mk_heap *heap)
     return d;
 }
 
-/* Runs op with its k-th acquisition failing; 1 once it went through. */
+/* Runs op with its acquisition number k (from 0) failing. Returns 1 if op made no more than k of
+   them and so went through, else 0. */
 static int fails(int op, const flash_model_desc *d, mk_heap *heap, flash_model *m, long k)
 {
     flash_model_desc vocab = *d;
@@ -68,7 +70,7 @@ static int fails(int op, const flash_model_desc *d, mk_heap *heap, flash_model *
     case TOKENIZE: status = flash_tokenize(m, word, sizeof word - 1, 0, ids, 8, &n); break;
     case FEED: status = flash_session_feed_text(s, word, 0); break;
     }
-    if (heap->count <= heap->fail_at) { /* it had all it asked for */
+    if (heap->count <= heap->fail_at) { /* no acquisition failed */
         heap->fail_at = -1;
         CHECK_EQ(status, op < TOKENIZE ? FLASH_OK : FLASH_E_RANGE);
         if (op == OPEN)
@@ -116,14 +118,14 @@ static void failures(int source)
         if (op == SESSION) CHECK_EQ(flash_model_load(&m, &d, NULL), FLASH_OK);
         while (k < 1000 && !fails(op, &d, &heap, m, k)) k++;
         CHECK(k < 1000);
-        /* the first acquisition at least was made to fail */
+        /* at least the first acquisition was made to fail */
         CHECK(k > 0);
     }
     flash_model_free(m);
     CHECK_EQ(heap.live, 0);
 }
 
-/* flash_model_memory and flash_session_memory tell exactly what is taken. */
+/* flash_model_memory and flash_session_memory return exactly what is then acquired. */
 static void promises(int source)
 {
     mk_heap heap;
@@ -202,7 +204,8 @@ static void promises(int source)
     CHECK(heap.live == 0 && heap.errors == 0 && session_heap.errors == 0);
 }
 
-/* convs: one may not go back but to 0 */
+/* Steps, sampling and rewinding acquire nothing. convs: the model has convolutions, so that a
+   session can be rewound to position 0 only. */
 static void steps(int convs)
 {
     mk_heap heap;

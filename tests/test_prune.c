@@ -1,4 +1,5 @@
-/* Smaller models out of larger ones: coupling, masking, files, refusals. */
+/* Tests of pruning, which makes smaller models out of larger ones: coupling, masking, files, views,
+   calibration, refusals. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
@@ -23,7 +24,7 @@ static mk_options shape(int layers, int d, int heads, int kv, int c, int ffn, in
 typedef struct image {
     uint8_t *p;
     size_t n, cap, full;
-} image; /* full: of the disk, 0: never */
+} image; /* full: size of the disk [B], 0: unlimited */
 
 static int put(void *user, const void *data, size_t bytes)
 {
@@ -109,7 +110,7 @@ static float *logits_of(const flash_model *m)
     return out;
 }
 
-/* Logits of both, as far apart as rounding leaves them; unmakes b. */
+/* Checks that the logits of a and b differ by at most bar times the largest of a. Unmakes b. */
 static void same_logits(const char *what, const flash_model *a, made *b, double bar)
 {
     float *x = logits_of(a), *y = logits_of(b->model);
@@ -125,7 +126,7 @@ static void same_logits(const char *what, const flash_model *a, made *b, double 
     unmake(b);
 }
 
-/* 0 .. n - 1 in another order. */
+/* Fills list with 0 to n - 1 in random order. */
 static void shuffled(int *list, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -151,7 +152,7 @@ static void fill(lists *l, int D, int F, int K)
     }
 }
 
-/* Sets what a tensor of m's file has at [row,col] to 0; -1: all. */
+/* Sets the items [row,col] of a tensor in m's file to 0. -1: all rows, or all columns. */
 static void zero(made *m, const char *name, int row, int col)
 {
     flash_tensor t;
@@ -206,7 +207,8 @@ static void test_coupling(void)
         two = pruned(&d);
         same_logits("all", one.model, &two, 1e-5);
 
-        /* what stays, next to zeros in what does not; fewer channels: eps counts for more */
+        /* Compares the cut model with the whole one, in which what was cut is 0. With fewer
+           channels eps counts for more. */
         made three;
         for (int channels = 0; channels < 2; channels++) {
             two = load(one.bytes, flash_gguf_size(flash_model_gguf(one.model)));
@@ -229,7 +231,7 @@ static void test_coupling(void)
             unmake(&two);
         }
 
-        /* a layer less */
+        /* one layer less */
         static const int stay[] = {0, 2};
         memset(&d, 0, sizeof d);
         d.model = one.model;
@@ -249,7 +251,7 @@ static void test_coupling(void)
 
 static void refuse(const flash_prune_desc *d, flash_status want, const char *words);
 
-/* A model whose layers are of two kinds by their number: every period-th one is of the other. */
+/* Makes a model in which the number of a layer tells its kind: each period-th is of another one. */
 static made by_number(const char *arch, int layers, int period)
 {
     mk_options o = shape(layers, 16, 2, 1, 4, 16, 64);
@@ -266,7 +268,7 @@ static made by_number(const char *arch, int layers, int period)
     return emit(f);
 }
 
-/* All choices of layers: those that the file can say are written, the others refused. */
+/* Tries all choices of layers: those that a file can express are written, the others refused. */
 static void test_by_number(void)
 {
     enum { L = 7 };
@@ -352,7 +354,7 @@ static void test_files(void)
     o.qkv = o.ffn_up = o.ffn_down = o.attn_output = 8; /* Q8_0 */
     mk_kind kind = {"llama", "f", 0};
     mk_file *f = mk_model(&o, &kind);
-    mk_remove(f, "llama.rope.dimension_count"); /* which a cut file has */
+    mk_remove(f, "llama.rope.dimension_count"); /* a cut file would have it */
     one = emit(f);
     size_t n = flash_gguf_size(flash_model_gguf(one.model));
     memset(&d, 0, sizeof d);
@@ -369,7 +371,7 @@ static void test_files(void)
     static const int both[] = {0, 1};
     for (int j = 0; j < 96; j++) l.ffn[0][j] = j;
     for (int j = 0; j < 64; j++) l.channel[j] = j;
-    for (int i = 0; i < 2; i++) { /* lists of all, in order; and one that is not */
+    for (int i = 0; i < 2; i++) { /* lists of everything, in order */
         l.ffn_of[i] = l.ffn[0];
         l.kv_of[i] = both;
     }
@@ -388,7 +390,7 @@ static void test_files(void)
 
     SECTION("whole blocks");
     fill(&l, 64, 96, 2);
-    for (int i = 0; i < 4; i++) /* the third and the first of three */
+    for (int i = 0; i < 4; i++) /* of three blocks the third, then the first */
         for (int j = 0; j < 64; j++) l.ffn[i][j] = j < 32 ? 64 + j : j - 32;
     memset(&d, 0, sizeof d);
     d.model = one.model;
@@ -430,7 +432,7 @@ static void test_files(void)
     flash_gguf_find_tensor(flash_model_gguf(two.model), "blk.0.ffn_down.weight", &b);
     CHECK(b.type == FLASH_TYPE_Q8_0);
     unmake(&two);
-    for (int all = 0; all < 2; all++) { /* units fewer, and nothing but the type */
+    for (int all = 0; all < 2; all++) { /* fewer units; then only another type */
         d.d_ffn = all ? 0 : 64;
         d.ffn = all ? NULL : l.ffn_of;
         d.retype = 1;
@@ -513,7 +515,7 @@ static void watched(flash_prune_desc *d, mk_heap *heap)
     d->host.allocator.user = heap;
 }
 
-/* A view, which takes what it says; *kept: what of that it keeps [B]. */
+/* Makes a view, which must take the memory it promises. *kept becomes what it keeps of that [B]. */
 static flash_model *view(const flash_prune_desc *d, mk_heap *heap, size_t *kept)
 {
     flash_model *m = NULL;
@@ -531,14 +533,14 @@ static flash_model *view(const flash_prune_desc *d, mk_heap *heap, size_t *kept)
     return m;
 }
 
-/* What the file of d loads as, next to its view: the same logits, bit for bit. */
+/* Checks that the view of d and the loaded file of d have the same logits, bit for bit. */
 static void same_view(const char *what, flash_prune_desc d, const char *attention)
 {
     mk_heap heap;
     size_t kept;
     made file = pruned(&d);
     float *x, *y;
-    if (attention) { /* of the file, as it is loaded */
+    if (attention) { /* the file gets it as it is loaded */
         flash_model_desc md;
         memset(&md, 0, sizeof md);
         md.source.data = file.bytes;
@@ -565,9 +567,9 @@ static void same_view(const char *what, flash_prune_desc d, const char *attentio
     unmake(&file);
 }
 
-/* Cuts: of layers, units, heads and channels each 0: none, 1: the first, 2: neighbours from a block
-   on, 3: some in disorder; units 4: so many that rows fit no blocks, 5: whole blocks, the last
-   first; channels 1 and 3 with shares. */
+/* How layers, units, key/value heads and channels are cut. 0: not; 1: the first ones stay; 2:
+   neighbours stay, from the start of a block on; 3: some stay, in disorder. Units only: 4: a number
+   that fills no whole blocks; 5: whole blocks, the last first. Channels: 1 and 3 with shares. */
 static const uint8_t cuts[][4] = {
     {0, 0, 0, 0}, {1, 0, 0, 0}, {3, 0, 0, 0}, {0, 1, 0, 0}, {0, 2, 0, 0},
     {0, 3, 0, 0}, {0, 4, 0, 0}, {0, 5, 0, 0}, {0, 0, 1, 0}, {0, 0, 2, 0},
@@ -616,7 +618,7 @@ static void test_views(void)
             o.embd = o.qkv = o.attn_output = o.ffn_up = o.ffn_down = o.head = types[t];
             made m = make(&o, kinds[k].arch, kinds[k].attn, 24, NULL);
             for (size_t c = 0; c < COUNT(cuts); c++) {
-                if (k && (c + t + k) % 3) /* all of them with one type or another */
+                if (k && (c + t + k) % 3) /* each cut, but not with each type */
                     continue;
                 flash_prune_desc d = describe(m.model, cuts[c], &l, share);
                 snprintf(what, sizeof what, "%s %s, cut %d", kinds[k].arch,
@@ -634,7 +636,8 @@ static void test_views(void)
             unmake(&m);
         }
     }
-    /* what these have of their own: norms behind; convolutions */
+    /* what only these have: norms behind attention and feed-forward (gemma3), convolutions
+       (lfm2) */
     mk_options o = shape(3, 64, 8, 4, 16, 96, 96);
     lists l;
     float share[7];
@@ -647,7 +650,7 @@ static void test_views(void)
     }
 }
 
-/* Nothing is copied where neighbours stay; what is, to the byte. */
+/* A view copies nothing where neighbours stay. What it does copy is checked to the byte. */
 static void test_view_memory(void)
 {
     static const struct {
@@ -664,7 +667,7 @@ static void test_view_memory(void)
         {{0, 0, 2, 0}, MK_Q8_0, NULL, 0},
         {{0, 1, 1, 0}, MK_Q4_0, "skip,window:9", 0},
         {{0, 4, 0, 0}, MK_Q8_0, NULL, 3 * 64 * 40 * 2},         /* ffn_down, as F16 */
-        {{0, 5, 0, 0}, MK_Q8_0, NULL, 3 * (64 + 64 + 64) * 68}, /* all of the FFNs */
+        {{0, 5, 0, 0}, MK_Q8_0, NULL, 3 * (64 + 64 + 64) * 68}, /* all FFN matrices */
         {{0, 0, 0, 1}, MK_Q8_0, NULL, 7 * 32 * 4},              /* scaled norms */
         {{0, 0, 0, 2}, MK_F32, "keep,skip", 6 * 32 * 4},
     };
@@ -711,7 +714,7 @@ static void test_view_memory(void)
     }
 }
 
-/* What else a model is for: text, training; and the one below stays as it was. */
+/* A view serves for text and training as any model does. The model below it stays as it was. */
 static void test_view_use(void)
 {
     flash_model_desc md;
@@ -878,7 +881,7 @@ static int close_to(double a, double b)
     return fabs(a - b) <= 1e-5 * (fabs(a) + fabs(b)) + 1e-12;
 }
 
-/* Mean over rows of 1 - cos(x, y), x and y: [rows,D]. */
+/* Returns the mean over rows of 1 - cos(x, y). x, y: [rows,D]. */
 static double turned(const float *x, const float *y, int rows, int D)
 {
     double sum = 0;
@@ -894,7 +897,7 @@ static double turned(const float *x, const float *y, int rows, int D)
     return sum / rows;
 }
 
-/* The formulas, from what a run leaves behind. */
+/* Compares the scores with their formulas, computed from what a run leaves in the trainer. */
 static void test_statistics(void)
 {
     enum { N = 3, D = 32, F = 48, C = 8, H = 8, K = 4 };
@@ -1054,7 +1057,7 @@ static void test_statistics(void)
     CHECK(flash_calibration_choose(c, FLASH_PART_UNIT, 2, 0, 8, 1, blocks) == FLASH_E_ARGUMENT);
     CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 1, 1, blocks) == FLASH_OK);
     double was = c->cos_layer[1];
-    c->cos_layer[1] = (double)NAN; /* put there through flash_calibration_numbers */
+    c->cos_layer[1] = (double)NAN; /* as flash_calibration_numbers allows */
     blocks[0] = 77;
     CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 1, blocks) == FLASH_E_RANGE);
     CHECK(flash_calibration_choose(c, FLASH_PART_LAYER, 0, 0, 2, 2, blocks) == FLASH_E_RANGE);
@@ -1090,7 +1093,7 @@ static void test_statistics(void)
     unmake(&m);
 }
 
-/* Divergences next to those of two sessions. */
+/* Compares the divergences of flash_trainer_skip with those between the logits of two sessions. */
 static void test_skip(void)
 {
     static const struct {
@@ -1159,7 +1162,7 @@ static void test_skip(void)
             flash_session_free(s[1]);
             flash_model_free(other);
         }
-        /* and nothing is left of it */
+        /* the trainer is as before */
         CHECK(flash_trainer_skip(t, ids, N, none, &kl) == FLASH_OK && fabs(kl) < 1e-12);
         CHECK(flash_trainer_skip(t, ids, 0, none, &kl) == FLASH_E_ARGUMENT);
         CHECK(flash_trainer_skip(t, ids, N, NULL, &kl) == FLASH_E_ARGUMENT);
@@ -1175,7 +1178,7 @@ typedef struct patterns {
     const flash_arch *a;
     flash_trainer *t;
     const int32_t *ids;
-    double kl[32]; /* by a bit for each layer */
+    double kl[32]; /* index: bit l is 1 if layer l is skipped */
 } patterns;
 
 static unsigned bits(const flash_arch *a, const uint8_t *skip)
@@ -1194,7 +1197,8 @@ static double lost(void *user, const uint8_t *skip)
     return kl;
 }
 
-/* The longest row of layers without attention, of those that a pattern skips or that have none. */
+/* Returns the length of the longest run of layers without attention: those that mask skips (bit l:
+   layer l) and those that have none. */
 static int longest(const flash_arch *a, unsigned mask)
 {
     int most = 0, row = 0;
@@ -1236,7 +1240,7 @@ static void test_order(void)
             unsigned chosen = 0;
             for (int l = 0; l < 5; l++) CHECK(alone[l] == (all >> l & 1 ? p.kl[1u << l] : 0));
             for (int i = 0; i <= n; i++) {
-                unsigned best = 0; /* of all patterns of that many that have those before */
+                unsigned best = 0; /* the best pattern of i + 1 that adds to chosen */
                 for (unsigned mask = 1; mask < 32; mask++) {
                     if ((mask & chosen) == chosen && !(mask & ~all) && count(mask) == i + 1
                         && longest(p.a, mask) <= run && (!best || p.kl[mask] < p.kl[best])) {
@@ -1244,7 +1248,7 @@ static void test_order(void)
                     }
                 }
                 if (i == n) {
-                    CHECK(!best); /* it went on as long as it could */
+                    CHECK(!best); /* it ended only as no pattern was left */
                     break;
                 }
                 chosen |= 1u << order[i];

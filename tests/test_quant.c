@@ -1,5 +1,5 @@
-/* Weight types: dequantisation and products against blocks worked out by hand, against a second
-   implementation (reference.h), and against real files whose values somebody else computed. */
+/* Tests of weight types: dequantisation and products against blocks worked out by hand, a second
+   implementation (reference.h), and real files whose values others computed. */
 #include "../flash.h"
 #include "reference.h"
 #include "test.h"
@@ -8,7 +8,7 @@ static const struct {
     flash_type type;
     const char *name;
     int items, bytes;
-    int scale[3]; /* places of float16 numbers in a block, -1: none */
+    int scale[3]; /* offsets of float16 numbers in a block, -1: none */
 } types[] = {
     {FLASH_TYPE_F32, "F32", 1, 4, {-1, -1, -1}},
     {FLASH_TYPE_F16, "F16", 1, 2, {0, -1, -1}},
@@ -45,8 +45,8 @@ static int same_bits(float a, float b)
     return memcmp(&a, &b, sizeof a) == 0 || (a != a && b != b);
 }
 
-/* Random blocks; the exponents of their float16 scales lie in [e0, e0 + n_e), those of F32, BF16
-   and MXFP4 likewise in a few octaves where n_e is small. */
+/* Fills p with random blocks of type t. The exponents of their float16 scales lie in [e0, e0 +
+   n_e). If n_e is small, F32, BF16 and MXFP4 span only a few octaves as well. */
 static void random_blocks(int t, uint8_t *p, size_t blocks, unsigned e0, unsigned n_e)
 {
     size_t bytes = (size_t)types[t].bytes;
@@ -94,7 +94,7 @@ static void test_sizes(void)
 
 /* --- blocks by hand ---------------------------------------------------------------- */
 
-static float hand[256]; /* what the last block held */
+static float hand[256]; /* the items of the block unpacked last */
 
 static void unpack(flash_type t, const uint8_t *block)
 {
@@ -102,7 +102,7 @@ static void unpack(flash_type t, const uint8_t *block)
     CHECK_EQ(flash_dequantize(t, block, hand, (size_t)flash_type_block(t)), FLASH_OK);
 }
 
-/* Items [from, to) are all v. */
+/* Checks that the items [from, to) of hand are all v. */
 static void expect(int from, int to, float v)
 {
     for (int i = from; i < to; i++) {
@@ -199,7 +199,7 @@ static void test_by_hand(void)
     unpack(FLASH_TYPE_Q8_0, b);
     for (int j = 0; j < 32; j++) CHECK(hand[j] == (float)(j * 4 - 64));
 
-    /* 0xe4 holds 0, 1, 2, 3 from its lowest pair up. */
+    /* 0xe4 holds 0, 1, 2, 3 from its lowest pair of bits up. */
     SECTION("Q2_K");
     memset(b, 0x21, 16);
     b[15] = 0x53;
@@ -245,7 +245,7 @@ static void test_by_hand(void)
     for (int j = 0; j < 8; j++)
         expect(32 * j, 32 * j + 32, j < 4 ? (j % 2 ? 7.0f : 3.0f) : (j % 2 ? 135.0f : 59.0f));
 
-    SECTION("Q5_K"); /* the same and some fifth bits: of item 0, and of all of sub-block 6 */
+    SECTION("Q5_K"); /* Q4_K plus fifth bits, of item 0 and all of sub-block 6 */
     memset(b + 16, 0x40, 32);
     b[16] = 0x41;
     memset(b + 48, 0x95, 128);
@@ -343,7 +343,7 @@ static void test_random(void)
     CHECK_EQ(flash_dequantize(FLASH_TYPE_NONE, src, got, 32), FLASH_E_ARGUMENT);
 }
 
-/* Rows times x against the same sum in double, activations rounded as documented. */
+/* Compares rows times x with the same sums in double, with activations rounded as documented. */
 static void test_products(void)
 {
     enum { N = 2048, ROWS = 5 };
@@ -397,7 +397,8 @@ static void test_products(void)
     free(work);
 }
 
-/* Scales and activations that are no numbers: any result, no crash, no undefined conversion. */
+/* Scales and activations that are NaN, infinite or huge may give any result, but no crash and no
+   undefined conversion. */
 static void test_hostile(void)
 {
     static const unsigned bad[] = {0x7c00, 0xfc00, 0x7e00, 0xffff, 0x7bff};
@@ -526,7 +527,7 @@ static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap
                 dst[out++] = (uint8_t)s;
                 continue;
             }
-            /* Lengths and distances: their extra bits grow by one every four, every two codes. */
+            /* The extra bits grow by one every four codes of lengths, every two of distances. */
             int k = s - 257, extra = k < 8 ? 0 : k / 4 - 1;
             size_t run = k == 28 ? 258 : k < 8 ? (size_t)k + 3 : (size_t)((4 + k % 4) << extra) + 3;
             run += k == 28 ? 0 : (size_t)take(&b, extra);
@@ -539,7 +540,8 @@ static size_t inflate(const uint8_t *src, size_t bytes, uint8_t *dst, size_t cap
     return out;
 }
 
-/* Member i of a zip archive, unpacked (the caller frees); its name without ".npy" in name. */
+/* Returns member i of a zip archive, unpacked, *n bytes (the caller frees them), or NULL if there
+   is none. name becomes its name without ".npy". */
 static uint8_t *zip_member(const uint8_t *zip, size_t bytes, int i, char *name, size_t cap,
                            size_t *n)
 {
@@ -601,8 +603,8 @@ static void test_truth(void)
     free(zip);
 }
 
-/* Tensors of a ggmf file: after six words of header, for each n_dims, name length, type, dims,
-   name, data. */
+/* A tensor of a ggmf file. The file has six words of header and then, for each tensor: number of
+   dimensions, length of the name, type, dimensions, name, data. */
 typedef struct ggmf {
     char name[64];
     uint32_t type;
@@ -626,9 +628,9 @@ static const uint8_t *ggmf_next(const uint8_t *p, const uint8_t *end, ggmf *t)
     return t->data + t->n / t->cols * flash_row_bytes((flash_type)t->type, t->cols);
 }
 
-/* A block's error: half a step, and what float16 scales add (2^-11 of the largest value). Q5_0
-   puts -16 at the value of largest magnitude, so that a value of nearly the opposite is clipped
-   to 15: there a whole step. */
+/* Compares a file of a smaller type with its FP32 sibling. A value may be off by half a step, plus
+   what float16 scales add (2^-11 of the largest value). Q5_0 makes the value of largest magnitude
+   -16, so that its near opposite is clipped to 15: there a whole step is allowed. */
 static void test_siblings(const char *rel, flash_type type)
 {
     size_t n_full, n_quant;

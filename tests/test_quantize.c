@@ -1,5 +1,6 @@
-/* flash_quantize: errors within the reference project's test limits, the same bytes on every
-   machine, round trips, rows that are zero, constant, wild or no numbers, real weights. */
+/* Tests of flash_quantize: errors within the limits of the reference project's tests, the same
+   bytes on every machine, round trips, unusual rows (zeros, constants, outliers, NaN, infinities),
+   real weights. */
 #include "../flash.h"
 #include "test.h"
 #include <float.h>
@@ -7,8 +8,9 @@
 
 enum { N = 4096 };
 
-/* Limits of llama.cpp's tests/test-quantize-fns.cpp: of the error (root of the sum of squares, over
-   N) and of a product (absolute, over N). hash: of the bytes for smooth(), whatever the machine. */
+/* error, dot: limits from llama.cpp's tests/test-quantize-fns.cpp, for the error (root of the sum
+   of squares, divided by N) and for the absolute error of a dot product (divided by N). hash: of
+   the bytes that a row of smooth() gives, the same on every machine. */
 static const struct {
     flash_type type;
     double error, dot;
@@ -28,14 +30,14 @@ enum { N_TYPES = sizeof types / sizeof *types };
 static float x[N], y[N], z[N];
 static uint8_t a[N * 4 + 1], b[N * 4];
 
-/* Quantises and dequantises n floats (places unaligned on purpose). */
+/* Quantises and dequantises n floats, at an address that is unaligned on purpose. */
 static void there_and_back(flash_type t, const float *from, float *to, size_t n)
 {
     CHECK_EQ(flash_quantize(t, from, a + 1, n), FLASH_OK);
     CHECK_EQ(flash_dequantize(t, a + 1, to, n), FLASH_OK);
 }
 
-/* Root of the sum of squared differences; NaN if there is one. */
+/* Returns the root of the sum of squared differences, NaN if a value is NaN. */
 static double distance(const float *p, const float *q, size_t n)
 {
     double sum = 0;
@@ -57,7 +59,7 @@ static int all_finite(const float *p, size_t n)
     return 1;
 }
 
-/* Of about normal distribution, exact in every arithmetic. */
+/* Fills p with random numbers of about normal distribution, exact in every arithmetic. */
 static void smooth(float *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -122,7 +124,7 @@ static void test_bytes(void)
         if (!CHECK_EQ(hash, types[t].hash))
             printf("    %s: 0x%08lx\n", flash_type_name(types[t].type), (unsigned long)hash);
 #endif
-        /* row by row and block by block, aligned or not */
+        /* the same in pieces of 256 items, whose places may be unaligned */
         for (size_t i = 0; i < N; i += 256) {
             size_t at = flash_row_bytes(types[t].type, i);
             CHECK_EQ(flash_quantize(types[t].type, x + i, b + at, 256), FLASH_OK);
@@ -131,7 +133,8 @@ static void test_bytes(void)
     }
 }
 
-/* Types whose scales come from the extremes keep what they have made; the others lose little. */
+/* Quantises once more what was dequantised. Types whose scales come from the extremes give the same
+   bytes; the others lose little. */
 static void test_again(void)
 {
     SECTION("again");
@@ -192,7 +195,7 @@ static void test_floats(void)
     }
 }
 
-/* Rows that no network has, and that must come out sane. */
+/* Rows that no network has, but that must give sane results. */
 static void test_odd(void)
 {
     static const float level[] = {1, -1, 3.5f, -0.02f, 1000, -60000, 1e-3f};
@@ -210,13 +213,14 @@ static void test_odd(void)
             there_and_back(type, x, y, 512);
             for (int i = 0; i < 512; i++) {
                 double off = fabs(y[i] / level[k] - 1);
-                worst = worst > off ? worst : off; /* gcc 12 for AArch64 breaks off at fmax here */
+                worst = worst > off ? worst : off; /* gcc 12 for AArch64 fails at fmax here */
             }
-            /* small ones may have scales at the bottom of float16 */
+            /* the scales of small constants may be near the smallest float16 */
             if (!CHECK(worst < (level[k] < 0.01f && level[k] > 0 ? 0.04 : 0.01)))
                 printf("    %s: %g off by %g of it\n", flash_type_name(type), level[k], worst);
         }
-        for (int sign = -1; sign <= 1; sign += 2) { /* one outlier of a million: it stays, alone */
+        /* one outlier a million times larger: it stays, and harms no other block */
+        for (int sign = -1; sign <= 1; sign += 2) {
             smooth(x, 512);
             for (int i = 0; i < 512; i++) x[i] *= 0.01f;
             x[77] = (float)sign * 10000;
@@ -233,7 +237,7 @@ static void test_odd(void)
             x[i] = (float)(i % 7 - 3) * (i < 256 ? 1e-7f : 1e-20f);
         there_and_back(type, x, y, 512);
         CHECK(all_finite(y, 512) && distance(x, y, 512) < 1e-4);
-        /* no numbers, and too large ones: single and filling a block */
+        /* NaN, infinities and numbers too large for float16: one of them, and a block full */
         for (int k = 0; k < 6; k++) {
             const float wild[6] = {inf - inf, inf, -inf, FLT_MAX, -FLT_MAX, 70000};
             smooth(x, 512);
@@ -267,8 +271,9 @@ static void test_arguments(void)
     }
 }
 
-/* Weights of a trained model, stored as Q4_K (k) and Q6_K (v) by the reference implementation: what
-   each type may lose of them [%]; little where it is the type they have. */
+/* Weights of a trained model, which the reference implementation stored as Q4_K (attn_k) and Q6_K
+   (attn_v). k, v: the most that each type may lose of them [%], which is little for the type that
+   they are stored in. */
 static void test_real(void)
 {
     static const struct {

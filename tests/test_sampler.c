@@ -1,13 +1,13 @@
-/* From logits to tokens: each rule against a straight computation in double, frequencies by
-   chi-square, and one sequence of draws that holds on every machine. */
+/* Tests of sampling: each rule against a straightforward computation in double, frequencies by
+   chi-square, and one sequence of draws that is the same on every machine. */
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"
 
 enum { V = 320, EOS = 2, PLAY = 12, DRAWS = 20000 };
 
-/* A model whose embeddings are zero gives zero logits everywhere: what a session samples from is
-   the bias alone, exactly. */
+/* Makes a model whose embeddings are zero. All its logits are 0, so that a session samples from
+   exactly the bias. The caller frees the model and *file. */
 static flash_model *blank_model(uint8_t **file)
 {
     mk_options o = {0};
@@ -24,7 +24,7 @@ static flash_model *blank_model(uint8_t **file)
 
 static flash_logit_bias bias[V];
 
-/* Tokens 100..100+n-1 get the given logits, all others none to speak of. */
+/* Gives the tokens 100 to 100 + n - 1 the given logits, and all others -1000. */
 static void set_logits(flash_sampler *sp, const double *logits, int n)
 {
     for (int i = 0; i < V; i++) {
@@ -35,7 +35,7 @@ static void set_logits(flash_sampler *sp, const double *logits, int n)
     sp->n_bias = V;
 }
 
-/* A session that has worked on these tokens, so that there are logits and a past. */
+/* Returns a session that has processed these tokens, so that it has logits and a past. */
 static flash_session *session(const flash_model *m, const flash_sampler *sp, const int32_t *ids,
                               size_t n)
 {
@@ -79,7 +79,7 @@ static int keep_mass(const choice *c, int n, double mass)
     return n;
 }
 
-/* Probability of every token. */
+/* Computes the probability of every token: p [V]. */
 static void expected(const flash_sampler *sp, const int32_t *past, int n_past, double *p)
 {
     choice c[V];
@@ -153,7 +153,8 @@ static void frequencies(const flash_model *m, const char *name, const flash_samp
         if (p[i] < 1e-100 && !CHECK_EQ(count[i], 0))
             printf("    token %d ought never to be drawn\n", i);
     }
-    /* five standard deviations: once in a million for a right sampler, and the seed is fixed */
+    /* five standard deviations: a correct sampler exceeds them once in a million runs, and the seed
+       is fixed */
     if (!CHECK(chi <= freedom + 5 * sqrt(2.0 * freedom) + 5)) {
         printf("    chi-square %.1f for %d degrees of freedom\n", chi, freedom);
         for (int i = 100; i < 100 + PLAY; i++)
@@ -207,7 +208,7 @@ static void test_rules(const flash_model *m)
         snprintf(name, sizeof name, "rule %d", (int)i);
         set_logits(&sp, logits, PLAY);
         frequencies(m, name, &sp, past, (int)(sizeof past / sizeof *past));
-        if (sp.typical_p == 0.5f) { /* the head is less typical than it is probable */
+        if (sp.typical_p == 0.5f) { /* the most probable token is not the most typical */
             static const double head[PLAY] = {3.0, 0.4, 0.3, 0.5,  0.2,  0.1,
                                               0.6, 0.7, 0.8, 0.35, 0.45, 0.55};
             set_logits(&sp, head, PLAY);
@@ -293,7 +294,7 @@ static void test_greedy(const flash_model *m)
     for (int i = 0; i < 200; i++) CHECK(flash_session_sample(s) != EOS);
     flash_session_free(s);
 
-    /* Numbers that are none: any token, no crash. */
+    /* Logits that are NaN, infinite or huge: any token, but no crash. */
     SECTION("odd numbers");
     const float odd[] = {INFINITY, -INFINITY, NAN, 3e38f, -3e38f};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
@@ -353,7 +354,8 @@ static void test_seeds(const flash_model *m)
     draw(m, 1, b, N);
     CHECK(memcmp(a, b, sizeof a) == 0); /* 0 means 1 */
 
-    /* Anew after reset and after a new sampler, on after a truncate. */
+    /* The random numbers begin anew after a reset and after a new sampler; they go on after a
+       truncate. */
     static const int32_t begin[] = {50};
     flash_sampler sp = {0};
     sp.temperature = 1;

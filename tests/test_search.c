@@ -1,4 +1,5 @@
-/* The search: published values, exact fronts, the same suggestions, journals, hostile input. */
+/* Tests of the search: published values, exact fronts, repeatable suggestions, journals, hostile
+   input. */
 #include "test.h"
 #define FLASH_SEARCH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
@@ -14,7 +15,7 @@ static int near(double a, double b, double rel)
 
 static void test_functions(void)
 {
-    /* log g(z) in 128-bit floats */
+    /* log g(z), computed in 128-bit floats */
     static const double z[] = {5, 1, 0, -.5, -1, -2, -5, -10, -20, -30, -40, -100, -1000};
     static const double want[] = {1.60943792312643,  .0800262188493069, -.918938533204673,
                                   -1.62051626438732, -2.48512102571264, -4.76878352391712,
@@ -29,20 +30,20 @@ static void test_functions(void)
         a = (a - flash__log_excess(z[i] - h, &mean, &sd)) / (2 * h);
         flash__log_excess(z[i], &mean, &sd);
         CHECK(near(a, mean, 1e-6));
-        /* by the deviation: log(s g(t/s)) at s = 1 */
+        /* the derivative of log(s g(t/s)) by the deviation s, at s = 1 */
         a = log(1 + h) + flash__log_excess(z[i] / (1 + h), &a, &b);
         a -= log(1 - h) + flash__log_excess(z[i] / (1 - h), &mean, &b);
         flash__log_excess(z[i], &mean, &sd);
         CHECK(fabs(a / (2 * h) - sd) <= 2e-6 * sd + 1e-10);
     }
     for (double x = 0; x < 26; x += .037) CHECK(near(flash__erfcx(x), exp(x * x) * erfc(x), 1e-12));
-    for (double x = 8; x > -9; x -= .0173) { /* without a step where formulas meet */
+    for (double x = 8; x > -9; x -= .0173) { /* no step where formulas meet */
         double v = flash__log_normal(x, &a);
         CHECK(near(v, x < 0 ? log(.5 * erfc(-x / sqrt(2))) : log1p(-.5 * erfc(x / sqrt(2))), 1e-9));
         CHECK(v < last);
         last = v;
     }
-    for (last = 1e9, a = 3; a > -1e9; a = a > -10 ? a - .01 : a * 1.1) { /* falls for ever */
+    for (last = 1e9, a = 3; a > -1e9; a = a > -10 ? a - .01 : a * 1.1) { /* it keeps falling */
         double v = flash__log_excess(a, &mean, &sd);
         if (!(v < last && flash__finite(v) && flash__finite(mean) && flash__finite(sd)))
             CHECK(!"monotone and finite");
@@ -88,7 +89,8 @@ static void test_ehvi(void)
     for (size_t i = 0; i < 4; i++)
         CHECK(near(flash__log_ehvi(a1, b1, 3, r1, logs[i].m, logs[i].s, dm, ds), logs[i].value,
                    1e-10));
-    /* gradients by differences of fourth order, one of the values known in turn, far tails too */
+    /* Gradients against differences of fourth order; every fourth point is far out in a tail, and
+       every fifth has one known value, whose deviation is 0. */
     for (int i = 0; i < 400; i++) {
         double far = i % 4 == 3 ? 20 : 1;
         for (int k = 0; k < 2; k++) {
@@ -104,7 +106,7 @@ static void test_ehvi(void)
                                h = 1e-4 * (s[k % 2] > 0 ? s[k % 2] : .05);
             if (k >= 2 && old == 0) continue;
             if (k < 2 && s[k] == 0 && fabs(old - floor(old * 2 + .5) / 2) < 3 * h)
-                continue; /* a known value at a corner */
+                continue; /* a known value at a corner of the front */
             for (int j = 0; j < 4; j++) {
                 *at = old + steps[j] * h;
                 f[j] = flash__log_ehvi(a2, b2, 3, r2, m, s, g, y);
@@ -115,7 +117,7 @@ static void test_ehvi(void)
             CHECK(fabs(by - got) <= 1e-6 * fmax(fabs(got), 1e-2));
         }
     }
-    /* a known value is the limit of a sure one */
+    /* a known value (deviation 0) is the limit of an almost certain one */
     for (int i = 0; i < 50; i++) {
         m[0] = (test_rnd() % 1000) * .0035 + .2;
         m[1] = (test_rnd() % 1000) * .0035 + .2;
@@ -153,7 +155,7 @@ static void test_volume(void)
     CHECK(near(volume(botorch, 3, 2, r0), 37.75, 1e-15));
     CHECK(near(volume(botorch, 3, 2, less), 28.75, 1e-15));
     CHECK(near(volume(steps, 6, 2, r0), 49, 1e-15));
-    /* the published values are of maximisation */
+    /* the published values are for maximisation */
     for (int k = 0; k < 9; k++) y[k] = -three[k] - 1; /* points at 0 or -1 of [-1, 0] */
     for (int k = 0; k < 3; k++) r4[k] = r3[k] + 3;
     (void)r4;
@@ -165,7 +167,7 @@ static void test_volume(void)
     for (int k = 0; k < 4; k++) y[5 * k] = 1;
     r4[3] = 2;
     CHECK(near(volume(y, 4, 4, r4), 23.15, 1e-12));
-    /* against counting cells of a grid; covered and worse points change nothing */
+    /* against counting the cells of a grid; points that others cover change nothing */
     for (int turn = 0; turn < 30; turn++) {
         int m = 2 + turn % 3, n = 1 + (int)(test_rnd() % 12), cells = m == 4 ? 8 : 10;
         double r[4] = {8, 8, 8, 8};
@@ -184,7 +186,7 @@ static void test_volume(void)
               || (sum == 0 && volume(y, (size_t)n, m, r) == 0));
         for (int i = 0; i < n; i++) index[i] = (uint32_t)i;
         size_t kept = flash__front(y, m, index, (size_t)n);
-        for (int i = 0; i < n; i++) { /* each row: covered by one that is kept */
+        for (int i = 0; i < n; i++) { /* a point that is kept covers each row */
             int by = 0;
             for (size_t j = 0; j < kept; j++)
                 by |= flash__covers(y + index[j] * (size_t)m, y + i * m, m);
@@ -205,7 +207,7 @@ static void test_volume(void)
     CHECK(near(volume(y, 10, 2, r4), .9631646448182304, 1e-12));
 }
 
-/* The fronts that the bench compares with, by enumeration. */
+/* Computes by enumeration the exact fronts that the benchmark compares with. */
 static void test_problems(void)
 {
     static double y[2 * 100000];
@@ -234,7 +236,8 @@ static void test_problems(void)
     static const double toy[] = {40, 3}, paper[] = {5, 2.55};
     CHECK_EQ(n, 5200);
     CHECK(near(flash_hypervolume(y, n, 2, toy, work), 28.404575041, 1e-10));
-    /* the paper's space: least loss by layers with full attention, with windows, and in a row */
+    /* The paper's space: the least loss by the number of layers with full attention (g), of layers
+       with windows (w), and of the last layers in a row without full attention (run). */
     n = 0;
     for (int L = 10; L <= 16; L++) {
         static double best[18][18][3], next[18][18][3];
@@ -327,7 +330,7 @@ static void test_numbers(void)
         if (!flash__number(&p, l.text + l.n, &back) || p != l.text + l.n
             || flash__f64_bits(back) != flash__f64_bits(v) || strtod(l.text, NULL) != v)
             CHECK(!"a number comes back");
-        snprintf(c, sizeof c, "%.17g", v); /* as others write it */
+        snprintf(c, sizeof c, "%.17g", v); /* as the C library writes it */
         p = c;
         if (!flash__number(&p, c + strlen(c), &back) || back != v)
             CHECK(!"a number of the C library comes back");
@@ -379,7 +382,8 @@ static const problem toy_p = {"FlashToy-P", PAPER, 0, 0, {5, 2.55}, 1.479143178}
 static const problem branin_currin = {"BraninCurrin", BRANIN_CURRIN, 2, 0, {18, 6}, 59.405576};
 static const problem toy_24 = {"FlashToy-24", TOY, 0, 0, {40, 3}, 28.404575041};
 
-/* Asks for `batch` at a time and tells, fails or abandons them; x: [n][64] what was asked. */
+/* Asks for n trials, `batch` at a time, and tells, fails or abandons them. x: [n][64] receives the
+   points asked for, or NULL. */
 static void go_on(flash_search *s, const problem *p, int n, int batch, double (*x)[64])
 {
     flash_trial t;
@@ -395,7 +399,7 @@ static void go_on(flash_search *s, const problem *p, int n, int batch, double (*
             if (x) memcpy(x[t.id - 1], t.x, sizeof t.x);
             problem_values(p, t.x, y);
         }
-        for (int i = k; i-- > 0;) { /* the later first */
+        for (int i = k; i-- > 0;) { /* the last one first */
             flash_search_trial(s, from + i, &t);
             problem_values(p, t.x, y);
             if ((from + i) % 9 == 5)
@@ -439,7 +443,7 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
     go_on(s, p, N, batch, again);
     CHECK(!memcmp(x, again, sizeof x));
     flash_search_free(s);
-    /* from any line of the journal on: what was asked and is pending is told, then it goes on */
+    /* Replays the journal up to some line, tells the trials that are pending, and goes on. */
     size_t line[3 * N], lines = 0;
     for (size_t i = 0; i < b.n; i++)
         if (b.text[i] == '\n' && lines < 3 * N) line[lines++] = i + 1;
@@ -453,7 +457,7 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
             CHECK(!memcmp(t.x, x[at], (size_t)d.n_param * sizeof *t.x));
             at++;
         }
-        if (batch == 1) { /* the same order of events as without an end */
+        if (batch == 1) { /* the same order of events as if it had not stopped */
             for (int i = 0; i < n; i++) {
                 double y[2];
                 flash_search_trial(s, pending[i], &t);
@@ -473,9 +477,9 @@ static void test_same(const problem *p, flash_search_method method, int noisy, i
     free(b.text);
 }
 
-/* Whatever happens in whatever order, the next suggestion is what a search gives that has only read
-   the journal; looking at the front in between changes nothing. Without a reference the range of
-   the trials sets it, so values that are told late move it. */
+/* Whatever happens in whatever order, the next suggestion equals that of a search that has only
+   replayed the journal. Looking at the front in between changes nothing. As no reference point is
+   given, the range of the values sets it, so values told late move it. */
 static void test_any_order(const problem *p, flash_search_method method, int noisy, int constraints,
                            int events)
 {
@@ -518,7 +522,7 @@ static void test_any_order(const problem *p, flash_search_method method, int noi
             open[n++] = t.id;
             continue;
         }
-        if (what == 15 && !noisy) { /* the same was tried elsewhere */
+        if (what == 15 && !noisy) { /* the same point was tried elsewhere */
             flash_search_trial(s, open[at], &t);
             problem_values(p, t.x, y);
             CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_OK);
@@ -531,7 +535,7 @@ static void test_any_order(const problem *p, flash_search_method method, int noi
         }
         flash_search_trial(s, open[at], &t);
         problem_values(p, t.x, y);
-        y[0] -= i % 31 == 30 ? i : 0; /* far beyond all before */
+        y[0] -= i % 31 == 30 ? i : 0; /* far better than all before */
         y[2] = t.x[0] - 0.7;
         if (what == 13)
             CHECK_EQ(flash_search_drop(s, t.id, FLASH_TRIAL_FAILED, &err), FLASH_OK);
@@ -544,7 +548,7 @@ static void test_any_order(const problem *p, flash_search_method method, int noi
     free(b.text);
 }
 
-/* A call that fails changes nothing: not the parents of NSGA-II either. */
+/* A call that fails changes nothing, not even the parents of NSGA-II. */
 static void test_failed_ask(void)
 {
     flash_search_desc d;
@@ -587,7 +591,7 @@ static void test_failed_ask(void)
     free(b.text);
 }
 
-/* More old data than a generation holds. */
+/* Adds more old data than a generation holds. */
 static void test_import(void)
 {
     flash_search_desc d;
@@ -629,10 +633,10 @@ static void test_journal(void)
     s = open_search(&d);
     go_on(s, &toy_p, 10, 1, NULL);
     CHECK(!flash_search_ask(s, &t, &err));
-    CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_OK); /* also while it is pending */
+    CHECK_EQ(flash_search_add(s, t.x, y, &err), FLASH_OK); /* even if the same point is pending */
     flash_search_free(s);
     d.journal = NULL;
-    /* torn anywhere: what is whole was done, and where to cut is said */
+    /* torn at any byte: whole lines are replayed, and err.offset tells where to cut */
     size_t whole = 0;
     for (size_t cut = 0; cut < b.n; cut++) {
         s = open_search(&d);
@@ -646,7 +650,7 @@ static void test_journal(void)
         }
         flash_search_free(s);
     }
-    /* one bit wrong anywhere but in the last newline: the line is named */
+    /* one wrong bit anywhere but in the last newline: the message names the line */
     copy = malloc(b.n);
     size_t line = 1;
     for (size_t i = 0; i + 1 < b.n; i++) {
@@ -676,11 +680,11 @@ static void test_journal(void)
     CHECK_EQ(flash_search_replay(s, b.text, b.n, &err), FLASH_E_FORMAT);
     flash_search_free(s);
     param[1].hi = 2048;
-    d.max_trials = 11; /* fewer than there are */
+    d.max_trials = 11; /* fewer than the journal has */
     s = open_search(&d);
     CHECK_EQ(flash_search_replay(s, b.text, b.n, &err), FLASH_E_FORMAT);
     flash_search_free(s);
-    /* values of known objectives are not looked at: the line has those that are known */
+    /* told values of known objectives are ignored: the line has the computed ones */
     d.max_trials = 12;
     d.journal = book_line;
     b.n = 0;
@@ -693,7 +697,7 @@ static void test_journal(void)
     s = open_search(&d);
     CHECK_EQ(flash_search_replay(s, b.text, b.n, &err), FLASH_OK);
     flash_search_free(s);
-    /* a journal that cannot be written: nothing has happened */
+    /* a call whose line cannot be written changes nothing */
     d.max_trials = 12;
     d.journal = book_line;
     b.n = 0;
@@ -807,7 +811,7 @@ static void test_hostile(void)
     param[1].kind = FLASH_PARAM_LOG;
     SPOIL(lo, 0, "0 < lo");
     SPOIL(lo, -1, "0 < lo");
-    /* infeasible everywhere; no more points than a space has */
+    /* a space without feasible points; no more trials than a space has points */
     problem_desc(&toy_p, 0, &d, param, name);
     d.feasible = never;
     d.repair = NULL;
@@ -839,7 +843,7 @@ static void test_hostile(void)
         CHECK_EQ(n, 12);
         flash_search_free(s);
     }
-    /* tell: not pending, no numbers */
+    /* tell refuses trials that are not pending, and values that are no numbers */
     d.method = FLASH_SEARCH_EHVI;
     s = open_search(&d);
     CHECK_EQ(flash_search_tell(s, 1, y, &err), FLASH_E_ARGUMENT);
@@ -872,7 +876,8 @@ static void test_hostile(void)
     CHECK_EQ(flash_search_hopeless(NULL, 1, y), 0);
 }
 
-/* Constant objectives, equal points, all failed: it goes on. */
+/* The search goes on if all objectives are constant (with noise, too), if one of them is, or if all
+   trials fail. */
 static void test_degenerate(void)
 {
     flash_search_desc d;
@@ -960,7 +965,7 @@ static void test_finds(void)
     CHECK(model > .93 * toy_24.best && model < toy_24.best);
 }
 
-/* The largest values there may be: what is said of them is not NaN. */
+/* With values as large as allowed, the numbers of the summary are not NaN. */
 static void test_largest(void)
 {
     flash_search_desc d;
@@ -984,7 +989,7 @@ static void test_largest(void)
     flash_search_free(s);
 }
 
-/* A trial that is told with values far beyond all others does not hide what those say. */
+/* One trial with values far beyond all others does not hide what the others tell. */
 static void test_penalty(void)
 {
     static const double penalty[] = {1e6, 1e200};
@@ -1014,7 +1019,7 @@ static void test_penalty(void)
 
 static double third(const double *x) { return x[0] * x[0] + (x[1] - .3) * (x[1] - .3); }
 
-/* One objective, three of them, and one constraint. */
+/* Searches with one objective, with three objectives, and with a constraint. */
 static void test_others(void)
 {
     flash_search_desc d;
@@ -1068,7 +1073,7 @@ static void test_others(void)
     }
     CHECK(volumes[0] > volumes[1] + .25);
 
-    /* good only where third(x) <= 0.16 */
+    /* feasible only where third(x) <= 0.16 */
     problem_desc(&branin_currin, 0, &d, param, name);
     d.n_constraint = 1;
     d.reference = NULL;
@@ -1083,7 +1088,7 @@ static void test_others(void)
         flash_search_trial(s, t.id, &t);
         CHECK(t.y[2] == y[2]);
     }
-    CHECK(bad < 12); /* of 20: the disc is an eighth of the square */
+    CHECK(bad < 12); /* of 20: the disc is less than a quarter of the square */
     int ids[40], n = flash_search_front(s, ids, 40);
     CHECK(n > 3);
     for (int i = 0; i < n; i++) {
@@ -1093,7 +1098,8 @@ static void test_others(void)
     flash_search_free(s);
 }
 
-/* A constraint of exactly 0 holds, in the model as well: 0 and 1 are "no" and "yes". */
+/* A constraint whose value is exactly 0 is met, in the model as well, so that 0 and 1 can stand for
+   met and not met. */
 static void test_yes_no(void)
 {
     static const int trials[] = {8, 13, 13, 16}, no[] = {7, 3, 11, 1};
@@ -1116,7 +1122,7 @@ static void test_yes_no(void)
         }
         int n = flash_search_front(s, NULL, 0);
         CHECK_EQ(flash_search_ask(s, &t, &err), FLASH_OK);
-        CHECK_EQ(s->n_front[0], n); /* of the model */
+        CHECK_EQ(s->n_front[0], n); /* of the model's front */
         flash_search_free(s);
     }
 }
@@ -1140,15 +1146,14 @@ static void test_hopeless(void)
     /* dominated only if it is slower as well */
     CHECK_EQ(flash_search_hopeless(s, u.id, best[0]), u.y[0] >= t.y[0] || u.y[0] >= 5);
     CHECK_EQ(flash_search_hopeless(s, u.id, best[2]), u.y[0] >= 5);
-    CHECK_EQ(flash_search_hopeless(s, t.id, best[0]), 0); /* it has ended */
+    CHECK_EQ(flash_search_hopeless(s, t.id, best[0]), 0); /* the trial has ended */
     y[0] = 1;
-    y[1] = NAN; /* no number says nothing */
+    y[1] = NAN; /* NaN says nothing */
     CHECK_EQ(flash_search_hopeless(s, u.id, y), u.y[0] >= 5);
     flash_search_free(s);
 }
 
-/* What is stopped as hopeless teaches the model, is never on the front, and comes back from a
-   journal. */
+/* The journal of test_stop. */
 static char stopped[1 << 16];
 static size_t n_stopped;
 
@@ -1160,6 +1165,8 @@ static int keep_stopped(void *user, const char *line, size_t bytes)
     return 0;
 }
 
+/* The model learns from trials that are stopped as hopeless. They are never on the front, and
+   replaying a journal brings them back. */
 static void test_stop(void)
 {
     flash_search_desc d;
@@ -1168,8 +1175,8 @@ static void test_stop(void)
     double y[2] = {-1000, -1000};
     int ids[32], n;
     SECTION("trials that are stopped");
-    for (int way = 0; way < 3; way++) { /* stopped with values, without, and with some that are no
-                                           numbers */
+    /* stopped with values, dropped without, and stopped with a value that is NaN */
+    for (int way = 0; way < 3; way++) {
         problem_desc(&branin_currin, 0, &d, param, name);
         d.max_trials = 30;
         d.initial = 5;
@@ -1183,7 +1190,7 @@ static void test_stop(void)
                 CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
                 continue;
             }
-            y[0] = way == 2 ? NAN : y[0] - 1e4; /* would be all of the front */
+            y[0] = way == 2 ? NAN : y[0] - 1e4; /* would be the whole front if told */
             CHECK_EQ(way == 1 ? flash_search_drop(s, t.id, FLASH_TRIAL_ABANDONED, &err)
                               : flash_search_stop(s, t.id, y, &err),
                      FLASH_OK);
@@ -1210,11 +1217,11 @@ static void test_stop(void)
         flash_search_free(s);
         flash_search_free(again);
     }
-    CHECK(memcmp(next[0].x, next[1].x, sizeof next[0].x) != 0); /* it was learned */
-    CHECK(!memcmp(next[1].x, next[2].x, sizeof next[1].x));     /* nothing to learn */
+    CHECK(memcmp(next[0].x, next[1].x, sizeof next[0].x) != 0); /* it was learned from */
+    CHECK(!memcmp(next[1].x, next[2].x, sizeof next[1].x));     /* there was nothing to learn */
 }
 
-/* What is said to be taken is taken; once it fails, nothing leaks. */
+/* An allocator that counts bytes and refuses while `fail` is set. */
 typedef struct heap {
     size_t taken, live;
     int fail;
@@ -1240,7 +1247,7 @@ static void heap_give(void *user, void *p, size_t n)
     free((uint8_t *)p - ((uint8_t *)p)[-1]);
 }
 
-/* Every array lies where the plan has it: those of constraints hold all samples of noisy values. */
+/* The arrays of a constraint have room for all samples of noisy values, as planned. */
 static void test_samples(void)
 {
     flash_search_desc d;
@@ -1266,7 +1273,7 @@ static void test_samples(void)
     flash_search_free(s);
 }
 
-/* A deviation that is known is believed, even where the values tell of another. */
+/* A given deviation of the noise is used, even where the values suggest another. */
 static void test_noise(void)
 {
     static const double noise[2] = {150, 3};
@@ -1307,8 +1314,8 @@ static double halves(void *user, const double *x)
     return 2 + sin(5 * x[0]) * x[1];
 }
 
-/* What L-BFGS climbs by, against differences: two objectives and three, samples, constraints, known
-   objectives, a logarithmic scale. */
+/* Compares the gradient that L-BFGS climbs by with differences: for two and three objectives,
+   samples, constraints, known objectives, a logarithmic scale. */
 static void test_slopes(void)
 {
     enum { NOISY = 1, THREE = 2, CONSTRAINT = 4, KNOWN = 8 };
@@ -1321,7 +1328,7 @@ static void test_slopes(void)
         uint64_t random = 5;
         flash_search *s;
         int compared = 0;
-        if ((how & THREE) && (how & KNOWN)) /* counts points that are worse: in steps */
+        if ((how & THREE) && (how & KNOWN)) /* counts worse points: not smooth */
             continue;
         problem_desc(&branin_currin, 0, &d, param, name);
         param[1].kind = FLASH_PARAM_LOG;
@@ -1342,7 +1349,7 @@ static void test_slopes(void)
             problem_values(&branin_currin, t.x, y);
             y[2] = third(t.x);
             y[how & THREE ? 3 : 2] = t.x[0] + t.x[1] - 1;
-            for (int k = 0; k < 4; k++) /* what is smooth is known so well that it rounds */
+            for (int k = 0; k < 4; k++) /* without noise, rounding would prevail */
                 y[k] += (k ? .3 : 30) * normal();
             CHECK_EQ(flash_search_tell(s, t.id, y, &err), FLASH_OK);
         }
@@ -1354,7 +1361,7 @@ static void test_slopes(void)
             if (flash__judge(s, x, grad) <= FLASH__NOTHING) continue;
             for (int j = 0; j < 2; j++) {
                 static const double steps[] = {1, -1, 2, -2};
-                double h = 1e-4, f[4], old = x[j]; /* less shows how k'Qk is rounded */
+                double h = 1e-4, f[4], old = x[j]; /* a smaller h shows rounding of k'Qk */
                 int k = 0;
                 for (; k < 4; k++) {
                     x[j] = flash__param_at(param + j, u[j] + steps[k] * h);
@@ -1365,7 +1372,7 @@ static void test_slopes(void)
                 if (k < 4) continue;
                 double one = (f[0] - f[1]) / (2 * h), two = (f[2] - f[3]) / (4 * h);
                 if (fabs(one - two) > 3e-4 * fmax(fabs(one), 1))
-                    continue; /* too steep a place, or it rounds */
+                    continue; /* too steep, or rounding errors */
                 if (!CHECK(fabs((4 * one - two) / 3 - grad[j]) <= 1e-3 * fmax(fabs(grad[j]), 1)))
                     printf("    %d: %g, want %g\n", how, grad[j], (4 * one - two) / 3);
                 compared++;
@@ -1377,7 +1384,7 @@ static void test_slopes(void)
     }
 }
 
-/* Whether x keeps a noisy constraint is judged by all that is known of it, not by one sample. */
+/* Whether x meets a noisy constraint is judged by all that is known of it, not by one sample. */
 static void test_noisy_constraint(void)
 {
     flash_search_desc d;
@@ -1405,13 +1412,13 @@ static void test_noisy_constraint(void)
         mean = flash__dot64(s->k[2], s->beta[2], 30);
         sd = flash__deviation(s, 2);
         CHECK(near(mean, s->mean[2][i], 1e-6) || fabs(mean - s->mean[2][i]) < 1e-9);
-        CHECK(sd * sd > .01 * noise && sd * sd < noise); /* it was told, but by noise */
+        CHECK(sd * sd > .01 * noise && sd * sd < noise); /* it was told, but with noise */
     }
     flash_search_free(s);
 }
 
-/* With noise the front is that of means, for any number of objectives; growth compares like with
-   like, before and after the last trials that were told, whichever were asked for last. */
+/* With noise, the front is that of the means, for any number of objectives. The gain compares such
+   fronts before and after the last trials that were told, whichever were asked for last. */
 static void test_noisy_front(void)
 {
     enum { N = 44, LAST = 20 };
@@ -1440,7 +1447,7 @@ static void test_noisy_front(void)
             y[i][1] += d.noisy * .63 * normal();
             y[i][2] = third(t.x) + d.noisy * .05 * normal();
         }
-        for (int i = N; i-- > 0;) { /* the first ones last */
+        for (int i = N; i-- > 0;) { /* in reverse order */
             CHECK_EQ(flash_search_tell(s, i + 1, y[i], &err), FLASH_OK);
             flash_search_summarize(s, &sum);
             CHECK((sum.gain >= 0) == (N - i > LAST && sum.hypervolume > 0));
@@ -1459,15 +1466,15 @@ static void test_noisy_front(void)
         CHECK(near(sum.hypervolume, volume, 1e-12));
         CHECK(near(sum.gain, 1 - flash_hypervolume(old, N - LAST, m, r, work) / volume, 1e-9));
         CHECK(sum.gain > .001);
-        for (int i = 0; i < n; i++) /* none is better by the means */
+        for (int i = 0; i < n; i++) /* by the means, none is better */
             for (int k = 0; k < N; k++)
                 CHECK(k == ids[i] - 1 || !flash__covers(rows + k * m, rows + (ids[i] - 1) * m, m));
         flash_search_free(s);
     }
 }
 
-/* Where nothing can be expected of any point, what is least known is asked for. Of three objectives
-   something can, however far the reference is from what was found. */
+/* Where no point promises an improvement, the search asks for the point it knows least about. With
+   three objectives some point always does, however far the reference is from what was found. */
 static void test_least_known(void)
 {
     static double r[2] = {.5, 2.55} /* all are slower */, r3[3] = {-100, 0, -3};
@@ -1568,6 +1575,8 @@ static void test_ranks(void)
     flash_search_free(s);
 }
 
+/* The search acquires exactly the promised memory, at its creation only. Nothing leaks if that
+   fails. */
 static void test_memory(void)
 {
     flash_search_desc d;
@@ -1593,7 +1602,7 @@ static void test_memory(void)
     CHECK_EQ(h.live, 0);
 }
 
-/* Of 2^k points of the sequence each of 2^k parts of every dimension has one. */
+/* Of the first 2^k points of the sequence, each of 2^k equal parts of every dimension has one. */
 static void test_sobol(void)
 {
     flash_search_desc d;

@@ -1,6 +1,6 @@
-/* Sessions that stop and go on: budgets, saved and restored states, forks, rewinding, prompts that
-   begin like the last. Whatever happened before, logits are those of a computation from scratch.
-   GOLDEN_WRITE=1 writes the seeds of tests/fuzz/fuzz_state.c anew. */
+/* Tests of sessions that stop and go on: budgets, saved and restored states, forks, rewinding,
+   prompts that begin like the one before. Whatever happened before, the logits equal those of a
+   computation from scratch. GOLDEN_WRITE=1 writes the seeds of tests/fuzz/fuzz_state.c anew. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
@@ -14,7 +14,7 @@ static const flash_type kvs[KVS] = {FLASH_TYPE_F32, FLASH_TYPE_F16, FLASH_TYPE_Q
 
 static int quick(void) { return getenv("FLASH_QUICK") != NULL; }
 
-/* Below n. */
+/* Returns a random number from 0 to n - 1. */
 static int any(int n) { return (int)((test_rnd() >> 8) % (uint32_t)n); }
 
 typedef struct made {
@@ -61,7 +61,7 @@ static int write_buf(void *user, const void *data, size_t bytes)
     return 0;
 }
 
-/* What a session saves; as many bytes as it says. */
+/* Returns what a session saves, which must be as many bytes as it says. The caller frees b.p. */
 static mk_buf saved(const flash_session *s)
 {
     mk_buf b = {0};
@@ -95,7 +95,8 @@ static void finish(flash_session *s)
     CHECK(flash_session_progress(s) == 1);
 }
 
-/* Logits after the last token of s are those of a session that was never cut or moved. */
+/* Checks that the logits after the last token of s equal those of scratch, which computes all
+   tokens without interruption. Returns 1 if so. */
 static int as_from_scratch(flash_session *s, flash_session *scratch)
 {
     size_t V = (size_t)flash_model_arch(s->m)->n_vocab;
@@ -106,7 +107,7 @@ static int as_from_scratch(flash_session *s, flash_session *scratch)
     CHECK_EQ(flash_session_feed(scratch, flash_session_tokens(s), (size_t)n), FLASH_OK);
     finish(scratch);
     const float *got = flash_session_logits(s), *want = flash_session_logits(scratch);
-    if (!got) /* gone with a rewind: the last token again */
+    if (!got) /* dropped by a rewind until the last token runs again */
         return flash_session_position(s) == n;
     return CHECK(want && !memcmp(got, want, V * sizeof *got));
 }
@@ -139,7 +140,7 @@ static int random_ids(const flash_session *s, int32_t *ids, int n)
     return n;
 }
 
-/* What a session does at random by itself. */
+/* Does one random thing that concerns this session alone. */
 static void some_work(flash_session *s, const double *clock)
 {
     int32_t ids[N_CTX];
@@ -156,7 +157,7 @@ static void some_work(flash_session *s, const double *clock)
         }
         break;
     case 2:
-    case 3: /* it may have been cancelled while there was nothing to do */
+    case 3: /* a cancel may be left from when there was nothing to do */
         if (any(2))
             b.tokens = 1 + any(30);
         else
@@ -190,7 +191,7 @@ static void rewind_some(flash_session *s)
     free(before.p);
 }
 
-/* Its own text up to anywhere, then another. */
+/* Feeds a prompt of the session's own tokens up to a random place, then of other ones. */
 static void prompt_again(flash_session *s)
 {
     int32_t ids[2 * N_CTX];
@@ -227,7 +228,7 @@ static void storm(const flash_model *m, flash_type kv, int steps)
         int i = any(SLOTS), k = (i + 1 + any(SLOTS - 1)) % SLOTS, check = any(6) == 0;
         flash_session *s = slot[i];
         switch (any(14)) {
-        case 0: /* saved and restored elsewhere, in other pieces */
+        case 0: /* saved, and restored in another session with other chunks */
         case 1: {
             mk_buf b = saved(s);
             flash_status st = restore(slot[k], b.p, b.n, &err);
@@ -254,7 +255,7 @@ static void storm(const flash_model *m, flash_type kv, int steps)
         case 4:
         case 5: rewind_some(s); break;
         case 6: prompt_again(s); break;
-        case 7: /* another of that place */
+        case 7: /* a new session in this slot, or a reset */
             if (any(4) == 0) {
                 flash_session_free(s);
                 d = some_desc(kv, &clock);
@@ -297,7 +298,7 @@ static void test_storm(void)
     }
 }
 
-/* A restored session and a fork go back exactly where the first one does. */
+/* A restored session and a fork can be rewound to exactly the positions that the original can. */
 static void test_rewind(void)
 {
     static const mk_kind kind = {"gemma3", "wf", 30};
@@ -310,7 +311,7 @@ static void test_rewind(void)
     d.n_ctx = N_CTX;
     d.chunk = 16;
     flash_session *s = create(w.m, &d), *back = create(w.m, &d), *fork;
-    d.chunk = 200; /* a longer ring, of which the state fills a part */
+    d.chunk = 200; /* a longer ring buffer, which the state fills in part */
     flash_session *other = create(w.m, &d), *third = create(w.m, &d);
     random_ids(s, ids, N_CTX);
     CHECK_EQ(flash_session_feed(s, ids, N_CTX - 10), FLASH_OK);
@@ -321,7 +322,7 @@ static void test_rewind(void)
         CHECK_EQ(flash_session_fork(&fork, s), FLASH_OK);
         CHECK_EQ(restore(back, b.p, b.n, NULL), FLASH_OK);
         CHECK_EQ(restore(other, b.p, b.n, NULL), FLASH_OK);
-        mk_buf c = saved(other); /* does not make up what it was not given */
+        mk_buf c = saved(other); /* saves no more than it was given */
         CHECK_EQ(c.n, b.n);
         CHECK_EQ(restore(third, c.p, c.n, NULL), FLASH_OK);
         free(c.p);
@@ -352,8 +353,9 @@ static void same_text(flash_session *a, flash_session *b)
     }
 }
 
-/* A session that was reset, or rewound to its begin, is as one that was just created, whatever was
-   under way: its text ended, text held back for a stop string, a character cut, cancelled. */
+/* A session that was reset, or rewound to position 0, equals one that was just created, whatever
+   its state was: text ended, text held back for a stop string, an incomplete character,
+   cancelled. */
 static void test_anew(void)
 {
     static const mk_kind kinds[] = {{"llama", "f", 0}, {"gemma3", "wf", 30}, {"lfm2", "cf", 0}};
@@ -375,10 +377,10 @@ static void test_anew(void)
         used->ended = 1;
         memcpy(used->text, "th", used->text_n = 2);
         used->detok.held[0] = (uint8_t)(used->detok.n_held = 1);
-        used->cancel = i % 2 == 0; /* which a reset alone takes back */
+        used->cancel = i % 2 == 0; /* cleared by a reset only */
         if (i % 2) {
             CHECK_EQ(flash_session_truncate(used, 0), FLASH_OK);
-            used->random = fresh->random; /* goes on */
+            used->random = fresh->random; /* a rewind leaves it as it is */
         } else {
             flash_session_reset(used);
         }
@@ -395,7 +397,7 @@ static void test_anew(void)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* Makes the sums right again. */
+/* Makes the checksums of a changed state right again. */
 static void mend(uint8_t *p, size_t n)
 {
     if (n >= FLASH__STATE_HEAD + 8 && n % 8 == 0) {
@@ -440,7 +442,7 @@ static void use(flash_session *s)
     }
 }
 
-/* Bytes that are no state are refused, whatever they are, and nothing has happened. */
+/* Bytes that are no valid state are refused, whatever they are, and leave the session as it was. */
 static void test_broken(const mk_kind *kind, flash_type kv)
 {
     mk_options o = {0};
@@ -453,7 +455,7 @@ static void test_broken(const mk_kind *kind, flash_type kv)
     mk_buf good = saved(s), mine = saved(t), now;
     uint8_t *p = (uint8_t *)malloc(good.n + 64);
     for (size_t n = 0; n < good.n; n++) {
-        uint8_t *cut = (uint8_t *)malloc(n + 1); /* so that the end is the end */
+        uint8_t *cut = (uint8_t *)malloc(n + 1); /* a copy with nothing valid behind */
         memcpy(cut, good.p, n);
         err.text[0] = 0;
         flash_status st = restore(t, cut, n, &err);
@@ -474,7 +476,7 @@ static void test_broken(const mk_kind *kind, flash_type kv)
             case 0: p[at] = (uint8_t)(p[at] ^ 1 << any(8)); break;
             case 1: p[at] = (uint8_t)any(256); break;
             case 2: memset(p + at / 8 * 8, any(2) * 255, 8); break;
-            default: /* a word moved */
+            default: /* one word copied over another */
                 memmove(p + at / 8 * 8, p + (size_t)any((int)(n / 8)) * 8, 8);
             }
         }
@@ -540,7 +542,7 @@ static void test_codes(void)
     flash_session *s = with_text(w.m, FLASH_TYPE_F16, 20);
     mk_buf b = saved(s), c = {0};
 
-    o.seed = 1; /* the same shape */
+    o.seed = 1; /* the same shape, other weights */
     made foreign = make(&llama, &o);
     d.kv = FLASH_TYPE_F16;
     d.sampler = s->desc.sampler;
@@ -549,7 +551,7 @@ static void test_codes(void)
     CHECK(strstr(err.text, "another model") != NULL);
     flash_session_free(t);
     unmake(&foreign);
-    o.seed = 0; /* the same weights in another file, but for one norm */
+    o.seed = 0; /* the same weights in another file, except for one norm */
     mk_file *f = mk_model(&o, &llama);
     mk_tensor *norm = mk_find_tensor(f, "blk.1.ffn_norm.weight");
     norm->data.p[norm->data.n / 2 + 2] ^= 1;
@@ -563,7 +565,7 @@ static void test_codes(void)
     CHECK_EQ(restore(t, b.p, b.n, &err), FLASH_E_ARGUMENT);
     flash_session_free(t);
     unmake(&foreign);
-    md.source.data = w.file; /* another instruction set is no other model; other attention is */
+    md.source.data = w.file; /* another instruction set: the same model; other attention: not */
     md.source.bytes = w.bytes;
     md.isa = FLASH_ISA_SCALAR;
     CHECK_EQ(flash_model_load(&foreign.m, &md, NULL), FLASH_OK);
@@ -601,7 +603,7 @@ static void test_codes(void)
     c.p[b.n - 20] ^= 4;
     CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
     memcpy(c.p, b.p, b.n);
-    flash__wr32(c.p + FLASH__STATE_HEAD + 4 * 20, 320); /* no token */
+    flash__wr32(c.p + FLASH__STATE_HEAD + 4 * 20, 320); /* no token of the vocabulary */
     mend(c.p, c.n);
     CHECK_EQ(restore(t, c.p, c.n, &err), FLASH_E_FORMAT);
     CHECK(strstr(err.text, "vocabulary") != NULL);
@@ -617,7 +619,7 @@ static void test_codes(void)
     free(c.p);
     memset(&c, 0, sizeof c);
 
-    /* more text held back than this session could ever */
+    /* more held-back text than this session has room for */
     flash_session_reset(s);
     memcpy(s->text, "th", s->text_n = 2);
     c = saved(s);
@@ -628,7 +630,7 @@ static void test_codes(void)
     flash_session_free(t);
     CHECK_EQ(restore(s, c.p, c.n, &err), FLASH_OK);
 
-    /* no state is a state, too */
+    /* an empty session can be saved and restored, too */
     flash_session_reset(s);
     free(c.p);
     c = saved(s);
@@ -674,7 +676,7 @@ static void test_codes(void)
     unmake(&w);
 }
 
-/* The bytes are the same everywhere, big-endian machines included. */
+/* The saved bytes are the same on every machine, big-endian ones included. */
 static void test_golden(void)
 {
     static const mk_kind kind = {"lfm2", "cf", 0};
@@ -701,7 +703,7 @@ static void test_golden(void)
     unmake(&w);
 }
 
-/* The fuzzer's seeds are states of today's sessions. */
+/* The fuzzer's seeds equal the states that sessions save now. */
 static void test_seeds(void)
 {
     SECTION("seeds");
@@ -717,7 +719,7 @@ static void test_seeds(void)
         d.sampler.n_stop = 1;
         flash_session *s = create(w.m, &d);
         CHECK_EQ(flash_session_feed(s, ids, 9), FLASH_OK);
-        flash_budget b = {i < 2 ? 9 : 5, 0}; /* with logits, and with a queue */
+        flash_budget b = {i < 2 ? 9 : 5, 0}; /* 9: has logits; 5: has a queue */
         CHECK(flash_session_step(s, &b) >= 0);
         memcpy(s->text, "th", s->text_n = (size_t)i % 3);
         mk_buf x = {0};
@@ -787,7 +789,7 @@ static void test_memory(void)
     CHECK_EQ(heap.bytes, 2 * had);
     CHECK_EQ(t->stop_max, s->stop_max);
     CHECK(same_state(s, t));
-    flash_session_free(s); /* either may go first */
+    flash_session_free(s); /* either may be freed first */
     flash_piece piece;
     CHECK_EQ(flash_session_next(t, NULL, &piece), FLASH_OK);
     CHECK(piece.bytes >= 2 && !memcmp(piece.text, "th", 2));
@@ -821,21 +823,21 @@ static void test_prompts(void)
         CHECK_EQ(flash_session_feed_prompt(s, ids, 40, &kept), FLASH_OK); /* all, with logits */
         CHECK_EQ(kept, 40);
         CHECK(flash_session_logits(s) != NULL);
-        CHECK_EQ(flash_session_feed_prompt(s, ids, 60, &kept), FLASH_OK); /* it goes on */
+        CHECK_EQ(flash_session_feed_prompt(s, ids, 60, &kept), FLASH_OK); /* continues it */
         CHECK_EQ(kept, 40);
         CHECK(flash_session_progress(s) == 0);
         flash_budget b = {5, 0};
         CHECK_EQ(flash_session_step(s, &b), FLASH_MORE);
         CHECK(flash_session_progress(s) == 0.25);
         finish(s);
-        CHECK_EQ(flash_session_feed(s, ids + 60, 10), FLASH_OK); /* what was done counts no more */
+        CHECK_EQ(flash_session_feed(s, ids + 60, 10), FLASH_OK); /* a new queue begins at 0 */
         CHECK(flash_session_progress(s) == 0);
         CHECK_EQ(flash_session_truncate(s, 60), FLASH_OK);
-        ids[50] = (ids[50] + 1) % 300; /* another end: a convolution begins again */
+        ids[50] = (ids[50] + 1) % 300; /* another end: convolutions have to begin again */
         CHECK_EQ(flash_session_feed_prompt(s, ids, 60, &kept), FLASH_OK);
         CHECK_EQ(kept, k ? 0 : 50);
         finish(s);
-        CHECK_EQ(flash_session_feed_prompt(s, ids, 30, &kept), FLASH_OK); /* its last token again */
+        CHECK_EQ(flash_session_feed_prompt(s, ids, 30, &kept), FLASH_OK); /* last one runs again */
         CHECK_EQ(kept, k ? 0 : 29);
         CHECK_EQ(flash_session_feed_prompt(s, NULL, 0, &kept), FLASH_OK);
         CHECK_EQ(kept + (size_t)flash_session_position(s) + (size_t)flash_session_pending(s), 0);
@@ -846,7 +848,7 @@ static void test_prompts(void)
 
 typedef struct bar {
     flash_session *s;
-    double last, cancel_at; /* 2: never */
+    double last, cancel_at; /* cancel_at 2: never */
     int calls, errors;
 } bar;
 
@@ -888,12 +890,13 @@ static void test_progress(void)
 
 /* --- deadlines -------------------------------------------------------------------------------- */
 
-/* A machine on which a layer takes so long for each token, in a clock that sees what was done. */
+/* An imagined machine. Each look at its clock adds the time of the work since the last look: that
+   of one piece (a layer, or a part of the head) and that of each token in it. */
 typedef struct machine {
     flash_session *s;
-    double now, token, piece; /* [s]: of each token, of each piece beside */
+    double now, token, piece; /* [s]; token, piece: the time each takes */
     long looks;
-    int largest; /* tokens at once */
+    int largest; /* the most tokens at once */
 } machine;
 
 static double machine_clock(void *user)
@@ -905,7 +908,8 @@ static double machine_clock(void *user)
     return m->now;
 }
 
-/* Steps until the queue is empty; gives how late the latest came back [s]. */
+/* Steps until the queue is empty, each time with a deadline `each` [s] from now. Returns by how
+   much the latest step missed its deadline [s]. *steps becomes the number of steps. */
 static double run_late(flash_session *s, machine *m, double each, long *steps)
 {
     double late = 0;
@@ -946,13 +950,13 @@ static void test_deadline(void)
         random_ids(s, ids, N_CTX);
         CHECK_EQ(flash_session_feed(s, ids, N_CTX), FLASH_OK);
         double late = run_late(s, &m, 1e-3, &steps);
-        CHECK(late <= 0.3e-3); /* one piece and no more */
+        CHECK(late <= 0.3e-3); /* by one piece at most */
         CHECK(steps > 1 && m.largest > 1 && m.largest * pace[k] <= 0.25e-3);
         CHECK(m.looks >= 5 * (N_CTX / m.largest)); /* between all layers, and before the head */
         float *got = (float *)malloc(sizeof *got * (size_t)flash_model_arch(w.m)->n_vocab);
         memcpy(got, flash_session_logits(s), sizeof *got * (size_t)flash_model_arch(w.m)->n_vocab);
 
-        /* Where it grows slower there are fewer at once, from the next chunk on. */
+        /* When the machine becomes slower, chunks have fewer tokens, from the next chunk on. */
         CHECK_EQ(flash_session_truncate(s, 20), FLASH_OK);
         CHECK_EQ(flash_session_feed(s, ids + 20, N_CTX - 20), FLASH_OK);
         m.token *= 3;
@@ -965,8 +969,8 @@ static void test_deadline(void)
         CHECK(!memcmp(got, flash_session_logits(s),
                       sizeof *got * (size_t)flash_model_arch(w.m)->n_vocab));
 
-        /* Without a deadline nobody looks at the clock, and chunks are whole ones. A chunk that was
-           begun so is not gone on with under a deadline: it would be too late. */
+        /* Without a deadline the clock is not read, and chunks have their full length. A chunk
+           begun in this way is not continued under a deadline: the step would be late. */
         CHECK_EQ(flash_session_truncate(s, 0), FLASH_OK);
         CHECK_EQ(flash_session_feed(s, ids, N_CTX), FLASH_OK);
         flash__chunk_begin(s, N_CTX);
@@ -989,7 +993,7 @@ static void test_deadline(void)
     unmake(&w);
 }
 
-/* A large vocabulary: the head stops, too, is cancelled, and goes on. */
+/* With a large vocabulary, the head can be interrupted and cancelled, too, and then goes on. */
 static void test_head(void)
 {
     static const mk_kind kind = {"llama", "f", 0};
@@ -1026,7 +1030,7 @@ static void test_head(void)
     CHECK(inside >= 2);
     CHECK(!memcmp(flash_session_logits(s), flash_session_logits(plain), V * sizeof(float)));
 
-    /* A token queued in the midst of it: the head is for another one then. */
+    /* If a token is queued while the head runs, the logits are then those of the new token. */
     CHECK_EQ(flash_session_feed(s, ids, 1), FLASH_OK);
     for (st = FLASH_MORE; st == FLASH_MORE && !s->head;) {
         flash_budget b = {0, 0};
@@ -1054,7 +1058,8 @@ typedef struct teller {
     uint64_t sum; /* of tokens and the last logits */
 } teller;
 
-/* Reads, is forked, goes on in the fork, is saved and restored in the midst of it. */
+/* Writes text in a session that is saved and restored after a quarter of the steps, and replaced by
+   its fork after half of them. */
 static void tell(teller *t)
 {
     flash_session_desc d = {0};

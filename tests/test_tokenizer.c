@@ -20,7 +20,7 @@ static flash_model *load_vocab(const char *path)
     return m;
 }
 
-/* The tokens of a text (the caller frees). */
+/* Returns the tokens of a text, which the caller frees. */
 static int32_t *encode(const flash_model *m, const char *text, size_t bytes, unsigned flags,
                        size_t *n)
 {
@@ -31,7 +31,7 @@ static int32_t *encode(const flash_model *m, const char *text, size_t bytes, uns
     return ids;
 }
 
-/* The text of tokens, with a NUL (the caller frees). */
+/* Returns the text of n tokens and a NUL behind it. The caller frees it. */
 static char *decode(const flash_model *m, const int32_t *ids, size_t n, unsigned flags,
                     size_t *bytes)
 {
@@ -112,8 +112,9 @@ static void test_published(const flash_model *m, const char *name)
 
 /* --- round trips ---------------------------------------------------------------------------- */
 
-/* Which bytes a vocabulary can spell: two of the published ones lack some that valid UTF-8 never
-   has (deepseek-coder's tokens for them are texts of the user, not bytes). */
+/* 1 for each byte that the vocabulary can spell. Two of the published vocabularies lack some bytes
+   that valid UTF-8 never has (deepseek-coder's tokens for them are user-defined texts, not
+   bytes). */
 static int spells[256];
 
 static int find_spelled(const flash_model *m, int spm)
@@ -130,8 +131,9 @@ static int find_spelled(const flash_model *m, int spm)
     return n;
 }
 
-/* There and back, at once and streamed. Valid text comes back from the stream as it was; other text
-   comes back as valid text. */
+/* Tokenises a text and detokenises it, at once and streamed. From the stream, valid UTF-8 comes
+   back unchanged, and any other text comes back as valid UTF-8. Drops the bytes of text that the
+   vocabulary cannot spell. */
 static void test_round_trip(const flash_model *m, const char *name, char *text, size_t bytes)
 {
     size_t n, back_bytes, cap = flash_token_bytes_max(m), streamed = 0, part, kept = 0;
@@ -237,7 +239,7 @@ static void test_interface(const flash_model *m, const char *name)
     CHECK_EQ(flash_detokenize(m, few, 1, 0, out, 64, &bytes), FLASH_E_ARGUMENT);
     few[0] = 1 << 20;
     CHECK_EQ(flash_detokenize(m, few, 1, 0, out, 64, &bytes), FLASH_E_ARGUMENT);
-    for (int32_t id = 3; id < 3000; id += 37) { /* spelling and search agree, first come first */
+    for (int32_t id = 3; id < 3000; id += 37) { /* a search for a spelling finds it */
         const char *spelled = flash_token_text(m, id, &bytes);
         if (CHECK(spelled != NULL) && bytes < sizeof out) {
             memcpy(out, spelled, bytes);
@@ -249,7 +251,7 @@ static void test_interface(const flash_model *m, const char *name)
         }
     }
 
-    /* Control tokens: read and shown only on request. */
+    /* Control tokens are recognised and shown only on request. */
     int32_t eos = flash_token_eos(m);
     const char *spelled = flash_token_text(m, eos, &bytes);
     if (CHECK(spelled != NULL) && CHECK(bytes < 40)) {
@@ -279,7 +281,7 @@ static void test_interface(const flash_model *m, const char *name)
     CHECK(!flash_token_is_end(m, 1 << 20) && !flash_token_is_control(m, 1 << 20));
 }
 
-/* BOS, and the space SentencePiece puts before a text. */
+/* Tests BOS, and the space that SentencePiece puts before a text. */
 static void test_beginnings(const flash_model *m, const char *name, int bos, int spm)
 {
     size_t n, k, bytes;
@@ -338,9 +340,9 @@ static void test_slow(const flash_model *m, const char *name)
 
 /* --- words ----------------------------------------------------------------------------------- */
 
-/* A BPE vocabulary that merges every stretch of `text`, so that each word of the pre-tokenizer
-   comes out as one token and the tokens show where it cut. Token 256 both begins and ends texts:
-   adds is 1 if it is added before a text, 2 if after it, 3 if both. */
+/* Returns a BPE model that can merge every substring of `text`. Each word that the pre-tokenizer
+   makes then becomes one token, and the tokens show where it cut. Token 256 both begins and ends
+   texts: adds is 1 if it is added before a text, 2 if after it, 3 if both. */
 static flash_model *all_stretches(const char *pre, const char *text, int adds)
 {
     enum { MAX = 32 };
@@ -386,7 +388,7 @@ static flash_model *all_stretches(const char *pre, const char *text, int adds)
     mk_set_u32(f, "tokenizer.ggml.eos_token_id", 256);
     mk_set_bool(f, "tokenizer.ggml.add_bos_token", adds & 1);
     mk_set_bool(f, "tokenizer.ggml.add_eos_token", adds >> 1);
-    static uint8_t *file; /* lives until the next one: models point into it */
+    static uint8_t *file; /* lives until the next call: the model points into it */
     flash_model_desc d = {0};
     flash_model *m = NULL;
     flash_error err = {FLASH_OK, 0, ""};
@@ -398,7 +400,7 @@ static flash_model *all_stretches(const char *pre, const char *text, int adds)
     return m;
 }
 
-/* words: the text with a bar between words. */
+/* Checks where a pre-tokenizer cuts a text. expected: the text with a bar between its words. */
 static void words(const char *pre, const char *expected)
 {
     char text[64], got[128] = "";

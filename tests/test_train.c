@@ -33,7 +33,7 @@ static flash_trainer_desc settings(const flash_model *init, int batch, int n_ctx
     return d;
 }
 
-/* Logits of all n tokens by a session, [n,V]; the caller's to free. */
+/* Returns the logits [n,V] that a session computes for all n tokens. The caller frees them. */
 static float *session_logits(const flash_model *m, const int32_t *ids, int n)
 {
     size_t V = (size_t)flash_model_arch(m)->n_vocab;
@@ -56,7 +56,7 @@ static float *session_logits(const flash_model *m, const int32_t *ids, int n)
     return out;
 }
 
-/* fmax, of which gcc 12 for aarch64 dies in loops. */
+/* Returns the larger number. In place of fmax, which makes gcc 12 for AArch64 fail in loops. */
 static double larger(double a, double b) { return b > a ? b : a; }
 
 static double log_total(const float *z, int V, double scale)
@@ -100,7 +100,7 @@ static void test_logits(void)
     }
 }
 
-/* Llama 3 and YaRN tables, a quantised model, and the list of tensors. */
+/* The weights of a quantised model and the list of tensors; the RoPE tables of Llama 3 and YaRN. */
 static void test_weights(void)
 {
     mk_options o = shape(2, 64, 4, 2, 16, 96, 320);
@@ -253,7 +253,7 @@ static flash_arch tiny(int layers, int d, int heads, int kv, int c, int ffn, int
     return a;
 }
 
-/* AdamW, clipping, decay and the schedule, by their formulas. */
+/* Compares AdamW, clipping, weight decay and the schedule with their formulas. */
 static void test_adamw(void)
 {
     flash_arch a = tiny(1, 16, 2, 1, 8, 24, 40);
@@ -301,7 +301,8 @@ static void test_adamw(void)
     flash_trainer_free(t);
 }
 
-/* Two batches of one are one of two; gradients of a step do not depend on the one before. */
+/* Four batches of one sequence give the same gradients as one batch of four, and the gradients of a
+   step do not depend on the step before. */
 static void test_accumulate(void)
 {
     flash_arch a = tiny(2, 32, 4, 2, 8, 40, 100);
@@ -379,14 +380,14 @@ typedef struct serial {
     int calls;
 } serial;
 
-/* A host that runs the tasks one after the other, the last first. */
+/* A host's parallel_for that runs the tasks one after the other, the last one first. */
 static void serial_for(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
 {
     ((serial *)user)->calls++;
     while (tasks-- > 0) task(ctx, tasks);
 }
 
-/* Weights, moments and losses after two steps as one number. */
+/* Trains for two steps and returns a checksum of the losses, weights and second moments. */
 static uint64_t trained(const flash_trainer_desc *d, const int32_t *ids)
 {
     flash_trainer *t = trainer(d);
@@ -513,7 +514,7 @@ static void test_checkpoints(void)
     memcpy(two->m, keep->m, keep->n * sizeof *two->m);
     memcpy(two->v, keep->v, keep->n * sizeof *two->v);
     for (size_t n = 0; n < s.n; n += n < 200 || n + 50 > s.n ? 1 : quick ? 5003 : 499) {
-        uint8_t *cut = (uint8_t *)malloc(n ? n : 1); /* so that a sanitizer sees the end */
+        uint8_t *cut = (uint8_t *)malloc(n ? n : 1); /* so that a sanitizer sees reads past it */
         memcpy(cut, s.p, n);
         tried++;
         refused += load(two, cut, n, &err) == FLASH_E_TRUNCATED;
@@ -544,7 +545,7 @@ static void test_checkpoints(void)
     }
     CHECK(flash_trainer_load(two, NULL, &err) == FLASH_E_ARGUMENT);
     CHECK(flash_trainer_load(NULL, NULL, NULL) == FLASH_E_ARGUMENT);
-    for (i = 0; i < 5; i++) { /* other shapes, some with as many weights */
+    for (i = 0; i < 5; i++) { /* other shapes, some of the same number of weights */
         flash_trainer *t;
         other = a;
         if (i == 0) other.d_model = 32;
@@ -627,7 +628,7 @@ static void test_guard(void)
             if (k == 2 && leaf != 0) break;
             *w = bad;
             r.step = 12345;
-            if (leaf == 0) /* whose token may not be there */
+            if (leaf == 0) /* the embedding of token 0, which may not be in ids */
                 ids[5] = 0;
             CHECK(flash_trainer_step(t, ids, &r) == FLASH_E_RANGE || k == 2);
             CHECK(r.step == 12345 || k == 2);
@@ -755,7 +756,8 @@ static void test_refused(void)
     b.tied = 0;
     d.qk_norm = 1;
     flash_trainer *t = trainer(&d);
-    /* embedding, norm and head; norm and three matrices; norms of the layer, of q and k, four */
+    /* Embedding, norm and head; a norm and three matrices in layer 0; in layer 1 its norm, those of
+       q and k, and four matrices. */
     CHECK_EQ(flash_trainer_tensors(t), 3 + 4 + 7);
     CHECK(flash_trainer_arch(t)->layer[0].n_head == 0 && flash_trainer_arch(t)->rope_dims == 8);
     double sum = 0;

@@ -1,4 +1,4 @@
-/* The trainer's gradients in double precision, where differences of the loss are sharp. */
+/* Checks the trainer's gradients in double precision, where finite differences are accurate. */
 #define FLASH__REAL double
 #define FLASH_NO_SIMD /* differences of the loss use no kernels but the teacher's */
 #define FLASH_STATIC
