@@ -455,7 +455,7 @@ static void test_broken(const mk_kind *kind, flash_type kv)
     mk_buf good = saved(s), mine = saved(t), now;
     uint8_t *p = (uint8_t *)malloc(good.n + 64);
     for (size_t n = 0; n < good.n; n++) {
-        uint8_t *cut = (uint8_t *)malloc(n + 1); /* a copy with nothing valid behind */
+        uint8_t *cut = (uint8_t *)malloc(n + !n); /* a copy with nothing valid behind */
         memcpy(cut, good.p, n);
         err.text[0] = 0;
         flash_status st = restore(t, cut, n, &err);
