@@ -175,12 +175,14 @@ static void check_quantize(void)
 
 static void check_floats(void)
 {
-    static float a[N_MAX + GUARD], b[N_MAX + GUARD], c[N_MAX + GUARD], y[N_MAX + GUARD],
-        z[N_MAX + GUARD];
+    static float a[N_MAX + GUARD], b[N_MAX + GUARD], c[N_MAX + GUARD], z[N_MAX + GUARD];
+    static float y_room[N_MAX + 2 * GUARD], wide_room[65536 + 2 * GUARD];
+    float *y = y_room + GUARD, *wide = wide_room + GUARD; /* guards on both sides */
     static uint16_t h[65536];
-    static float wide[65536 + GUARD];
     int mode, from, to, bad = 0, i;
     size_t n;
+    poison(y_room, GUARD);
+    poison(wide_room, GUARD);
     for (mode = 0; mode < 3; mode++)
         for (n = 1; n <= 300; n += n < 70 ? 1 : 23) {
             poison(a, N_MAX + GUARD);
@@ -257,6 +259,7 @@ static void check_floats(void)
         bad += !poisoned(wide + n, GUARD);
     }
     CHECK(!bad);
+    CHECK(poisoned(y_room, GUARD) && poisoned(wide_room, GUARD));
 }
 
 static void check_sgemm(void)
