@@ -1,17 +1,20 @@
-/* chat.c - a conversation: every line of standard input joins the text, and the model goes on.
+/* chat.c - a conversation: appends each line of standard input to the text, and lets the model
+   continue it.
    build    cc -std=c99 -O2 -I. examples/chat.c -o build/chat -lm
    run      build/chat model.gguf
    expect   after every line an answer, token by token, until the model ends the text or 128 tokens
-            are written. /reset forgets everything; the end of input leaves. There is no chat
-            template: a base model continues your lines as a story would. */
+            are written. The line /reset makes the model forget everything; the end of the input
+            ends the program. No chat template is used: a base model continues your lines as it
+            would continue a story. */
 #define FLASH_IMPLEMENTATION
 #include "flash.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { ANSWER = 128 }; /* tokens at most */
+enum { ANSWER = 128 }; /* tokens of an answer at most */
 
-/* Streams one answer; returns what ended it. */
+/* Prints one answer, token by token. Returns the status that ended it: FLASH_OK after ANSWER
+   tokens. */
 static flash_status answer(flash_session *s)
 {
     flash_piece piece;
@@ -31,7 +34,7 @@ int main(int argc, char **argv)
     flash_error err;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
-    char line[4096] = "\n"; /* later turns begin on a new line */
+    char line[4096] = "\n"; /* input goes behind the line feed, which later turns begin with */
     md.source.path = argc > 1 ? argv[1] : "model.gguf";
     sd.sampler.temperature = 0.8f;
     sd.sampler.top_p = 0.95f;

@@ -1,26 +1,28 @@
-/* embed.c - in firmware or a game: the model is bytes in memory, all working memory is one block,
-   text leaves through a callback; the library uses no files and no malloc.
+/* embed.c - use inside firmware or a game: the model is an array of bytes in memory, all working
+   memory comes from one block, and text leaves through a callback. The library uses no files and
+   no malloc.
    build    cc -std=c99 -O2 -I. examples/embed.c -o build/embed -lm
    run      build/embed model.gguf
-   expect   64 tokens of text, then what the model and the session took of the block, and that
-            writing took nothing. Says "no memory" if BLOCK is too small. */
+   expect   up to TOKENS tokens of text, then the bytes of the block that the model and the session
+            take, and how often writing acquired memory: 0. An error if BLOCK is too small. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #define FLASH_IMPLEMENTATION
 #define FLASH_NO_STDIO
 #define FLASH_NO_MMAP
-#define FLASH_MALLOC(n) (abort(), (void *)(n)) /* nobody comes here: all of it is the arena's */
+#define FLASH_MALLOC(n) (abort(), (void *)(n)) /* never called: all memory is from the arena */
 #define FLASH_FREE(p) ((void)(p), abort())
 #include "flash.h"
 
 enum { BLOCK = 8 << 20, TOKENS = 64 };
 
-/* Gives out a block from its start; takes back what it gave last. */
+/* An allocator that hands out one block from its start to its end. A piece that is released can be
+   used again only if it was the last one handed out. */
 typedef struct arena {
     unsigned char *block;
-    size_t size, used;
-    int calls;
+    size_t size, used; /* [B] */
+    int calls;         /* acquisitions so far */
 } arena;
 
 static void *acquire(void *user, size_t bytes, size_t align)
@@ -39,7 +41,8 @@ static void release(void *user, void *ptr, size_t bytes)
     if ((unsigned char *)ptr + bytes == a->block + a->used) a->used -= bytes;
 }
 
-/* The whole use of the library: model bytes in, text out through show. */
+/* Loads the model at data, writes TOKENS tokens through show, and frees everything. All calls of
+   the library are here. */
 static flash_status tell(const void *data, size_t bytes, arena *a,
                          void (*show)(const char *text, size_t bytes))
 {
@@ -48,7 +51,7 @@ static flash_status tell(const void *data, size_t bytes, arena *a,
     flash_piece piece;
     flash_model_desc md = {0};
     flash_session_desc sd = {0};
-    md.source.data = data; /* stays where it is: RAM, ROM, an archive of assets */
+    md.source.data = data; /* used in place, not copied: RAM, ROM, an archive of assets */
     md.source.bytes = bytes;
     md.host.allocator.acquire = acquire;
     md.host.allocator.release = release;
@@ -70,7 +73,7 @@ static flash_status tell(const void *data, size_t bytes, arena *a,
 
 static void show(const char *text, size_t bytes) { fwrite(text, 1, bytes, stdout); }
 
-int main(int argc, char **argv) /* stands for whatever brings the bytes */
+int main(int argc, char **argv) /* reads a file, in place of whatever brings the bytes */
 {
     static unsigned char block[BLOCK], model[BLOCK];
     arena a = {block, BLOCK, 0, 0};

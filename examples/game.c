@@ -1,9 +1,10 @@
-/* game.c - two characters of a game talk in turns: one model, 2 ms of every frame. After each line
-   a third session says, as JSON of a schema, what mood the speaker is in.
+/* game.c - two characters of a game talk in turns. One model speaks for both of them and may use
+   2 ms of every frame. After each line a third session names the mood of the speaker, as JSON that
+   follows a schema.
    build    cc -std=c99 -O2 -I. examples/game.c -o build/game -lm
    run      build/game model.gguf [SECONDS [MILLISECONDS A FRAME]]
-   expect   the first scene as it is spoken, then how long the model held up the frames. Another
-            budget gives the same words, in more frames or fewer. */
+   expect   the first scene, line by line, then a table of how long the model held up the frames.
+            With another budget the words stay the same; they take more frames or fewer. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime, nanosleep */
 #define FLASH_IMPLEMENTATION
 #include "flash.h"
@@ -18,13 +19,14 @@
 static const char schema[] =
     "{\"type\": \"object\", \"properties\": {\"mood\": {\"enum\": [\"happy\", \"sad\", \"angry\","
     " \"scared\", \"surprised\"]}}, \"required\": [\"mood\"], \"additionalProperties\": false}";
-enum { HZ = 60, LINES = 6, LINE_TOKENS = 40 }; /* lines of a scene, tokens of a line at most */
+enum { HZ = 60, LINES = 6, LINE_TOKENS = 40 }; /* frames per second; limits of a scene, a line */
 
 static const char *const name[2] = {"Tom", "Lily"};
 static const char *const quote[] = {"\""};                              /* ends a line */
 static const double edge[] = {0.5, 1, 1.5, 2, 2.25, 2.5, 3, 4, 8, 1e9}; /* of the histogram [ms] */
 
-static double now(void *user) /* [s] */
+/* Returns the time of a monotonic clock [s]. */
+static double now(void *user)
 {
     (void)user;
 #ifdef _WIN32
@@ -39,7 +41,8 @@ static double now(void *user) /* [s] */
 #endif
 }
 
-static void rest(double seconds) /* stands for the rest of the game, and the screen */
+/* Sleeps, in place of the rest of a game: its own work and the wait for the screen. */
+static void rest(double seconds)
 {
 #ifdef _WIN32
     Sleep((DWORD)(seconds * 1000));
@@ -49,14 +52,16 @@ static void rest(double seconds) /* stands for the rest of the game, and the scr
 #endif
 }
 
-/* Each character has heard everything: its own lines as it wrote them, the other's as text. */
+/* Each character has a session that holds the whole conversation: its own lines as it generated
+   them, the lines of the other as text that was fed to it. */
 typedef struct scene {
-    flash_session *mind[2], *heart;
-    int who, lines, tokens, shown; /* who speaks; lines so far; tokens of this one */
-    int feeling;                   /* the line is spoken, its mood is being found */
-    char line[1024], mood[64];
+    flash_session *mind[2], *heart; /* one for each character; one that finds the mood */
+    int who, lines, tokens, shown;  /* speaker; lines so far; tokens of this line; 1: no output */
+    int feeling;                    /* 1: the line is complete, its mood is being found */
+    char line[1024], mood[64];      /* the line so far; its mood so far, as JSON */
 } scene;
 
+/* Feeds text to character `who`, and after it the words that begin a line of `speaker`. */
 static flash_status tell(scene *s, int who, const char *text, const char *speaker)
 {
     char all[1280];
@@ -74,7 +79,7 @@ static void begin(scene *s)
     s->line[0] = 0;
 }
 
-/* The line is spoken: how does that feel? */
+/* Asks the third session for the mood of the line that is complete. */
 static flash_status ask_mood(scene *s)
 {
     char all[1280];
@@ -85,7 +90,7 @@ static flash_status ask_mood(scene *s)
     return flash_session_feed_text(s->heart, all, 0);
 }
 
-/* The other one hears the line and is next. */
+/* Prints the line with its mood, feeds it to the other character, and lets that one speak next. */
 static void pass_on(scene *s)
 {
     int next = !s->who;
@@ -96,7 +101,7 @@ static void pass_on(scene *s)
     strcat(s->line, "\"");
     if (++s->lines == LINES || tell(s, next, s->line, name[next])
         || tell(s, s->who, s->tokens == LINE_TOKENS ? "\"" : "", name[next])) {
-        begin(s); /* the scene is over, or all that a session can hold */
+        begin(s); /* the scene is over, or a context is full */
         s->shown = 1;
         return;
     }
@@ -105,7 +110,8 @@ static void pass_on(scene *s)
     s->line[0] = 0;
 }
 
-/* Talks until the time is over. All of the model's work is in here. */
+/* Lets the characters talk until the clock passes `until` [s]. All work of the model is done here,
+   once in each frame. */
 static flash_status frame(scene *s, double until)
 {
     flash_budget budget = {0, until};
@@ -115,7 +121,7 @@ static flash_status frame(scene *s, double until)
         char *to = s->feeling ? s->mood : s->line;
         size_t room = s->feeling ? sizeof s->mood : sizeof s->line;
         flash_status st = flash_session_next(at, &budget, &piece);
-        if (st == FLASH_MORE) return FLASH_OK; /* what was said is still being read */
+        if (st == FLASH_MORE) return FLASH_OK; /* time is up; the prompt is not yet read */
         if (st < 0 && st != FLASH_E_RANGE) return st;
         if (st == FLASH_OK && strlen(to) + piece.bytes + 2 < room)
             strncat(to, piece.text, piece.bytes);

@@ -1,15 +1,17 @@
-/* predict.c - will this model be quick enough here? Answers without running it.
+/* predict.c - tells whether a model will be fast enough on a device, without running the model.
    build    cc -std=c99 -O2 -I. examples/predict.c -o build/predict -lm
    run      build/predict device.latency model.gguf [PROMPT TOKENS [SECONDS [THREADS]]]
-            where device.latency is from `flash measure` and `flash fit` on the device
-   expect   yes, no or perhaps, and the time of the prompt and of what comes after it */
+            where `flash measure` and `flash fit` made device.latency, on the device itself
+   expect   "yes", "no" or "perhaps": whether the prompt is read within SECONDS; then the time that
+            the prompt takes and the tokens per second after it */
 #define FLASH_IMPLEMENTATION
 #include "flash.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A whole file, [*n]; the caller frees it. NULL: it cannot be read. */
+/* Returns the bytes of a whole file, and their number in *n. The caller frees them. Returns NULL if
+   the file cannot be read. */
 static char *slurp(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");
@@ -21,7 +23,7 @@ static char *slurp(const char *path, size_t *n)
     return text;
 }
 
-/* The weight type of the first feed-forward matrix stands for all. */
+/* Returns the type of the first feed-forward matrix, taken as the type of all weights. */
 static flash_type weights_of(const flash_model *m)
 {
     flash_tensor t;
@@ -50,7 +52,7 @@ int main(int argc, char **argv)
         return 2;
     }
     char *text = slurp(argv[1], &n);
-    md.source.path = argv[2]; /* mapped: weights are not read */
+    md.source.path = argv[2]; /* the file is mapped; its weights are not read */
     if (!text || flash_latency_load(&latency, text, n, NULL, &err)) {
         fprintf(stderr, "%s: %s\n", argv[1], text ? err.text : "cannot be read");
         return 1;
@@ -61,7 +63,7 @@ int main(int argc, char **argv)
     }
     work.arch = flash_model_arch(model);
     work.weights = weights_of(model);
-    work.kv = FLASH_TYPE_Q8_0; /* as measured */
+    work.kv = FLASH_TYPE_Q8_0; /* must be the type that was measured */
     work.threads = argc > 5 ? atoi(argv[5]) : 2;
     if (flash_latency_predict(latency, &work, &ttft, &token)) {
         fprintf(stderr, "not measured: %s weights on %d threads\n", flash_type_name(work.weights),

@@ -1,12 +1,16 @@
-/* search.c - settings for a made-up machine: the quick and the precise, by few trials.
-   build: cc -std=c99 -O2 examples/search.c -o search -lm
-   usage: search [TRIALS]: prints the frontier, from the quickest to the most precise. */
+/* search.c - finds settings of a made-up machine that are fast, precise, or a good compromise, in
+   few trials.
+   build    cc -std=c99 -O2 examples/search.c -o search -lm
+   run      search [TRIALS]
+   expect   the Pareto front: the trials that no other trial dominates, from the fastest to the most
+            precise */
 #define FLASH_SEARCH_IMPLEMENTATION
 #include "../flash.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a trial would measure, often for hours: here two formulas. */
+/* Computes the two objectives y of the settings x. In practice this is a measurement, which may
+   take hours; here two formulas are enough. */
 static void evaluate(const double *x, double *y)
 {
     double threads = x[0], quality = x[1], cache = x[2] > 0 ? 1.5 : 1;

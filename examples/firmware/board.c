@@ -1,5 +1,6 @@
-/* board.c - vectors, start, and a debugger's console. The C library has no part in the start: it
-   gives memcpy and its kind, and doubles to a processor without them. */
+/* board.c - interrupt vectors, start-up code, and a console through the debugger. The C library has
+   no part in the start-up: it provides memcpy and the like, and arithmetic on doubles, which this
+   processor does not have. */
 #include "board.h"
 #include <stdint.h>
 #include <string.h>
@@ -8,8 +9,10 @@ extern uint32_t data_rom[], data_begin[], data_end[], bss_begin[], bss_end[]; /*
 extern uint32_t stack_begin[], stack_end[];
 int main(void);
 
-enum { PAINT = 0x5a5a5a5a }; /* what no one has written to is still this */
+/* Start-up fills the unused stack with this. Words that still hold it were never written to. */
+enum { PAINT = 0x5a5a5a5a };
 
+/* Asks the debugger for an operation (semihosting). what: its number; with: its argument. */
 static int debugger(int what, const void *with)
 {
     register int r0 __asm__("r0") = what;
@@ -41,7 +44,7 @@ void reset(void)
 {
     volatile uint32_t *cpacr = (volatile uint32_t *)0xe000ed88;
     uint32_t here;
-    *cpacr |= 15u << 20; /* the processor has floats: let it */
+    *cpacr |= 15u << 20; /* enable the floating-point unit */
     __asm__ volatile("dsb\n isb" ::: "memory");
     memcpy(data_begin, data_rom, (size_t)(data_end - data_begin) * sizeof *data_begin);
     memset(bss_begin, 0, (size_t)(bss_end - bss_begin) * sizeof *bss_begin);
@@ -49,7 +52,7 @@ void reset(void)
     board_exit(main());
 }
 
-/* The stack's top, then reset, NMI and faults. */
+/* The vector table: the initial stack pointer, then reset, NMI and faults. */
 __attribute__((section(".vectors"), used)) static const uintptr_t vectors[16] = {
     (uintptr_t)stack_end, (uintptr_t)reset, (uintptr_t)fault, (uintptr_t)fault,
     (uintptr_t)fault,     (uintptr_t)fault, (uintptr_t)fault};

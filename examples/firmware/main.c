@@ -1,7 +1,8 @@
-/* main.c - a story teller in firmware: bare metal, no heap, no files, no threads; the model is
-   read where it lies in ROM, all that the library needs is one block of RAM.
-   build    `make firmware`, see run.sh, which runs it in qemu and compares the text with the PC's
-   expect   the story, token by token, then what it took */
+/* main.c - a story teller in firmware on bare metal: no heap, no files, no threads. The model is
+   used in place in ROM; all that the library needs is one block of RAM.
+   build    `make firmware`: see run.sh, which runs it in qemu and compares the text with the text
+            that the same model writes on the host
+   expect   the story, token by token, then the memory that it took */
 #include "board.h"
 
 #define FLASH_RUNTIME_IMPLEMENTATION
@@ -9,16 +10,17 @@
 #define FLASH_NO_MMAP
 #define FLASH_NO_THREADS
 #define FLASH_NO_SIMD
-#define FLASH_MALLOC(n) ((void)(n), board_exit(2), (void *)0) /* nobody comes here */
+#define FLASH_MALLOC(n) ((void)(n), board_exit(2), (void *)0) /* never called: see acquire */
 #define FLASH_FREE(p)   ((void)(p), board_exit(2))
 #define FLASH_ASSERT(c) ((void)sizeof(c))
 #include "flash.h"
 
-enum { ARENA = 384 << 10 }; /* checked below: flash_model_memory and flash_session_memory */
+enum { ARENA = 384 << 10 }; /* RAM for the model and the session [B] */
 
 extern const unsigned char model_begin[], model_end[]; /* model.S */
 
-/* Gives out a block from its start, never takes back: models and sessions of firmware stay. */
+/* An allocator that hands out one block from its start to its end. It takes nothing back, because
+   the model and the session are never freed. */
 typedef struct arena {
     unsigned char *block;
     size_t size, used;
@@ -65,8 +67,8 @@ int main(void)
     md.host.allocator.acquire = acquire;
     md.host.allocator.release = release;
     md.host.allocator.user = &a;
-    sd.n_ctx = TOKENS + 1; /* with the token that begins a text */
-    sd.chunk = 1;          /* as there is no prompt; a longer one is read faster by 8 or 16 */
+    sd.n_ctx = TOKENS + 1; /* one more for the token that begins the text */
+    sd.chunk = 1;          /* enough without a prompt; 8 or 16 read a long prompt faster */
     size_t for_model = flash_model_memory(&md, &err);
     if (flash_model_load(&m, &md, &err)) {
         board_write(err.text);
@@ -88,5 +90,5 @@ int main(void)
     number(", stack ", board_stack());
     number(" bytes; acquired while writing: ", a.used - used);
     board_write("]\n");
-    return used != for_model + for_session || a.used != used; /* exactly what was promised */
+    return used != for_model + for_session || a.used != used; /* 0: exactly what was predicted */
 }

@@ -1,19 +1,21 @@
-/* web.c - a story teller in a browser: WebAssembly without a runtime, called by worker.js.
-   build    `make web`: build/web is the page, to be served by any web server
-   expect   see index.html. Calls give a flash_status; texts and the model lie in the memory. */
+/* web.c - a story teller in a browser: WebAssembly without a runtime or a C library, called by
+   worker.js.
+   build    `make web` makes the page in build/web, for any web server to serve
+   expect   see index.html. load, begin and next return a flash_status. Texts and the model's file
+            are passed as addresses in the memory of the module. */
 #define FLASH_RUNTIME_IMPLEMENTATION
 #define FLASH_NO_STDIO
 #define FLASH_NO_MMAP
 #define FLASH_NO_THREADS
-#define FLASH_MALLOC(n) (__builtin_trap(), (void *)(n)) /* nobody comes here */
+#define FLASH_MALLOC(n) (__builtin_trap(), (void *)(n)) /* never called: see acquire */
 #define FLASH_FREE(p)   ((void)(p), __builtin_trap())
 #define FLASH_ASSERT(c) ((c) ? (void)0 : __builtin_trap())
 #include "flash.h"
 
 #define EXPORT(name) __attribute__((export_name(#name))) name
 
-/* The memory behind the program is one block that grows; the model's file, the model and the
-   session are put there once and stay. */
+/* The memory behind the program is one block that grows. The model's file, the model and the
+   session are placed there once and stay until the page is closed. */
 extern unsigned char __heap_base;
 
 static void *acquire(void *user, size_t bytes, size_t align)
@@ -35,14 +37,14 @@ static void release(void *user, void *ptr, size_t bytes)
 }
 
 static struct {
-    size_t top;
+    size_t top; /* address of the first free byte */
     flash_model *model;
     flash_session *session;
     flash_error error;
     flash_piece piece;
 } web;
 
-/* Room for the file, or for a text; NULL: no memory. */
+/* Returns memory for the model's file or for a text, or NULL if there is none left. */
 void *EXPORT(room)(size_t bytes)
 {
     if (!web.top) web.top = (size_t)&__heap_base;
@@ -62,7 +64,7 @@ int EXPORT(load)(const void *file, size_t bytes)
     return st ? st : flash_session_create(&web.session, web.model, &sd);
 }
 
-/* A new text that begins with prompt. */
+/* Starts a new text that begins with prompt. */
 int EXPORT(begin)(const char *prompt, float temperature, unsigned seed)
 {
     flash_sampler how = {0};
@@ -74,7 +76,8 @@ int EXPORT(begin)(const char *prompt, float temperature, unsigned seed)
     return st ? st : flash_session_feed_text(web.session, prompt, 0);
 }
 
-/* One token, or 8 of the prompt (FLASH_MORE): between two calls the worker hears of a stop. */
+/* Writes one token, or reads 8 tokens of the prompt and returns FLASH_MORE. Each call is short, so
+   that the worker can react to a stop between two calls. */
 int EXPORT(next)(void)
 {
     flash_budget budget = {8, 0};
@@ -88,7 +91,8 @@ const char *EXPORT(why)(int status)
     return web.error.text[0] ? web.error.text : flash_status_text(status);
 }
 
-/* What is left of a C library. Copying and filling are instructions (-mbulk-memory). */
+/* The few functions of a C library that flash.h needs. Copying and filling are instructions of
+   WebAssembly (-mbulk-memory). */
 void *memcpy(void *to, const void *from, size_t n) { return __builtin_memcpy(to, from, n); }
 void *memmove(void *to, const void *from, size_t n) { return __builtin_memmove(to, from, n); }
 void *memset(void *to, int byte, size_t n) { return __builtin_memset(to, byte, n); }
