@@ -401,6 +401,15 @@ static void test_text(void)
         *to[which] = was;
     }
 
+    SECTION("the sum at its end: files of other versions stay readable");
+    uint64_t sum = 0;
+    flash_latency_save(l, text, n);
+    for (size_t at = 16; at + 17 < n; at += 17) { /* each line is a word of 16 digits */
+        sum = (sum ^ strtoull(text + at, NULL, 16)) * 0x9e3779b97f4a7c15u;
+        sum ^= sum >> 29;
+    }
+    CHECK_EQ(strtoull(text + n - 17, NULL, 16), sum);
+
     SECTION("numbers of points that are not, or that the text is too short for");
     const uint64_t most = (n - 16 - 2 * 17)
         / (17 * (FLASH__SHAPE + 1)); /* points whose inputs would fit */

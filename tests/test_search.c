@@ -1620,9 +1620,15 @@ static void test_sobol(void)
     d.param = param;
     d.n_param = 64;
     d.method = FLASH_SEARCH_RANDOM;
+    double first[3][64]; /* the first point, which the shift alone decides */
     for (int seed = 0; seed < 3; seed++) {
         d.seed = (uint64_t)seed;
         s = open_search(&d);
+        flash__sobol(s, 0, first[seed]);
+        for (int j = 0; j < 64; j++) {
+            for (int k = 0; k < j; k++) CHECK(fabs(first[seed][j] - first[seed][k]) > 0);
+            for (int k = 0; k < seed; k++) CHECK(fabs(first[seed][j] - first[k][j]) > 0);
+        }
         for (int k = 0; k <= 10; k += 5) {
             static uint8_t seen[64][1024];
             int n = 1 << k, all = 1;

@@ -77,7 +77,7 @@ static void test_logits(void)
         {"llama", "f", 0, 0, NULL},        {"llama", "f", 0, 1, "window:9,full"},
         {"qwen3", "f", 0, 0, NULL},        {"flash", "wsfon", 40, 0, NULL},
         {"deci", "fs", 0, 1, NULL},        {"smollm3", "f", 0, 0, NULL},
-        {"llama", "f", 0, 0, "full,skip"},
+        {"llama", "f", 0, 0, "full,skip"}, {"qwen3", "f", 0, 0, "window:2,window:64,window:1"},
     };
     SECTION("logits = a session's");
     for (size_t k = 0; k < COUNT(list); k++) {
