@@ -1,4 +1,4 @@
-/* cpp.cpp - in C++11: objects that free themselves, errors as exceptions, text as strings.
+/* cpp.cpp - use from C++11: objects that free themselves, errors as exceptions, text as strings.
    build    c++ -std=c++11 -O2 -I. examples/cpp.cpp -o build/cpp -lm
    run      build/cpp model.gguf "Once upon a time"
    expect   the continuation, until the model ends the text or the context is full */
@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <string>
 
-/* The wrapper: copy it and leave out what you do not need. */
+/* A wrapper of the C interface. Copy it, and leave out what you do not need. */
 namespace flash
 {
 
@@ -18,14 +18,14 @@ struct error : std::runtime_error {
     error(flash_status s, const std::string &text) : std::runtime_error(text), status(s) {}
 };
 
-inline flash_status check(flash_status s) /* positive ones are no errors */
+inline flash_status check(flash_status s) /* throws on an error: errors are below 0 */
 {
     if (s < 0) throw error(s, flash_status_text(s));
     return s;
 }
 
 class model
-{ /* may be shared by threads; outlives its sessions */
+{ /* threads may share it; it must outlive its sessions */
     std::unique_ptr<flash_model, void (*)(flash_model *)> p{nullptr, flash_model_free};
 
   public:
@@ -42,7 +42,7 @@ class model
 };
 
 class session
-{ /* one thread at a time; may be moved */
+{ /* used by one thread at a time; can be moved */
     std::unique_ptr<flash_session, void (*)(flash_session *)> p{nullptr, flash_session_free};
 
   public:
@@ -54,7 +54,8 @@ class session
     }
     flash_session *get() const { return p.get(); }
     void feed(const std::string &text) { check(flash_session_feed_text(get(), text.c_str(), 0)); }
-    /* Appends a piece. FLASH_MORE: the budget is spent; FLASH_END_OF_TEXT; FLASH_E_RANGE: full. */
+    /* Generates a token and appends its text. Returns FLASH_OK, FLASH_MORE (the budget is spent),
+       FLASH_END_OF_TEXT or FLASH_E_RANGE (the context is full); throws on other errors. */
     flash_status next(std::string &text, const flash_budget *budget = nullptr)
     {
         flash_piece piece;

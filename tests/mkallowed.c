@@ -1,7 +1,7 @@
-/* mkallowed.c - which tokens a grammar allows, along random texts of it, for tests/peer.sh.
+/* mkallowed.c - prints which tokens a grammar allows along random texts, for tests/peer.sh.
    usage: mkallowed MODEL GRAMMAR.gbnf [TEXTS [TOKENS]]
-   A line for each token: the text's number, the token chosen (-1: none is left), and for each token
-   of the vocabulary whether it was allowed there, 0 or 1. */
+   Prints a line for each token of a text: the number of the text, the token chosen (-1 if none is
+   allowed), and a digit for each token of the vocabulary: 1 if it was allowed there, else 0. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
@@ -27,7 +27,7 @@ static void walk(flash__reading *t, const flash_model *m, int text, int tokens, 
         const uint32_t *mask = flash__mask(t, m);
         int32_t chosen = -1;
         uint32_t ways = 0;
-        for (int32_t id = 0; id < (int32_t)m->vocab.n; id++) /* any of them, all as likely */
+        for (int32_t id = 0; id < (int32_t)m->vocab.n; id++) /* each allowed one equally likely */
             if (mask[id / 32] >> id % 32 & 1 && !(flash__random(random) % ++ways)) chosen = id;
         printf("%d %d ", text, (int)chosen);
         for (size_t id = 0; id < m->vocab.n; id++)
@@ -59,7 +59,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "mkallowed: %s\n", err.text);
         return 1;
     }
-    m->arch.n_vocab = (int)m->vocab.n; /* what a session would have */
+    m->arch.n_vocab = (int)m->vocab.n; /* as in a model with weights */
     flash__reading_plan(m, &a);
     a.base = malloc(a.used);
     a.used = 0;

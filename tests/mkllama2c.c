@@ -1,7 +1,7 @@
-/* A checkpoint of llama2.c (version 0, float32) and its SentencePiece vocabulary as text, as GGUF:
-   for measurements on real weights that were published in that form.
+/* Converts a checkpoint of llama2.c (version 0, float32) and its SentencePiece vocabulary, given as
+   text, to GGUF: for measurements on real weights that were published in that form.
      build/tests/mkllama2c MODEL.bin VOCAB.txt OUT.gguf
-   Format: export.py and run.c of github.com/karpathy/llama2.c. */
+   The format is that of export.py and run.c of github.com/karpathy/llama2.c. */
 #include "../flash.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,10 +23,10 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* Where each kind of weights begins in the checkpoint [floats], all layers in a row. */
+/* One kind of weights. The checkpoint has the matrices of all layers in a row. */
 typedef struct part {
     const char *name;
-    long layers, rows, cols;
+    long layers, rows, cols; /* layers 0: one matrix that belongs to no layer */
 } part;
 
 static void announce(const char *name, long rows, long cols)

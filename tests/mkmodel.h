@@ -1,6 +1,6 @@
-/* GGUF files built in memory: small random models for tests, and the same models broken on purpose.
-   Shares no code with flash.h, so that the two check each other. Include from any number of
-   programs; out of memory ends the program, as suits a test. */
+/* Builds GGUF files in memory: small random models for tests, and the same models broken on
+   purpose. It shares no code with flash.h, so that the two check each other. Any number of programs
+   may include it. If there is no memory, it ends the program. */
 #ifndef MKMODEL_H
 #define MKMODEL_H
 
@@ -27,7 +27,7 @@ static inline void *mk_alloc(void *old, size_t n)
     return p;
 }
 
-/* Grows by n bytes and returns the first of them. */
+/* Grows the buffer by n bytes and returns the address of the first new one. */
 static inline uint8_t *mk_grow(mk_buf *b, size_t n)
 {
     if (b->cap - b->n < n) {
@@ -48,7 +48,7 @@ static inline void mk_fill(mk_buf *b, int byte, size_t n)
     if (n) memset(mk_grow(b, n), byte, n);
 }
 
-/* The low `size` bytes of v, little-endian on any host. */
+/* Appends the low `size` bytes of v, in little-endian order on any host. */
 static inline void mk_int(mk_buf *b, uint64_t v, int size)
 {
     uint8_t *p = mk_grow(b, (size_t)size);
@@ -94,13 +94,14 @@ static inline uint64_t mk_rnd(uint64_t *seed)
     return z ^ (z >> 31);
 }
 
-/* [0,1), 24 bits: the same on every machine. */
+/* Returns a number in [0,1) of 24 random bits: the same numbers on every machine. */
 static inline double mk_uniform(uint64_t *seed)
 {
     return (double)(mk_rnd(seed) >> 40) / 16777216.0;
 }
 
-/* Mean 0, deviation 1; four uniforms are normal enough for weights and need no libm. */
+/* Returns a number with mean 0 and standard deviation 1. A sum of four uniform numbers is close
+   enough to normal for weights, and needs no libm. */
 static inline double mk_normal(uint64_t *seed)
 {
     double s = -2;
@@ -108,7 +109,7 @@ static inline double mk_normal(uint64_t *seed)
     return s * 1.7320508075688772;
 }
 
-/* To IEEE half, nearest even; NaN stays NaN. */
+/* Converts to IEEE half precision, rounding to nearest even. NaN stays NaN. */
 static inline uint16_t mk_half(float v)
 {
     uint32_t u, sign, mant;
@@ -148,14 +149,14 @@ enum {
     MK_MXFP4 = 39
 };
 
-/* A block of random bytes is a valid block but for its scales. `at`: the f16 scale, `min_at`: the
-   f16 minimum, which has to be `min` times the scale for weights of mean 0; -1: none. `unit`: the
-   deviation of random weights with scale 1. */
+/* The layout of a weight type. Random bytes become a valid block once its scales are set. */
 typedef struct mk_layout {
     const char *name;
     uint32_t id;
-    int items, bytes, at, min_at;
-    double min, unit;
+    int items, bytes, at, min_at; /* sizes of a block; offsets of its f16 scale and f16 minimum,
+                                     -1: none */
+    double min, unit;             /* minimum / scale for weights of mean 0; standard deviation of
+                                     random weights with scale 1 */
 } mk_layout;
 
 static inline const mk_layout *mk_layout_of(uint32_t id)
@@ -183,7 +184,7 @@ static inline const mk_layout *mk_layout_of(uint32_t id)
     return NULL;
 }
 
-/* n random weights of the given deviation around mean. */
+/* Appends n random weights of the given mean and standard deviation. */
 static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, double deviation,
                               uint64_t *seed)
 {
@@ -200,7 +201,7 @@ static inline void mk_weights(mk_buf *b, uint32_t type, size_t n, double mean, d
         for (int k = 0; k < l->bytes; k++) p[k] = (uint8_t)(mk_rnd(seed) >> 56);
         double d = deviation / l->unit * (0.7 + 0.6 * mk_uniform(seed));
         if (type == MK_MXFP4) {
-            /* a power of two: exponent plus 127 */
+            /* The scale is a power of two, stored as its exponent plus 127. */
             p[0] = (uint8_t)(127 + (int)floor(log2(d) + 0.5));
             continue;
         }
@@ -235,8 +236,8 @@ enum {
 };
 
 typedef struct mk_key {
-    mk_buf name, value;  /* value: as written, after the type */
-    uint64_t name_bytes; /* the length written; normally name.n */
+    mk_buf name, value;  /* value: the bytes written after the type */
+    uint64_t name_bytes; /* the length of the name as written; normally name.n */
     uint32_t type;
 } mk_key;
 
@@ -246,17 +247,17 @@ typedef struct mk_tensor {
     int n_ne;        /* how many of ne are written */
     uint64_t ne[8];
     uint32_t type;
-    int own_offset; /* 1: offset is written as it is, else set */
+    int own_offset; /* 1: offset is written as it is; 0: mk_emit computes it */
     uint64_t offset;
     mk_buf data;
 } mk_tensor;
 
 typedef struct mk_file {
-    uint32_t version, align; /* align: of the data; the key is separate */
-    int own_counts;          /* 1: n_tensors and n_kv below are written */
+    uint32_t version, align; /* align: of the data; general.alignment is set separately */
+    int own_counts;          /* 1: n_tensors and n_kv are written in place of the true counts */
     uint64_t n_tensors, n_kv;
     size_t keys, tensors;
-    size_t data_at; /* set by mk_emit: where tensor data begins */
+    size_t data_at; /* set by mk_emit: where the data of the tensors begins */
     mk_key key[MK_KEYS];
     mk_tensor tensor[MK_TENSORS];
 } mk_file;
@@ -288,7 +289,8 @@ static inline mk_key *mk_find(mk_file *f, const char *name)
     return NULL;
 }
 
-/* One more key, even if there is one of that name; the caller appends its value. */
+/* Adds a key, even if there is already one of that name. The caller appends its value to the
+   buffer returned. */
 static inline mk_buf *mk_add(mk_file *f, const char *name, uint32_t type)
 {
     mk_key *k = &f->key[f->keys++];
@@ -299,7 +301,8 @@ static inline mk_buf *mk_add(mk_file *f, const char *name, uint32_t type)
     return &k->value;
 }
 
-/* Sets a key anew, in its old place if there is one; the caller appends its value. */
+/* Replaces the value of a key in its place, or adds the key. The caller appends the new value to
+   the buffer returned. */
 static inline mk_buf *mk_set(mk_file *f, const char *name, uint32_t type)
 {
     mk_key *k = mk_find(f, name);
@@ -329,7 +332,7 @@ static inline void mk_set_text(mk_file *f, const char *name, const char *v)
     mk_text(mk_set(f, name, MK_V_STRING), v);
 }
 
-/* Begins an array of n items; the caller appends them. */
+/* Sets a key to an array of n items. The caller appends them to the buffer returned. */
 static inline mk_buf *mk_set_array(mk_file *f, const char *name, uint32_t item, uint64_t n)
 {
     mk_buf *b = mk_set(f, name, MK_V_ARRAY);
@@ -355,7 +358,7 @@ static inline mk_tensor *mk_find_tensor(mk_file *f, const char *name)
     return NULL;
 }
 
-/* Appends a tensor of one (ne1 0) or two dimensions with random weights. */
+/* Adds a tensor with random weights. ne1 is 0 for a tensor of one dimension. */
 static inline mk_tensor *mk_add_tensor(mk_file *f, const char *name, uint32_t type, uint64_t ne0,
                                        uint64_t ne1, double mean, double deviation, uint64_t *seed)
 {
@@ -380,7 +383,7 @@ static inline void mk_remove_tensor(mk_file *f, const char *name)
     }
 }
 
-/* The file's bytes, in an allocation of just that size: the caller frees it. */
+/* Returns the bytes of the file in an allocation of exactly that size. The caller frees it. */
 static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
 {
     mk_buf b = {0};
@@ -417,18 +420,19 @@ static inline uint8_t *mk_emit(mk_file *f, size_t *bytes)
 
 /* --- models --------------------------------------------------------------------------------- */
 
-/* All zero: a tied F32 llama model with a SentencePiece vocabulary. */
+/* What to build. All zero gives an F32 llama model with tied embeddings and a SentencePiece
+   vocabulary. */
 typedef struct mk_options {
     int n_layer, d_model, n_head, n_kv_head, d_head, d_ffn; /* 0: 2 32 4 2 8 64 */
-    int n_vocab; /* 0: 320. SentencePiece: below 300 only ASCII byte tokens, below 160 none */
+    int n_vocab; /* 0: 320. SentencePiece: byte tokens only for ASCII below 300, none below 160 */
     int n_ctx;   /* 0: 256 */
     int untied, bpe;
-    const char *pre;                                         /* of BPE; NULL: "gpt-2" */
+    const char *pre;                                         /* pre-tokenizer; NULL: "gpt-2" */
     uint32_t embd, qkv, attn_output, ffn_up, ffn_down, head; /* weight types */
     uint64_t seed;
 } mk_options;
 
-/* UTF-8 of a code point below 0x800. */
+/* Writes the UTF-8 form of a code point below 0x800, NUL-terminated. Returns its bytes. */
 static inline int mk_utf8(char *out, int cp)
 {
     int n = 0;
@@ -441,8 +445,8 @@ static inline int mk_utf8(char *out, int cp)
     return n;
 }
 
-/* Byte-level BPE spells each byte as a printable character: itself where it is one, else the next
-   free code point from 256 on. */
+/* Returns the printable character that stands for a byte in byte-level BPE: the byte itself if it
+   is printable, else the next free code point from 256 on. */
 static inline int mk_byte_char(int byte)
 {
     int next = 256;
@@ -453,7 +457,7 @@ static inline int mk_byte_char(int byte)
     }
 }
 
-#define MK_SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
+#define MK_SPACE "\xE2\x96\x81" /* U+2581 stands for a space in SentencePiece */
 
 static inline void mk_spm(mk_file *f, int n_vocab)
 {
@@ -524,7 +528,7 @@ static inline void mk_spm(mk_file *f, int n_vocab)
 
 static inline void mk_bpe(mk_file *f, int n_vocab, const char *pre)
 {
-    /* U+0120 is the space, U+010A the line feed */
+    /* U+0120 stands for a space, U+010A for a line feed. */
     static const char *const merges[] = {
         "t h",
         "h e",
@@ -577,12 +581,12 @@ static inline int mk_or(int v, int otherwise) { return v ? v : otherwise; }
 
 typedef struct mk_kind {
     const char *arch; /* llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 */
-    const char *attn; /* a letter for each layer, repeated: full, window, skip, linear, conv; in
-                         flash n and o are full and window without RoPE                  */
-    int window;       /* 0: 32 */
+    const char *attn; /* one letter a layer, repeated: f full, w window, s skip, l linear, c conv;
+                         in flash also n full without RoPE, o window without RoPE */
+    int window;       /* positions; 0: 32 */
 } mk_kind;
 
-/* A name with the model's architecture before it, in text. */
+/* Writes "ARCHITECTURE.name" into text and returns it. */
 static inline const char *mk_name(const mk_kind *kind, const char *name, char text[80])
 {
     snprintf(text, 80, "%s.%s", kind->arch, name);
@@ -596,8 +600,8 @@ static inline char mk_layer(const mk_kind *kind, int layer)
     return kind->attn[(size_t)layer % strlen(kind->attn)];
 }
 
-/* v for every layer with one of these letters, 0 for the others; one number where all are alike and
-   the architecture wants no list. */
+/* Sets a key to v for each layer with one of these letters, and to 0 for the other layers: a list,
+   or one number if all layers have v and the architecture does not need a list. */
 static inline void mk_set_layers(mk_file *f, const mk_kind *kind, const char *name, int layers,
                                  int v, const char *letters)
 {
@@ -613,7 +617,7 @@ static inline void mk_set_layers(mk_file *f, const mk_kind *kind, const char *na
         mk_u32(b, strchr(letters, mk_layer(kind, i)) ? (uint32_t)v : 0);
 }
 
-/* The keys that llama does not have. */
+/* Sets the keys of the other architectures that llama does not have. */
 static inline void mk_arch_keys(mk_file *f, const mk_kind *kind, int layers, int ffn)
 {
     int window = mk_or(kind->window, 32);
@@ -642,7 +646,7 @@ static inline void mk_arch_keys(mk_file *f, const mk_kind *kind, int layers, int
     }
 }
 
-/* A model of any architecture. */
+/* Builds a random model of any architecture. The caller frees it with mk_free. */
 static inline mk_file *mk_model(const mk_options *o, const mk_kind *kind)
 {
     mk_file *f = mk_new();
@@ -732,15 +736,15 @@ static inline mk_file *mk_llama(const mk_options *o)
 
 /* --- a heap that counts ---------------------------------------------------------------------- */
 
-/* Functions for flash_allocator: user is an mk_heap. Fresh memory is filled with rubbish; bytes
-   past the end are watched; sizes are checked on release. */
+/* A heap for flash_allocator, whose `user` points to it. New memory is filled with garbage. A
+   release checks the size, and that nothing was written past the end of the block. */
 typedef struct mk_heap {
-    long fail_at;      /* the acquisition that fails, counted from 0; negative: none */
+    long fail_at;      /* number of the acquisition that fails, from 0; negative: none */
     long count;        /* acquisitions so far */
-    long live, errors; /* blocks out; wrong sizes, alignments and overruns seen */
-    size_t bytes;      /* out now */
-    size_t total;      /* ever acquired */
-    size_t largest;    /* ever asked for at once */
+    long live, errors; /* blocks not yet released; wrong sizes, alignments and overruns so far */
+    size_t bytes;      /* in blocks not yet released */
+    size_t total;      /* in all blocks ever acquired */
+    size_t largest;    /* largest block ever asked for */
 } mk_heap;
 
 enum { MK_HEAP_HEAD = 64 + 16, MK_HEAP_TAIL = 16 };

@@ -1,10 +1,10 @@
-/* mkmodels DIR: writes the random models of tests/data. mkmodels --seeds DIR: the fuzzers' seeds,
-   under DIR/gguf and DIR/tokenizer (made before). mkmodels --chat DIR NAME TEMPLATE: the first of
-   the models with a chat template. Same bytes on every machine. */
+/* mkmodels DIR writes the random models of tests/data. mkmodels --seeds DIR writes the seeds of the
+   fuzzers to DIR/gguf and DIR/tokenizer, which must exist. mkmodels --chat DIR NAME TEMPLATE writes
+   the first of the models with a chat template. The bytes are the same on every machine. */
 #include "mkmodel.h"
 
-/* Rows of 256 fit every block; heads of 16 keep the matrices low. What has rows too short for
-   the model's type is Q8_0. */
+/* Rows of 256 hold whole blocks of every type; one layer and heads of 16 keep the matrices small.
+   Matrices whose rows are too short for the model's type are Q8_0. */
 #define SMALL 1, 256, 2, 1, 16, 32
 
 static const struct {
@@ -59,7 +59,7 @@ static void save_file(const char *dir, const char *name, mk_file *f)
     mk_free(f);
 }
 
-/* A key of every type. */
+/* Builds a file with a key of every type, and an array of every type. */
 static mk_file *values(void)
 {
     static const int size[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -104,7 +104,7 @@ static void seeds(const char *dir)
     save_file(sub, "values.gguf", values());
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         const mk_layout *l = mk_layout_of(types[i]);
-        /* rows of one block, as few as there can be */
+        /* Rows of one block, and as few rows as possible. */
         mk_options o = {1, 8, 2, 1, 4, 8, 24, 32, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0};
         o.embd = o.qkv = o.ffn_up = types[i];
         if (l->items > 1) {
@@ -140,7 +140,7 @@ static void seeds(const char *dir)
         save_file(sub, kinds[i].arch, f);
     }
     snprintf(sub, sizeof sub, "%s/tokenizer", dir);
-    for (int i = 0; i < 18; i++) { /* as many as fuzz_tokenizer.c has vocabularies */
+    for (int i = 0; i < 18; i++) { /* one for each vocabulary of fuzz_tokenizer.c */
         const char *text = texts[i % 5];
         mk_buf b = {0};
         mk_u8(&b, (uint32_t)i);

@@ -1,5 +1,5 @@
-/* A shared object with an implementation of its own inside, as a game's plugin has: test_embed
-   loads and drops it. */
+/* A shared object with its own copy of the implementation inside, like the plugin of a game.
+   test_embed loads and unloads it. */
 #define FLASH_RUNTIME_IMPLEMENTATION
 #include "../flash.h"
 #include "plugin.h"

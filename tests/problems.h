@@ -1,5 +1,5 @@
-/* problems.h - benchmark problems for the search, with the hypervolumes of their exact fronts: used
-   by test_search.c and tools/bench_search.c. All objectives are minimised. */
+/* problems.h - benchmark problems for the search, for test_search.c and tools/bench_search.c. All
+   objectives are minimised. */
 #ifndef PROBLEMS_H
 #define PROBLEMS_H
 
@@ -11,8 +11,9 @@
 #define PI 3.14159265358979323846
 enum { PROBLEM_SLOTS = 24 };
 
-/* ---- FlashToy-24: 24 layers, each of three kinds; layers differ in what they lose, not in time.
-   layout: d, r, p_0 .. p_23 ---- */
+/* ---- FlashToy-24: 24 layers, each with full attention, with a window, or without attention. A
+   layer's kind costs the same time in every layer, but not the same loss. Parameters: d, r, and the
+   kinds p_0 .. p_23 ---- */
 
 static const double toy_d[] = {512, 768, 1024, 1280}, toy_r[] = {2, 2.5, 3, 4};
 
@@ -42,8 +43,8 @@ static double toy_loss(void *user, const double *x)
     return sum;
 }
 
-/* ---- FlashToy-P: the paper's space: layers, d_model, d_ffn, 16 slots of a pattern; no three
-   layers in a row without full attention ---- */
+/* ---- FlashToy-P: the search space of the paper: layers, d_model, d_ffn, and a kind for each of up
+   to 16 layers. Three layers in a row without full attention are infeasible ---- */
 
 static double paper_latency(void *user, const double *x)
 {
@@ -86,7 +87,7 @@ static void paper_repair(void *user, double *x)
     }
 }
 
-/* ---- of reals ---- */
+/* ---- problems with real parameters only ---- */
 
 static double branin(void *user, const double *x)
 {
@@ -140,18 +141,19 @@ static void vlmop2(const double *x, double *y)
     y[1] = 1 - exp(-b);
 }
 
-/* ---- all of them as descriptions of a search ---- */
+/* ---- each problem as the description of a search ---- */
 
 typedef enum problem_kind { BRANIN_CURRIN, DTLZ2, ZDT, VLMOP2, TOY, PAPER } problem_kind;
 
 typedef struct problem {
     const char *name;
     problem_kind kind;
-    int n, which;              /* of reals, of ZDT */
-    double reference[2], best; /* hypervolume of the exact front */
+    int n, which;              /* number of real parameters; number of the ZDT problem */
+    double reference[2], best; /* reference point; hypervolume of the exact front up to it */
 } problem;
 
-/* The desc of p; param: [64], name: [64][8]. known: latency needs no trial. */
+/* Fills the description d of problem p. param: [64], name: [64][8], which d points to. known: 1 if
+   the latency is given as a function, so that it needs no trial. */
 static void problem_desc(const problem *p, int known, flash_search_desc *d, flash_param *param,
                          char (*name)[8])
 {

@@ -1,8 +1,9 @@
-/* Language models in double precision, loops only: what flash.h is measured against. It shares no
-   code with the implementation; of flash.h it uses the GGUF functions, for keys and raw bytes.
-   Architectures: llama, deci, flash, qwen2, qwen3, gemma3, smollm3, lfm2, llama4 without experts.
+/* A reference implementation of language models, in double precision and plain loops, that the
+   results of flash.h are compared with. It shares no code with the implementation; of flash.h it
+   uses only the GGUF functions, for keys and raw bytes. Architectures: llama, deci, flash, qwen2,
+   qwen3, gemma3, smollm3, lfm2, and llama4 without experts.
 
-   D d_model, H query heads, K key/value heads, C d_head, L layers, V vocabulary. */
+   Letters: D d_model, H query heads, K key/value heads, C d_head, L layers, V vocabulary size. */
 #ifndef REFERENCE_H
 #define REFERENCE_H
 
@@ -38,13 +39,15 @@ static inline double ref_bf16(const uint8_t *p)
     return ref_f32(q);
 }
 
-/* Nibble i of a block of 32: the low halves of 16 bytes, then the high ones. */
+/* Returns number i of a block of 32 numbers of 4 bits: the low halves of 16 bytes come first, then
+   the high halves. */
 static inline int ref_nibble(const uint8_t *qs, int i)
 {
     return qs[i % 16] >> (i < 16 ? 0 : 4) & 15;
 }
 
-/* The 6-bit scale and minimum of sub-block j (0..7), as Q4_K and Q5_K pack them in 12 bytes. */
+/* Unpacks the 6-bit scale and minimum of sub-block j (0..7), which Q4_K and Q5_K pack in 12
+   bytes. */
 static inline void ref_scale_min(const uint8_t *s, int j, int *scale, int *min)
 {
     if (j < 4) {
@@ -56,20 +59,20 @@ static inline void ref_scale_min(const uint8_t *s, int j, int *scale, int *min)
     }
 }
 
-/* Weight i of the block at p. Every step before the last is exact in double, so that rounding the
-   result to float gives the bits a float implementation gives. */
+/* Returns weight i of the block at p. Every step before the last is exact in double, so that
+   rounding the result to float gives the same bits as an implementation in float. */
 static inline double ref_weight(uint32_t type, const uint8_t *p, int i)
 {
     static const int nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                1,    13,   25,  38,  53,  69,  89,  113};
     static const int e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-    /* In blocks of 256: half, two-bit plane in it, place in the plane of 32. */
+    /* For blocks of 256: n is the half, j the two-bit plane in it, l the place in this plane. */
     int n = i / 128, j = i % 128 / 32, l = i % 32, q, s, m;
     switch (type) {
     case 0: return ref_f32(p);
     case 1: return ref_f16(p);
     case 30: return ref_bf16(p);
-    case 2: /* Q4_0: d, 16 bytes */ return ref_f16(p) * (ref_nibble(p + 2, i) - 8);
+    case 2: /* Q4_0: scale d, 16 bytes */ return ref_f16(p) * (ref_nibble(p + 2, i) - 8);
     case 3: /* Q4_1: d, m, 16 bytes */ return ref_f16(p) * ref_nibble(p + 4, i) + ref_f16(p + 2);
     case 6: /* Q5_0: d, 32 fifth bits, 16 bytes */
         return ref_f16(p) * ((ref_nibble(p + 6, i) | (p[2 + i / 8] >> i % 8 & 1) << 4) - 16);
@@ -81,34 +84,35 @@ static inline double ref_weight(uint32_t type, const uint8_t *p, int i)
         q = p[16 + 32 * n + l] >> 2 * j & 3;
         s = p[i / 16];
         return ref_f16(p + 80) * (s & 15) * q - ref_f16(p + 82) * (s >> 4);
-    case 11: /* Q3_K: 32 high bits of 8, 64 bytes of quants, 12 of scales, d */
+    case 11: /* Q3_K: 32 bytes of high bits, 64 bytes of quants, 12 of scales, d */
         q = (p[32 + 32 * n + l] >> 2 * j & 3) - (p[l] >> (4 * n + j) & 1 ? 0 : 4);
         m = i / 16;
         s = (m < 8 ? p[96 + m] & 15 : p[96 + m - 8] >> 4) | (p[104 + m % 4] >> m / 4 * 2 & 3) << 4;
         return ref_f16(p + 108) * (s - 32) * q;
     case 12: /* Q4_K: d, dmin, 12 bytes of scales, 128 of nibbles */
-    case 13: /* Q5_K: the same with 32 fifth bits of 8 before the nibbles */
+    case 13: /* Q5_K: as Q4_K, with 32 bytes of fifth bits before the nibbles */
         ref_scale_min(p + 4, i / 32, &s, &m);
         q = p[(type == 12 ? 16 : 48) + i / 64 * 32 + l] >> (i / 32 % 2 ? 4 : 0) & 15;
         if (type == 13) q |= (p[16 + l] >> i / 32 & 1) << 4;
         return ref_f16(p) * s * q - ref_f16(p + 2) * m;
-    case 14: /* Q6_K: 128 bytes low nibbles, 64 high pairs, 16 signed scales, d */
+    case 14: /* Q6_K: 128 bytes of low nibbles, 64 of high pairs of bits, 16 signed scales, d */
         q = (p[64 * n + 32 * (j % 2) + l] >> (j < 2 ? 0 : 4) & 15)
             | (p[128 + 32 * n + l] >> 2 * j & 3) << 4;
         return ref_f16(p + 208) * (int8_t)p[192 + i / 16] * (q - 32);
     case 20: /* IQ4_NL: d, 16 bytes of indices into a table */
         return ref_f16(p) * nl[ref_nibble(p + 2, i)];
-    case 23: /* IQ4_XS: d, high pairs of 8 scales, their low nibbles, 8 x 16 bytes of indices */
+    case 23: /* IQ4_XS: d, high bit pairs of 8 scales, their low nibbles, 8 x 16 bytes of indices */
         s = (p[4 + i / 64] >> (i / 32 % 2 ? 4 : 0) & 15)
             | ((p[2] | p[3] << 8) >> i / 32 * 2 & 3) << 4;
         return ref_f16(p) * (s - 32) * nl[ref_nibble(p + 8 + i / 32 * 16, l)];
-    case 39: /* MXFP4: a power of two, 16 bytes of e2m1 (doubled here, hence 128) */
+    case 39: /* MXFP4: exponent of a power of two, 16 bytes of e2m1 (doubled here, hence 128) */
         return ldexp(e2m1[ref_nibble(p + 1, i)], p[0] - 128);
     default: return (double)NAN;
     }
 }
 
-/* Items and bytes of a block; 0 where the type is unknown. */
+/* Returns the number of weights in a block, and its size [B] in *bytes. Both are 0 if the type is
+   unknown. */
 static inline int ref_block(uint32_t type, int *bytes)
 {
     static const int t[][3] = {{0, 1, 4},      {1, 1, 2},      {2, 32, 18},    {3, 32, 20},
@@ -124,7 +128,7 @@ static inline int ref_block(uint32_t type, int *bytes)
     return *bytes = 0;
 }
 
-/* n weights as double. */
+/* Dequantises n weights. */
 static inline void ref_dequantize(uint32_t type, const uint8_t *src, double *dst, size_t n)
 {
     int bytes, items = ref_block(type, &bytes);
@@ -134,8 +138,9 @@ static inline void ref_dequantize(uint32_t type, const uint8_t *src, double *dst
     }
 }
 
-/* x as a product with quantised weights sees it: int8 steps of amax/127 per 32, all in float. Gives
-   how close, in steps, a value came to lying between two of them. */
+/* Rounds x as it is rounded for a product with quantised weights: to int8 steps of amax/127, for
+   each 32 values, all in float. Returns how far the value closest to a tie was from it, in steps:
+   near 0, its rounding may go either way. */
 static inline double ref_int8(const double *x, double *out, int n)
 {
     double closest = 1;
@@ -159,18 +164,18 @@ static inline double ref_int8(const double *x, double *out, int n)
 /* --- model ------------------------------------------------------------------------- */
 
 typedef struct ref_matrix {
-    double *w; /* [rows,cols]; NULL if the file has none */
+    double *w; /* [rows,cols]; NULL if the file has no such tensor */
     int rows, cols;
     int quantised;
 } ref_matrix;
 
 typedef struct ref_layer {
-    int H, K;                      /* H 0: no attention; K 0: attention without positions */
-    int conv;                      /* a short convolution in place of attention: its taps */
-    int window, chunk;             /* positions seen, or size of the blocks seen; 0: all */
+    int H, K;                      /* H 0: no attention; K 0: one matrix in its place */
+    int conv;                      /* taps of a short convolution in place of attention; 0: none */
+    int window, chunk;             /* attention window; size of chunked attention; 0: none */
     double rope_base, rope_factor; /* base 0: no rotation */
     double *keys, *values;         /* [n_ctx,K,C] */
-    double *gated;                 /* [n_ctx,D] what a convolution ran over */
+    double *gated;                 /* [n_ctx,D] input of the convolution */
     ref_matrix attn_norm, q, k, v, o, ffn_norm, gate, up, down;
     ref_matrix q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;
     ref_matrix q_norm, k_norm, post_attn_norm, post_ffn_norm, conv_in, conv_w, conv_out;
@@ -179,10 +184,10 @@ typedef struct ref_layer {
 typedef struct ref_model {
     int L, D, C, V;
     int n_ctx, rope_dims;
-    int q8;               /* 1: quantise activations where weights are */
-    double closest;       /* the least that ref_int8 gave */
-    int yarn, halves;     /* halves: rotates (i, i + rope_dims/2) */
-    int gelu, norm_after; /* norm_after: q and k without weights, once rotated */
+    int q8;               /* 1: quantise activations before products with quantised weights */
+    double closest;       /* the smallest result of ref_int8 so far */
+    int yarn, halves;     /* halves: RoPE rotates the pairs (i, i + rope_dims/2) */
+    int gelu, norm_after; /* norm_after: q and k are normed after RoPE, without weights */
     double eps, attn_factor, beta_fast, beta_slow, rope_n_ctx;
     double embd_scale, attn_scale, softcap, temperature, floor;
     ref_matrix embd, norm, head, rope_freqs;
@@ -235,7 +240,8 @@ static inline int ref_key_find(const flash_gguf *g, const char *name, flash_valu
     return !flash_gguf_find(g, key, v);
 }
 
-/* A key of the architecture, or item index if it is an array. */
+/* Returns a numeric key of the architecture, or its item index if it is an array, or `otherwise` if
+   there is no such key. */
 static inline double ref_key(const flash_gguf *g, const char *name, int index, double otherwise)
 {
     flash_value v;
@@ -282,7 +288,7 @@ static inline ref_matrix ref_tensor(const flash_gguf *g, int layer, const char *
 /* Positions after which llama4's queries grow: 8,192 in every model, fewer for a short test. */
 static double ref_floor = 8192;
 
-/* What layer l sees and how it rotates. */
+/* Sets which positions layer l attends to, and its RoPE. */
 static inline void ref_load_pattern(const ref_model *r, const flash_gguf *g, int l)
 {
     ref_layer *y = &r->layer[l];
@@ -309,7 +315,7 @@ static inline void ref_load_pattern(const ref_model *r, const flash_gguf *g, int
         y->conv = y->K ? 0 : (int)ref_key(g, "shortconv.l_cache", 0, 0);
         y->window = window;
     } else if (ref_arch_is(g, "llama4") && ref_key(g, "attention.sliding_window", 0, 1) != 0) {
-        /* blocks of 8192 whatever the file says; every fourth layer does not rotate */
+        /* Chunks have 8192 positions, whatever the file says. Every fourth layer has no RoPE. */
         y->chunk = local ? 8192 : 0;
         y->rope_base = (l + 1) % 4 == 0 ? 0
             : local                     ? ref_key(g, "rope.freq_base_swa", 0, y->rope_base)
@@ -399,7 +405,7 @@ static inline void ref_product(ref_model *r, const ref_matrix *m, const ref_matr
     free(xq);
 }
 
-/* y = x / its root mean square, times the weights if there are any; y may be x. */
+/* RMSNorm: y = x / its root mean square, times the weights if there are any. y may be x. */
 static inline void ref_rmsnorm(const ref_model *r, const ref_matrix *m, const double *x, double *y,
                                int n)
 {
@@ -408,8 +414,8 @@ static inline void ref_rmsnorm(const ref_model *r, const ref_matrix *m, const do
     for (int i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / n + r->eps) * (m->w ? m->w[i] : 1);
 }
 
-/* Rotates the pairs of one head at a position. YaRN (arxiv 2309.00071): pairs that turn often keep
-   their angle, those that turn seldom are interpolated, a ramp between them. */
+/* Applies RoPE to one head at a position. YaRN (arxiv 2309.00071): pairs of high frequency keep
+   their angle, pairs of low frequency are interpolated, and a ramp lies between them. */
 static inline void ref_rope(const ref_model *r, const ref_layer *y, double *head, int position)
 {
     const double pi = 3.14159265358979323846;
@@ -439,7 +445,7 @@ static inline void ref_rope(const ref_model *r, const ref_layer *y, double *head
     }
 }
 
-/* Norm, rotation and scale of n heads of queries or keys. */
+/* Applies the norm and RoPE to n heads of queries or keys at position t. */
 static inline void ref_heads(const ref_model *r, const ref_layer *y, const ref_matrix *norm,
                              double *heads, int n, int t)
 {
@@ -451,7 +457,7 @@ static inline void ref_heads(const ref_model *r, const ref_layer *y, const ref_m
     }
 }
 
-/* Attention [H*C] of queries at position t. p: [t+1] to work in. */
+/* Computes the attention of the queries q at position t into out [H*C]. p: [t+1] scratch. */
 static inline void ref_attention(const ref_model *r, const ref_layer *y, const double *q, int t,
                                  double *p, double *out)
 {
@@ -478,13 +484,14 @@ static inline void ref_attention(const ref_model *r, const ref_layer *y, const d
     }
 }
 
-/* h = what the first half of layer y makes of the normed h, at position t. q, a, p: to work in. */
+/* Replaces the normed input h by the output of the attention of layer y (or of what stands in its
+   place) at position t. q, a, p: scratch. */
 static inline void ref_mix(ref_model *r, ref_layer *y, int t, double *h, double *q, double *a,
                            double *p)
 {
     int D = r->D;
     size_t row = (size_t)(y->K * r->C);
-    if (y->conv) { /* in_proj gives two gates and the input */
+    if (y->conv) { /* conv_in computes a gate of the input, a gate of the output, and the input */
         ref_product(r, &y->conv_in, NULL, h, q);
         for (int d = 0; d < D; d++) {
             y->gated[t * D + d] = q[d] * q[2 * D + d];
@@ -514,7 +521,7 @@ static inline void ref_mix(ref_model *r, ref_layer *y, int t, double *h, double 
     ref_product(r, &y->o, &y->o_bias, a, h);
 }
 
-/* h = what the feed-forward half of layer y makes of the normed h. g, a: to work in. */
+/* Replaces the normed input h by the output of the feed-forward of layer y. g, a: scratch. */
 static inline void ref_ffn(ref_model *r, ref_layer *y, double *h, double *g, double *a)
 {
     ref_product(r, &y->gate, &y->gate_bias, h, g);
@@ -526,7 +533,7 @@ static inline void ref_ffn(ref_model *r, ref_layer *y, double *h, double *g, dou
     ref_product(r, &y->down, &y->down_bias, a, h);
 }
 
-/* Logits [V] after token id at position t; the positions before it have been worked on. */
+/* Computes the logits [V] after token id at position t. The positions before t must be done. */
 static inline void ref_step(ref_model *r, int32_t id, int t, double *logits)
 {
     int D = r->D, wide = t + 1 > 3 * D ? t + 1 : 3 * D;
@@ -559,13 +566,13 @@ static inline void ref_step(ref_model *r, int32_t id, int t, double *logits)
     free(x);
 }
 
-/* Logits [n,V] after each of the n tokens. */
+/* Computes the logits [n,V] after each of n tokens. */
 static inline void ref_logits(ref_model *r, const int32_t *ids, int n, double *logits)
 {
     for (int t = 0; t < n; t++) ref_step(r, ids[t], t, logits + (size_t)t * (size_t)r->V);
 }
 
-/* Probabilities of one row of logits. */
+/* Computes the probabilities p of one row of n logits. */
 static inline void ref_softmax(const double *logits, double *p, int n)
 {
     double max = logits[0], sum = 0;

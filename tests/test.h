@@ -1,5 +1,6 @@
-/* The test programs' frame: checks that count, sections, skips, and the lookup of shared data.
-   A program includes this once, runs its checks from main and ends with `return test_done();`. */
+/* The framework of the test programs: checks that are counted, sections, skips, and access to the
+   shared data. A program includes this file once, runs its checks from main and ends with
+   `return test_done();`. */
 #ifndef TEST_H
 #define TEST_H
 
@@ -11,7 +12,8 @@
 static int test_passed, test_failed, test_skipped;
 static const char *test_section = "";
 
-/* A failing check is told and counted; the program goes on. Each gives 1 if it held, else 0. */
+/* A check that fails is printed and counted, and the program goes on. Each check returns 1 if it
+   held, else 0. */
 #define CHECK(cond) test_check((cond) != 0, #cond, __FILE__, __LINE__)
 #define CHECK_EQ(a, b) test_eq((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
 #define CHECK_STR(a, b) test_str((a), (b), #a " == " #b, __FILE__, __LINE__)
@@ -45,8 +47,9 @@ static inline int test_str(const char *a, const char *b, const char *text, const
     return ok;
 }
 
-/* The path of a file of the shared data ("models/x.gguf" in the folder data of FLASH_SHARED), or
-   NULL if it cannot be read. Good until four more calls. */
+/* Returns the path of a file of the shared data, or NULL if the file cannot be read. rel is its
+   path in the folder data of FLASH_SHARED, like "models/x.gguf". The result stays valid for the
+   next three calls. */
 static inline const char *test_shared(const char *rel)
 {
     static char buf[4][1024];
@@ -60,7 +63,7 @@ static inline const char *test_shared(const char *rel)
     return p;
 }
 
-/* xorshift32: the same numbers on every machine. */
+/* xorshift32: the same random numbers on every machine. */
 static inline uint32_t test_rnd(void)
 {
     static uint32_t s = 2463534242u;
@@ -70,7 +73,7 @@ static inline uint32_t test_rnd(void)
     return s;
 }
 
-/* A whole file in memory the caller frees (one zero byte follows), or NULL. */
+/* Returns the bytes of a whole file, followed by a zero byte, or NULL. The caller frees them. */
 static inline unsigned char *test_read(const char *path, size_t *n)
 {
     FILE *f = path ? fopen(path, "rb") : NULL;
@@ -89,7 +92,7 @@ static inline unsigned char *test_read(const char *path, size_t *n)
     return p;
 }
 
-/* The program's line, last; gives the exit code for main. */
+/* Prints the summary of the program. Returns the exit code for main. */
 #define test_done() test_summary(__FILE__)
 static inline int test_summary(const char *file)
 {

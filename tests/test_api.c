@@ -1,4 +1,5 @@
-/* The small print of the interface: names, texts, defaults, what NULL and nonsense give. */
+/* Tests the details of the interface: names, texts, defaults, and what NULL and invalid arguments
+   give. */
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"
@@ -92,7 +93,7 @@ static int fail_read(void *user, uint64_t at, void *dst, size_t n)
     return 1;
 }
 
-/* A refused argument, and a line that says why. */
+/* Checks that an argument was refused with one line of text, and clears err. */
 static void argument(flash_status st, flash_error *err)
 {
     CHECK_EQ(st, FLASH_E_ARGUMENT);
@@ -128,7 +129,7 @@ static void test_load(const uint8_t *file, size_t bytes)
     flash_error err = {FLASH_OK, 0, ""};
     flash_model_desc d = {0};
     SECTION("sources");
-    CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_ARGUMENT); /* none */
+    CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_ARGUMENT); /* no source */
     CHECK(m == NULL);
     CHECK_EQ(err.status, FLASH_E_ARGUMENT);
     CHECK(err.text[0] && memchr(err.text, 0, sizeof err.text));
@@ -137,7 +138,7 @@ static void test_load(const uint8_t *file, size_t bytes)
     d.source.path = "does/not/matter.gguf";
     d.source.data = file;
     d.source.bytes = bytes;
-    CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_ARGUMENT); /* two */
+    CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_ARGUMENT); /* two sources */
     d.source.data = NULL;
     d.source.bytes = 0;
     CHECK_EQ(flash_model_load(&m, &d, &err), FLASH_E_IO);
@@ -228,7 +229,7 @@ static void test_arch(const flash_model *m)
     CHECK_EQ(a->rope_scaling, FLASH_ROPE_PLAIN);
     CHECK(a->rope_base == 10000 && fabs(a->norm_eps - 1e-5) < 1e-11 && a->rope_factor == 1);
     CHECK(fabs(a->attention_scale - 1 / sqrt(8)) < 1e-6);
-    /* embedding; q, k, v, o; gate, up, down; norms */
+    /* The embedding, q and o, k and v, gate and up and down, two norms a layer, the last norm. */
     CHECK_EQ(flash_arch_params(a),
              320 * 32 + 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 64) + 32);
     CHECK_EQ(flash_arch_kv_bytes(a, 100, 0, FLASH_TYPE_F32), 2 * 2 * 128 * 16 * 4);
@@ -279,7 +280,7 @@ static void test_session(const flash_model *m)
     CHECK_EQ(flash_session_feed(s, NULL, 0), FLASH_OK);
     flash_session_free(s);
 
-    /* chunks of 64 tokens */
+    /* 100 tokens in chunks of 64. */
     int32_t ids[100];
     for (int i = 0; i < 100; i++) ids[i] = i + 3;
     d.chunk = 64;

@@ -1,4 +1,5 @@
-/* Each layer its own attention: patterns, what they cost, going back where history is gone. */
+/* Tests attention that differs between layers: patterns, their memory, and truncation where old
+   positions are no longer stored. */
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"
@@ -54,7 +55,7 @@ static flash_session *session(const flash_model *m, const flash_session_desc *d)
     return s;
 }
 
-/* The logits after each of n tokens. */
+/* Returns the logits after each of n tokens, [n,V]. The caller frees them. */
 static float *logits_of(const flash_model *m, const int32_t *ids, int n, int chunk)
 {
     size_t V = (size_t)flash_model_arch(m)->n_vocab;
@@ -83,7 +84,7 @@ static void some_ids(int32_t *ids, int n)
 
 /* --- patterns --------------------------------------------------------------------------------- */
 
-/* "full window:5 ..." of all layers. */
+/* Returns the attention of all layers as text, like "full window:5 skip". */
 static const char *spell(const flash_arch *a)
 {
     static const char *const names[] = {"full", "window", "skip", "conv", "linear", "chunk"};
@@ -184,7 +185,7 @@ static void test_parse(void)
         if (want) {
             CHECK(err.status == got && memchr(err.text, 0, sizeof err.text) && err.text[0]);
             CHECK(!strpbrk(err.text, "\n\x1b"));
-            CHECK(memcmp(&a, flash_model_arch(m), sizeof a) == 0); /* all or nothing */
+            CHECK(memcmp(&a, flash_model_arch(m), sizeof a) == 0); /* unchanged */
         } else {
             CHECK_STR(spell(&a), list[i].want);
             CHECK(memchr(&err, 0x5A, sizeof err) == &err && err.text[0] == 0x5A);
@@ -219,7 +220,8 @@ static void test_parse(void)
     free(text);
 }
 
-/* A pattern given at load is the file that says so; what it leaves out is not looked at. */
+/* A pattern given at load has the same effect as a file with this pattern. Weights of the layers
+   that it skips are not read. */
 static void test_desc(void)
 {
     enum { N = 150 };
@@ -263,7 +265,7 @@ static void test_desc(void)
             CHECK(memcmp(given, as_is, bytes) != 0);
             free(given);
         }
-        /* weights of the layer that is skipped: no numbers */
+        /* The weights of the layer that is skipped become NaN. */
         for (size_t i = 0; i < x.f->tensors; i++)
             if (!strncmp(x.f->tensor[i].name, "blk.2.attn_", 11))
                 memset(x.f->tensor[i].data.p, 0xFF, x.f->tensor[i].data.n);
@@ -283,7 +285,7 @@ static void test_desc(void)
         unmake(&y);
     }
 
-    /* Without any attention there is no past: the last token alone decides. */
+    /* Without attention, the last token alone determines the logits. */
     for (size_t k = 0; k < COUNT(kinds); k++) {
         made x = make(&kinds[k], 8, 0);
         flash_model *m = load(&x, "skip", FLASH_OK);
@@ -302,7 +304,7 @@ static void test_desc(void)
     }
 }
 
-/* --- what it costs ---------------------------------------------------------------------------- */
+/* --- memory and parameters -------------------------------------------------------------------- */
 
 static size_t memory(const flash_model *m, int n_ctx, int chunk, flash_type kv)
 {
@@ -313,7 +315,8 @@ static size_t memory(const flash_model *m, int n_ctx, int chunk, flash_type kv)
     return flash_session_memory(m, &d);
 }
 
-/* Bytes of keys and values are what is said, and sessions differ by just that much. */
+/* flash_arch_kv_bytes is within the expected bounds, and the memory of two sessions differs by
+   exactly as much as their keys and values. */
 static void test_kv_bytes(void)
 {
     static const char *const patterns[] = {"full,skip",
@@ -364,7 +367,7 @@ static void test_kv_bytes(void)
     CHECK_EQ(flash_arch_kv_bytes(a, 64, 0x7FFFFFFF, FLASH_TYPE_F32), 4 * 64 * 2 * 2 * 128);
     flash_model_free(full);
     unmake(&x);
-    for (int head = 2; head <= 80; head += 2) { /* a scale for 32, 16 or 8 items, in Q8_0 */
+    for (int head = 2; head <= 80; head += 2) { /* in Q8_0, 32, 16 or 8 items share a scale */
         int items = head % 32 == 0 ? 32 : head % 16 == 0 ? 16 : 8;
         x = make(&kinds[3], head, 0);
         full = load(&x, NULL, FLASH_OK);
@@ -376,7 +379,8 @@ static void test_kv_bytes(void)
     }
 }
 
-/* The sum of the file's tensors, but for the optional ones. */
+/* flash_arch_params is the number of items in all tensors of the file, without the optional ones
+   (the q and k norms of flash). */
 static void test_params(void)
 {
     for (size_t k = 0; k < 2 * COUNT(kinds); k++) {
@@ -399,9 +403,9 @@ static void test_params(void)
     }
 }
 
-/* --- going back ------------------------------------------------------------------------------- */
+/* --- truncation ------------------------------------------------------------------------------- */
 
-typedef struct stopper { /* a clock that cancels the session at its n-th look */
+typedef struct stopper { /* a clock that cancels the session when it is read the n-th time */
     flash_session *s;
     int n;
 } stopper;
@@ -413,7 +417,7 @@ static double stop(void *user)
     return 0;
 }
 
-/* As after the same tokens in a session of their own. */
+/* Checks that the logits of s are those of a new session with the same tokens. */
 static void right_logits(const flash_model *m, flash_session *s, flash_type kv)
 {
     flash_session_desc d = {0};
@@ -428,9 +432,10 @@ static void right_logits(const flash_model *m, flash_session *s, flash_type kv)
     flash_session_free(fresh);
 }
 
-static int refused, went, cancelled; /* how often, in all walks */
+static int refused, went, cancelled; /* truncations refused and done, steps cancelled: in all */
 
-/* Feeds, steps, cancels and goes back at random, and keeps the books. */
+/* Feeds, steps, cancels and truncates a session at random, and checks its state every time.
+   furthest is the number of positions that may have been stored. */
 static void wander(const mk_kind *kind, const char *pattern, int chunk, int rounds)
 {
     enum { N = 700 };
@@ -468,7 +473,7 @@ static void wander(const mk_kind *kind, const char *pattern, int chunk, int roun
         clock.n = round % 3 == 0 ? 1 + r / 128 % (chunk < 64 ? 12 : 3) : 0;
         st = flash_session_step(s, &budget);
         CHECK(st == FLASH_OK || (clock.n <= 0 && st == FLASH_E_CANCELLED));
-        if (st == FLASH_E_CANCELLED && r & 1 << 20) { /* left alone, it goes on */
+        if (st == FLASH_E_CANCELLED && r & 1 << 20) { /* a cancelled step can go on */
             st = flash_session_step(s, NULL);
             CHECK_EQ(st, FLASH_OK);
         }
@@ -477,7 +482,7 @@ static void wander(const mk_kind *kind, const char *pattern, int chunk, int roun
         if (st == FLASH_OK) {
             CHECK_EQ(pending, 0);
             right_logits(m, s, d.kv);
-        } else { /* a chunk may be under way, and have been stored in the first layers */
+        } else { /* the first layers may have stored the next chunk already */
             cancelled++;
             under_way = pending < chunk ? pending : chunk;
         }
@@ -498,13 +503,13 @@ static void wander(const mk_kind *kind, const char *pattern, int chunk, int roun
             CHECK_EQ(st, FLASH_E_RANGE);
         else
             CHECK(st == FLASH_OK || st == FLASH_E_RANGE);
-        if (st) { /* nothing changed */
+        if (st) { /* refused: nothing has changed */
             refused += !convs;
             CHECK_EQ(flash_session_position(s), at);
             CHECK_EQ(flash_session_pending(s), pending);
             CHECK(flash_session_logits(s) == had);
             CHECK(!memcmp(flash_session_tokens(s), back, (size_t)(at + pending) * sizeof *back));
-            if (r & 1 << 21) { /* the way out of it */
+            if (r & 1 << 21) { /* the caller's way back: reset, and feed the tokens again */
                 flash_session_reset(s);
                 CHECK_EQ(flash_session_feed(s, back, (size_t)(to + 1)), FLASH_OK);
                 CHECK_EQ(flash_session_step(s, NULL), FLASH_OK);
@@ -556,7 +561,7 @@ static void test_truncate(void)
     CHECK(getenv("FLASH_QUICK") || (refused > 5 && went > 5 && cancelled > 5));
 }
 
-/* Back by a chunk at every place, once. */
+/* Truncation by one chunk is possible at every position. */
 static void test_chunk_back(void)
 {
     enum { N = 400 };
@@ -588,8 +593,8 @@ static void test_chunk_back(void)
     unmake(&x);
 }
 
-/* Llama 4's layers with RoPE see back to a multiple of 8,192: what lies before does not change a
-   bit after it, and does before it. */
+/* The layers of Llama 4 with RoPE attend back to a multiple of 8,192 only. A token before such an
+   edge changes the logits before the edge, but not one bit after it. */
 static void test_chunk_edge(void)
 {
     enum { EDGE = 8192, N = EDGE + 5 };

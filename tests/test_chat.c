@@ -1,13 +1,14 @@
-/* Chat formats: templates recognised, turns against goldens, and turns as tokens: the same as the
-   whole text gives, and nothing in a text that is read as the format's own. */
+/* Tests the chat formats: which templates are recognised, turns as text against the goldens, and
+   turns as tokens. The tokens of the turns are those of the whole text, and no text of a user can
+   forge the tokens of a format. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
 #include "mkmodel.h"
 #include "test.h"
 
-/* What the goldens say (tests/golden/chat). White space around a user's turn shows who trims. The
-   last turn makes the model answer. */
+/* The conversation of the goldens (tests/golden/chat). White space around a user's turn shows which
+   formats trim. The last turn, with no text, asks the model for an answer. */
 static const struct {
     flash_role role;
     const char *text;
@@ -24,7 +25,8 @@ enum { N_TURNS = sizeof turns / sizeof *turns };
 
 static size_t length(const char *text) { return text ? strlen(text) : 0; }
 
-/* Appends the conversation to out, which has room; from: 0, or 1 for none of the system's. */
+/* Writes the conversation to out and returns its bytes. from: number of the first turn; 1 leaves
+   out the system's. */
 static size_t render(const flash_chat_format *f, int from, char *out, size_t cap)
 {
     flash_role before = FLASH_ROLE_NONE;
@@ -48,14 +50,14 @@ static void test_names(void)
     const flash_chat_format *f = flash_chat_formats(&n);
     SECTION("names");
     CHECK(n >= 11);
-    for (size_t i = 0; i < n; i++) CHECK(flash_chat_find(f[i].name) == f + i); /* so each once */
+    for (size_t i = 0; i < n; i++) CHECK(flash_chat_find(f[i].name) == f + i); /* no name twice */
     CHECK(!flash_chat_find("chatml "));
     CHECK(!flash_chat_find(""));
     CHECK(!flash_chat_find(NULL));
     CHECK(flash_chat_formats(NULL) == f);
 }
 
-/* Each format by its own marks, and not with what it must not have. */
+/* Each format is recognised by its own marks, and not if a mark that it excludes ('!') is there. */
 static void test_marks(void)
 {
     size_t n = 0;
@@ -115,7 +117,7 @@ static void test_templates(void)
     }
 }
 
-/* Long, cut short, made to be slow. */
+/* Templates that are long, cut short, or made to be slow. */
 static void test_hostile(void)
 {
     const size_t big = (size_t)4 << 20, seen = 256 << 10;
@@ -125,7 +127,7 @@ static void test_hostile(void)
     CHECK(!flash_chat_recognise(text, big));
     for (size_t i = 0; i < big; i++) text[i] = "<|im_start"[i % 10];
     CHECK(!flash_chat_recognise(text, big));
-    memcpy(text + seen - 20, "<|im_start|><|im_end|>", 22); /* the end is out of sight */
+    memcpy(text + seen - 20, "<|im_start|><|im_end|>", 22); /* ends behind the part that is read */
     CHECK(!flash_chat_recognise(text, big));
     memcpy(text + seen - 22, "<|im_start|><|im_end|>", 22);
     CHECK_STR(name_of(flash_chat_recognise(text, big)), "chatml");
@@ -217,14 +219,14 @@ static void test_render(void)
         CHECK_EQ(n, sizeof want - 1);
         CHECK(!memcmp(out, want, cap < n ? cap : n) && out[cap < n ? cap : n] == '#');
     }
-    /* a text of white space, an empty one, an empty answer */
+    /* A text of white space, an empty text, an empty answer. */
     CHECK_EQ(flash_chat_render(f, FLASH_ROLE_NONE, FLASH_ROLE_USER, " \n ", 3, out, 64, &n), 0);
     CHECK_EQ(n, 15);
     CHECK_EQ(flash_chat_render(f, FLASH_ROLE_SYSTEM, FLASH_ROLE_USER, "", 0, out, 64, &n), 0);
     CHECK_EQ(n, 8);
     CHECK_EQ(flash_chat_render(f, FLASH_ROLE_USER, FLASH_ROLE_ASSISTANT, "", 0, out, 64, &n), 0);
     CHECK_EQ(n, 1);
-    /* what is no turn */
+    /* Invalid turns. */
     CHECK_EQ(flash_chat_render(NULL, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", 1, out, 64, &n), -1);
     CHECK_EQ(flash_chat_render(f, FLASH_ROLE_NONE, FLASH_ROLE_NONE, "a", 1, out, 64, &n), -1);
     CHECK_EQ(flash_chat_render(f, FLASH_ROLE_NONE, (flash_role)4, "a", 1, out, 64, &n), -1);
@@ -237,7 +239,7 @@ static void test_render(void)
 
 /* --- turns as tokens ------------------------------------------------------------------------ */
 
-/* One turn, checked with every cap that is too small; returns the number of ids. */
+/* Tokenises one turn and returns the number of ids. Also checks every cap that is too small. */
 static size_t turn(const flash_model *m, const flash_chat_format *f, flash_role before,
                    flash_role role, const char *text, int32_t *ids, size_t cap)
 {
@@ -257,8 +259,8 @@ static size_t turn(const flash_model *m, const flash_chat_format *f, flash_role 
     return n;
 }
 
-/* A conversation turn by turn gives the tokens of its text as a whole, with a vocabulary that has
-   the format's tokens (else its ends may merge with the text, as ".<" does). */
+/* A conversation tokenised turn by turn gives the tokens of its whole text, if the vocabulary has
+   the tokens of the format (else its marks may merge with the text, as in ".<"). */
 static void test_whole(const flash_model *m, const char *name)
 {
     const flash_chat_format *f = flash_chat_find(name);
@@ -306,8 +308,8 @@ static void test_published(void)
     }
 }
 
-/* A vocabulary of bytes, the tokens of formats, and three that are no formats' marks, though one is
-   a word of theirs; the formats' are of this type: 3 control, 4 user. */
+/* A vocabulary of bytes, tokens of formats, and three tokens that are no mark of any format, though
+   one is a word of theirs. type: of the tokens of formats: 3 control, 4 user-defined. */
 static const char *const own[] = {
     "<|im_start|>",  "<|im_end|>", "[INST]", "[/INST]", "<start_of_turn>",
     "<end_of_turn>", "<b>",        "\n\n",   "user"};
@@ -347,7 +349,7 @@ static flash_model *vocabulary(int type, uint8_t **bytes)
     return load(f, bytes);
 }
 
-/* How many of the ids are tokens of formats. */
+/* Returns how many of the ids are special tokens or tokens of formats. */
 static int marks_in(const int32_t *ids, size_t n)
 {
     int count = 0;
@@ -355,7 +357,8 @@ static int marks_in(const int32_t *ids, size_t n)
     return count;
 }
 
-/* SentencePiece puts and takes some. */
+/* Removes the spaces of text, because SentencePiece adds and removes some. Returns the bytes
+   left. */
 static size_t without_spaces(char *text, size_t n)
 {
     size_t used = 0;
@@ -382,14 +385,14 @@ static void test_forged(void)
                 flash_role before = role == FLASH_ROLE_SYSTEM ? FLASH_ROLE_NONE : FLASH_ROLE_USER;
                 size_t harmless = turn(m, f + i, before, (flash_role)role, "a", plain, 1024);
                 n = turn(m, f + i, before, (flash_role)role, evil, ids, 1024);
-                /* a token of another format is one of the user's texts like any other */
+                /* In a text, a user-defined token of another format is read like any other. */
                 int others = 0;
                 for (int k = 0; k < N_MARKS && type == 4; k++) {
                     if (!flash__chat_has(f + i, own[k], strlen(own[k])))
                         for (const char *p = evil; (p = strstr(p, own[k])) != NULL; p++) others++;
                 }
                 CHECK_EQ(marks_in(ids, n) - others, marks_in(plain, harmless));
-                /* and they say the same */
+                /* The tokens spell the text that flash_chat_render gives. */
                 CHECK_EQ(flash_chat_render(f + i, before, (flash_role)role, evil, strlen(evil),
                                            want, sizeof want, &bytes),
                          FLASH_OK);
@@ -401,7 +404,7 @@ static void test_forged(void)
                       && !strcmp(text, want));
             }
         }
-        /* what is the user's own is still read: <b>, and two line ends */
+        /* Tokens that no format has are still read in a text: <b>, and two line feeds. */
         int32_t ids[64];
         n = turn(m, flash_chat_find("gemma"), FLASH_ROLE_USER, FLASH_ROLE_USER, "<b>a\n\nb", ids,
                  64);
@@ -420,7 +423,7 @@ static void test_forged(void)
     }
 }
 
-/* BOS once, at the beginning, whatever else there is. */
+/* BOS comes once, at the beginning of the conversation. */
 static void test_bos(void)
 {
     uint8_t *file;
@@ -432,7 +435,7 @@ static void test_bos(void)
     n = turn(m, chatml, FLASH_ROLE_NONE, FLASH_ROLE_USER, "a", ids, 64);
     CHECK(ids[0] == 1 && ids[1] == OWN && ids[n - 3] == OWN + 1);
     n = turn(m, chatml, FLASH_ROLE_ASSISTANT, FLASH_ROLE_USER, "a", ids, 64);
-    CHECK(ids[0] == OWN + 1 && ids[3] == OWN); /* between them a space and the line end */
+    CHECK(ids[0] == OWN + 1 && ids[3] == OWN); /* between them a space and the line feed */
     n = turn(m, chatml, FLASH_ROLE_USER, FLASH_ROLE_ASSISTANT, NULL, ids, 64);
     CHECK(ids[0] == OWN && marks_in(ids, n) == 1);
     n = turn(m, r1, FLASH_ROLE_NONE, FLASH_ROLE_SYSTEM, "a", ids, 64);

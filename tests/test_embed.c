@@ -1,10 +1,10 @@
-/* Inside other programs: no libc memory where the host gives some, shared objects that come and go,
-   a second implementation, fork. */
+/* Tests the library inside other programs: no memory of libc if the host has an allocator, shared
+   objects that are loaded and unloaded, a second copy of the implementation, and fork. */
 #define _DEFAULT_SOURCE /* RTLD_NOLOAD; fork */
 #include "test.h"
 #include "mkmodel.h"
 
-static int libc_calls; /* of an implementation that was handed an allocator */
+static int libc_calls; /* acquisitions from libc, though the host has an allocator */
 
 static void *libc_memory(size_t bytes)
 {
@@ -46,7 +46,7 @@ static int read_file(void *user, uint64_t at, void *dst, size_t n)
     return 0;
 }
 
-/* All that is written until the context of a session is full, which is freed. */
+/* Returns the text that a session writes until its context is full, and frees the session. */
 static const char *all_of(flash_session *s)
 {
     static char text[4096];
@@ -63,7 +63,7 @@ static const char *all_of(flash_session *s)
     return text;
 }
 
-/* Every part of the file with a host's memory: libc is never asked. */
+/* With an allocator of the host, no part of the library acquires memory from libc. */
 static void test_no_libc_memory(void)
 {
     mk_heap heap;
@@ -151,7 +151,8 @@ static void test_no_libc_memory(void)
 }
 
 #ifdef HERE_POSIX
-/* Comes and goes 100 times, with workers of its own every other time: nothing stays. */
+/* Loads, uses and unloads the plugin 100 times, every other time with two threads. No memory and no
+   shared object may stay. */
 static void test_plugin(const char *program)
 {
     char file[1024], text[4096], here[4096];
@@ -169,7 +170,7 @@ static void test_plugin(const char *program)
     snprintf(file, sizeof file, "%.*s/plugin.so", end ? (int)(end - program) : 1,
              end ? program : ".");
     free(test_read(file, &bytes));
-    if (!bytes) { /* the Makefile leaves it empty where there can be none */
+    if (!bytes) { /* the Makefile makes an empty file where there are no shared objects */
         SKIP("plugin.so", "this build has no shared objects");
         return;
     }
@@ -193,7 +194,7 @@ static void test_plugin(const char *program)
         good += tell(path, &host, 1 + i % 2, text, sizeof text) == FLASH_OK && !strcmp(text, here);
         good -= heap.live != 0;
         CHECK_EQ(dlclose(so), 0);
-#ifdef __GLIBC__ /* others never unload */
+#ifdef __GLIBC__ /* other C libraries may never unload */
         gone += !dlopen(file, RTLD_NOW | RTLD_NOLOAD);
 #else
         gone++;
@@ -205,7 +206,8 @@ static void test_plugin(const char *program)
     flash_model_free(m);
 }
 
-/* A session in the middle of a text goes on in both processes, to the same end. */
+/* After a fork in the middle of a text, the session goes on in both processes, with the same
+   text. */
 static void test_fork(void)
 {
     flash_model *m = NULL;
@@ -231,7 +233,7 @@ static void test_fork(void)
     fflush(stdout);
     child = fork();
     if (!CHECK(child >= 0)) return;
-    if (!child) { /* and what it makes anew may have threads */
+    if (!child) { /* new sessions of the child may have threads */
         flash_session *more;
         const char *text = all_of(s);
         int ok = write(end[1], text, strlen(text)) == (ssize_t)strlen(text);

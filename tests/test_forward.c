@@ -1,5 +1,5 @@
-/* The forward pass: against a straight reference in double, the same bits however the work is cut,
-   and against fixed outputs. GOLDEN_WRITE=1 writes tests/golden anew. */
+/* Tests the forward pass: against a simple reference in double precision, for the same bits however
+   the work is divided, and against fixed outputs. GOLDEN_WRITE=1 rewrites tests/golden. */
 #include "../flash.h"
 #include "mkmodel.h"
 #include "reference.h"
@@ -34,14 +34,14 @@ static flash_session *session(const flash_model *m, const flash_session_desc *d)
     return s;
 }
 
-/* Tokens anywhere in the vocabulary. */
+/* Fills ids with n random tokens of the vocabulary. */
 static void random_ids(const flash_model *m, int32_t *ids, int n)
 {
     for (int i = 0; i < n; i++)
         ids[i] = (int32_t)((test_rnd() >> 8) % (uint32_t)flash_model_arch(m)->n_vocab);
 }
 
-/* Logits [n,V] after each token, by chunks. */
+/* Returns the logits [n,V] after each of n tokens, taken chunk by chunk. The caller frees them. */
 static float *all_logits(const flash_model *m, const int32_t *ids, int n, flash_type kv)
 {
     size_t V = (size_t)flash_model_arch(m)->n_vocab;
@@ -76,9 +76,10 @@ static int long_text(void) { return getenv("FLASH_QUICK") ? 64 : LONG_TEXT; }
 
 /* --- against the reference ------------------------------------------------------------------- */
 
-/* Probabilities within 1e-4 of the reference's after each of n tokens: the given ones, or random
-   ones (NULL). Where weights are quantised, so are activations, and one that lies just between two
-   steps may fall either way: random tokens are chosen so that none does. */
+/* Checks that the probabilities after each of n tokens are within 1e-4 of the reference's. given:
+   the tokens; NULL for random ones. With quantised weights, activations are quantised too, and one
+   that lies just between two steps may be rounded either way: random tokens are chosen so that none
+   does. */
 static void against_reference(const flash_model *m, const char *name, const int32_t *given, int n)
 {
     int V = flash_model_arch(m)->n_vocab, wrong_top = 0, quantised = 0;
@@ -133,7 +134,7 @@ static void against_reference(const flash_model *m, const char *name, const int3
 
 static void test_same_bits(const void *file, size_t bytes, const char *name, int N);
 
-/* Keys and values in Q8_0 change probabilities a little, not much, and the same however cut. */
+/* Keys and values in Q8_0 change the probabilities, but by `most` at the most. */
 static void test_q8_cache(const flash_model *m, double most)
 {
     enum { N = 100 };
@@ -158,7 +159,7 @@ static void test_q8_cache(const flash_model *m, double most)
     free(q8);
 }
 
-/* Random models with what the files in tests/data do not have. */
+/* Random models with features that the files in tests/data do not have. */
 static void test_variants(void)
 {
     static const char *const kinds[] = {"plain",        "linear",     "yarn",
@@ -214,12 +215,12 @@ static void test_variants(void)
     }
 }
 
-/* --- the same bits however cut --------------------------------------------------------------- */
+/* --- the same bits however the work is divided ----------------------------------------------- */
 
-/* A clock of the host that ticks at every look and may cancel. */
+/* A clock of the host that advances by 1 every time it is read, and may cancel a session then. */
 typedef struct ticker {
     double now;
-    flash_session *cancel; /* cancelled at the tick below */
+    flash_session *cancel; /* session to cancel at the time cancel_at; NULL: none */
     double cancel_at;
 } ticker;
 
@@ -234,14 +235,15 @@ static double tick(void *user)
     return t->now;
 }
 
-/* Tasks in an order nobody expects. */
+/* A parallel_for that runs the tasks in reverse order. */
 static void backwards(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
 {
     (void)user;
     while (tasks--) task(ctx, tasks);
 }
 
-/* Works off the queue in slices; gives the number of interruptions. */
+/* Steps the session until its queue is empty. how: 0 without interruption, 1 by a budget of tokens,
+   2 by a deadline, 3 by cancelling. Returns the number of interruptions. */
 static int work_off(flash_session *s, ticker *clock, int how)
 {
     int interrupted = 0;
@@ -281,7 +283,7 @@ static int work_off(flash_session *s, ticker *clock, int how)
     return interrupted;
 }
 
-/* Whether sessions can go back to any position: no windows, no convolutions. */
+/* Returns 1 if sessions can be truncated to any position: no windows, no convolutions. */
 static int keeps_all(const flash_model *m)
 {
     const flash_arch *a = flash_model_arch(m);
@@ -294,7 +296,8 @@ static int keeps_all(const flash_model *m)
     return 1;
 }
 
-/* Back to a position, the long way where what came before it is gone. */
+/* Truncates the session to a position. If the state before it is gone, resets the session and feeds
+   the tokens again. */
 static void go_back(const flash_model *m, flash_session *s, const int32_t *ids, int position)
 {
     int had = flash_session_position(s), pending = flash_session_pending(s);
@@ -337,7 +340,7 @@ static void test_cuts(const flash_model *m, const char *name, int often)
             d.host.user = &clock;
             if (round % 2) d.host.parallel_for = backwards;
             flash_session *s = session(m, &d);
-            if (round % 3 == 0) { /* after something else, forgotten */
+            if (round % 3 == 0) { /* other tokens first, then a reset */
                 random_ids(m, other, n);
                 CHECK_EQ(flash_session_feed(s, other, (size_t)n), FLASH_OK);
                 flash_budget some = {round * 5 + 1, 0};
@@ -361,7 +364,7 @@ static void test_cuts(const flash_model *m, const char *name, int often)
                 const float *got = flash_session_logits(s);
                 CHECK(got && memcmp(got, want + (size_t)(at - 1) * V, V * sizeof *got) == 0);
                 CHECK(memcmp(flash_session_tokens(s), ids, (size_t)at * sizeof *ids) == 0);
-                if (round % 3 == 1 && test_rnd() & 512) { /* back, astray, and back again */
+                if (round % 3 == 1 && test_rnd() & 512) { /* back, other tokens, back again */
                     int back = (int)(test_rnd() >> 8) % (at + 1);
                     go_back(m, s, ids, back);
                     random_ids(m, other, n);
@@ -377,12 +380,12 @@ static void test_cuts(const flash_model *m, const char *name, int often)
         }
         free(want);
     }
-    /* The slices were slices: interruptions happened, and none without a reason. */
+    /* There were interruptions of each kind, and none without a reason. */
     CHECK_EQ(interrupted[0], 0);
     CHECK(interrupted[1] > 1 && interrupted[2] > 1 && interrupted[3] > 1);
 }
 
-/* The bits of every instruction set, number of threads and chunk are the scalar kernels' bits. */
+/* Every instruction set, number of threads and chunk gives the bits of the scalar kernels. */
 static void test_same_bits(const void *file, size_t bytes, const char *name, int N)
 {
     static const int threads[] = {1, 2, 3, 8}, chunks[] = {1, 7, 64, 512};
@@ -426,7 +429,7 @@ static void test_same_bits(const void *file, size_t bytes, const char *name, int
     free(want);
 }
 
-/* Every architecture, each kind of layer, over more positions than any window has. */
+/* Every architecture and each kind of layer, over more positions than any window has. */
 static void test_archs(void)
 {
     static const struct {
@@ -452,7 +455,7 @@ static void test_archs(void)
         o.qkv = o.ffn_up = o.ffn_down = o.attn_output = list[k].type;
         o.seed = (uint64_t)k;
         mk_file *f = mk_model(&o, &list[k].kind);
-        if (list[k].kind.window == 1) /* chunks, longer than the text, and layers without RoPE */
+        if (list[k].kind.window == 1) /* chunks longer than the text; some layers without RoPE */
             mk_set_u32(f, "llama4.attention.sliding_window", 512);
         uint8_t *file = mk_emit(f, &bytes);
         flash_model *m = load(file, bytes);
@@ -472,7 +475,8 @@ static void test_archs(void)
     }
 }
 
-/* Several spans of positions, shared among workers when a single token looks back at them. */
+/* The positions that a single token attends to form several spans, which are shared among
+   workers. */
 static void test_spans(void)
 {
     static const mk_kind kind = {"flash", "fw", 600};
@@ -502,7 +506,7 @@ static int read_memory(void *user, uint64_t at, void *dst, size_t n)
     return 0;
 }
 
-/* Appends the text of up to n tokens; gives the last status. */
+/* Appends the text of up to n tokens to text: [cap]. Returns the last status. */
 static flash_status generate(flash_session *s, int n, char *text, size_t cap)
 {
     flash_status st = FLASH_OK;
@@ -576,7 +580,7 @@ static void test_stories(void)
     free(file);
 }
 
-/* Every stop string ends the text just before its first appearance, wherever tokens end. */
+/* A stop string ends the text just before its first occurrence, wherever the tokens end. */
 static void test_stops(const flash_model *m, const char *name)
 {
     char whole[2048] = "", stop[16], out[2048];
@@ -604,13 +608,13 @@ static void test_stops(const flash_model *m, const char *name)
         s = session(m, &d);
         out[0] = 0;
         CHECK_EQ(generate(s, 80, out, sizeof out), FLASH_END_OF_TEXT);
-        *strstr(whole, stop) = 0; /* for a moment */
+        *strstr(whole, stop) = 0; /* undone below */
         CHECK_STR(out, whole);
         whole[strlen(whole)] = stop[0];
         flash_session_free(s);
     }
 
-    /* Of two that begin at different places the earlier counts, of a pair that overlap too. */
+    /* Of two stop strings the one that begins earlier counts, even if they overlap. */
     if (len > 20 && !strchr(whole, '\xef')) {
         char a[8], b[8];
         const char *two[2] = {a, b};
@@ -628,7 +632,8 @@ static void test_stops(const flash_model *m, const char *name)
         flash_session_free(s);
     }
 
-    /* What might have become a stop string is let go when the context is full. */
+    /* Text held back as the possible beginning of a stop string is given out when the context is
+       full. */
     d.n_ctx = 60;
     d.sampler.n_stop = 0;
     s = session(m, &d);
@@ -676,7 +681,7 @@ static void test_limits(const flash_model *m)
     flash_status st;
     while ((st = flash_session_next(s, NULL, &piece)) == FLASH_OK && more < 5) more++;
     CHECK_EQ(st, FLASH_E_RANGE);
-    CHECK(more <= 2); /* at most one last token, and text that was held */
+    CHECK(more <= 2); /* at most one last token, and text that was held back */
     CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_E_RANGE);
     CHECK_EQ(flash_session_position(s), 8);
     CHECK_EQ(flash_session_truncate(s, 4), FLASH_OK);
@@ -726,7 +731,7 @@ static void test_limits(const flash_model *m)
 
 /* --- fixed outputs ---------------------------------------------------------------------------- */
 
-/* SHA-256 (FIPS 180-4), so that a golden names the model it belongs to. */
+/* SHA-256 (FIPS 180-4): each golden file names the model that it belongs to by its hash. */
 static void sha256(const uint8_t *data, size_t bytes, char *hex)
 {
     uint32_t h[8], k[64];
@@ -735,7 +740,7 @@ static void sha256(const uint8_t *data, size_t bytes, char *hex)
     for (int n = 0, c = 2; n < 64; c++) {
         int prime = 1;
         for (int q = 2; q * q <= c; q++) prime &= c % q != 0;
-        if (prime) { /* first 32 bits of the fractions of cube and square roots of primes */
+        if (prime) { /* first 32 fractional bits of the cube and square roots of primes */
             double root = cbrt(c), square = sqrt(c);
             k[n] = (uint32_t)((root - floor(root)) * 4294967296.0);
             if (n < 8) h[n] = (uint32_t)((square - floor(square)) * 4294967296.0);
@@ -774,7 +779,7 @@ static void sha256(const uint8_t *data, size_t bytes, char *hex)
     for (int i = 0; i < 8; i++) sprintf(hex + 8 * i, "%08x", (unsigned)h[i]);
 }
 
-/* FNV-1a of the logits' bits, lowest byte first. */
+/* Continues the FNV-1a hash h with the bits of n logits, lowest byte first. */
 static uint64_t hash_logits(uint64_t h, const float *x, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -785,7 +790,8 @@ static uint64_t hash_logits(uint64_t h, const float *x, int n)
     return h;
 }
 
-/* 24 tokens of prompt, 40 of greedy continuation, and a hash over the logits after every one. */
+/* Compares 24 tokens of prompt, 40 tokens of greedy continuation, and a hash of the logits after
+   every token with the golden file. */
 static void test_golden(const char *name)
 {
     enum { PROMPT = 24, MORE = 40 };

@@ -1,4 +1,4 @@
-/* GGUF files: values, tensors, sources, the writer, and files found in the wild. */
+/* Tests GGUF files: values, tensors, sources, the writer, and files of other programs. */
 #include "test.h"
 #include "mkmodel.h"
 #include "../flash.h"
@@ -174,7 +174,7 @@ static void tensors(uint32_t align)
     mk_add_tensor(f, "one", MK_F16, 5, 0, 0, 1, &seed);
     mk_add_tensor(f, "q", MK_Q6_K, 512, 3, 0, 1, &seed);
     w = mk_add_tensor(f, "unknown", MK_F32, 8, 0, 0, 1, &seed);
-    w->type = 28; /* F64: known, but not one of ours */
+    w->type = 28; /* F64: a type of GGUF that the library does not have */
     mk_fill(&w->data, 0, 32);
     p = mk_emit(f, &n);
     g = open_bytes(p, n);
@@ -270,7 +270,7 @@ static void sources(void)
     for (r.fail_at = 0; r.fail_at < n; r.fail_at += r.fail_at / 2 + 1)
         CHECK_EQ(flash_gguf_open(&none, &s[2], NULL, &err), FLASH_E_IO);
     r.fail_at = n;
-    s[2].size = n + 1; /* the file is shorter than it said */
+    s[2].size = n + 1; /* the file is shorter than announced */
     CHECK_EQ(flash_gguf_open(&none, &s[2], NULL, &err), FLASH_E_IO);
     CHECK_EQ(flash_gguf_open(&none, &odd, NULL, &err), FLASH_E_ARGUMENT);
     odd = s[0];
@@ -299,7 +299,7 @@ static int write_some(void *user, const void *p, size_t n)
     return 0;
 }
 
-/* Writes what g holds; data in pieces of odd sizes. */
+/* Writes all keys and tensors of g; data in pieces of 1001 bytes. */
 static flash_status copy(flash_gguf_writer *w, const flash_gguf *g)
 {
     flash_value v;
@@ -320,7 +320,7 @@ static flash_status copy(flash_gguf_writer *w, const flash_gguf *g)
     return flash_gguf_write_end(w);
 }
 
-/* A copy made by our writer has the bytes the independent builder gave. */
+/* A copy made by the writer has the same bytes as the file of mkmodel.h, which is independent. */
 static void copies(void)
 {
     mk_options kinds[3] = {{0}, {0}, {0}};
@@ -328,7 +328,7 @@ static void copies(void)
     kinds[1].bpe = 1;
     kinds[1].untied = 1;
     kinds[1].embd = MK_F16;
-    kinds[2].d_model = 36; /* rows and norms of 144 bytes: padding between tensors */
+    kinds[2].d_model = 36; /* norms of 144 bytes: needs padding between tensors */
     kinds[2].qkv = MK_BF16;
     for (int i = 0; i < 3; i++) {
         mk_file *f = mk_llama(&kinds[i]);
@@ -383,7 +383,7 @@ static void write_all(flash_gguf_writer *w)
     flash_gguf_write_strings(w, "an", texts, lengths, 3);
     flash_gguf_write_tensor(w, "t", FLASH_TYPE_F32, 2, ne);
     flash_gguf_write_tensor(w, "q", FLASH_TYPE_Q8_0, 2, ne_q);
-    for (int k = 0; k < 15; k++) /* tests run on big-endian hosts, files are little-endian */
+    for (int k = 0; k < 15; k++) /* little-endian, on big-endian hosts too */
         mk_f32(&b, data[k]);
     flash_gguf_write_data(w, b.p, b.n, 1);
     flash_gguf_write_data(w, q, sizeof q, 1);
@@ -466,7 +466,7 @@ static void writer(void)
 
 /* --- files found in the wild ----------------------------------------------------------------- */
 
-/* The file opens (word NULL), or is refused with a sentence that has one of two words. */
+/* The file opens if word is NULL. Else it is refused, with a text that has one of the two words. */
 static void wild(const char *name, const char *word, const char *other)
 {
     const char *path = test_shared(name);

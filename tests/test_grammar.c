@@ -1,5 +1,5 @@
-/* Grammars: what is read and what is refused, what a text may be, which tokens are left, and that
-   whatever comes out is a text of the grammar. */
+/* Tests the grammars: which grammars are read and which are refused, which texts a grammar accepts,
+   which tokens it allows, and that all generated texts are texts of the grammar. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../flash.h"
@@ -10,7 +10,7 @@
 #include <dirent.h>
 #endif
 
-static const flash_model *any; /* a small model, where only its having a vocabulary matters */
+static const flash_model *any; /* a small model, for tests that need any vocabulary */
 
 static flash_model *load(mk_file *f, uint8_t **file)
 {
@@ -53,7 +53,8 @@ static flash__reading *reading(const flash_grammar *g)
     return t;
 }
 
-/* Bytes of text that can be the beginning of one of the grammar's; *ends: it is one itself. */
+/* Returns how many of the n bytes can begin a text of the grammar. *ends becomes 1 if all n bytes
+   are a text of the grammar, else 0. */
 static size_t reads(const flash_grammar *g, const char *text, size_t n, int *ends)
 {
     flash__reading *t = reading(g);
@@ -80,7 +81,8 @@ static int accepts(const flash_grammar *g, const char *text)
     return ends;
 }
 
-/* Texts that are the grammar's, a NUL, texts that are not; each ends with a line feed. */
+/* Checks texts of the grammar (good) and texts that it must not accept (bad). Each of them ends
+   with a line feed. */
 static void both(const char *text, const char *good, const char *bad)
 {
     flash_grammar *g = grammar(any, text);
@@ -129,7 +131,7 @@ static void test_dialect(void)
          "\xC3\xBD\n\xC3\n\xC2\xA9\n");
     both("root ::= [^\xC3\xA9]", "e\n\xC3\xA8\n\xF0\x9F\x98\x80\n", "\xC3\xA9\n\xC3\n");
     both("root ::= .{2}", "ab\n\xE4\xB8\xAD\xF0\x9F\x98\x80\n", "a\n\xE4\xB8\n");
-    /* no overlong forms, surrogates, or numbers above the last */
+    /* UTF-8 has no overlong forms, no surrogates, and nothing above U+10FFFF. */
     both("root ::= .",
          "\xE0\xA0\x80\n\xED\x9F\xBF\n\xEE\x80\x80\n\xF0\x90\x80\x80\n\xF4\x8F\xBF\xBF\n",
          "\xE0\x9F\xBF\n\xED\xA0\x80\n\xF0\x8F\xBF\xBF\n\xF4\x90\x80\x80\n\xC0\x80\n\xC1\xBF\n"
@@ -137,12 +139,12 @@ static void test_dialect(void)
          "\xFF\n\x80\n");
     both("root ::= [\\ud7ff-\\ue000]", "\xED\x9F\xBF\n\xEE\x80\x80\n",
          "\xED\xA0\x80\n\xED\xBF\xBF\n");
-    /* rules that call themselves, at the end and inside */
+    /* Rules that call themselves, at the end and in the middle. */
     both("root ::= \"(\" root \")\" | \"x\" root | \"\"", "\nx\n((x))\nxx(x())\n", ")\n(x\n(x)x\n");
     both("root ::= a b\na ::= | \"a\" a\nb ::= \"b\" b |", "\naab\nbbb\n", "ba\n");
     both("root ::= e\ne ::= t (\"+\" t)*\nt ::= \"n\" | \"(\" e \")\"", "n\nn+n\n((n)+n)+n\n",
          "n+\n(n\nnn\n");
-    /* empty in every way */
+    /* Empty literals, choices and repetitions. */
     both("root ::= (\"\"* (\"\" | \"\")+){3} ((\"a\"*)*)*", "\na\naaa\n", "b\n");
 }
 
@@ -227,7 +229,8 @@ static void test_refused(void)
         {"root ::= <think>", FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported"},
         {"root ::= !<[7]>", FLASH_E_UNSUPPORTED, "tokens in a grammar are not supported"},
         {"root ::= \"a\xFF\"", FLASH_E_FORMAT, "line 1, column 12: not UTF-8"},
-        /* left recursion: directly, by another, behind what may be empty, in choices, groups */
+        /* Left recursion: direct, through another rule, behind parts that may be empty, in choices
+           and in groups. */
         {"root ::= root \"a\" | \"b\"", FLASH_E_FORMAT,
          "line 1, column 1: this rule begins with "
          "itself (left recursion): root"},
@@ -239,7 +242,7 @@ static void test_refused(void)
          "left recursion): root"},
         {"root ::= root", FLASH_E_FORMAT, "left recursion): root"},
         {"root ::= \"a\"\nunused ::= unused", FLASH_E_FORMAT, "left recursion): unused"},
-        /* nothing such a rule begins can be ended */
+        /* Rules that no finite text satisfies. */
         {"root ::= \"a\" root", FLASH_E_FORMAT, "this rule never ends: root"},
         {"root ::= \"a\" | \"b\" x\nx ::= \"(\" x \")\"", FLASH_E_FORMAT,
          "line 2, column 1: this "
@@ -272,7 +275,7 @@ static void test_refused(void)
     for (int i = 0; i < 4094; i++) at += (size_t)sprintf(many + at, "r%d ::= r%d?\n", i, i + 1);
     at += (size_t)sprintf(many + at, "r4094 ::= \"x\"\n");
     CHECK_EQ(create(&g, any, many, at, NULL), FLASH_OK);
-    CHECK(g && !accepts(g, "x")); /* more than 1,024 steps between two characters: nothing is */
+    CHECK(g && !accepts(g, "x")); /* needs more than 1,024 steps before one character */
     flash_grammar_free(g);
     at += (size_t)sprintf(many + at, "r4095 ::= \"x\"\n");
     refused(many, at, FLASH_E_TOO_LARGE, "more than 4096 rules");
@@ -327,10 +330,10 @@ static void test_suite(void) { SKIP("JSONTestSuite", "no folders here"); }
 
 /* --- which tokens are left ------------------------------------------------------------------- */
 
-/* A session that has read a begin, with nothing in the text yet. */
+/* Returns a session that has processed one token of prompt. The generated text is still empty. */
 static flash_session *session(const flash_model *m, const flash_sampler *sp, int n_ctx)
 {
-    /* after BOS the text's first space is not shown, after other tokens it is */
+    /* After BOS, the first space of the text is not shown; after other tokens it is. */
     const int32_t begin[] = {sp->seed % 2 ? flash_token_bos(m) : 50};
     flash_session_desc d = {0};
     flash_session *s = NULL;
@@ -343,8 +346,9 @@ static flash_session *session(const flash_model *m, const flash_sampler *sp, int
     return s;
 }
 
-/* Whether text and then the token is the beginning of a text of g, or, for tokens that end, text is
-   one: character by character, from the start, with nothing that the masks are made with. */
+/* Returns 1 if text followed by the token is the beginning of a text of g or, for a token that ends
+   the text, if text is one itself. Reads byte by byte from the start, without the code that makes
+   the masks. fresh: 1 if the first space of the token is not shown. */
 static int legal(const flash_grammar *g, const char *text, size_t n, int fresh, int32_t id)
 {
     char *all = (char *)mk_alloc(NULL, n + 1000);
@@ -376,8 +380,8 @@ static const char *const forms[] = {
     "root ::= (\"the \" | \"they \" | [a-t]+ \" \")+",
 };
 
-/* Along random texts, for each state: every token of the vocabulary, and one draw next to one from
-   a session that has a bias instead. */
+/* Along random texts, checks every token of the vocabulary in the mask, and that a session with a
+   bias against the other tokens, in place of the grammar, draws the same token. */
 static void test_masks(const flash_model *m, int tokens)
 {
     static const flash_sampler kinds[] = {
@@ -405,7 +409,7 @@ static void test_masks(const flash_model *m, int tokens)
         for (int step = 0; step < tokens; step++) {
             int fresh = !step && s->text_fresh, any_left = 0;
             flash__reading *t = flash__text_state(s);
-            if (step % 3 == 2) /* as when the pool is full */
+            if (step % 3 == 2) /* as happens when the pool is full */
                 flash__refresh(t);
             const uint32_t *mask = flash__mask(t, m);
             for (int i = 0; i < V; i++) {
@@ -646,7 +650,7 @@ static void test_schemas(void)
             CHECK_EQ(flash_grammar_from_schema(many, strlen(many), NULL, 0, &used, NULL),
                      FLASH_E_RANGE);
     }
-    /* the size needed, whatever there is */
+    /* The size needed is returned, whatever the room. */
     size_t n = 0, again = 0;
     CHECK_EQ(flash_grammar_from_schema(mood, strlen(mood), NULL, 0, &n, NULL), FLASH_E_RANGE);
     char *text = (char *)mk_alloc(NULL, n);
@@ -687,7 +691,8 @@ static int put(void *user, const void *data, size_t n)
     return 0;
 }
 
-/* In the middle of a text: a copy and a session that was saved go on with it as it would have. */
+/* In the middle of a text, a fork of a session and a session restored from its saved state go on
+   with the same text as the session itself. */
 static void test_states(const flash_model *m)
 {
     static bytes file;
@@ -739,7 +744,7 @@ static void test_sessions(const flash_model *m)
     CHECK_EQ(strlen(text), 9);
     CHECK_EQ(reads(g, text, 9, &ends), 9);
 
-    /* back into the text: what is left of it counts, and so it ends as it must */
+    /* After a truncation inside the text, the grammar goes on from the part that is left. */
     for (int keep = 1; keep < 9; keep++) {
         flash_session_reset(s);
         static const int32_t begin[] = {50};
@@ -749,7 +754,7 @@ static void test_sessions(const flash_model *m)
         CHECK_EQ(flash_session_truncate(s, keep), FLASH_OK);
         int32_t last = flash_session_tokens(s)[keep - 1];
         CHECK_EQ(flash_session_truncate(s, keep - 1), FLASH_OK);
-        if (keep - 1 == 0) { /* the prompt again: a new text */
+        if (keep - 1 == 0) { /* the prompt is fed again: a new text begins */
             CHECK_EQ(flash_session_feed(s, &last, 1), FLASH_OK);
             CHECK_EQ(finish(s, again), FLASH_END_OF_TEXT);
             CHECK(accepts(g, again));
@@ -761,7 +766,7 @@ static void test_sessions(const flash_model *m)
                                       FLASH_TEXT_CONTINUE, again, sizeof again, &n),
                      FLASH_OK);
         }
-        s->sampled = last; /* as flash_session_sample would have said */
+        s->sampled = last; /* as if flash_session_sample had returned it */
         CHECK_EQ(flash_session_feed(s, &last, 1), FLASH_OK);
         flash__reading *t = flash__text_state(s);
         CHECK_EQ(t->stuck, 0);
@@ -769,7 +774,7 @@ static void test_sessions(const flash_model *m)
         CHECK_EQ(t->place[t->now].ends, keep == 10);
     }
 
-    /* a prompt ends one text and begins the next */
+    /* A prompt ends one text and begins the next. */
     flash_session_reset(s);
     static const int32_t prompt[] = {50, 51, 52};
     for (int i = 0; i < 3; i++) {
@@ -781,7 +786,7 @@ static void test_sessions(const flash_model *m)
         CHECK(accepts(g, text));
     }
 
-    /* samplers come and go; none that needs what the session was not made with */
+    /* The grammar can be replaced, but not added to a session that was created without one. */
     flash_grammar *other = NULL;
     flash_grammar_desc d = {0};
     d.text = "root ::= \"(\" root \")\" | \"x\"";
@@ -803,7 +808,7 @@ static void test_sessions(const flash_model *m)
     flash_session_free(s);
     flash_grammar_free(other);
 
-    /* a token that is not allowed, fed as if it had been sampled: said again and again */
+    /* A token that is not allowed, fed as if it had been sampled, gives the error in every call. */
     flash_grammar *never = grammar(m, "root ::= \"ab\" [\\u4e00-\\u4e0f]");
     sp.grammar = never;
     s = session(m, &sp, 64);
@@ -815,7 +820,7 @@ static void test_sessions(const flash_model *m)
     flash_session_free(s);
     flash_grammar_free(never);
 
-    /* at the end without an end-of-text token to take */
+    /* With ignore_end, the text ends where the grammar does, without an end-of-text token. */
     sp.ignore_end = 1;
     sp.grammar = g;
     s = session(m, &sp, 64);
@@ -854,7 +859,7 @@ static void test_sessions(const flash_model *m)
 static void test_limits(const flash_model *m)
 {
     SECTION("limits");
-    /* as deep as the pool, and not deeper */
+    /* Brackets can be nested as deeply as the pool allows, and no deeper. */
     flash_grammar *g = grammar(m, "root ::= \"(\" root \")\" | \"x\"");
     char *text = (char *)mk_alloc(NULL, 200001);
     int ends;
@@ -866,7 +871,7 @@ static void test_limits(const flash_model *m)
     memset(text + deep, ')', deep);
     CHECK_EQ(reads(g, text, 2 * deep - 1, &ends), 2 * deep - 1);
     CHECK(ends);
-    /* at the bottom there still is something to say, and the mask says the same after a refresh */
+    /* At every depth some token is allowed, and a refresh does not change the mask. */
     flash__reading *t = reading(g);
     for (size_t i = 0; i < 4000; i++) {
         int to = flash__advance(t, t->now, '(');
@@ -889,7 +894,8 @@ static void test_limits(const flash_model *m)
     }
     free(t);
     flash_grammar_free(g);
-    /* a pool that begins anew now and then, with frames left out of it: all closes as it opened */
+    /* The pool is refreshed now and then, which drops unused frames: brackets still must close in
+       the order in which they were opened. */
     g = grammar(m,
                 "root ::= a*\na ::= \"(\" (a \"!\")* \")\" | \"[\" (a \"?\")* \"]\""
                 " | \"{\" (a \".\")* \"}\"");
@@ -910,7 +916,7 @@ static void test_limits(const flash_model *m)
     CHECK(t->now >= 0 && t->place[t->now].ends);
     free(t);
     flash_grammar_free(g);
-    /* readings that double with every character */
+    /* The number of ways to read the text doubles with every character. */
     g = grammar(m,
                 "root ::= a\na ::= \"x\" a b | \"x\" a c | \"x\"\nb ::= \"y\"\n"
                 "c ::= \"y\" | \"z\"");

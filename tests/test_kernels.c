@@ -1,6 +1,6 @@
-/* Every kernel of every instruction set that this machine has against the scalar ones: the same
-   bits, for every weight type, odd sizes, extreme values; nothing written outside, nothing that
-   depends on padding (filled with NaN). */
+/* Compares every kernel of every instruction set of this machine with the scalar kernels: the same
+   bits, for every weight type, odd sizes and extreme values. Nothing may be written outside the
+   results, and nothing may depend on the padding, which is filled with NaN. */
 #define FLASH_STATIC
 #define FLASH_KEEP_INTERNALS
 #define FLASH_IMPLEMENTATION
@@ -11,7 +11,7 @@ enum { ROWS = 17, TOKENS = 9, N_MAX = 1088, GUARD = 16 };
 
 static flash__kernels scalar, kernels;
 
-/* Equal bits; any NaN equals any NaN: their payloads differ between processors. */
+/* Returns 1 if the bits are equal, or if both are NaN: payloads differ between processors. */
 static int same(float a, float b)
 {
     return flash__f32_bits(a) == flash__f32_bits(b) || (a != a && b != b);
@@ -34,7 +34,8 @@ static int poisoned(const float *p, size_t n)
     return 1;
 }
 
-/* mode 0: ordinary; 1: large and small; 2: any bits, infinities and NaN too. */
+/* Returns a random number. mode 0: in [-4,4); 1: large and small ones; 2: any bits, also infinities
+   and NaN. */
 static float number(int mode)
 {
     float u = (float)(int)(test_rnd() >> 8) / 8388608.0f - 1.0f;
@@ -43,7 +44,7 @@ static float number(int mode)
     if (mode == 0) return u * 4;
     if (mode == 1) return test_rnd() % 3 ? u * 1e-3f : odd[test_rnd() % FLASH__COUNT(odd)];
     u = flash__bits_f32(test_rnd());
-    /* sums are never signalling */
+    /* Only quiet NaN: the inputs of the kernels are results, which are never signalling. */
     return u == u ? u : flash__bits_f32(flash__f32_bits(u) | 0x400000);
 }
 static void numbers(float *p, size_t n, int mode)
@@ -51,7 +52,8 @@ static void numbers(float *p, size_t n, int mode)
     size_t i;
     for (i = 0; i < n; i++) p[i] = number(mode);
 }
-/* Bytes of weights. mode 0: scales are finite; 1: all 0x80, 0x7f or 0x00 but for scales; 2: any. */
+/* Fills n bytes of weights. mode 0: random with finite scales; 1: mostly 0x80, 0x7f or 0x00, with
+   finite scales; 2: any bytes. */
 static void weights(flash_type t, uint8_t *w, size_t n, int mode)
 {
     size_t i;
@@ -81,7 +83,7 @@ static void check_quantised(flash_type t, size_t n)
         weights(t, w, bytes * 32, mode);
         numbers(x, TOKENS * n, mode);
         if (mode == 1)
-            for (i = 0; i < (int)n; i++) x[i] = 3.0f; /* sums at their largest */
+            for (i = 0; i < (int)n; i++) x[i] = 3.0f; /* the largest sums */
         if (mode == 1)
             for (i = 0; i < (int)n; i++) x[n + (size_t)i] = -3.0f;
         scalar.quantize(x, TOKENS * n, q);
@@ -228,7 +230,7 @@ static void check_floats(void)
                 most[0] = kernels.softmax(y, 0.25f, from, to, total);
                 most[1] = scalar.softmax(z, 0.25f, from, to, total + 1);
                 bad += !all_same(y, z, 64) || !same(total[0], total[1]) || !poisoned(y + 64, GUARD)
-                    || !(most[0] == most[1] || same(most[0], most[1])); /* 0 may be -0 */
+                    || !(most[0] == most[1] || same(most[0], most[1])); /* 0 may equal -0 */
             }
     CHECK(!bad);
     bad = 0;
@@ -300,7 +302,7 @@ static void check_sgemm(void)
     CHECK(!bad);
 }
 
-/* Kernels of the trainer. */
+/* The kernels of the trainer. */
 static void check_training(void)
 {
     enum { MOST = 80 };

@@ -1,5 +1,5 @@
-/* What the tests of the trainer share, in float (test_train.c) and in double (test_train_double.c):
-   small random models, and the check of gradients against differences of the loss. */
+/* Shared by the tests of the trainer in float (test_train.c) and in double (test_train_double.c):
+   small random models, and checks of the gradients. */
 #include "test.h"
 #include "mkmodel.h"
 
@@ -47,7 +47,7 @@ static inline flash_trainer *trainer(const flash_trainer_desc *d)
     return t;
 }
 
-/* n sequences of random tokens, [n,n_ctx+1]. */
+/* Returns n sequences of random tokens, [n,n_ctx+1]. The caller frees them. */
 static inline int32_t *some_tokens(int n, int n_ctx, int vocab)
 {
     int32_t *ids = (int32_t *)malloc((size_t)n * (size_t)(n_ctx + 1) * sizeof *ids);
@@ -57,7 +57,7 @@ static inline int32_t *some_tokens(int n, int n_ctx, int vocab)
 
 typedef struct gradient_case {
     const char *name, *arch, *attn;
-    int window, untied, qk_heads; /* heads for each key/value head */
+    int window, untied, qk_heads; /* qk_heads: query heads for each key/value head */
     const char *pattern;
     float kl, ce, temperature;
 } gradient_case;
@@ -73,8 +73,10 @@ static const gradient_case gradient_cases[] = {
     {"deci", "deci", "fs", 0, 1, 2, NULL, 0, 0, 0},
 };
 
-/* Gradients of every tensor against (L(w + h u) - L(w - h u))/2h: u one weight at a time (each < 1:
-   so many of a tensor), or, where a float's loss is too coarse for that, the gradient itself. */
+/* Compares the gradients of every tensor with (L(w + h u) - L(w - h u))/2h. With each > 0, u is one
+   weight, for `each` weights of a tensor. With each 0, u is the direction of the gradient, because
+   the loss in float is too coarse for single weights. The relative difference may be `bar` at the
+   most. Pairs whose two sides are both at most `least` are left out. */
 static inline void check_gradients(const gradient_case *c, double h, double bar, double least,
                                    int each)
 {
@@ -146,7 +148,8 @@ static inline void check_gradients(const gradient_case *c, double h, double bar,
             if (miss > bar && far_off++ < 4)
                 printf("    %s: got %g, want %g\n", t->leaf[k].name, got, want);
         }
-        /* who sees one position needs no queries and keys; all else must have been looked at */
+        /* With a window of one position, queries and keys have no effect. All other tensors must
+           have given derivatives to compare. */
         int idle = c->pattern && strstr(c->pattern, "window:1")
             && (!strncmp(t->leaf[k].name, "blk.1.attn_q", 12)
                 || !strncmp(t->leaf[k].name, "blk.1.attn_k", 12));
@@ -165,12 +168,14 @@ static inline void check_gradients(const gradient_case *c, double h, double bar,
 
 /* --- against torch ---------------------------------------------------------------------------- */
 
+/* The generator of tests/golden/train.py. */
 static inline uint32_t golden_random(uint32_t *seed)
 {
     return (*seed = *seed * 1664525u + 1013904223u) >> 8;
 }
 
-/* Weight numbers of a tensor, as tests/golden/train.py makes them. */
+/* Makes the n weights of a tensor, like tests/golden/train.py. vector: 1 for a mean of 1, as the
+   weights of norms have, 0 for a mean of 0. */
 static inline void golden_fill(const char *name, uint32_t seed, int vector, size_t n, float *out)
 {
     for (size_t i = 0; name[i]; i++) seed += (uint32_t)(i + 1) * (uint32_t)name[i];
@@ -200,7 +205,7 @@ static inline void golden_model(made *m, uint32_t seed, const char *pattern)
     CHECK(flash_model_load(&m->model, &d, NULL) == FLASH_OK);
 }
 
-/* Losses and gradients of two models next to those in tests/golden/train.txt. */
+/* Compares the losses and gradients of two models with those in tests/golden/train.txt. */
 static inline void check_golden(double bar)
 {
     enum { V = 61, T = 70, B = 2 };

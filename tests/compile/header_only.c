@@ -1,4 +1,4 @@
-/* The declarations alone. tools/lint.sh compares what this pulls in and defines with the same file
+/* Uses the declarations alone. tools/lint.sh compares what this file includes and defines with and
    without the header (-DWITHOUT). */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* The implementation as C++; a second inclusion with the macro still defined must be harmless. */
+/* The implementation as C++. A second inclusion with the macro still defined must do no harm. */
 #define FLASH_IMPLEMENTATION
 #include "../../flash.h"
 #include "../../flash.h"

@@ -1,4 +1,4 @@
-/* One part alone: compiled with -DPART_X for each part, see tools/lint.sh. */
+/* One part of the library alone. tools/lint.sh compiles this file with -DPART_X for each part X. */
 #ifdef PART_RUNTIME
 #define FLASH_RUNTIME_IMPLEMENTATION
 #endif

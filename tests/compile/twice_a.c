@@ -1,4 +1,5 @@
-/* Two private copies in one program, this one with main: no symbol may meet the other's. */
+/* Two private copies in one program, this file and twice_b.c: no symbol of one may collide with a
+   symbol of the other. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../../flash.h"

@@ -1,4 +1,4 @@
-/* The second private copy. */
+/* The second private copy: see twice_a.c. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../../flash.h"

@@ -1,4 +1,5 @@
-/* A file that only uses the library: no implementation, links against impl.c or impl.cpp. */
+/* A file that only uses the library. It has no implementation; it is linked with impl.c or
+   impl.cpp. */
 #include "../../flash.h"
 #include <string.h>
 

@@ -1,2 +1,2 @@
-/* The same as C++. */
+/* use.c, compiled as C++. */
 #include "use.c"

@@ -1,11 +1,11 @@
-/* Ours after headers that own many names. First words that <windows.h> defines away: */
+/* Includes flash.h after headers that own many names. First, words that <windows.h> defines: */
 #define near
 #define far
 #define small char
 #define interface struct
 
-/* And a firmware vendor's. Those own many FLASH_ names, for the on-chip flash memory;
-   an enumerator or a macro of ours with one of these names would not compile. */
+/* Second, names of the headers of firmware vendors. These own many FLASH_ names, for the on-chip
+   flash memory. An enumerator or a macro of flash.h with one of these names would not compile. */
 #define FLASH ((void *)FLASH_BASE)
 #define FLASH_H (0x1)
 #define FLASH_BASE (0x1)

@@ -1,12 +1,12 @@
-/* Any bytes as a model: open, load, a short step. With libFuzzer, or with -DFUZZ_MAIN to replay
-   the files named. */
+/* Fuzzes the model loader: opens and loads any bytes as a model, and runs a short step of it. Built
+   with libFuzzer, or with -DFUZZ_MAIN to replay the files named on the command line. */
 #include "../../flash.h"
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static volatile unsigned sink; /* keeps the reads */
+static volatile unsigned sink; /* keeps the compiler from removing the reads */
 
 static void impossible(flash_status s)
 {
@@ -41,7 +41,7 @@ static void use(const flash_model *m)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *p = (uint8_t *)malloc(size ? size : 1); /* so that the end is the end */
+    uint8_t *p = (uint8_t *)malloc(size ? size : 1); /* exact size: reads past the end are found */
     flash_model_desc d = {0};
     flash_gguf *g;
     flash_model *m;

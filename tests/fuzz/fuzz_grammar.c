@@ -1,5 +1,6 @@
-/* Any bytes as a grammar, or, if the first byte is odd, as a schema that becomes one; then the
-   tokens it allows along a text. With libFuzzer, or with -DFUZZ_MAIN to replay the files named. */
+/* Fuzzes grammars: reads any bytes as a grammar or, if the first byte is odd, as a schema that is
+   converted to one; then draws a random text that the grammar allows. Built with libFuzzer, or with
+   -DFUZZ_MAIN to replay the files named on the command line. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #include "../../flash.h"
@@ -12,7 +13,7 @@ static void must(int ok)
     if (!ok) abort();
 }
 
-/* Kept for the life of the process. */
+/* Returns a model with the vocabulary only, which is kept until the process ends. */
 static const flash_model *vocabulary(int bpe)
 {
     static flash_model *models[2];
@@ -31,7 +32,7 @@ static const flash_model *vocabulary(int bpe)
     return models[bpe];
 }
 
-/* A text of it, drawn at random; every token drawn must be one that can be read. */
+/* Draws a random text of the grammar. Every token that the mask allows must be accepted. */
 static void draw(const flash_model *m, const flash_grammar *g, uint64_t seed)
 {
     static uint8_t *block[2];
@@ -73,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!size) return 0;
     m = vocabulary(data[0] >> 1 & 1);
-    text = (char *)mk_alloc(NULL, --size); /* so that the end is the end */
+    text = (char *)mk_alloc(NULL, --size); /* exact size: reads past the end are found */
     if (size) memcpy(text, data + 1, size);
     d.text = text;
     d.bytes = size;

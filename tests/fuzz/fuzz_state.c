@@ -1,6 +1,7 @@
-/* Any bytes as the state of a session: restore, go on, fork, save. With libFuzzer, or with
-   -DFUZZ_MAIN to replay the files named. The first byte says which model, type of keys and values,
-   and whether the sums are made right, past which nothing random comes. */
+/* Fuzzes saved sessions: restores any bytes as the state of a session, saves it, forks it and goes
+   on. Built with libFuzzer, or with -DFUZZ_MAIN to replay the files named on the command line. The
+   first byte selects the model and the type of keys and values, and whether size, fingerprint and
+   checksums are corrected: random bytes would never pass these checks. */
 #define FLASH_STATIC
 #define FLASH_IMPLEMENTATION
 #define FLASH_KEEP_INTERNALS
@@ -23,7 +24,7 @@ static int write_buf(void *user, const void *data, size_t bytes)
     return 0;
 }
 
-/* Kept for all inputs. */
+/* Returns an empty session, which is kept for all inputs. */
 static flash_session *session(int which)
 {
     static flash_session *s[SEED_STATES];
@@ -56,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flash_budget some = {3, 0};
     mk_buf b = {0};
     size_t n = size - 1;
-    uint8_t *p = (uint8_t *)malloc(n ? n : 1); /* so that the end is the end */
+    uint8_t *p = (uint8_t *)malloc(n ? n : 1); /* exact size: reads past the end are found */
     expect(p != NULL);
     memcpy(p, data + 1, n);
     if (data[0] & 128 && n >= FLASH__STATE_HEAD + 8 && n % 8 == 0) {

@@ -1,5 +1,6 @@
-/* Any bytes as text: tokens and back. The first byte picks the vocabulary, the second the flags.
-   With libFuzzer, or with -DFUZZ_MAIN to replay the files named. */
+/* Fuzzes the tokenizers: converts any bytes to tokens and back. The first byte selects the
+   vocabulary, the second the flags. Built with libFuzzer, or with -DFUZZ_MAIN to replay the files
+   named on the command line. */
 #include "../../flash.h"
 #include "../mkmodel.h"
 
@@ -17,7 +18,8 @@ static void must(int ok)
     if (!ok) abort();
 }
 
-/* NULL among the names is the SentencePiece one. Kept for the life of the process. */
+/* Returns a model with vocabulary i only, which is kept until the process ends. A name NULL in pres
+   stands for the SentencePiece vocabulary. */
 static const flash_model *vocabulary(unsigned i)
 {
     static flash_model *models[PRES];
@@ -50,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     m = vocabulary(data[0] % PRES);
     flags = data[1] & (FLASH_TEXT_SPECIAL | FLASH_TEXT_NO_BOS | FLASH_TEXT_CONTINUE);
     size -= 2;
-    text = (char *)mk_alloc(NULL, size); /* so that the end is the end */
+    text = (char *)mk_alloc(NULL, size); /* exact size: reads past the end are found */
     if (size) memcpy(text, data + 2, size);
 
     must(flash_tokenize(m, text, size, flags, NULL, 0, &n) == (n ? FLASH_E_RANGE : FLASH_OK));
@@ -65,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!(flags & FLASH_TEXT_SPECIAL)) must(bytes == size && !memcmp(back, text, size));
     free(back);
 
-    /* the stream gives the same, but for bytes that are no characters */
+    /* The stream gives the same text, except that it replaces bytes that are no valid UTF-8. */
     cap = flash_token_bytes_max(m);
     back = (char *)mk_alloc(NULL, cap);
     for (size_t i = 0; i <= n; i++) {
