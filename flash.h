@@ -1583,7 +1583,8 @@ extern "C" {
 
 /* ===== >>base ============================================================= */
 
-/* Small tools that every part uses. Sizes computed from input go through flash__mul. */
+/* Small tools that every part uses: memory, errors, sorting, random bits. Every size that is
+   computed from input goes through flash__mul, which returns 0 if the product overflows. */
 
 FLASH_API int flash_version(void) { return FLASH_VERSION; }
 
@@ -1617,14 +1618,15 @@ static uint64_t flash__f64_bits(double d)
     return u;
 }
 
-/* Hands out 64-byte aligned pieces of one block in a fixed order. With base NULL it only counts, so
-   the same plan function says how much an object takes and carves it. used is SIZE_MAX after an
-   overflow. */
+/* An arena hands out the pieces of one block in a fixed order, each aligned to 64 bytes. With base
+   NULL it only counts, so the same plan function first computes the size of an object and then
+   carves the object out of its block. */
 typedef struct flash__arena {
-    uint8_t *base;
-    size_t used;
+    uint8_t *base; /* NULL: only count */
+    size_t used;   /* [B]; SIZE_MAX after an overflow */
 } flash__arena;
 
+/* Takes count * item bytes. Returns NULL if the arena only counts, or after an overflow. */
 static void *flash__take(flash__arena *a, size_t count, size_t item)
 {
     size_t bytes, at = a->used;
@@ -1637,7 +1639,9 @@ static void *flash__take(flash__arena *a, size_t count, size_t item)
     return a->base ? a->base + at : NULL;
 }
 
-/* Blocks of libc are aligned by hand: 64 bytes more, the true address just before the block. */
+/* Returns a block that is aligned to 64 bytes, or NULL. Blocks from FLASH_MALLOC are aligned here:
+   they are longer by 64 bytes and a pointer, which keeps their true address just before the aligned
+   block. */
 static void *flash__acquire(const flash_allocator *a, size_t bytes)
 {
     uint8_t *raw, *p;
@@ -1662,16 +1666,18 @@ static void flash__release(const flash_allocator *a, void *ptr, size_t bytes)
     FLASH_FREE(raw);
 }
 
+/* Copies n bytes of text to p, but not past end. Returns the end of what it wrote. */
 static char *flash__put(char *p, char *end, const char *text, size_t n)
 {
     size_t i;
     for (i = 0; i < n && p < end; i++) {
         unsigned char c = (unsigned char)text[i];
-        *p++ = c < 32 || c > 126 ? '?' : (char)c; /* names come from files: one line, no escapes */
+        *p++ = c < 32 || c > 126 ? '?' : (char)c; /* file names and texts: printable ASCII only */
     }
     return p;
 }
 
+/* Writes the formatted text and a NUL, which may lie at end. Returns the address of the NUL. */
 static char *flash__format(char *p, char *end, const char *format, va_list args)
 {
     char digits[24];
@@ -1708,7 +1714,8 @@ static char *flash__format(char *p, char *end, const char *format, va_list args)
     return p;
 }
 
-/* Fills err (if any) and returns status. %s text, %t text and its size_t, %i int, %u uint64_t. */
+/* Fills err, unless it is NULL, and returns status. at: offset in the input [B], or 0. format knows
+   only %s (a C string), %t (a text and its length as size_t), %i (int) and %u (uint64_t). */
 static flash_status flash__fail(flash_error *err, flash_status status, uint64_t at,
                                 const char *format, ...)
 {
@@ -1722,7 +1729,8 @@ static flash_status flash__fail(flash_error *err, flash_status status, uint64_t 
     return status;
 }
 
-/* Heap sort: in place, no recursion, n log n on any input. less(ctx, a, b): a comes before b. */
+/* Sorts a [n] in place by heap sort: no recursion, n log n steps on any input. less(ctx, a, b) is
+   not 0 if a comes before b. */
 static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint32_t a, uint32_t b),
                         const void *ctx)
 {
@@ -1745,7 +1753,7 @@ static void flash__sort(uint32_t *a, size_t n, int (*less)(const void *ctx, uint
     }
 }
 
-/* SplitMix64 (Steele, Lea, Flood 2014): 64 random bits from a counter. */
+/* Advances the counter *state and returns 64 random bits: SplitMix64 (Steele, Lea, Flood 2014). */
 static uint64_t flash__random(uint64_t *state)
 {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
@@ -1756,22 +1764,24 @@ static uint64_t flash__random(uint64_t *state)
 
 /* ===== >>numbers ========================================================== */
 
-/* Functions with the same bits everywhere: only +, -, *, / and bit operations, each rounded once.
-   Accuracy, measured in tests/test_quant.c against libm: 4e-15 relative. */
+/* Functions that give the same bits on every machine: they use only +, -, *, / and bit
+   operations, each rounded once. Their relative error, measured in tests/test_quant.c against
+   libm, is 4e-15. */
 
-/* e^x for x in [-700, 700], 0 below, of several numbers at once, of which compilers make vectors:
-   2^n times a Taylor sum on [-ln 2/2, ln 2/2], even and odd terms apart, which halves the wait of
-   one for the other. */
+/* Sets y[c] = e^x[c] for x[c] in [-700, 700]; y[c] is 0 below that range and for NaN, and e^700
+   above it. It takes several numbers (lanes <= 4) at once, so that compilers can use vector
+   instructions. The result is 2^n times a Taylor sum on [-ln 2/2, ln 2/2]; the sums of the even
+   and of the odd terms are independent, which halves the chain of dependent operations. */
 static FLASH__INLINE void flash__exps(const double *x, double *y, const int lanes)
 {
     double v[4], n[4], r[4], r2[4], p[4], q[4];
     uint64_t u[4];
     int c;
     for (c = 0; c < lanes; c++) {
-        v[c] = x[c] > -700 ? x[c] : -700; /* NaN too */
+        v[c] = x[c] > -700 ? x[c] : -700; /* also for NaN */
         v[c] = v[c] < 700 ? v[c] : 700;
         u[c] = flash__f64_bits(v[c] * 1.4426950408889634 + 6755399441055744.0);
-        n[c] = flash__bits_f64(u[c]) - 6755399441055744.0; /* 1.5 2^52 rounds to integers */
+        n[c] = flash__bits_f64(u[c]) - 6755399441055744.0; /* 1.5 2^52 made it whole */
         r[c] = v[c] - n[c] * 6.93147180369123816490e-01;
         r[c] = r[c] - n[c] * 1.90821492927058770002e-10;
         r2[c] = r[c] * r[c];
@@ -1792,7 +1802,8 @@ static double flash__exp(double x)
     return y;
 }
 
-/* Natural logarithm of a normal x > 0: 2 artanh((m-1)/(m+1)) of the mantissa. */
+/* Returns the natural logarithm of x, which must be positive and normal (not subnormal), as that of
+   the exponent plus 2 artanh((m-1)/(m+1)) of the mantissa m. */
 static double flash__log(double x)
 {
     static const double c[12] = {1 / 23.0, 1 / 21.0, 1 / 19.0, 1 / 17.0, 1 / 15.0, 1 / 13.0,
@@ -1813,11 +1824,13 @@ static double flash__log(double x)
 
 #ifdef FLASH__NORMAL
 static int flash__finite(double v) { return v > -1e300 && v < 1e300; }
+/* Returns a number in [0, 1). */
 static double flash__uniform(uint64_t *state)
 {
     return (double)(flash__random(state) >> 11) * 1.1102230246251565e-16; /* 2^-53 */
 }
-static double flash__normal(uint64_t *state) /* Marsaglia's polar method */
+/* Returns a standard normal number by Marsaglia's polar method. */
+static double flash__normal(uint64_t *state)
 {
     for (;;) {
         double a = 2 * flash__uniform(state) - 1, b = 2 * flash__uniform(state) - 1,
@@ -1829,12 +1842,13 @@ static double flash__normal(uint64_t *state) /* Marsaglia's polar method */
 
 /* ===== >>gp =============================================================== */
 
-/* Gaussian-process regression in double: the surrogate of the latency model and of the search.
-   Formulas: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5;
-   kernel Matern 5/2 with a length scale for each input, categories compared instead of subtracted.
-   Matrices are row-major; triangles are walked along rows, so that every inner loop is a dot
-   product of contiguous memory with the same four chains of sums everywhere. KNOWN TRAPS: the
-   derivative by a distance is finite at 0 only if taken by its square; equal points need noise. */
+/* Gaussian-process regression in double precision, the surrogate model of the latency model and of
+   the search. The formulas are those of Rasmussen and Williams 2006, Gaussian Processes for Machine
+   Learning, chapters 2 and 5. The kernel is Matern 5/2 with a length scale for each input; inputs
+   that are categories are compared instead of subtracted. Matrices are row-major; triangles are
+   walked along rows, so that every inner loop runs over contiguous memory; all dot products have
+   the same four partial sums on every machine. KNOWN TRAPS: the kernel's derivative is finite at
+   distance 0 only if it is taken with respect to the squared distance; equal points need noise. */
 
 #ifdef FLASH__GP
 enum { FLASH__GP_INPUTS = 64, FLASH__GP_THETA = FLASH__GP_INPUTS + 2, FLASH__LBFGS = 8 };
@@ -1853,8 +1867,8 @@ static double flash__dot64(const double *a, const double *b, size_t n)
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-/* The lower factor of a symmetric matrix, in place of its lower triangle; 0: not positive
-   definite. */
+/* Replaces the lower triangle of the symmetric matrix a [n,n] by its Cholesky factor. Returns 0 if
+   a is not positive definite. */
 static int flash__cholesky(double *a, size_t n)
 {
     size_t i, j;
@@ -1862,13 +1876,14 @@ static int flash__cholesky(double *a, size_t n)
         double *row = a + i * n, s;
         for (j = 0; j < i; j++) row[j] = (row[j] - flash__dot64(row, a + j * n, j)) / a[j * n + j];
         s = row[i] - flash__dot64(row, row, i);
-        if (!(s > 0)) return 0; /* NaN too */
+        if (!(s > 0)) return 0; /* also for NaN */
         row[i] = sqrt(s);
     }
     return 1;
 }
 
-/* x = L^-1 x, then, from there, x = L'^-1 x. */
+/* Solve triangular systems in place: flash__solve_lower sets x = L^-1 x, flash__solve_upper sets x
+   = L'^-1 x. Both together solve L L' x = b. L: [n,n], of which only the lower triangle is read. */
 static void flash__solve_lower(const double *L, double *x, size_t n)
 {
     size_t i;
@@ -1883,7 +1898,8 @@ static void flash__solve_upper(const double *L, double *x, size_t n)
     }
 }
 
-/* The inverse of L L' from L. rows: [n,n] work, whose row i is column i of L^-1. */
+/* Sets out [n,n] to the inverse of L L'. rows: [n,n] scratch, whose row i becomes column i of
+   L^-1. */
 static void flash__inverse(const double *L, double *rows, double *out, size_t n)
 {
     size_t i, j;
@@ -1899,11 +1915,12 @@ static void flash__inverse(const double *L, double *rows, double *out, size_t n)
                                                            n - i);
 }
 
-/* f(x) and its gradient g [n]. */
+/* Returns f(x) and writes its gradient to g [n]. */
 typedef double flash__function(void *ctx, const double *x, double *g);
 
-/* Lowers f from x within [lo, hi]: L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with steps cut
-   at the bounds and halved until they lower f enough. Returns f(x). */
+/* Minimises f from the start x [n] within [lo, hi] and leaves the best point in x. Returns f(x).
+   The method is L-BFGS (Nocedal and Wright 2006, algorithm 7.4), with steps that are cut at the
+   bounds and halved until they lower f enough. turns: the most iterations. */
 static double flash__minimise(flash__function *f, void *ctx, double *x, const double *lo,
                               const double *hi, int n, int turns)
 {
@@ -1914,7 +1931,7 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
     int pairs = 0, turn, i, k, halvings;
     for (turn = 0; turn < turns; turn++) {
         int used = FLASH__MIN(pairs, FLASH__LBFGS);
-        for (i = 0; i < n; i++) /* what a bound holds stays */
+        for (i = 0; i < n; i++) /* an input that its bound holds does not move */
             d[i] = (x[i] <= lo[i] && g[i] > 0) || (x[i] >= hi[i] && g[i] < 0) ? 0 : -g[i];
         if (!(flash__dot64(d, d, m) > 1e-14)) break;
         for (k = 1; k <= used; k++) {
@@ -1932,7 +1949,7 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
             v = rho[p] * flash__dot64(y[p], d, m);
             for (i = 0; i < n; i++) d[i] += (a[p] - v) * s[p][i];
         }
-        if (!(flash__dot64(d, g, m) < 0)) { /* not downhill any more: begin anew */
+        if (!(flash__dot64(d, g, m) < 0)) { /* not downhill: forget the pairs */
             if (!pairs) break;
             pairs = 0;
             continue;
@@ -1974,26 +1991,28 @@ static double flash__minimise(flash__function *f, void *ctx, double *x, const do
     return value;
 }
 
-/* n points of d inputs, of which the last `categories` are compared. theta: logs of the length
-   scales, of the signal's variance and of the noise's. Memory is the caller's. */
+/* A Gaussian process with n points of d inputs, of which the last `categories` are compared instead
+   of subtracted. theta: [d+2] logarithms of the d length scales, of the signal's variance and of
+   the noise's variance. The caller owns the memory. */
 typedef struct flash__gp {
     size_t n;
-    int d, categories, priors;
-    double *x, *y;              /* [n,d], [n] */
-    double *L, *inverse, *rows; /* [n,n]: factor of A = K + noise; A^-1; work */
-    double *alpha, *k;          /* [n] A^-1 y; [n] work */
+    int d, categories, priors;  /* priors: 1 to use them in flash__gp_cost */
+    double *x, *y;              /* [n,d] inputs, [n] values */
+    double *L, *inverse, *rows; /* [n,n] each: Cholesky factor of A = K + noise; A^-1; scratch */
+    double *alpha, *k;          /* [n] each: A^-1 y; scratch */
     double theta[FLASH__GP_THETA];
-    double noise, noise_spread; /* log of its variance: mean and variance expected of that */
-    double nugget;              /* what the diagonal of A has more than K */
+    double noise, noise_spread; /* prior of the log noise variance: its mean, its variance */
+    double nugget;              /* what was added to the diagonal of K to make A */
     double lml;                 /* log marginal likelihood at theta */
 } flash__gp;
 
-/* Carves a process of n points; predict: 1 for what prediction needs alone. */
+/* Takes the arrays of a process of n points from the arena. predict: 1 to leave out those that only
+   fitting needs. */
 static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int predict,
                            flash__arena *a)
 {
     size_t square = 0;
-    if (!flash__mul(&square, n, n)) square = SIZE_MAX; /* which flash__take refuses */
+    if (!flash__mul(&square, n, n)) square = SIZE_MAX; /* flash__take refuses that */
     g->n = n;
     g->d = d;
     g->categories = categories;
@@ -2006,8 +2025,8 @@ static void flash__gp_plan(flash__gp *g, size_t n, int d, int categories, int pr
     g->rows = predict ? NULL : (double *)flash__take(a, square, sizeof *g->rows);
 }
 
-/* D of input j: squared difference; of categories, which are whole numbers, the lesser of that and
-   1, in a form without a branch, which would be mispredicted half the time. */
+/* D_j, the squared distance of two points in input j. Of a category, whose values are whole
+   numbers, it is min((a-b)^2, 1), without a branch, which would be mispredicted half the time. */
 static double flash__gp_plain(double a, double b) { return (a - b) * (a - b); }
 static double flash__gp_category(double a, double b)
 {
@@ -2015,7 +2034,7 @@ static double flash__gp_category(double a, double b)
     return 0.5 * (v + 1 - fabs(v - 1));
 }
 
-/* sum_j w_j D_j, in four chains. */
+/* Returns sum_j w_j D_j of points a and b [d], in four partial sums. */
 static double flash__gp_distance(const flash__gp *g, const double *w, const double *a,
                                  const double *b)
 {
@@ -2038,8 +2057,8 @@ static double flash__gp_distance(const flash__gp *g, const double *w, const doub
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-/* Kernels sf2 (1 + q + q^2/3) e^-q, q^2 = 5 r^2, in the place of n squares r^2 = sum_j D_j/l_j^2.
-   slope: [n] their derivatives by r^2, or NULL. */
+/* Replaces n squared distances r^2 = sum_j D_j/l_j^2 in k by the kernel values sf2 (1 + q + q^2/3)
+   e^-q, where q^2 = 5 r^2. slope: [n], becomes the derivatives with respect to r^2; or NULL. */
 static void flash__gp_kernels(double sf2, size_t n, double *k, double *slope)
 {
     double q[4], e[4];
@@ -2056,6 +2075,7 @@ static void flash__gp_kernels(double sf2, size_t n, double *k, double *slope)
     }
 }
 
+/* Sets w[j] = 1/l_j^2 for the d inputs and returns the signal's variance sf2. */
 static double flash__gp_weights(const flash__gp *g, double *w)
 {
     int j;
@@ -2063,8 +2083,9 @@ static double flash__gp_weights(const flash__gp *g, double *w)
     return flash__exp(g->theta[g->d]);
 }
 
-/* A, its factor and alpha at theta; a diagonal that will not factor is raised little by little.
-   0 if nothing helps. The kernel's slopes are left above the diagonal of L. */
+/* Computes A, its Cholesky factor L, alpha and lml at theta, and leaves the kernel's derivatives
+   above the diagonal of L. If A cannot be factored, its diagonal is raised step by step. Returns 0
+   if that does not help. */
 static int flash__gp_factor(flash__gp *g)
 {
     double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), jitter = 0,
@@ -2093,8 +2114,8 @@ static int flash__gp_factor(flash__gp *g)
     return 1;
 }
 
-/* d lml/d theta, after flash__gp_factor: half the trace of (alpha alpha' - A^-1) dA. By the signal
-   dA = K = A - nugget, so that trace needs no K. */
+/* Sets grad [d+2] to d lml/d theta, after flash__gp_factor: half the trace of (alpha alpha' - A^-1)
+   dA. For the signal's variance dA = K = A - nugget, so K itself is not needed. */
 static void flash__gp_gradient(flash__gp *g, double *grad)
 {
     double w[FLASH__GP_INPUTS], noise = flash__exp(g->theta[g->d + 1]), squares, trace = 0, v;
@@ -2119,9 +2140,11 @@ static void flash__gp_gradient(flash__gp *g, double *grad)
     grad[d + 1] = 0.5 * noise * (squares - trace);
 }
 
-/* What flash__minimise lowers: -lml, and with priors -log of their density in theta: length scales
-   that grow with the number of inputs (Hvarfner et al. 2024, arxiv 2402.02229), signal about 1 and
-   noise about e^g->noise, both in units of y's variance. */
+/* The function that flash__minimise lowers: -lml and, with priors, minus the log of their density
+   at theta, without its constants. The priors expect length scales that grow with the number of
+   inputs (Hvarfner et al. 2024, arxiv 2402.02229), a signal's variance of about 1 and a noise's
+   variance of about e^g->noise, both in units of y's variance. ctx: a flash__gp. Returns 1e300 if A
+   cannot be factored. */
 static double flash__gp_cost(void *ctx, const double *theta, double *grad)
 {
     flash__gp *g = (flash__gp *)ctx;
@@ -2146,10 +2169,11 @@ static double flash__gp_cost(void *ctx, const double *theta, double *grad)
     return cost;
 }
 
-/* Chooses theta from 1 to 3 beginnings (length scales as the number of inputs has them, short ones,
-   long ones) and factors there; y should have mean 0 and variance 1.
-   Above some hundred points the beginnings are tried on a random part of them, since a look costs
-   n^3. Reorders the points. */
+/* Chooses theta and calls flash__gp_factor there. Returns 0 if A cannot be factored. y should have
+   mean 0 and variance 1. The search for theta begins at 1 to 3 starts: length scales that suit the
+   number of inputs, short ones, long ones. Above 200 points the starts are compared on a random 200
+   of them, since each evaluation costs n^3 operations. turns: the most iterations. Reorders the
+   points. */
 static int flash__gp_fit(flash__gp *g, int starts, int turns)
 {
     double lo[FLASH__GP_THETA], hi[FLASH__GP_THETA], best[FLASH__GP_THETA], theta[FLASH__GP_THETA],
@@ -2174,7 +2198,7 @@ static int flash__gp_fit(flash__gp *g, int starts, int turns)
         lo[t] = t < d ? -3.9 : -13.8;
         hi[t] = 8;
     }
-    for (start = 0; start < starts; start++) { /* which way is best shows early */
+    for (start = 0; start < starts; start++) { /* a third of the iterations shows the best start */
         for (t = 0; t < d; t++) theta[t] = start == 0 ? 0.5 * flash__log(d) : start == 1 ? -1 : 3;
         theta[d] = start == 2 ? -1 : 0;
         theta[d + 1] = g->noise - 1;
@@ -2198,8 +2222,9 @@ static int flash__gp_fit(flash__gp *g, int starts, int turns)
 
 /* ===== >>bytes ============================================================ */
 
-/* Bytes from files go through the flash__rd functions, which are right on every machine and compile
-   to one load. From here to >>session: the runtime. */
+/* Numbers in files are little-endian and may lie at any address. The flash__rd and flash__wr
+   functions read and write them correctly on every machine; flash__rd compiles to one load. The
+   runtime begins here and ends with >>state. */
 
 #ifdef FLASH__RUNTIME
 static uint32_t flash__rd16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
@@ -2237,6 +2262,7 @@ static uint32_t flash__f32_bits(float f)
 }
 static float flash__rdf32(const uint8_t *p) { return flash__bits_f32(flash__rd32(p)); }
 
+/* Sends a line to the host's log, if it has one. format: as in flash__fail. */
 static void flash__note(const flash_host *h, int level, const char *format, ...)
 {
     char line[240];
@@ -2248,7 +2274,7 @@ static void flash__note(const flash_host *h, int level, const char *format, ...)
     h->log(h->user, level, line);
 }
 
-/* A checksum. One word more: no change of a single word leaves the sum as it was. */
+/* Adds one word to a checksum. A change of any single word always changes the final sum. */
 static uint64_t flash__sum_word(uint64_t sum, uint64_t word)
 {
     sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
@@ -2261,14 +2287,15 @@ static uint64_t flash__sum_words(uint64_t sum, const uint8_t *p, size_t words)
     return sum;
 }
 
-/* Order of two counted texts, as memcmp: bytes first, then length. */
+/* Compares two texts of na and nb bytes, with a result as from memcmp; if one text begins with the
+   other, the shorter one comes first. */
 static int flash__compare(const void *a, size_t na, const void *b, size_t nb)
 {
     int c = memcmp(a, b, FLASH__MIN(na, nb));
     return c ? c : na < nb ? -1 : na > nb;
 }
 
-/* Smallest power of two >= n. */
+/* Returns the smallest power of two >= n. */
 static size_t flash__pow2(size_t n)
 {
     size_t p = 1;
@@ -2277,7 +2304,8 @@ static size_t flash__pow2(size_t n)
 }
 
 static int flash__lower(int c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
-static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case */
+/* Returns 1 if a and b are the same but for ASCII case. */
+static int flash__same_word(const char *a, const char *b)
 {
     while (*a && flash__lower((unsigned char)*a) == flash__lower((unsigned char)*b)) {
         a++;
@@ -2288,13 +2316,14 @@ static int flash__same_word(const char *a, const char *b) /* ignoring ASCII case
 
 /* ===== >>os =============================================================== */
 
-/* A whole file as bytes: the caller's own, mapped, or read into acquired memory. */
+/* A file is used as one array of bytes, which is the caller's own, mapped, or read into memory that
+   the library acquires. The clock is here, too. */
 
 enum { FLASH__FILE_CALLER, FLASH__FILE_MAPPED, FLASH__FILE_ACQUIRED };
 typedef struct flash__file {
     const uint8_t *data;
-    size_t size;
-    int how;
+    size_t size; /* [B] */
+    int how;     /* FLASH__FILE_...: whose memory `data` is */
 } flash__file;
 
 static void flash__file_close(flash__file *f, const flash_host *host)
@@ -2312,6 +2341,7 @@ static void flash__file_close(flash__file *f, const flash_host *host)
     memset(f, 0, sizeof *f);
 }
 
+/* Acquires size bytes for the content of a file and sets f. *buffer: that memory, writable. */
 static flash_status flash__file_acquire(flash__file *f, uint64_t size, const flash_host *host,
                                         flash_error *err, uint8_t **buffer)
 {
@@ -2419,6 +2449,8 @@ static flash_status flash__file_path(flash__file *f, const char *path, const fla
 }
 #endif
 
+/* Opens the path, the data or the read callback of s. After success the caller closes f with
+   flash__file_close. */
 static flash_status flash__file_open(flash__file *f, const flash_source *s, const flash_host *host,
                                      flash_error *err)
 {
@@ -2443,7 +2475,7 @@ static flash_status flash__file_open(flash__file *f, const flash_source *s, cons
     return status;
 }
 
-/* Seconds of the host's clock, or the system's; 0 where there is none. */
+/* Returns the time [s] of the host's clock or else of the system's; 0 if there is none. */
 static double flash__clock(const flash_host *host)
 {
     if (host->clock) return host->clock(host->user);
@@ -2467,12 +2499,13 @@ static double flash__clock(const flash_host *host)
 
 /* ===== >>threads ========================================================== */
 
-/* One job at a time, done by the caller and whoever else turns up: workers enter a job by taking a
-   number, the caller never waits for one that has not entered. So a machine with fewer processors
-   than threads loses nothing, and the work is done with any subset of workers, even none. Idle
-   workers, and the caller for workers that have entered, spin for some 50 microseconds, then
-   sleep. */
+/* A pool runs one job at a time, on the caller and on the workers that are awake. A worker enters a
+   job by taking the next index; the caller never waits for a worker that has not entered. So the
+   work gets done by any subset of the workers, even by none, and a machine with fewer processors
+   than threads loses nothing. Idle workers, and the caller while it waits for workers that have
+   entered, spin for about 50 microseconds and then sleep. */
 
+/* Takes work of the job ctx until none is left. index: the number of this task in the job. */
 typedef void (*flash__task)(void *ctx, int index);
 
 #if defined(FLASH__ATOMIC_GNU)
@@ -2559,11 +2592,11 @@ enum { FLASH__SPINS = 4000 };
 
 typedef struct flash__pool {
     flash__mutex lock;
-    flash__cond work, done;
+    flash__cond work, done; /* wake the idle workers; wake the caller */
     flash__task task;
     void *ctx;
-    volatile int turn, stop, inside; /* turn: counts jobs */
-    int next, tasks, asleep, n;
+    volatile int turn, stop, inside; /* number of jobs so far; 1 to end; workers in a task */
+    int next, tasks, asleep, n;      /* next index; end of indices; sleeping workers; workers */
     flash__thread thread[FLASH_THREADS_MAX];
 } flash__pool;
 
@@ -2597,8 +2630,9 @@ static FLASH__THREAD_RESULT flash__pool_worker(void *arg)
     return 0;
 }
 
-/* Runs task for indices [0, tasks): 0 here, the others wherever a worker is awake, the rest
-   here. */
+/* Runs task(ctx, 0) on the calling thread and task(ctx, i), 0 < i < tasks, on those workers that
+   are awake in time. Indices that no worker has taken when task(ctx, 0) returns are dropped: by
+   then the tasks have shared out all work among themselves. Waits for those that have begun. */
 static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *ctx)
 {
     int spins;
@@ -2612,7 +2646,7 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     flash__unlock(&p->lock);
     task(ctx, 0);
     flash__lock(&p->lock);
-    /* the work is done: tasks pick their share until none is left, so late ones need not start */
+    /* Task 0 returns when all work has been taken, so late workers need not start. */
     p->tasks = 0;
     flash__unlock(&p->lock);
     for (spins = 0; spins < FLASH__SPINS && flash__get(&p->inside); spins++) FLASH__PAUSE();
@@ -2621,8 +2655,8 @@ static void flash__pool_run(flash__pool *p, int tasks, flash__task task, void *c
     flash__unlock(&p->lock);
 }
 
-/* Starts n workers; fewer if the system gives fewer, and none beyond its processors: they would
-   only take time from each other. */
+/* Starts up to n workers: fewer if the system refuses, and at most one less than there are
+   processors, because more would only take time from each other. p->n becomes their number. */
 static void flash__pool_start(flash__pool *p, int n)
 {
     n = FLASH__MIN(n, flash__processors() - 1);
@@ -2664,9 +2698,9 @@ static void flash__pool_end(flash__pool *p) { (void)p; }
 
 /* ===== >>cpu ============================================================== */
 
-/* What this processor can run: compiled in, in the processor, and enabled by the operating system
-   (cpuid is half of it; xgetbv tells whether wide registers are saved). Asked anew each time:
-   nothing is cached, nothing global. */
+/* Finds the instruction sets that can run here. A set must be compiled in, present in the processor
+   (cpuid) and enabled by the operating system (xgetbv tells whether it saves the wide registers).
+   The processor is asked anew each time, so that nothing global has to be kept. */
 
 #ifdef FLASH__X86
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -2687,8 +2721,9 @@ static uint64_t flash__xcr0(void)
 }
 #endif
 
-/* 1 if this process may use tiles: Linux wants to be asked (arch_prctl ARCH_REQ_XCOMP_PERM for
-   XFEATURE_XTILEDATA; Documentation/arch/x86/xstate.rst), as often as one likes. */
+/* Returns 1 if this process may use AMX tiles. Linux grants them on request (arch_prctl
+   ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA; Documentation/arch/x86/xstate.rst); the request may
+   be repeated. */
 static int flash__amx_granted(void)
 {
 #ifdef FLASH__AMX
@@ -2700,7 +2735,7 @@ static int flash__amx_granted(void)
 #endif
 }
 
-/* A bit, 1 << flash_isa, for each set usable here. */
+/* Returns the usable instruction sets as bits 1 << flash_isa. */
 static unsigned flash__isa_sets(void)
 {
     unsigned sets = 1u << FLASH_ISA_SCALAR;
@@ -2749,7 +2784,7 @@ static unsigned flash__isa_sets(void)
 #endif
 
 #ifdef FLASH__NEON
-/* i8mm counts only where dotprod is too. */
+/* Like flash__isa_sets of x86. i8mm counts only together with dotprod. */
 static unsigned flash__isa_sets(void)
 {
     int dot = 0, i8 = 0;
@@ -2830,8 +2865,8 @@ FLASH_API const char *flash_build_info(void)
 
 /* ===== >>floats =========================================================== */
 
-/* Conversions and functions with the same bits everywhere, as in >>numbers. Accuracy, measured in
-   tests/test_quant.c against libm: expf 2 ulp. */
+/* Conversions and functions that give the same bits on every machine, as in >>numbers. The error of
+   flash__expf, measured in tests/test_quant.c against libm, is 2 ulp. */
 
 static float flash__f16_f32(uint32_t h)
 {
@@ -2842,16 +2877,15 @@ static float flash__f16_f32(uint32_t h)
                            | flash__f32_bits((float)m * 5.9604644775390625e-8f)); /* m * 2^-24 */
 }
 
-/* Nearest, ties to even; NaN stays NaN. */
+/* Rounds to the nearest float16, ties to even. NaN stays NaN. */
 static uint16_t flash__f32_f16(float f)
 {
     uint32_t u = flash__f32_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff, r;
     if (a >= 0x7f800000)
         return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000 ? 0x200 | (a >> 13 & 0x3ff) : 0));
     if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* rounds past 65504 */
-    /* below 2^-14: subnormal, by a float add */
-    if (a < 0x38800000) {
-        float x = flash__bits_f32(a) + 0.5f; /* 0.5 has an ulp of 2^-24 */
+    if (a < 0x38800000) { /* below 2^-14, subnormal: a float addition rounds it */
+        float x = flash__bits_f32(a) + 0.5f; /* the ulp of 0.5 is 2^-24 */
         return (uint16_t)(sign | (flash__f32_bits(x) - 0x3f000000));
     }
     r = a - 0x38000000;
@@ -2861,18 +2895,18 @@ static uint16_t flash__f32_f16(float f)
 
 static float flash__bf16_f32(uint32_t h) { return flash__bits_f32(h << 16); }
 
-/* Nearest integer, ties to even, for |x| < 2^22. */
+/* Returns the nearest integer, ties to even, for |x| < 2^22. */
 static float flash__round(float x)
 {
     FLASH__FLOAT y = x + 12582912.0f;
     return y - 12582912.0f;
 }
 
-/* e^x. Polynomial of Cephes expf (Moshier); x is held in [-87.3, 88]. */
+/* Returns e^x by the polynomial of Cephes expf (Moshier). x is clipped to [-87.3, 88]. */
 static float flash__expf(float x)
 {
     float n, r, p;
-    x = x < 88.0f ? x : 88.0f; /* in this form NaN becomes 88, as the SIMD minimum has it */
+    x = x < 88.0f ? x : 88.0f; /* NaN becomes 88, as with the SIMD minimum */
     x = x > -87.3f ? x : -87.3f;
     n = flash__round(x * 1.44269504088896341f);
     r = x - n * 0.693359375f;
@@ -2887,7 +2921,8 @@ static float flash__expf(float x)
     return p * flash__bits_f32((uint32_t)((int32_t)n + 127) << 23);
 }
 
-/* cos and sin for |x| < 2^20: Cody-Waite reduction by pi/2 in three parts, Taylor sums. */
+/* Sets *c = cos x and *s = sin x, for |x| < 2^20, by Taylor sums after a Cody-Waite reduction with
+   pi/2 in three parts. */
 static void flash__cos_sin(double x, double *c, double *s)
 {
     double n = floor(x * 0.63661977236758134308 + 0.5), r, r2, a = 1, b = 1;
@@ -2913,16 +2948,17 @@ static void flash__cos_sin(double x, double *c, double *s)
 
 /* ===== >>quant ============================================================ */
 
-/* Block formats (facts: ggml-common.h and ggml-quants.c of github.com/ggml-org/ggml). One unpacker
-   per type turns 32 weights into int8 q, and for each half a float scale d and minimum m: weight =
-   d*q + m. Dequantising, the dot products and the panels of the matrix kernels all go through it.
-   KNOWN TRAPS: 4-bit blocks hold item i and item i+16 in one byte, not neighbours; K blocks put 32
-   items, not 16, that far apart; Q5 high bits are one 32-bit mask, item order; Q3_K scales are 6
-   bits spread over 12 bytes. */
+/* Block formats of weights (facts: ggml-common.h and ggml-quants.c of github.com/ggml-org/ggml).
+   Each type has one unpacker, which turns group i of 32 weights of a row into int8 q and, for each
+   half of the group, a float scale d and minimum m: weight = d*q + m. Dequantising, the dot
+   products and the panels of the matrix kernels all use it. KNOWN TRAPS: a byte of a 4-bit block
+   holds items i and i+16, not neighbours; a byte of a K block holds items 32 apart (the low bits of
+   Q6_K: 64); the high bits of Q5_0 and Q5_1 are one 32-bit mask in the order of the items; the
+   6-bit scales of Q3_K are spread over 12 bytes. */
 
 typedef struct flash__type_fact {
     const char *name;
-    int id, items, bytes;
+    int id, items, bytes; /* number of the type in GGUF; of a block: weights, size [B] */
 } flash__type_fact;
 
 static const flash__type_fact flash__types[] = {
@@ -2930,8 +2966,8 @@ static const flash__type_fact flash__types[] = {
     FLASH_TYPE_LIST(FLASH__X)
 #undef FLASH__X
 };
-/* Types that files may hold and we cannot compute with: known by size, so that the container can be
-   checked. */
+/* Types that files may hold but no kernel can compute with. Their sizes are known, so that the
+   container can be checked. */
 static const flash__type_fact flash__other_types[] = {
     {"Q8_1", 9, 32, 36},     {"Q8_K", 15, 256, 292},   {"IQ2_XXS", 16, 256, 66},
     {"IQ2_XS", 17, 256, 74}, {"IQ3_XXS", 18, 256, 98}, {"IQ1_S", 19, 256, 50},
@@ -2985,10 +3021,10 @@ typedef struct flash__group {
     float d[2], m[2];
 } flash__group;
 
-/* 32 activations: item i is d*q[i]. One cache line. */
+/* 32 activations: item i is d*q[i]. Its size is one cache line. */
 typedef struct flash__q8 {
-    float d, ds[3];        /* scale; scale times the sum of q: first half, second half, both */
-    int32_t start[3], pad; /* -128 times those sums */
+    float d, ds[3];        /* scale; scale times the sums of q: first half, second half, all */
+    int32_t start[3], pad; /* -128 times these sums of q, for kernels with weights q + 128 */
     int8_t q[32];
 } flash__q8;
 FLASH__STATIC_ASSERT(sizeof(flash__q8) == 64, q8_is_a_cache_line);
@@ -2998,8 +3034,9 @@ static void flash__group_scale(flash__group *g, float d, float m)
     g->d[0] = g->d[1] = d;
     g->m[0] = g->m[1] = m;
 }
-/* Low nibbles are items 0-15, high nibbles items 16-31. Eight at once: 128 is added before the
-   subtraction, so that no byte borrows, and taken away after it. */
+/* Unpacks 16 bytes into 32 items q and subtracts `minus` from each. Low nibbles are items 0-15,
+   high nibbles items 16-31. It handles eight bytes at once: 128 is added before the subtraction, so
+   that no byte borrows, and removed after it. */
 static void flash__nibbles(int8_t *q, const uint8_t *p, int minus)
 {
     const uint64_t ones = 0x0101010101010101u, low = 15 * ones, high = 128 * ones;
@@ -3028,6 +3065,7 @@ static void flash__unpack_q4_1(const uint8_t *row, size_t i, flash__group *g)
     flash__nibbles(g->q, b + 4, 0);
 }
 
+/* Adds bit 4 of 32 items, which is bit i of `high` for item i, and subtracts `minus`. */
 static void flash__fifth_bits(int8_t *q, uint32_t high, int minus)
 {
     int i;
@@ -3057,8 +3095,8 @@ static void flash__unpack_q8_0(const uint8_t *row, size_t i, flash__group *g)
     memcpy(g->q, b + 2, 32);
 }
 
-/* 256 items in two runs of 128; 2-bit items 32 bytes a run, run by shift; a 4-bit scale and minimum
-   per 16. */
+/* A block holds 256 items in two runs of 128. A run has 32 bytes of 2-bit items; its four groups of
+   32 differ by the shift. Each 16 items have a 4-bit scale and a 4-bit minimum. */
 static void flash__unpack_q2_k(const uint8_t *row, size_t i, flash__group *g)
 {
     const uint8_t *b = row + i / 8 * 84, *sc = b + i % 8 * 2, *q = b + 16 + i % 8 / 4 * 32;
@@ -3071,7 +3109,7 @@ static void flash__unpack_q2_k(const uint8_t *row, size_t i, flash__group *g)
     }
 }
 
-/* i-th of 16: 4 low bits, 2 high bits, biased by 32 */
+/* Returns the i-th of the 16 scales: 4 low bits and 2 high bits, stored with 32 added. */
 static int flash__q3_k_scale(const uint8_t *s, size_t i)
 {
     int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4, high = s[8 + i % 4] >> (i / 4 * 2) & 3;
@@ -3090,7 +3128,8 @@ static void flash__unpack_q3_k(const uint8_t *row, size_t i, flash__group *g)
     }
 }
 
-/* Eight 6-bit scales and minima in 12 bytes, shared by Q4_K and Q5_K. */
+/* Sets the scale and the minimum of group i of a Q4_K or Q5_K block: 8 scales and 8 minima of 6
+   bits, in 12 bytes. */
 static void flash__k_scales(flash__group *g, const uint8_t *b, size_t i)
 {
     float d = flash__f16_f32(flash__rd16(b)), dmin = flash__f16_f32(flash__rd16(b + 2));
@@ -3142,6 +3181,7 @@ static const int8_t flash__iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22
 static const int8_t flash__mxfp4_values[16] = /* twice the value of the 4-bit float E2M1 */
     {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+/* Unpacks 16 bytes into 32 indices and replaces each by its value in a codebook [16]. */
 static void flash__lookup(flash__group *g, const uint8_t *p, const int8_t *values)
 {
     int i;
@@ -3173,7 +3213,8 @@ static void flash__unpack_mxfp4(const uint8_t *row, size_t i, flash__group *g)
     flash__lookup(g, b + 1, flash__mxfp4_values);
 }
 
-/* Types whose scale changes inside 32 items, and types that have minima. */
+/* flash__type_halves: 1 if each 16 items have their own scale. flash__type_minima: 1 if the type
+   has minima. */
 static int flash__type_halves(flash_type t)
 {
     return t == FLASH_TYPE_Q2_K || t == FLASH_TYPE_Q3_K || t == FLASH_TYPE_Q6_K;
@@ -3184,6 +3225,7 @@ static int flash__type_minima(flash_type t)
         || t == FLASH_TYPE_Q4_K || t == FLASH_TYPE_Q5_K;
 }
 
+/* Unpacks group i, the weights 32*i to 32*i + 31 of a row. */
 typedef void (*flash__unpack_fn)(const uint8_t *row, size_t i, flash__group *g);
 
 static flash__unpack_fn flash__unpacker(flash_type t)
@@ -3206,7 +3248,7 @@ static flash__unpack_fn flash__unpacker(flash_type t)
     }
 }
 
-/* One float of an F32, F16 or BF16 row. */
+/* Returns item i of an F32, F16 or BF16 row. */
 static float flash__plain(flash_type t, const uint8_t *row, size_t i)
 {
     if (t == FLASH_TYPE_F32) return flash__rdf32(row + 4 * i);
@@ -3235,6 +3277,8 @@ FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *ds
     return FLASH_E_NONE;
 }
 
+/* Sets all of y but q. amax: the largest absolute activation; first, second: sums of the halves of
+   q. */
 static void flash__q8_sums(flash__q8 *y, float amax, int first, int second)
 {
     int i, sum[3];
@@ -3249,7 +3293,8 @@ static void flash__q8_sums(flash__q8 *y, float amax, int first, int second)
     }
 }
 
-/* Activations: scale amax/127, items rounded to nearest even. The same for every weight type. */
+/* Quantises n activations x to y [n/32], in the same way for every weight type: scale amax/127,
+   items rounded to nearest, ties to even. */
 static void flash__quantize_scalar(const float *x, size_t n, flash__q8 *y)
 {
     size_t b;
@@ -3259,9 +3304,9 @@ static void flash__quantize_scalar(const float *x, size_t n, flash__q8 *y)
         int sum[2] = {0, 0};
         for (i = 0; i < 32; i++) {
             float a = x[i] < 0 ? -x[i] : x[i];
-            amax = a > amax ? a : amax; /* NaN never wins */
+            amax = a > amax ? a : amax; /* ignores NaN */
         }
-        if (!(amax <= 3e38f)) amax = 3e38f; /* infinities: a finite scale, items clipped below */
+        if (!(amax <= 3e38f)) amax = 3e38f; /* infinities: finite scale, items clipped */
         inverse = amax > 1e-30f ? 127.0f / amax : 0.0f;
         for (i = 0; i < 32; i++) {
             float v = x[i] * inverse;
@@ -3276,14 +3321,17 @@ static void flash__quantize_scalar(const float *x, size_t n, flash__q8 *y)
 
 /* ===== >>quantize ========================================================= */
 
-/* Floats to block formats. Types of 32 items with 4, 5 or 8 whole bits have the scale formulas of
-   ggml-quants.c (github.com/ggml-org/ggml) and give its bytes. The others search: flash__fit tries
-   19 scales for each group, solves for the best one by least squares, large weights counting more;
-   group scales are rounded to the block's few bits, and weights to what the unpacker makes of
-   those. Root mean square errors are 0.91 to 1.00 (Q2_K 0.80 to 0.98) of the reference's on normal,
-   squared normal, uniform and offset data. */
+/* Quantises floats to block formats. Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 use the scale formulas of
+   ggml-quants.c (github.com/ggml-org/ggml) and give the same bytes. The K and IQ4 types search: for
+   each group flash__fit tries 19 scales, solves each time for the best scale by least squares, in
+   which large weights count more, and keeps the one with the least error. The group scales are then
+   rounded to the few bits that the block has for them, and the weights to the nearest levels under
+   the scales that the unpacker returns. The root mean square errors are 0.91 to 1.00 (Q2_K: 0.80 to
+   0.98) times those of ggml's reference quantisers on normal, squared normal, uniform and offset
+   data. */
 
-static uint16_t flash__f32_bf16(float f) /* nearest, ties to even; NaN stays NaN */
+/* Rounds to the nearest bfloat16, ties to even. NaN stays NaN. */
+static uint16_t flash__f32_bf16(float f)
 {
     uint32_t u = flash__f32_bits(f);
     if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 64);
@@ -3296,32 +3344,31 @@ static void flash__wr16(uint8_t *p, uint32_t v)
 }
 static void flash__wr_scale(uint8_t *p, float d) { flash__wr16(p, flash__f32_f16(d)); }
 
-/* NaN becomes lo. */
+/* Returns v clipped to [lo, hi]; NaN becomes lo. */
 static float flash__clip(float v, float lo, float hi)
 {
     v = v > lo ? v : lo;
     return v < hi ? v : hi;
 }
 
-/* The levels of a type: whole numbers lo to hi, or the 16 values of a codebook. step: between the
-   scales tried, relative. */
+/* The levels that the items of a type can have: the whole numbers from lo to hi, or a codebook. */
 typedef struct flash__levels {
-    float lo, hi, step;
-    const int8_t *values;
+    float lo, hi, step;   /* step: relative distance of the scales that are tried */
+    const int8_t *values; /* [16] codebook from lo to hi, ascending; NULL if there is none */
 } flash__levels;
 
-/* Index from the lowest level of the one nearest to v. */
+/* Returns the index of the level nearest to v; the lowest level has index 0. */
 static int flash__nearest(const flash__levels *l, float v)
 {
     int i = 0, half;
     if (!l->values) return (int)(flash__round(flash__clip(v, l->lo, l->hi)) - l->lo);
-    for (half = 8; half; half >>= 1) /* without branches: they would be random */
+    for (half = 8; half; half >>= 1) /* branches would be mispredicted */
         i += (v + v >= (float)(l->values[i + half - 1] + l->values[i + half])) * half;
     return i;
 }
 
-/* Scale d, and minimum m <= 0 unless that is NULL, for which d*level + m comes closest to x [n]: at
-   most 32, squared errors weighted by w. */
+/* Returns the scale d, and sets the minimum *m <= 0 unless m is NULL, for which d*level + *m comes
+   closest to x [n] in the sense of squared errors weighted by w [n]. n <= 32. */
 static float flash__fit(const flash__levels *l, const float *x, const float *w, int n, float *m)
 {
     float least = 0, most = 0, sw = 0, sx = 0, d = 0, best = FLT_MAX, level[32];
@@ -3335,7 +3382,7 @@ static float flash__fit(const flash__levels *l, const float *x, const float *w, 
     if (m)
         *m = least = least < 0 ? least : 0;
     else
-        most = most < -least ? least : most; /* of either sign */
+        most = most < -least ? least : most; /* the largest in size, with its sign */
     if (m ? !(most - least > 1e-15f) : most < 1e-15f && most > -1e-15f) return 0;
     for (k = -9; k <= 9; k++) {
         float from = m ? *m : 0, inverse, sl = 0, sll = 0, slx = 0, det, error = 0;
@@ -3353,7 +3400,7 @@ static float flash__fit(const flash__levels *l, const float *x, const float *w, 
         if (!(sll > 0)) continue;
         det = sw * sll - sl * sl;
         if (m && det > 1e-6f * sw * sll)
-            try_m = (sll * sx - sl * slx) / det; /* else all on one level */
+            try_m = (sll * sx - sl * slx) / det; /* det is 0 if all have one level */
         if (try_m > 0) try_m = 0;
         try_d = try_m < 0 ? (sw * slx - sx * sl) / det : slx / sll;
         for (i = 0; i < n; i++) {
@@ -3368,8 +3415,8 @@ static float flash__fit(const flash__levels *l, const float *x, const float *w, 
     return d;
 }
 
-/* Group scales as whole numbers q, -edge to edge-1, or 0 to edge if unsigned, of a float16 unit
-   that is written to p. */
+/* Rounds n group scales d to whole numbers q times a common float16 unit, which is written to p. q
+   lies in [-edge, edge-1] if is_signed, else in [0, edge]. */
 static void flash__fit_scales(uint8_t *p, const float *d, int n, float edge, int is_signed, int *q)
 {
     float most = 0, unit;
@@ -3384,7 +3431,7 @@ static void flash__fit_scales(uint8_t *p, const float *d, int n, float edge, int
                                                          is_signed ? edge - 1 : edge));
 }
 
-/* ORs bits of 32 levels into 32 bytes. */
+/* ORs the bits q >> down & mask of 32 levels into 32 bytes, shifted left by `up`. */
 static void flash__pack(uint8_t *p, const uint8_t *q, int down, int mask, int up)
 {
     int i;
@@ -3396,8 +3443,8 @@ static void flash__pack_nibbles(uint8_t *p, const uint8_t *q)
     for (i = 0; i < 16; i++) p[i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
 }
 
-/* 32 levels into block b (its levels zero before); g: which 32 of its items. What the unpackers
-   undo. */
+/* Writes 32 levels q, counted from 0, as group g of block b, whose bits for levels must be 0. The
+   unpackers do the reverse. */
 static void flash__put_levels(flash_type t, uint8_t *b, int g, const uint8_t *q)
 {
     uint32_t high = 0;
@@ -3432,7 +3479,8 @@ static void flash__put_levels(flash_type t, uint8_t *b, int g, const uint8_t *q)
     }
 }
 
-/* Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: one pass, no search. top: the highest level. */
+/* Quantises a block of 32 floats to Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0, without a search. top is the
+   highest level. */
 static void flash__quantize_32(flash_type t, const float *x, uint8_t *b)
 {
     int minimum = t == FLASH_TYPE_Q4_1 || t == FLASH_TYPE_Q5_1, i;
@@ -3463,7 +3511,8 @@ static void flash__quantize_32(flash_type t, const float *x, uint8_t *b)
     if (t != FLASH_TYPE_Q8_0) flash__put_levels(t, b, 0, q);
 }
 
-/* One block of the types that search: group scales, block scales, levels. */
+/* Quantises a block of one of the types that search: fits a scale for each group, rounds these
+   scales, then chooses the levels. */
 static void flash__quantize_k(flash_type t, const float *x, uint8_t *b)
 {
     int bits = t == FLASH_TYPE_Q2_K ? 2
@@ -3573,12 +3622,14 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
 
 /* ===== >>k-table ========================================================== */
 
-/* The kernel list. A line here adds the table slot; tests and benchmarks walk the same list. The
-   table is a value inside its owner: no globals, and two instruction sets can run in one process.
-   Quantised matrices are multiplied in two ways. One token: `rows` reads the file's own layout at
-   the memory's speed. Many: `pack` turns panel_rows rows into a panel, int8 laid out as the
-   instruction set wants it plus float scales, and `panel` runs it against all tokens of a chunk.
-   Every weight type is only an unpacker to that panel. */
+/* The list of kernels. A line of the list makes a slot of the kernel table; tests and benchmarks
+   use the same list. The scalar version of each kernel in >>k-scalar explains its parameters. A
+   table is a value inside its owner, so there are no globals and two instruction sets can run in
+   one process. Quantised matrices are multiplied in two ways. For one token or a few, `rows` reads
+   the layout of the file at the speed of the memory. For many tokens, `pack` turns panel_rows rows
+   into a panel, which holds int8 weights in the order that the instruction set wants and float
+   scales, and `panel` multiplies it with all tokens of a chunk. To pack, a weight type needs
+   nothing but its unpacker. */
 
 #define FLASH__KERNELS(X) \
     X(quantize, void, (const float *x, size_t n, flash__q8 *y)) \
@@ -3608,24 +3659,25 @@ FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst,
 
 enum { FLASH__PANEL_ROWS_MAX = 32 };
 
-/* Of a step of AdamW: what gradients are times; of the moments; what weights are kept of; what is
-   taken from them; of the second moment, before its root. */
+/* The factors of one step of AdamW: of the gradients (scale), of the old moments (b1, b2) and what
+   is added to them (a1, a2), of the old weights (keep), of what is taken from them (rate), and of
+   the second moment before its root (c2). */
 typedef struct flash__rates {
     float scale, b1, b2, a1, a2, keep, rate, c2, epsilon;
 } flash__rates;
 
 typedef struct flash__kernels {
     flash_isa isa;
-    int panel_rows;   /* <= FLASH__PANEL_ROWS_MAX */
-    int panels;       /* that `panel` takes at once where rows go on, one after the other */
-    int panel_tokens; /* a few that stay in the caches while the panels pass */
+    int panel_rows;   /* rows in a panel, at most FLASH__PANEL_ROWS_MAX */
+    int panels;       /* most panels, adjacent in memory, that a call of `panel` takes */
+    int panel_tokens; /* tokens in a call of `panel`: they stay in the caches for all panels */
 #define FLASH__X(op, ret, args) ret (*op) args;
     FLASH__KERNELS(FLASH__X)
 #undef FLASH__X
 } flash__kernels;
 
-/* Bytes of one 32-wide block of a panel: the int8 of its rows, then scales, then minima, one or two
-   floats a row. */
+/* Returns the size [B] of one block of a panel, which is 32 items of each of its rows: the int8
+   weights, then the scales, then the minima if the type has them, one or two floats a row each. */
 static size_t flash__panel_stride(flash_type t, int rows)
 {
     int parts = flash__type_halves(t) ? 2 : 1;
@@ -3634,12 +3686,14 @@ static size_t flash__panel_stride(flash_type t, int rows)
 
 /* ===== >>k-scalar ========================================================= */
 
-/* These define the results; every other instruction set must give the same bits. Quantised: block
-   after block, the exact integer sum as float times (d_w*d_x), then where the type has minima m_w
-   times (d_x*sum x); product and sum rounded separately. A block is 32 items, or 16 where the
-   type's scale changes inside. Float reductions: lane i%16 takes item i, then lanes are added 8, 4,
-   2, 1 apart. */
+/* The reference kernels. They define the results: every other instruction set must give the same
+   bits. A quantised dot product goes block after block. It adds the exact integer sum, as a float,
+   times (d_w*d_x) and then, if the type has minima, m_w times (d_x*sum x); each product and each
+   sum is rounded separately. A block is 32 items, or 16 if the scale of the type changes inside 32.
+   Float reductions have 16 lanes: lane i%16 takes item i, and at the end lanes that are 8, 4, 2 and
+   1 apart are added. */
 
+/* Adds 16 lanes in the order that all instruction sets use. Overwrites them. */
 static float flash__tree16(float *lane)
 {
     int s, j;
@@ -3656,6 +3710,7 @@ static float flash__dot_f32_scalar(const float *a, const float *b, size_t n)
     return flash__tree16(lane);
 }
 
+/* Returns the dot product of a row of n weights and x, which is as in flash__rows_scalar. */
 static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, size_t n)
 {
     flash__unpack_fn unpack = flash__unpacker(t);
@@ -3682,8 +3737,8 @@ static float flash__dot_scalar(flash_type t, const uint8_t *row, const void *x, 
     return acc;
 }
 
-/* y[r] = row r times x, one token. x: [n] floats for F32, F16, BF16; [n/32] flash__q8 for the
-   others. */
+/* Sets y[r] = row r times x, for one token. x: [n] floats for F32, F16 and BF16, [n/32] flash__q8
+   for the other types. */
 static void flash__rows_scalar(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                const void *x, size_t n, float *y)
 {
@@ -3691,8 +3746,10 @@ static void flash__rows_scalar(flash_type t, const uint8_t *w, size_t row_bytes,
     for (r = 0; r < rows; r++) y[r] = flash__dot_scalar(t, w + (size_t)r * row_bytes, x, n);
 }
 
-/* Unpacks rows into a panel of R rows: [b][8 groups of 4 items][R][4] bytes with offset added (-1:
-   as they are), then scales [parts][R], minima [parts][R]. Missing rows become zeros. */
+/* Unpacks `rows` rows of n weights into a panel of R rows. Each of its n/32 blocks has bytes
+   [8][R][4] (8 groups of 4 items), to which offset is added (-1: signed bytes, unchanged), then
+   scales [parts][R] and, if the type has them, minima [parts][R]. Rows beyond `rows` get
+   weights of 0. */
 static void flash__pack_rows(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
                              uint8_t *panel, int R, int offset)
 {
@@ -3709,7 +3766,7 @@ static void flash__pack_rows(flash_type t, const uint8_t *w, size_t row_bytes, i
                 unpack(w + (size_t)r * row_bytes, i, &g);
             else
                 memset(&g, 0, sizeof g);
-            /* eight bytes at once: q + 128 never carries, minus 128 - offset never borrows */
+            /* eight bytes at once: q + 128 never carries, minus (128 - offset) never borrows */
             for (k = 0; k < 4; k++) {
                 memcpy(&v, g.q + 8 * k, 8);
                 if (offset >= 0) v = (v ^ 0x8080808080808080u) - more;
@@ -3730,6 +3787,7 @@ static void flash__pack_scalar(flash_type t, const uint8_t *w, size_t row_bytes,
     flash__pack_rows(t, w, row_bytes, rows, n, panel, 4, -1);
 }
 
+/* Sets y[token*ldy + r] = row r of the panel times that token. x: [tokens,n/32]. */
 static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                                 int tokens, size_t n, float *y, size_t ldy)
 {
@@ -3753,8 +3811,9 @@ static void flash__panel_scalar(flash_type t, const uint8_t *panel, int rows, co
         }
 }
 
-/* c = a b. a: [M,K], its item (i,k) at a[i*lda + k*ka], so that it may be turned; b: [K,N], c:
-   [M,N]. Each item of c is summed over k in order. */
+/* Sets c = a b. a: [M,K], with item (i,k) at a[i*lda + k*ka], so that a transposed matrix can be
+   read in place; b: [K,N]; c: [M,N]; lda, ldb, ldc: strides of rows. Each item of c is summed in
+   the order of k. */
 static void flash__sgemm_scalar(const float *a, size_t lda, size_t ka, const float *b, size_t ldb,
                                 float *c, size_t ldc, int M, int N, int K)
 {
@@ -3767,8 +3826,8 @@ static void flash__sgemm_scalar(const float *a, size_t lda, size_t ka, const flo
     }
 }
 
-/* Scores x[64] of a block, of which [from, to) count: these become e^(x scale - max), the others 0.
-   Returns the maximum; *total: the sum (lane i%16 takes item i). */
+/* Replaces the attention scores x [64] of a block by weights: e^(x scale - max) in [from, to), 0
+   elsewhere. Returns the maximum of x scale and sets *total to the weights' sum (16 lanes). */
 static float flash__softmax_scalar(float *x, float scale, int from, int to, float *total)
 {
     float lane[16] = {0}, most = -3.4e38f;
@@ -3785,7 +3844,8 @@ static float flash__softmax_scalar(float *x, float scale, int from, int to, floa
     return most;
 }
 
-/* Operations of a register-only loop of int8 products, for measuring a processor's limit. */
+/* Runs a loop that uses registers only, of int8 products where the instruction set has them, to
+   measure the limit of a processor. Returns the operations done, 2 for each product. */
 static double flash__spin_scalar(int rounds)
 {
     uint32_t a = 1, b = 2, c = 3, d = 4;
@@ -3798,7 +3858,7 @@ static double flash__spin_scalar(int rounds)
     }
     return (a ^ b ^ c ^ d) == 12345 ? 0 : 8.0 * rounds;
 }
-/* y[i] = d[i]*q[i], or d[0]*q[i] if not each has its own */
+/* Sets y[i] = d[i]*q[i] if each item has its own scale, else y[i] = d[0]*q[i]. */
 static void flash__widen8_scalar(const int8_t *q, const float *d, int each, size_t n, float *y)
 {
     size_t i;
@@ -3812,7 +3872,8 @@ static void flash__blend_scalar(float *y, float keep, const float *x, float add,
     for (i = 0; i < n; i++) y[i] = y[i] * keep + x[i] * add;
 }
 
-/* Reads n bytes; their sum keeps the compiler honest. */
+/* Reads n bytes, a multiple of 256, to measure the speed of memory. Returns a sum of them as words,
+   which the compiler can only get by reading. */
 static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
 {
     uint64_t sum = 0, v;
@@ -3824,6 +3885,7 @@ static uint64_t flash__read_scalar(const uint8_t *p, size_t n)
     return sum;
 }
 
+/* Converts n float16 to floats. */
 static void flash__widen_scalar(const uint16_t *h, size_t n, float *y)
 {
     size_t i;
@@ -3838,8 +3900,8 @@ static void flash__rmsnorm_scalar(const float *x, const float *w, float eps, siz
     for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
-/* Rotates the first dims items of one head in place (Su et al. 2021, arxiv 2104.09864). cos_sin:
-   [dims/2] pairs. */
+/* Applies rotary position embedding to the first dims items of one head, in place (Su et al. 2021,
+   arxiv 2104.09864). cos_sin: [dims/2] pairs of cosine and sine. style: a flash_rope_style. */
 static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int style)
 {
     int i, a, b;
@@ -3849,17 +3911,16 @@ static void flash__rope_scalar(float *x, const float *cos_sin, int dims, int sty
         b = style == FLASH_ROPE_PAIRS ? 2 * i + 1 : i + dims / 2;
         u = x[a];
         v = x[b];
-        /* + and minus, not -: gcc 12 makes vfmaddsub of a pair of + and -, contraction off or
-           not */
+        /* v * minus is added, because gcc 12 makes a fused vfmaddsub of a pair of + and -, even
+           with contraction off. */
         x[a] = u * c + v * minus;
         x[b] = u * sine + v * c;
     }
 }
 
-/* y = gate * sigmoid(gate) * up (Shazeer 2020, arxiv 2002.05202). y may be gate. */
-/* y = f(gate)*up, a gated linear unit (Shazeer 2020, arxiv 2002.05202). f is SiLU, x/(1 + exp(-x)),
-   or GELU by tanh (Hendrycks and Gimpel 2016, arxiv 1606.08415), which is x/(1 + exp(-2u)) with
-   u = sqrt(2/pi) (x + 0.044715 x^3). */
+/* Sets y = f(gate)*up, a gated linear unit (Shazeer 2020, arxiv 2002.05202). y may be gate. f is
+   SiLU, x/(1 + exp(-x)), or, if gelu is not 0, GELU with tanh (Hendrycks and Gimpel 2016, arxiv
+   1606.08415), which is x/(1 + exp(-2u)) with u = sqrt(2/pi) (x + 0.044715 x^3). */
 #define FLASH__GELU_1 1.5957691216f /* 2 sqrt(2/pi) */
 #define FLASH__GELU_3 0.0713548163f /* 2 sqrt(2/pi) 0.044715 */
 static void flash__glu_scalar(int gelu, const float *gate, const float *up, size_t n, float *y)
@@ -3871,7 +3932,8 @@ static void flash__glu_scalar(int gelu, const float *gate, const float *up, size
     }
 }
 
-/* Back from y = silu(gate) up: gate and up become their gradients, y's being dy. */
+/* Does the backward pass of y = silu(gate)*up: replaces gate and up by their gradients. dy: the
+   gradient of y. */
 static void flash__glu_back_scalar(float *gate, float *up, const float *dy, size_t n)
 {
     size_t i;
@@ -3882,17 +3944,19 @@ static void flash__glu_back_scalar(float *gate, float *up, const float *dy, size
     }
 }
 
-/* y[c*ldy + r] = x[r*ldx + c] */
+/* Transposes x: y[c*ldy + r] = x[r*ldx + c]. */
 static void flash__turn_scalar(const float *x, size_t ldx, int rows, int cols, float *y, size_t ldy)
 {
     int r, c, c0;
-    for (c0 = 0; c0 < cols; c0 += 16) /* a line of memory of x at once */
+    for (c0 = 0; c0 < cols; c0 += 16) /* a cache line of x at a time */
         for (r = 0; r < rows; r++)
             for (c = c0; c < FLASH__MIN(c0 + 16, cols); c++)
                 y[(size_t)c * ldy + (size_t)r] = x[(size_t)r * ldx + (size_t)c];
 }
 
-/* p = p f; dp = p (dp - d) scale: 64 weights of attention and their gradients. */
+/* Sets p = p f, then dp = p (dp - d) scale, for 64 attention weights: f completes their softmax,
+   and the gradients dp of the weights become those of the scores. d: the sum of p dp over the whole
+   row. */
 static void flash__fade_scalar(float *p, float *dp, float f, float d, float scale)
 {
     int i;
@@ -3902,7 +3966,8 @@ static void flash__fade_scalar(float *p, float *dp, float f, float d, float scal
     }
 }
 
-/* One step of AdamW (Loshchilov and Hutter 2019, arxiv 1711.05101). */
+/* Does one step of AdamW (Loshchilov and Hutter 2019, arxiv 1711.05101). w: weights; m, v: first
+   and second moments; g: gradients; each [n]. */
 static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, size_t n,
                                 const flash__rates *r)
 {
@@ -9600,12 +9665,15 @@ static flash_status flash__vocab_load(const flash_gguf *g, flash__vocab *v,
 
 /* ===== >>arch ============================================================= */
 
-/* What each architecture calls its tensors and which shapes they have: data, not code. Names and
-   shapes: docs/gguf.md and src/llama-arch.cpp of github.com/ggml-org/llama.cpp. Shapes are written
-   [rows, cols]; files store cols first. KNOWN TRAPS: llama files rotate neighbouring pairs (their
-   converter permutes q and k); per-layer arrays must have one item per layer; a head count of 0
-   divides. */
+/* The supported architectures. Tables of rules, not code, say which tensors each of them has, by
+   name and shape; the functions after them read the hyper-parameters from the keys of a file into a
+   flash_arch. Names and shapes are those of docs/gguf.md and src/llama-arch.cpp of
+   github.com/ggml-org/llama.cpp. Shapes are written [rows, cols]; files store cols first. KNOWN
+   TRAPS: RoPE rotates neighbouring pairs in llama files (their converter permutes the rows of q and
+   k); an array with a value per layer must have exactly one item for each; a division by a head
+   count must expect 0. */
 
+/* The sizes that shapes are made of; flash__dim gives their values. */
 enum {
     FLASH__DIM_ONE,
     FLASH__DIM_D,
@@ -9620,7 +9688,7 @@ enum {
     FLASH__DIM_CONV
 };
 
-/* A bit for each architecture, for the masks of the rules. */
+/* A bit for each architecture, for the masks in the tensor rules. */
 enum {
     FLASH__IS_LLAMA = 1,
     FLASH__IS_DECI = 2,
@@ -9634,8 +9702,8 @@ enum {
     FLASH__IS_ANY = 511
 };
 typedef struct flash__arch_fact {
-    const char *name;
-    int bit, rope_style;
+    const char *name;    /* value of general.architecture */
+    int bit, rope_style; /* FLASH__IS_..., FLASH_ROPE_... */
 } flash__arch_fact;
 /* clang-format off */
 static const flash__arch_fact flash__archs[] = {
@@ -9651,7 +9719,7 @@ static const flash__arch_fact flash__archs[] = {
 };
 /* clang-format on */
 
-/* NULL: there is none of that name. */
+/* Returns NULL if there is no architecture of that name. */
 static const flash__arch_fact *flash__arch_find(const char *name)
 {
     size_t k;
@@ -9660,7 +9728,8 @@ static const flash__arch_fact *flash__arch_find(const char *name)
     return NULL;
 }
 
-/* Parts of a layer, for the rules' masks. */
+/* A bit for each part of a layer, for the masks in the tensor rules. MIXER is any of the first
+   three. */
 enum {
     FLASH__HAS_KV = 1,
     FLASH__HAS_CONV = 2,
@@ -9669,6 +9738,7 @@ enum {
     FLASH__HAS_MIXER = 7,
     FLASH__HAS_ANY = 15
 };
+/* Returns the FLASH__HAS_... bits of a layer. */
 static int flash__parts(const flash_layer *l)
 {
     int mixer = l->attention == FLASH_ATTENTION_SKIP ? 0
@@ -9678,31 +9748,35 @@ static int flash__parts(const flash_layer *l)
     return mixer | (l->d_ffn ? FLASH__HAS_FFN : 0);
 }
 
+/* A matrix of weights, in the file's memory. */
 typedef struct flash__mat {
     const uint8_t *data;
     flash_type type;
     int rows, cols;
-    size_t row_bytes;
+    size_t row_bytes; /* [B] */
 } flash__mat;
 
 typedef struct flash__layer {
     const float *attn_norm, *ffn_norm;                    /* [D] */
     const float *attn_post, *ffn_post, *q_norm, *k_norm;  /* [D], [D], [C], [C]; NULL: none */
-    const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases, NULL: none */
+    const float *bq, *bk, *bv, *bo, *bgate, *bup, *bdown; /* biases; NULL: none */
     const float *conv;                                    /* [D,conv_length] */
     flash__mat q, k, v, o, gate, up, down, conv_in, conv_out;
 } flash__layer;
 
-typedef struct flash__root { /* what is not in a layer */
+typedef struct flash__root { /* the tensors outside the layers */
     const float *out_norm, *rope_factors;
     flash__mat embed, head;
 } flash__root;
 
+/* What is known about one tensor. matrix: 1 for a flash__mat; 0 for floats, which the file must
+   store as F32 and which are copied. parts: FLASH__HAS_... bits; a layer with none of these parts
+   has no such tensor. */
 typedef struct flash__tensor_rule {
-    const char *name;
-    uint8_t matrix, parts, rows, cols; /* matrix 0: floats, stored as F32; parts: of a layer */
-    uint16_t may, need;                /* architectures that may, that must have it */
-    uint16_t at;                       /* offset of its field */
+    const char *name;                  /* in a layer: without "blk.3." */
+    uint8_t matrix, parts, rows, cols; /* rows, cols: FLASH__DIM_... */
+    uint16_t may, need;                /* masks of architectures that may and that must have it */
+    uint16_t at;                       /* offset of its field in flash__layer or flash__root [B] */
 } flash__tensor_rule;
 
 #define FLASH__LAYER(field) (uint16_t)offsetof(flash__layer, field)
@@ -9795,23 +9869,27 @@ static uint64_t flash__dim(const flash_arch *a, const flash_layer *l, int dim)
     }
 }
 
-/* Items of a head that share a scale in Q8_0: 32, or what divides smaller heads; 0: none does. */
+/* Returns how many items of a key or value of size C share one scale in Q8_0: the largest of 32, 16
+   and 8 that divides C, or 0 if none does. */
 static int flash__kv_group(int C) { return C % 32 == 0 ? 32 : C % 16 == 0 ? 16 : C % 8 ? 0 : 8; }
 
-/* Bytes of one block of 64 keys or values of one head: see >>forward. */
+/* Returns the size of one block of 64 keys or values of one head [B]; flash__kv_store in >>forward
+   tells its layout. */
 static size_t flash__kv_block(flash_type kv, int C)
 {
     return kv == FLASH_TYPE_Q8_0 ? 64 * (size_t)C + 128 * (size_t)(C / flash__kv_group(C))
                                  : flash_row_bytes(kv, 64 * (size_t)C);
 }
 
+/* Returns 1 if keys and values of size C can be stored as type kv. */
 static int flash__kv_type_ok(flash_type kv, int C)
 {
     return kv == FLASH_TYPE_F32 || kv == FLASH_TYPE_F16
         || (kv == FLASH_TYPE_Q8_0 && flash__kv_group(C));
 }
 
-/* Sum of what the rules demand. */
+/* Returns the number of weights in the tensors that the n rules demand. bit: of the architecture;
+   parts: of the layer. */
 static uint64_t flash__rules_params(const flash_arch *a, const flash_layer *l, int bit, int parts,
                                     const flash__tensor_rule *rules, size_t n)
 {
@@ -9839,9 +9917,10 @@ FLASH_API uint64_t flash_arch_params(const flash_arch *a)
     return n;
 }
 
-enum { FLASH__CHUNK = 256 }; /* tokens worked on at once, unless asked for otherwise */
+enum { FLASH__CHUNK = 256 }; /* default number of tokens in a chunk */
 
-/* Blocks of 64 positions that a layer keeps: all, or a ring in which a window and a chunk fit. */
+/* Returns how many blocks of 64 positions a layer keeps: enough for n_ctx positions, or, if that is
+   less and its attention is limited, a ring of blocks in which a window and a chunk fit. */
 static int flash__kv_blocks(const flash_layer *l, int n_ctx, int chunk)
 {
     int all = (n_ctx + 63) / 64, ring = (int)(((int64_t)l->window + chunk + 62) / 64) + 1;
@@ -9863,6 +9942,7 @@ FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk
     return n;
 }
 
+/* Gives layer i the attention that one entry p, [n], of a pattern asks for. */
 static flash_status flash__attention_change(flash_arch *a, int i, const char *p, size_t n,
                                             flash_error *err)
 {
@@ -9915,15 +9995,17 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
 
 /* --- reading the hyper-parameters ------------------------------------------ */
 
-/* One reader with a sticky status, so that the list below reads as a list. */
+/* A reader of hyper-parameters. Its first error stays in status, so that callers can read many keys
+   in a row and check it once. */
 typedef struct flash__hyper {
     const flash_gguf *g;
     const char *arch;
     flash_error *err;
     flash_status status;
-    char key[96];
+    char key[96]; /* full name of the key looked up last */
 } flash__hyper;
 
+/* Looks up the key "<architecture>.<name>". Returns 0 if it is absent or after an error. */
 static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
 {
     char *p = h->key, *end = h->key + sizeof h->key - 1;
@@ -9934,6 +10016,7 @@ static int flash__hyper_find(flash__hyper *h, const char *name, flash_value *v)
     return !h->status && !flash_gguf_find(h->g, h->key, v);
 }
 
+/* Returns integer i of a value; sets the status if it is not in [least, most]. */
 static int64_t flash__hyper_range(flash__hyper *h, const flash_value *v, uint64_t i, int64_t least,
                                   int64_t most)
 {
@@ -9951,7 +10034,8 @@ static void flash__hyper_absent(flash__hyper *h)
     if (!h->status) h->status = flash__fail(h->err, FLASH_E_FORMAT, 0, "key %s is missing", h->key);
 }
 
-/* fallback < least: the key must be there. */
+/* Returns the integer of a key, or fallback if the key is absent. With fallback < least the key
+   must be there. */
 static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback, int64_t least,
                             int64_t most)
 {
@@ -9970,7 +10054,8 @@ static int flash__hyper_int(flash__hyper *h, const char *name, int64_t fallback,
     return (int)(h->status ? fallback : x);
 }
 
-/* A finite number above 0. fallback 0: the key must be there. */
+/* Returns the number of a key, which must be finite and above 0, or fallback if the key is absent.
+   With fallback 0 the key must be there. */
 static float flash__hyper_float(flash__hyper *h, const char *name, float fallback)
 {
     flash_value v;
@@ -9986,7 +10071,8 @@ static float flash__hyper_float(flash__hyper *h, const char *name, float fallbac
     return x;
 }
 
-/* One number for all layers, or one for each. fallback -1: the key must be there. */
+/* Reads a key that holds one integer for all layers, or an array with one for each, into out,
+   [n_layer]. If the key is absent, out keeps what it holds; with fallback -1 it must be there. */
 static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, int fallback,
                                 int least, int most, int32_t *out)
 {
@@ -10006,7 +10092,8 @@ static void flash__hyper_layers(flash__hyper *h, const char *name, int n_layer, 
                                              least, most);
 }
 
-/* The base of RoPE, for all layers or for each, 0: none. */
+/* Reads the RoPE base of architecture flash: one number for all layers, or an array with one for
+   each. In a layer with 0 nothing is rotated. */
 static void flash__hyper_bases(flash__hyper *h, flash_arch *a)
 {
     flash_value v;
@@ -10031,7 +10118,7 @@ static void flash__hyper_bases(flash__hyper *h, flash_arch *a)
         if (a->layer[i].rope_base > 0) a->rope_base = a->layer[i].rope_base;
 }
 
-/* Name of the architecture; "general.architecture" must be a short text. */
+/* Reads the name of the architecture, which must be a string of 1 to 31 bytes. */
 static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_error *err)
 {
     flash_value v;
@@ -10047,6 +10134,7 @@ static flash_status flash__arch_name(const flash_gguf *g, char name[32], flash_e
     return FLASH_E_NONE;
 }
 
+/* Reads the base and the scaling of RoPE. Returns the status of h. */
 static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a, int bit)
 {
     flash_value v;
@@ -10094,8 +10182,9 @@ static flash_status flash__arch_rope(flash__hyper *h, flash_arch *a, int bit)
     return h->status;
 }
 
-/* Heads, key/value heads and feed-forward widths; what 0 means depends on the architecture. Returns
-   the heads of the first layer that has any, 1 if none has. */
+/* Reads the heads, key/value heads and feed-forward width of each layer and sets its attention:
+   SKIP without heads (deci, flash); with heads but no key/value heads, CONV (lfm2) or LINEAR (deci,
+   flash). Returns the heads of the first layer that has any, 1 if none has. */
 static int flash__arch_heads(flash__hyper *h, flash_arch *a, int bit)
 {
     int32_t heads[FLASH_LAYERS_MAX], kv[FLASH_LAYERS_MAX], ffn[FLASH_LAYERS_MAX];
@@ -10132,7 +10221,8 @@ static void flash__arch_window(flash_arch *a, int i, int window, int attention)
     a->layer[i].window = window;
 }
 
-/* What each architecture does with windows and RoPE, layer by layer. */
+/* Sets the window of each layer, and its RoPE base where that depends on the kind of layer, as each
+   architecture does. */
 static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
 {
     int32_t list[FLASH_LAYERS_MAX];
@@ -10173,6 +10263,7 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
                 a->layer[i].rope_base = 0;
     }
     if (!(bit & FLASH__IS_FLASH)) return;
+    /* attention.pattern: 0 full, 1 window, 2 skip; window 1 is a mark for the last loop */
     for (i = 0; i < n; i++) list[i] = a->layer[i].attention == FLASH_ATTENTION_SKIP ? 2 : 0;
     flash__hyper_layers(h, "attention.pattern", n, 0, 0, 2, list);
     for (i = 0; i < n && !h->status; i++) {
@@ -10193,18 +10284,19 @@ static void flash__arch_windows(flash__hyper *h, flash_arch *a, int bit)
     }
 }
 
-/* Scales that no key says. heads: of the first layer that has any. */
+/* Sets the scales that no key holds. heads: those of the first layer that has any. */
 static void flash__arch_scales(flash_arch *a, int bit, int heads)
 {
     a->attention_scale = 1.0f / sqrtf((float)a->d_head);
     a->embedding_scale = 1;
     if (!(bit & FLASH__IS_GEMMA3)) return;
     a->embedding_scale = sqrtf((float)a->d_model);
-    /* the 27B model alone */
+    /* only the 27B model, known by its 62 layers */
     if (a->n_layer == 62) a->attention_scale = 1.0f / sqrtf((float)a->d_model / (float)heads);
 }
 
-/* Reads and checks all hyper-parameters. n_layer is known already. *bit: which architecture. */
+/* Reads and checks all hyper-parameters. n_layer: as the survey found it; n_token: size of the
+   vocabulary, 0 if there is none. *bit becomes the architecture's FLASH__IS_... bit. */
 static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t n_token,
                                      flash_arch *a, int *bit, flash_error *err)
 {
@@ -10245,7 +10337,7 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
         && !h.status)
         return flash__fail(err, FLASH_E_UNSUPPORTED, 0,
                            "values of another size than keys are not supported");
-    if (a->d_head > FLASH_HEAD_MAX && !h.status) /* no key said so */
+    if (a->d_head > FLASH_HEAD_MAX && !h.status) /* d_model / heads is too large */
         return flash__fail(err, FLASH_E_TOO_LARGE, 0, "heads of %i; %i are allowed", a->d_head,
                            (int)FLASH_HEAD_MAX);
     a->rope_dims = flash__hyper_int(&h, "rope.dimension_count", a->d_head, 2, a->d_head);
@@ -10284,31 +10376,32 @@ static flash_status flash__arch_load(const flash_gguf *g, int n_layer, uint32_t 
 
 /* ===== >>model ============================================================ */
 
-/* Loading: survey the file (how large will the index be), plan one block, fill it. Matrices stay in
-   the file; vectors (norms, biases) are copied as floats, since a file may be unaligned or the
-   machine big-endian. */
+/* Loading a model takes three steps: survey the file (how large will the index be), plan one block
+   of memory and acquire it, fill it. Matrices stay in the file; vectors (norms, biases) are copied
+   as floats, since a file may be unaligned or the machine big-endian. */
 
 struct flash_model {
-    flash_gguf g; /* must be first among what holds the file */
+    flash_gguf g; /* the open file, into which vocab and the matrices point */
     flash_model_desc desc;
     flash_arch arch;
     flash__kernels k;
     flash__vocab vocab;
     flash__root root;
     flash__layer *layer; /* [L] */
-    float *vector;       /* pool for vectors */
+    float *vector;       /* [n_vector] the vectors of all layers and of root */
     size_t n_vector, vector_used;
-    int bit; /* of the architecture */
-    float ones[FLASH_HEAD_MAX];
-    size_t block; /* [B] */
-    int view;     /* 1: what g, vocab and weights point to is another model's */
+    int bit;                    /* FLASH__IS_... of the architecture */
+    float ones[FLASH_HEAD_MAX]; /* weights for norms that have none */
+    size_t block;               /* size of the block that holds this model [B] */
+    int view; /* 1: another model owns the file, the vocabulary and the shared weights */
 };
 
+/* What the plan needs to know about a file. */
 typedef struct flash__survey {
     flash_gguf g;
     flash__vocab vocab;
     int n_layer;
-    size_t n_vector;
+    size_t n_vector; /* floats of all vectors, each vector padded to 16 */
 } flash__survey;
 
 static int flash__ends_with(const flash_tensor *t, const char *end)
@@ -10317,7 +10410,8 @@ static int flash__ends_with(const flash_tensor *t, const char *end)
     return t->name_bytes > n && !memcmp(t->name + t->name_bytes - n, end, n);
 }
 
-/* Finds the sizes that the plan needs; checks the container. Leaves the file open on success. */
+/* Opens and checks the file and finds the sizes that the plan needs. On success the file stays
+   open, in s->g; on failure it is closed. */
 static flash_status flash__model_survey(flash__survey *s, const flash_model_desc *desc,
                                         flash_error *err)
 {
@@ -10365,7 +10459,8 @@ static flash_status flash__model_survey(flash__survey *s, const flash_model_desc
     return h.status;
 }
 
-/* Carves everything out of the arena, in a fixed order. */
+/* Takes everything a model holds from the arena, in a fixed order, and copies the survey into it.
+ *out becomes NULL if the arena only counts. */
 static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash__arena *a,
                                       flash_error *err)
 {
@@ -10392,14 +10487,16 @@ static flash_status flash__model_plan(flash_model **out, flash__survey *s, flash
     return status;
 }
 
-/* Whether a layer, or the root, of this model may have the tensor. */
+/* Returns 1 if layer l of this model, or with in_layer 0 the model outside its layers, may have the
+   tensor of a rule. */
 static int flash__rule_holds(const flash_model *m, const flash__tensor_rule *rule,
                              const flash_layer *l, int in_layer)
 {
     return (rule->may & m->bit) && (!in_layer || (rule->parts & flash__parts(l)));
 }
 
-/* Fills one field of base (a layer or the root) by its rule. prefix: "blk.3." or "". */
+/* Finds the tensor of a rule and fills the rule's field of base: a flash__layer with prefix
+   "blk.3.", or the flash__root with prefix "". */
 static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule *rule,
                                        const char *prefix, const flash_layer *l, void *base,
                                        flash_error *err)
@@ -10444,8 +10541,8 @@ static flash_status flash__tensor_load(flash_model *m, const flash__tensor_rule 
     return FLASH_E_NONE;
 }
 
-/* Every tensor of the file must be one that a rule names: a leftover means the model does something
-   we would not do. */
+/* Fails if the file has a tensor that no rule names: the model would compute something that this
+   code does not. */
 static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
 {
     uint32_t i;
@@ -10481,7 +10578,7 @@ static flash_status flash__tensors_known(const flash_model *m, flash_error *err)
     return FLASH_E_NONE;
 }
 
-/* "blk.3." */
+/* Writes "blk.3." for layer 3. */
 static void flash__layer_prefix(char prefix[16], int i)
 {
     char *p = prefix + 4;
@@ -10493,11 +10590,13 @@ static void flash__layer_prefix(char prefix[16], int i)
     *p = 0;
 }
 
-/* Position p turns pair i by the angle p*speed[i]; returns a scale of cos and sin. Linear: speeds
-   divided by the factor. Llama 3: low frequencies divided, high ones kept, a blend between
-   (github.com/meta-llama/llama-models, apply_scaling). YaRN: the same with a ramp over the
-   dimensions, and cos and sin scaled by 0.1 ln(factor) + 1 (Peng et al. 2023, arxiv 2309.00071).
-   factors, those of rope_freqs.weight or NULL, divide too. speed: [rope_dims/2]. */
+/* Fills speed, [rope_dims/2], for RoPE in layer l: at position p, pair i is rotated by the angle
+   p*speed[i]. Returns the factor by which cos and sin are multiplied. Linear scaling divides all
+   speeds by rope_factor. Llama 3 divides low frequencies, keeps high ones and blends between
+   (github.com/meta-llama/llama-models, apply_scaling). YaRN does so with a ramp over the
+   dimensions, and multiplies cos and sin by 0.1 ln(rope_factor) + 1 (Peng et al. 2023, arxiv
+   2309.00071). factors: [rope_dims/2] more divisors, from rope_freqs.weight; NULL if there are
+   none. */
 static float flash__rope_speeds(const flash_arch *a, const float *factors, const flash_layer *l,
                                 double *speed)
 {
@@ -10516,18 +10615,19 @@ static float flash__rope_speeds(const flash_arch *a, const float *factors, const
     for (i = 0; i < n / 2; i++) {
         double v = flash__exp(-2.0 * i / n * log_base);
         if (factors) v /= factors[i];
-        blend = 0; /* share of the unscaled speed */
+        blend = 0; /* weight of the unscaled speed, 0 to 1 */
         if (scaling == FLASH_ROPE_YARN) blend = 1 - (i - low) / FLASH__MAX(0.001, high - low);
         if (scaling == FLASH_ROPE_LLAMA3)
             blend = (a->rope_n_ctx * v / two_pi - a->rope_low_freq)
                 / (a->rope_high_freq - a->rope_low_freq);
         blend = FLASH__MIN(FLASH__MAX(blend, 0.0), 1.0);
         if (scaling != FLASH_ROPE_PLAIN) v = v / factor * (1 - blend) + v * blend;
-        speed[i] = FLASH__MIN(v, 1e6); /* keeps angles where flash__cos_sin is defined */
+        speed[i] = FLASH__MIN(v, 1e6); /* bounds the angles for flash__cos_sin */
     }
     return (float)scale;
 }
 
+/* Loads the vocabulary, the hyper-parameters and the tensors into a planned model. */
 static flash_status flash__model_fill(flash_model *m, int n_layer, flash_error *err)
 {
     size_t k;
@@ -10635,37 +10735,43 @@ FLASH_API flash_isa flash_model_isa(const flash_model *m) { return m ? m->k.isa 
 
 /* ===== >>tokenize ========================================================= */
 
-/* Words into tokens: start from characters (SentencePiece) or bytes (BPE) and join the neighbours
-   whose joint is best, by score or by rank, leftmost first, until none is left. A heap holds the
-   candidates, stale ones are passed over, so any word costs n log n. SentencePiece text is cut
-   before each space that follows a non-space, unless some token reaches across such a place: no
-   joint can, and the words stay short. KNOWN TRAPS: the space prefix goes before the first word and
-   after each special token; U+2581 in the text is not a space: it is spelled in bytes, so that
-   decoding gives it back. */
+/* Turns text into tokens and back. A text is cut into words, and each word into tokens: it starts
+   as a list of symbols, which are single characters (SentencePiece) or bytes (BPE). Of all pairs of
+   neighbours that the vocabulary can join, the one with the best score (SentencePiece) or merge
+   rank (BPE) is joined, the leftmost of equals, until no pair is left. A heap holds the candidates,
+   and stale ones are skipped, so a word of n bytes costs n log n. BPE words are those of the
+   pre-tokenizer. SentencePiece text is cut before each space that follows a non-space, unless the
+   vocabulary has a token with such a place inside: without one, no token can reach across the cut,
+   and the words stay short. KNOWN TRAPS: the space prefix goes before the first word and before the
+   first one after each special token; U+2581 in the text is not a space: it is spelled in byte
+   tokens, so that decoding gives it back. */
+
+/* NO_EOS: a flag of flash_tokenize for the library's own calls: no EOS; WORD_STACK: the longest
+   word that needs no memory from the allocator [B]. */
 
 enum { FLASH__NO_EOS = 1 << 16, FLASH__WORD_STACK = 64 };
 
 typedef struct flash__symbol {
-    uint32_t at, n;
-    int32_t id, next, previous;
+    uint32_t at, n;             /* place and length in the word [B]; n 0: joined to the left */
+    int32_t id, next, previous; /* token, numbers of the neighbours; -1: none */
 } flash__symbol;
+/* A candidate: joining symbol `left` with the next one. */
 typedef struct flash__joint {
-    uint32_t key, left, n;
-    int32_t id;
+    uint32_t key, left, n; /* key: the smallest is best; n: length of the two together [B] */
+    int32_t id;            /* token of the two together */
 } flash__joint;
 
 typedef struct flash__tokens {
     const flash__vocab *v;
     const flash_host *host;
-    int32_t *ids;
-    size_t cap, n;
+    int32_t *ids;  /* [cap] */
+    size_t cap, n; /* n: tokens so far, those beyond cap included */
     flash_status status;
-    /* prefix: byte 0 of the word is a space that is not in the text */
-    const uint8_t *word;
-    uint32_t word_bytes;
-    int prefix;
-    flash__symbol *symbol;
-    flash__joint *heap;
+    const uint8_t *word;   /* the current word in the text */
+    uint32_t word_bytes;   /* with the prefix */
+    int prefix;            /* 1: byte 0 of the word is a space that is not in the text */
+    flash__symbol *symbol; /* [word_bytes] */
+    flash__joint *heap;    /* [2*word_bytes] */
     size_t heap_n;
 } flash__tokens;
 
@@ -10676,6 +10782,7 @@ static void flash__emit(flash__tokens *t, int32_t id)
     t->n++;
 }
 
+/* Returns a reader of n bytes of the current word, from byte `at` on; the prefix is byte 0. */
 static flash__bytes flash__word_span(const flash__tokens *t, uint32_t at, uint32_t n)
 {
     static const uint8_t space[1] = {' '};
@@ -10693,14 +10800,15 @@ static int flash__joint_before(const flash__joint *a, const flash__joint *b)
     return a->key != b->key ? a->key < b->key : a->left < b->left;
 }
 
-/* Scores as integers in falling order. */
+/* Maps the score of a token to an integer: the higher the score, the smaller the integer. */
 static uint32_t flash__score_key(const flash__vocab *v, int32_t id)
 {
     uint32_t u = flash__rd32(v->scores + 4 * (size_t)id);
     return ~(u & 0x80000000u ? ~u : u | 0x80000000u);
 }
 
-/* Considers joining symbol left with the one after it. */
+/* Puts the joint of symbol `left` and the next one on the heap if the vocabulary can join them.
+   Does nothing if left is -1. */
 static void flash__push_joint(flash__tokens *t, int32_t left)
 {
     const flash__symbol *a = t->symbol + left, *b;
@@ -10743,7 +10851,8 @@ static flash__joint flash__pop_joint(flash__tokens *t)
     return top;
 }
 
-/* Joins the symbols [0, n) of the word and emits what is left. */
+/* Joins the n symbols of the word and emits the tokens of those that remain. A symbol without a
+   token is spelled in byte tokens; from a byte that has none, one `unk` stands for the rest. */
 static void flash__join(flash__tokens *t, uint32_t n)
 {
     const flash__vocab *v = t->v;
@@ -10756,7 +10865,7 @@ static void flash__join(flash__tokens *t, uint32_t n)
         flash__symbol *a = t->symbol + j.left, *b;
         if (!a->n || a->next < 0) continue;
         b = t->symbol + a->next;
-        if (a->n + b->n != j.n) continue;
+        if (a->n + b->n != j.n) continue; /* stale: one of them has grown */
         a->n = j.n;
         a->id = j.id;
         a->next = b->next;
@@ -10780,7 +10889,7 @@ static void flash__join(flash__tokens *t, uint32_t n)
     }
 }
 
-/* One word: [n] bytes of text, with a space before them if prefix. */
+/* Tokenises one word: n bytes of text at p, with a space put before them if prefix is 1. */
 static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix)
 {
     flash__symbol symbols[FLASH__WORD_STACK];
@@ -10835,7 +10944,8 @@ static void flash__word(flash__tokens *t, const uint8_t *p, size_t n, int prefix
     flash__release(&t->host->allocator, block, bytes);
 }
 
-/* Splits [p, end) by the passes from pass on; the last pieces are words. */
+/* Splits [p, end) into the matches of pattern `pass` of the pre-tokenizer and the text between
+   them, and each of these pieces by the next pattern. What the last pattern leaves are words. */
 static void flash__split(flash__tokens *t, int pass, const uint8_t *p, const uint8_t *end)
 {
     const uint8_t *gap = p, *r, *stuck;
@@ -10860,7 +10970,8 @@ static void flash__split(flash__tokens *t, int pass, const uint8_t *p, const uin
     if (gap < p) flash__split(t, pass + 1, gap, p);
 }
 
-/* Text without special tokens. fresh: at the beginning, or right after a special token. */
+/* Tokenises text without special tokens. fresh: 1 at the beginning of the text and right after a
+   special token. */
 static void flash__fragment(flash__tokens *t, const uint8_t *p, const uint8_t *end, int fresh)
 {
     int prefix = fresh && t->v->space_prefix;
@@ -10925,7 +11036,8 @@ FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, si
     return t.n > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
-/* What a token adds to the text. byte: room for a byte token's one byte. */
+/* Returns a reader of the bytes that a token adds to the text. *byte: memory for the byte of a byte
+   token, which must last as long as the reader. */
 static flash__bytes flash__token_out(const flash__vocab *v, uint32_t id, unsigned flags,
                                      uint8_t *byte)
 {
@@ -10958,7 +11070,7 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
         int special = flash__token_type(v, (uint32_t)ids[i]) == FLASH__TOKEN_USER
             || flash__token_special(v, (uint32_t)ids[i]);
         while ((c = flash__next_byte(&b)) >= 0) {
-            /* the prefix */
+            /* leaves out the space prefix */
             if (fresh && c == ' ' && v->space_prefix && !special) {
                 fresh = 0;
                 continue;
@@ -10967,14 +11079,15 @@ FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids
             if (used < cap) text[used] = (char)c;
             used++;
         }
-        if (special) fresh = 1; /* after a special token encoding puts a prefix again */
+        if (special) fresh = 1; /* flash_tokenize puts the prefix again */
     }
     *bytes = used;
     return used > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
-/* Bytes of d->held that can go out: whole characters, or bytes that can no longer become one
-   (written as U+FFFD). */
+/* Moves the bytes of d->held that need not wait to text: whole characters, and a U+FFFD for each
+   byte that cannot become part of one. all: 1 if no byte follows, so that nothing waits. Returns
+   the number of bytes written, at most 3*n_held. */
 static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
 {
     size_t used = 0, at = 0;
@@ -10982,7 +11095,7 @@ static size_t flash__let_go(flash_detokenizer *d, int all, char *text)
     while (at < d->n_held) {
         const uint8_t *p = d->held + at, *end = d->held + d->n_held;
         int n = flash__utf8(p, end, &c), want = *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4, k;
-        /* may go on: all but the first must continue */
+        /* an unfinished character, if all bytes after the first continue it, waits for more */
         if (!n && !all && *p >= 0xc2 && *p < 0xf5 && end - p < want) {
             for (k = 1; k < end - p && (p[k] & 0xc0) == 0x80; k++) {}
             if (k == end - p) break;
@@ -11080,15 +11193,17 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token)
 
 /* ===== >>chat ============================================================= */
 
-/* Chat formats, one row each; the first whose marks fit is a template's, so the special ones come
-   first. Rows say what their templates render, less what a plain chat does not want (see there). A
-   turn is tokenised piece by piece: format, text, format. KNOWN TRAPS: the end of an answer is
-   written before the next turn, not after the answer, since the model may be stopped; SentencePiece
-   puts a space before text, so a format's space before the text must not be put again; tokens of
-   type user are read in plain text, too. The price of the pieces: where a format goes on with line
-   ends (smollm3, mistral-nemo: after the system prompt) ".\n\n" is two tokens, not one. */
+/* Chat formats are rows of a table. The format of a template is the first row whose marks fit, so
+   special formats stand before general ones. A row gives what its template renders, without what
+   templates add on their own (>>api-chat lists that). A turn is tokenised in pieces: the format's
+   part before the text, the text, the part after it. KNOWN TRAPS: the end of an answer is written
+   before the next turn, not after the answer, since the model may be stopped before it writes the
+   end; SentencePiece puts a space before text, so a space of the format before the text must not be
+   put again; tokens of type user are found in plain text, too. Tokenising in pieces has a price:
+   where the part after the text begins with line ends (smollm3, mistral-nemo: after the system
+   prompt) ".\n\n" becomes two tokens, not one. */
 
-enum { FLASH__TEMPLATE_MAX = 1 << 18 };
+enum { FLASH__TEMPLATE_MAX = 1 << 18 }; /* bytes of a template that are looked at */
 
 #define FLASH__CHATML_TURNS \
     { { "<|im_start|>system\n", "<|im_end|>\n" }, \
@@ -11103,19 +11218,21 @@ enum { FLASH__TEMPLATE_MAX = 1 << 18 };
 
 /* clang-format off */
 static const flash_chat_format flash__chat_table[] = {
-    /* SmolLM3, reasoning. Without a system prompt its template writes one of 160 words. */
+    /* SmolLM3 with reasoning. Its template writes a system prompt of 160 words if none is given. */
     { "smollm3", { "<|im_start|>", "## Custom Instructions", NULL }, 0, 0,
       { { "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\n"
           "Reasoning Mode: /think\n\n## Custom Instructions\n\n", "\n\n<|im_end|>\n" },
         { "<|im_start|>user\n", "<|im_end|>\n" }, { "<|im_start|>assistant\n", "<|im_end|>\n" } },
       "<|im_start|>assistant\n", "<|im_end|>" },
-    /* SmolLM and SmolLM2. Without a system prompt their templates say who they are. */
+    /* SmolLM and SmolLM2. If no system prompt is given, their templates write one that tells the
+       model who it is. */
     { "smollm", { "<|im_start|>", "named SmolLM", NULL }, 0, 0, FLASH__CHATML_TURNS },
     { "lfm2", { "<|im_start|>", "List of tools: ", NULL }, 0, 0, FLASH__CHATML_TURNS },
-    /* Qwen2.5 writes a system prompt where there is none; phi-4 has <|im_sep|> and is another. */
+    /* The template of Qwen2.5 writes a system prompt if none is given. A template with <|im_sep|>
+       is that of phi-4, which is another format. */
     { "chatml", { "<|im_start|>", "<|im_end|>", "!<|im_sep|>" }, 0, 0, FLASH__CHATML_TURNS },
-    /* From 3.1 on templates begin with a system turn of the dates of training and of today. A
-       template with >>> (functionary) has the model name a recipient first. */
+    /* From Llama 3.1 on, templates begin with a system turn that gives the dates of training and of
+       today. With a template that has >>> (functionary), the model first names a recipient. */
     { "llama-3", { "<|start_header_id|>", "<|eot_id|>", "!>>>" }, 0, 1,
       { { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
         { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
@@ -11126,35 +11243,35 @@ static const flash_chat_format flash__chat_table[] = {
         { "<|header_start|>user<|header_end|>\n\n", "<|eot|>" },
         { "<|header_start|>assistant<|header_end|>\n\n", "<|eot|>" } },
       "<|header_start|>assistant<|header_end|>\n\n", "<|eot|>" },
-    /* Gemma 2 and older refuse a system prompt; this is what Gemma 3 does with it. */
+    /* Templates of Gemma 2 and older refuse a system prompt; this row writes it as Gemma 3 does. */
     { "gemma", { "<start_of_turn>", "<end_of_turn>", NULL }, 1, 1,
       { { "<start_of_turn>user\n", "\n\n" }, { "<start_of_turn>user\n", "<end_of_turn>\n" },
         { "<start_of_turn>model\n", "<end_of_turn>\n" } },
       "<start_of_turn>model\n", "<end_of_turn>" },
-    /* <|tool|> is phi-4-mini, which has no line ends */
+    /* A template with <|tool|> is that of phi-4-mini, which writes no line ends. */
     { "phi-3", { "<|assistant|>", "<|end|>", "!<|tool|>" }, 0, 0,
       { { "<|system|>\n", "<|end|>\n" }, { "<|user|>\n", "<|end|>\n" },
         { "<|assistant|>\n", "<|end|>\n" } }, "<|assistant|>\n", "<|end|>" },
-    /* and TinyLlama; its end of text is taken to be </s> */
+    /* Zephyr and TinyLlama. The template's eos_token is taken to be </s>. */
     { "zephyr", { "<|user|>", "eos_token", "!<|end|>" }, 0, 0,
       { { "<|system|>\n", "</s>\n" }, { "<|user|>\n", "</s>\n" }, { "<|assistant|>\n", "</s>\n" } },
       "<|assistant|>\n", "</s>" },
     { "llama-2", { "[INST]", "<<SYS>>", NULL }, 1, 1,
       { { "[INST] <<SYS>>\n", "\n<</SYS>>\n\n" }, { "[INST] ", " [/INST]" },
         { " ", " </s><s>" } }, "", "</s>" },
-    /* 7B v0.1 and v0.2. Their templates put a space before [INST]; here the tokenizer does. The
-       first of them refused a system prompt and put no space before answers. */
+    /* Mistral 7B v0.1 and v0.2. Their templates put a space before [INST]; here the tokenizer does.
+       The first of these templates refused a system prompt and put no space before answers. */
     { "mistral", { "[INST] ", " [/INST]", NULL }, 1, 0,
       { { "[INST] ", "\n\n" }, { "[INST] ", " [/INST]" }, { " ", "</s>" } }, "", "</s>" },
-    /* 7B v0.3 and others of that time. Templates put the system prompt before the last question,
-       which would move with each turn; here it is before the first. */
+    /* Mistral 7B v0.3 and others of that time. Their templates put the system prompt before the
+       last question, so that it moves with each turn; here it stays before the first. */
     { "mistral-v3", { "[INST] ", "[/INST]", "![SYSTEM_PROMPT]" }, 1, 0,
       { { "[INST] ", "\n\n" }, { "[INST] ", "[/INST]" }, { " ", "</s>" } }, "", "</s>" },
-    /* Nemo, Ministral: the same without spaces */
+    /* Mistral Nemo and Ministral: like mistral-v3, but without spaces. */
     { "mistral-nemo", { "[INST]", "[/INST]", "![SYSTEM_PROMPT]" }, 1, 0,
       { { "[INST]", "\n\n" }, { "[INST]", "[/INST]" }, { "", "</s>" } }, "", "</s>" },
-    /* R1 and what was distilled from it: an answer begins with reasoning, which the template takes
-       out of earlier ones */
+    /* DeepSeek-R1 and the models distilled from it. An answer begins with reasoning; the template
+       removes it from earlier answers, this row does not. */
     { "deepseek-r1", { FLASH__DEEPSEEK_OPEN "<think>", NULL, NULL }, 0, 0, FLASH__DEEPSEEK_TURNS,
       FLASH__DEEPSEEK_OPEN "<think>\n", FLASH__DEEPSEEK_END },
     { "deepseek", { FLASH__DEEPSEEK_OPEN, NULL, NULL }, 0, 0, FLASH__DEEPSEEK_TURNS,
@@ -11181,7 +11298,7 @@ FLASH_API const flash_chat_format *flash_chat_find(const char *name)
     return NULL;
 }
 
-/* Whether part, [n], is in text. */
+/* Returns 1 if part, [n], occurs in text. */
 static int flash__contains(const char *text, size_t bytes, const char *part, size_t n)
 {
     const char *end = text + bytes;
@@ -11220,14 +11337,15 @@ FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m)
 
 static int flash__is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* The pieces of a turn. 0 if it is none. */
 enum {
-    FLASH__CHAT_CLOSE,
-    FLASH__CHAT_BEFORE,
+    FLASH__CHAT_CLOSE,  /* the end of the answer before this turn */
+    FLASH__CHAT_BEFORE, /* the format's part before the text */
     FLASH__CHAT_TEXT,
-    FLASH__CHAT_AFTER,
-    FLASH__CHAT_PIECES
+    FLASH__CHAT_AFTER, /* the part after the text, but for an answer, which the next turn ends */
+    FLASH__CHAT_PIECES /* number of pieces */
 };
+/* Sets piece and n, [FLASH__CHAT_PIECES], to the pieces of a turn and their lengths [B]; before,
+   role and text are those of flash_chat_render. Returns 0 if they make no turn. */
 static int flash__chat_pieces(const flash_chat_format *f, flash_role before, flash_role role,
                               const char *text, size_t bytes, const char **piece, size_t *n)
 {
@@ -11267,7 +11385,8 @@ FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role 
     return used > cap ? FLASH_E_RANGE : FLASH_E_NONE;
 }
 
-/* Whether the format itself has p, [n], somewhere. White space does not count: it means nothing. */
+/* Returns 1 if p, the n bytes of a token in a text, also occurs in the format itself. Only tokens
+   of 3 bytes and more that begin with < or [ count; others, such as white space, mark nothing. */
 static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
 {
     int i;
@@ -11279,8 +11398,9 @@ static int flash__chat_has(const flash_chat_format *f, const char *p, size_t n)
     return flash__contains(f->open, strlen(f->open), p, n);
 }
 
-/* As far as text can be read without finding one of the format's tokens, which are read in plain
-   text if their type is user: into the first of them, or to the end. */
+/* Returns where to cut the text [p, end) so that no token of the format is found in it: after the
+   first byte of the first such token, or at the end. Without the cut, tokens of type user would be
+   found in plain text. */
 static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_format *f, const char *p,
                                    const char *end)
 {
@@ -11292,7 +11412,7 @@ static const char *flash__chat_cut(const flash__vocab *v, const flash_chat_forma
     return end;
 }
 
-/* Whether text ends with a special token, after which SentencePiece puts its space again. */
+/* Returns 1 if text ends with a special token, after which SentencePiece puts its space again. */
 static int flash__chat_ends_special(const flash__vocab *v, const char *text, size_t n)
 {
     const uint8_t *p = (const uint8_t *)text, *end = p + n;
@@ -11302,7 +11422,8 @@ static int flash__chat_ends_special(const flash__vocab *v, const char *text, siz
     return 0;
 }
 
-/* flash_tokenize behind the *used tokens that are there. */
+/* Appends the tokens of text, without EOS, to the *used tokens in ids, and increases *used. Tokens
+   beyond cap are counted, not stored, and are no failure here. */
 static flash_status flash__chat_put(const flash_model *m, const char *text, size_t bytes,
                                     unsigned flags, int32_t *ids, size_t cap, size_t *used)
 {
@@ -11327,6 +11448,7 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
     if (fresh) s = flash__chat_put(m, "", 0, 0, ids, cap, &used); /* BOS */
     for (i = 0; i < FLASH__CHAT_PIECES; i++) {
         unsigned flags = FLASH_TEXT_NO_BOS | (i == FLASH__CHAT_TEXT ? 0 : FLASH_TEXT_SPECIAL);
+        /* 1: the piece ends with a space that the tokenizer will put before the text */
         int space = i == FLASH__CHAT_BEFORE && length[i] && piece[i][length[i] - 1] == ' '
             && length[FLASH__CHAT_TEXT] && m->vocab.space_prefix;
         if (!length[i]) continue;
@@ -11346,70 +11468,73 @@ FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_cha
 
 /* ===== >>forward ========================================================== */
 
-/* The forward pass over a chunk of T tokens, one layer at a time, so that a step can stop between
-   two layers. Attention never holds the T x T matrix: positions are taken in blocks of 64 that
-   begin at multiples of 64, each with its own maximum, joined by rescaling (online softmax; Milakov
-   and Gimelshein 2018, arxiv 1805.02867). The blocks do not depend on how the prompt was cut, so
-   the bits do not either. Inside a block q.k is summed over the head in order and weights times
-   values over positions in order: SIMD lanes are positions and columns, which is why keys are
-   stored turned, [C,64] a block, values [64,C]. KNOWN TRAPS: columns of a block beyond a query's
-   own position hold later keys or none at all; their scores are computed and never looked at.
-   Values are multiplied by weights of 0 up to the last query of a tile: harmless unless a model
-   yields Inf or NaN. A layer with a window keeps its blocks in a ring; a layer without attention
-   keeps nothing and does nothing. Eight blocks make a span: blocks are joined to spans and spans to
-   the whole, so that workers can share the spans of a single token and the bits stay the same. */
+/* The forward pass runs a chunk of T tokens through the model, one layer at a time, so that a step
+   can stop between two layers. Attention never holds the T x T matrix of scores. It takes the
+   positions in blocks of 64 that begin at multiples of 64; each block has its own maximum, and
+   blocks are joined by rescaling (online softmax; Milakov and Gimelshein 2018, arxiv 1805.02867).
+   Eight blocks make a span: blocks are joined to spans, and spans to the whole. Workers can
+   therefore share the spans of a single token, and the result has the same bits. Blocks and spans
+   do not depend on how the prompt was cut into chunks, so the bits do not either.
+   Inside a block, q.k is summed over the head in order, and weights times values are summed over
+   the positions in order. SIMD lanes are positions and columns, so a block of keys is stored
+   transposed, [C,64], and a block of values as [64,C]. A layer with an attention window keeps its
+   blocks in a ring. A layer without attention keeps no keys and values.
+   KNOWN TRAPS: the columns of a block beyond a query's own position hold later keys or none at all;
+   their scores are computed but never used. Values are multiplied by weights of 0 up to the last
+   query of a tile, which is harmless unless a model yields Inf or NaN. */
 
 enum {
-    FLASH__PICK_ROWS = 64,
-    FLASH__TILE = 64,
-    FLASH__SPAN = 8,
-    FLASH__HEAD_WEIGHTS = 1 << 20,
-    FLASH__SLICE = 250 /* [us] */
+    FLASH__PICK_ROWS = 64,         /* most rows of a matrix that a worker takes at once */
+    FLASH__TILE = 64,              /* most queries of one head that are handled together */
+    FLASH__SPAN = 8,               /* blocks in a span */
+    FLASH__HEAD_WEIGHTS = 1 << 20, /* weights of the output head per step before a deadline */
+    FLASH__SLICE = 250             /* wanted length of a step before a deadline [us] */
 };
 
 struct flash_session {
     const flash_model *m;
     flash_session_desc desc;
     flash__pool pool;
-    size_t block;            /* [B] */
-    int n_ctx, chunk, slots; /* slots: workers at once, each with a workspace */
-    int pos, fed;            /* tokens worked on; tokens queued or worked on */
-    int run, layer;          /* tokens of the chunk under way, 0: none; its next layer */
-    int head;                /* rows of the head done, after all layers */
+    size_t block;            /* size of the session's memory [B] */
+    int n_ctx, chunk, slots; /* slots: most workers at a time; each has a workspace */
+    int pos, fed;            /* tokens processed; tokens processed or queued */
+    int run, layer;          /* tokens of the chunk in progress, 0 if none; its next layer */
+    int head;                /* rows of the output head done, once all layers are */
     int begin;               /* position at which the queue was last empty */
-    int high;                /* positions that rings have seen */
-    int slice, sliced;       /* tokens at once before a deadline; 1: the chunk is of those */
-    double slowest;          /* longest piece of it [s] */
-    int side;                /* which conv state is that before the chunk */
-    int rope_layer;          /* whose angles are in rope, -1: none */
-    int last, last_n;        /* first position and tokens of the last finished chunk */
+    int high;                /* one above the highest position written to the rings so far */
+    int slice, sliced;       /* tokens per chunk before a deadline; 1: the chunk has that size */
+    double slowest;          /* time of the chunk's slowest step so far [s] */
+    int side;                /* half of conv (0 or 1) with the state before the chunk */
+    int rope_layer;          /* layer whose angles are in rope, -1 if none */
+    int last, last_n;        /* first position and number of tokens of the last finished chunk */
     int have_logits, ended;
-    int text_at, text_fresh;      /* where the text began, and whether its first space is shown */
-    int32_t sampled;              /* what flash_session_sample gave last, -1: fed or none */
-    struct flash__reading *match; /* NULL: created without a grammar */
+    int text_at, text_fresh;      /* token where the text begins; 1: its first space is hidden */
+    int32_t sampled;              /* last result of flash_session_sample, -1: none, or fed since */
+    struct flash__reading *match; /* NULL if the session was created without a grammar */
     volatile int cancel;
-    int32_t *ids;                       /* [N] */
+    int32_t *ids;                       /* [n_ctx] all tokens fed */
     uint8_t **k, **v;                   /* [L] of [K,blocks] blocks of flash__kv_block bytes */
-    int *blocks;                        /* [L] of 64 positions kept: all, or a ring */
-    int *from;                          /* [L] first position that was restored, 0: all were */
-    float **conv;                       /* [L] of [2,conv_length-1,D]: last inputs, on two sides */
+    int *blocks;                        /* [L] blocks of 64 positions kept: all, or a ring */
+    int *from;                          /* [L] first position that a restored state had, else 0 */
+    float **conv;                       /* [L] of [2,conv_length-1,D]: last inputs, in two halves */
     float *x, *h;                       /* [T,D] residual stream; [T,max(D,H*C)] normed, attended */
     float *q, *kk, *vv;                 /* [T,max(D,H*C)], 3D for CONV; [T,K*C], [T,K*C] */
     float *gate, *up;                   /* [T,F] */
     float *rope;                        /* [T,rope_dims] cos and sin */
-    float *span;                        /* [spans,H,C+2] what spans gave: sums, maximum, total */
-    flash__q8 *q8;                      /* [T,max(D,H*C,F)/32] */
+    float *span;                        /* [spans,H,C+2] of one token: sums, maximum, total */
+    flash__q8 *q8;                      /* [T,max(D,H*C,F)/32] quantised input of a product */
     float *logits;                      /* [V], or [T,V] with all_logits */
     struct flash__candidate *candidate; /* [V] */
     uint8_t *work;                      /* [slots,work_bytes] */
     size_t work_bytes;
-    uint64_t random;
+    uint64_t random; /* state of the sampler's random numbers */
     flash_detokenizer detok;
-    char *text, *piece; /* held back; handed out */
-    size_t text_n, text_cap, stop_max;
+    char *text, *piece;                /* [text_cap] text held back; text last handed out */
+    size_t text_n, text_cap, stop_max; /* bytes held back; size of both; longest stop string [B] */
 };
 
-/* One job: up to three products of the same input, or one step over tokens or heads. */
+/* A job is up to three products of the same input, or one step over tokens or heads. Its items are
+   shared out to workers, one task each. */
 typedef struct flash__job {
     flash_session *s;
     const flash__mat *w[3];
@@ -11418,17 +11543,18 @@ typedef struct flash__job {
     const float *x;    /* [T,cols] */
     const float *norm; /* [D] */
     int tokens, layer, items, width, tasks;
-    volatile int next[FLASH_THREADS_MAX]; /* of each task's share */
+    volatile int next[FLASH_THREADS_MAX]; /* [tasks] next item of each task's share */
 } flash__job;
 
-/* Items of a job from task i's share on: equal shares, in order. */
+/* Returns the first item of task i's share. Shares are equal, and in the order of the tasks. */
 static int flash__share(const flash__job *j, int i)
 {
     return (int)((int64_t)j->items * i / j->tasks);
 }
 
-/* The next item of a job for a worker, or -1: of its own share while there is one, so that it reads
-   weights in a row, as memory likes it, then of the others'. */
+/* Returns the next item for the worker with number index, or -1 if all are taken. A worker takes
+   the items of its own share first, so that it reads consecutive weights, which memory delivers
+   fastest. It then takes items from the shares of the others. */
 static int flash__pick(flash__job *j, int index)
 {
     int k, i, at = index;
@@ -11440,6 +11566,7 @@ static int flash__pick(flash__job *j, int index)
     return -1;
 }
 
+/* Runs the items of a job on as many workers as there are, and returns when all are done. */
 static void flash__run(flash_session *s, flash__job *job, int items, flash__task task)
 {
     const flash_host *host = &s->desc.host;
@@ -11458,14 +11585,16 @@ static void flash__run(flash_session *s, flash__job *job, int items, flash__task
 
 /* --- matrix products -------------------------------------------------------- */
 
-/* Rows a worker takes at once: few enough that their panels stay in the second-level cache. */
+/* Returns the number of rows that a worker takes at once: few enough that their panels, of at most
+   1.5 bytes a weight, stay in the second-level cache. */
 static int flash__pick_rows(const flash__kernels *k, int cols)
 {
     int rows = 393216 / (cols + cols / 2 + 1) / k->panel_rows * k->panel_rows;
     return FLASH__MAX(FLASH__MIN(rows, FLASH__PICK_ROWS), k->panel_rows);
 }
 
-/* Rows [from, from + rows) of a matrix for all tokens. */
+/* Computes rows [from, from + rows) of the job's product `which` for all tokens. panels: the
+   worker's workspace. */
 static void flash__matmul_rows(const flash__job *j, int which, int from, int rows, uint8_t *panels)
 {
     const flash__mat *w = j->w[which];
@@ -11516,14 +11645,15 @@ static void flash__product(flash__job *job, int i, const flash__mat *w, const fl
     job->y[i] = y;
 }
 
-/* y[t] = w x[t] (+ bias) for the n products set up in job. s->q8 holds x quantised. */
+/* Computes y[t] = w x[t] (+ bias) for the n products set up in job by flash__product. x: [T,cols];
+   s->q8 must hold the same x quantised. */
 static void flash__matmul(flash_session *s, flash__job *job, int n, const float *x, int T)
 {
     int i, items = 0, rows = 0;
     job->x = x;
     job->tokens = T;
     job->width = flash__pick_rows(&s->m->k, job->w[0]->cols);
-    if (T < 4) {
+    if (T < 4) { /* without panels, rows need not fit a cache: at most about 8 picks a worker */
         for (i = 0; i < n; i++) rows += job->w[i]->rows;
         while (job->width * s->slots * 8 < rows) job->width *= 2;
     }
@@ -11553,7 +11683,7 @@ static void flash__norm_task(void *ctx, int index) /* h = norm(x), quantised */
     }
 }
 
-static void flash__quantize_task(void *ctx, int index) /* rows of width items */
+static void flash__quantize_task(void *ctx, int index) /* rows of x, j->width items each */
 {
     flash__job *j = (flash__job *)ctx;
     int t;
@@ -11573,12 +11703,13 @@ static void flash__gate_task(void *ctx, int index) /* gate = f(gate)*up, quantis
     }
 }
 
-/* x of the chunk's last T tokens */
+/* Returns the residual stream of the chunk's last T tokens, [T,D]. */
 static float *flash__last_rows(const flash_session *s, int T)
 {
     return s->x + (size_t)(s->run - T) * (size_t)s->m->arch.d_model;
 }
 
+/* Sets h = norm(x) for T rows, and q8 to the same quantised. w: [D] weights of the norm. */
 static void flash__norm_rows(flash_session *s, const float *x, const float *w, int T)
 {
     flash__job job;
@@ -11599,7 +11730,8 @@ static void flash__residual_task(void *ctx, int index)
     }
 }
 
-/* x, its last T rows, += y or norm(y) */
+/* Adds y [T,D] to the residual stream of the chunk's last T tokens. If norm is not NULL, y is first
+   replaced by norm(y). */
 static void flash__residual(flash_session *s, float *y, const float *norm, int T)
 {
     flash__job job;
@@ -11611,9 +11743,9 @@ static void flash__residual(flash_session *s, float *y, const float *norm, int T
 
 /* --- keys and values -------------------------------------------------------- */
 
-/* Stores one key (turned) or value at place t of its block. A Q8_0 block: int8 [64*C] in that
-   order, then f16 scales, one for G items (flash__kv_group) of a head at one position: [C/G,64] for
-   keys, [64,C/G] for values. */
+/* Stores one key (turned = 1: transposed) or value x [C] at place t of its block. A Q8_0 block
+   holds int8 [64*C] in the same order as other types, then f16 scales. A scale belongs to G items
+   (flash__kv_group) of a head at one position: [C/G,64] for keys, [64,C/G] for values. */
 static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x, int C, int turned)
 {
     size_t step = turned ? 64 : 1, at = turned ? (size_t)t : (size_t)t * (size_t)C, i, g,
@@ -11631,7 +11763,7 @@ static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x
             float a = x[i] < 0 ? -x[i] : x[i];
             amax = a > amax ? a : amax;
         }
-        amax = amax < 8e6f ? amax : 8e6f; /* what an f16 scale can hold */
+        amax = amax < 8e6f ? amax : 8e6f; /* so that the scale fits f16 */
         inverse = amax > 1e-4f ? 127.0f / amax : 0;
         d = flash__f32_f16(inverse > 0 ? amax / 127.0f : 0);
         for (i = 0; i < G; i++) {
@@ -11644,7 +11776,8 @@ static void flash__kv_store(flash_type kv, uint8_t *block, int t, const float *x
     }
 }
 
-/* A block as floats: itself, or converted into room [64*C]. */
+/* Returns a block as floats: the block itself if it is F32, else a copy converted into room [64*C].
+   turned: 1 for a block of keys. */
 static const float *flash__kv_floats(const flash_session *s, const uint8_t *block, int C,
                                      int turned, float *room)
 {
@@ -11665,7 +11798,8 @@ static const float *flash__kv_floats(const flash_session *s, const uint8_t *bloc
     return room;
 }
 
-/* Cos and sin for the chunk's positions, unless those of a layer alike are there. */
+/* Fills s->rope with cos and sin for the chunk's positions in layer il, unless the values already
+   there, of an earlier layer, are the same. */
 static void flash__rope_angles(flash_session *s, int il)
 {
     const flash_arch *a = &s->m->arch;
@@ -11689,7 +11823,8 @@ static void flash__rope_angles(flash_session *s, int il)
     s->rope_layer = il;
 }
 
-/* One query or key: normed, rotated. */
+/* Normalises and rotates one query or key x [C]. norm: [C] or NULL; rope: cos and sin of its
+   position. With qk_norm, x is also normalised after the rotation. */
 static void flash__turn(const flash_session *s, const flash_layer *l, const float *norm,
                         const float *rope, float *x)
 {
@@ -11701,7 +11836,8 @@ static void flash__turn(const flash_session *s, const flash_layer *l, const floa
     if (a->qk_norm) s->m->k.rmsnorm(x, s->m->ones, a->norm_eps, C, x);
 }
 
-/* norms and rotates queries, of the last j->tokens, and keys, stores keys and values */
+/* Normalises and rotates the queries of the chunk's last j->tokens tokens and the keys of all its
+   tokens, and stores keys and values in the cache. */
 static void flash__rope_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
@@ -11732,26 +11868,27 @@ static void flash__rope_task(void *ctx, int index)
 
 /* --- attention -------------------------------------------------------------- */
 
-/* The first position that a query at p sees. */
+/* Returns the first position that a query at position p attends to. */
 static int flash__sees(const flash_layer *l, int p)
 {
     if (l->attention == FLASH_ATTENTION_WINDOW) return FLASH__MAX(p + 1 - l->window, 0);
     return l->attention == FLASH_ATTENTION_CHUNK ? p / l->window * l->window : 0;
 }
 
-/* n <= 64 queries of one head, at positions first + r*step. */
+/* n <= 64 queries that share a key/value head. Query r is at position first + r*step: step is 1 for
+   one head of many tokens and 0 for many heads of one token. */
 typedef struct flash__queries {
     const float *q;            /* [n,C] */
-    float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: none yet */
+    float *out, *best, *total; /* [n,C]; [n] maximum and sum so far, total 0: nothing yet */
     int n, first, step;
     const flash_layer *layer;
 } flash__queries;
 
-/* A worker's room for attention. */
+/* The buffers of one worker for attention. group: query heads per key/value head. */
 typedef struct flash__room {
-    float *keys, *values, *score, *sum;
-    float *q, *out, *best, *total;   /* [group,64,C] twice, [group,64] twice */
-    float *whole_best, *whole_total; /* [group,64] of all spans */
+    float *keys, *values, *score, *sum; /* [C,64], [64,C] one block; [64,64], [64,C] its result */
+    float *q, *out, *best, *total;      /* of a span: [group,64,C] twice, [group,64] twice */
+    float *whole_best, *whole_total;    /* [group,64] of all spans so far */
 } flash__room;
 
 static size_t flash__room_floats(int C, int group)
@@ -11759,8 +11896,9 @@ static size_t flash__room_floats(int C, int group)
     return (size_t)(64 * (3 * C + 64 + 2 * group * (C + 2)));
 }
 
-/* Joins what later positions gave (maximum, sum of weights, weighted values) to what earlier ones
-   did. */
+/* Joins the result for later positions to that for earlier ones, which is updated. A result is the
+   maximum score (most, *best), the sum of the weights (l, *total) and the weighted sum of the
+   values [C] (sum, out). *total 0: there is no earlier result. */
 static void flash__attend_join(const flash__kernels *k, float *best, float *total, float *out,
                                float most, float l, const float *sum, size_t C)
 {
@@ -11780,7 +11918,8 @@ static void flash__attend_join(const flash__kernels *k, float *best, float *tota
     k->blend(out, keep, sum, add, C);
 }
 
-/* Joins one block of 64 positions to what the blocks before gave. */
+/* Attends to one block of 64 positions, of which the first is begin, and joins the result to that
+   of the blocks before it. */
 static void flash__attend(const flash_session *s, const flash__queries *u, const flash__room *room,
                           int begin, const float *keys, const float *values)
 {
@@ -11791,13 +11930,13 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
     for (r = 0; r < u->n; r++) {
         int p = u->first + r * u->step, to = FLASH__MIN(p + 1 - begin, 64),
             from = FLASH__MAX(flash__sees(u->layer, p) - begin, 0);
-        if (from >= to) continue; /* before the block, or beyond the window: the first or last */
+        if (from >= to) continue; /* sees nothing of it: one of the first or the last */
         top = FLASH__MIN(top, r);
         end = r + 1;
         last = to;
         most[r] = k->softmax(room->score + 64 * r, s->m->arch.attention_scale, from, to, &l[r]);
     }
-    /* Weights of positions not seen are 0: adding 0 times a finite value changes no bit. */
+    /* The weights of positions not seen are 0, and adding 0 times a finite value changes no bit. */
     if (top < end)
         k->sgemm(room->score + 64 * top, 64, 1, values, (size_t)C, room->sum + top * C, (size_t)C,
                  end - top, C, last);
@@ -11806,7 +11945,8 @@ static void flash__attend(const flash_session *s, const flash__queries *u, const
                            room->sum + r * C, (size_t)C);
 }
 
-/* One span of the positions that u's heads see: the first of them at block from. */
+/* Attends to blocks [from, to] of key/value head kv, which lie in one span, for `heads` query heads
+   in room->q. The results go to room->out, best and total. u: the queries of each of the heads. */
 static void flash__attend_span(flash_session *s, int il, int kv, int from, int to, int heads,
                                flash__queries *u, const flash__room *room)
 {
@@ -11832,16 +11972,17 @@ static void flash__attend_span(flash_session *s, int il, int kv, int from, int t
     }
 }
 
-/* The result of a query: its sum over its total. */
+/* Finishes a query's result: divides the weighted sum out [C] by the sum of the weights. */
 static void flash__attended(float *out, float total, int C)
 {
     int i;
     for (i = 0; i < C; i++) out[i] = out[i] / total;
 }
 
-/* h = softmax(q K^T scale) V of the chunk's last j->tokens. An item: one key/value head and 64
-   tokens; or, for one token, up to 64 of the head's queries and one of width spans, whose sums go
-   to s->span. */
+/* Computes h = softmax(q K^T scale) V for the chunk's last j->tokens tokens. An item is one
+   key/value head and a tile of up to 64 tokens. If there is only one token, an item is one
+   key/value head, up to 64 of its query heads and one of j->width spans, and its result goes to
+   s->span. */
 static void flash__attention_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
@@ -11864,7 +12005,7 @@ static void flash__attention_task(void *ctx, int index)
     room.whole_total = room.whole_best + 64 * group;
     while ((item = flash__pick(j, index)) >= 0) {
         int kv = item / spans / tiles, tile = item / spans % tiles, first_block, last_block;
-        /* rows of s->q and s->h: heads of one token, or one head of many tokens */
+        /* the rows of s->q and s->h are heads of one token, or one head of many tokens */
         size_t first = ((size_t)(kv * group) + (size_t)(64 * tile) * (size_t)(one ? 1 : H))
             * (size_t)C,
                ld = (size_t)(one ? C : H * C), row = (size_t)C * sizeof *s->q;
@@ -11911,7 +12052,7 @@ static void flash__attention_task(void *ctx, int index)
     }
 }
 
-/* One token's spans, joined in order. */
+/* Joins the results of the spans of a single token, in the order of positions, into s->h [H,C]. */
 static void flash__attention_join(flash_session *s, int H, int spans)
 {
     int C = s->m->arch.d_head, h, i;
@@ -11925,7 +12066,8 @@ static void flash__attention_join(flash_session *s, int H, int spans)
     }
 }
 
-/* Bytes of one worker's workspace: panels of the widest pick, or attention. */
+/* Returns the size of one worker's workspace [B], which holds the panels of one pick or the buffers
+   of attention. widest: most columns of any matrix. */
 static size_t flash__work_bytes(const flash_model *m, size_t widest)
 {
     size_t panels = 0, room = 0, cols;
@@ -11944,7 +12086,8 @@ static size_t flash__work_bytes(const flash_model *m, size_t widest)
 
 /* --- layers ----------------------------------------------------------------- */
 
-/* x += attention(norm(x)): keys and values of the whole chunk, all else of its last T rows */
+/* x += attention(norm(x)). Computes keys and values for the whole chunk, and everything else only
+   for its last T tokens, which may be 0. */
 static void flash__attention(flash_session *s, int il, int T)
 {
     const flash_arch *a = &s->m->arch;
@@ -11991,8 +12134,8 @@ static void flash__linear(flash_session *s, int il, int T)
     flash__residual(s, s->q, NULL, T);
 }
 
-/* h = c*conv(b*u), quantised, where s->q is [T,3,D]: b, c, u; z = b*u of the last positions goes to
-   the other side of the state. */
+/* Computes h = c*conv(b*u), also quantised, where s->q is [T,3,D] and holds b, c, u. z = b*u of the
+   last positions goes to the other half of the state. */
 static void flash__conv_task(void *ctx, int index)
 {
     flash__job *j = (flash__job *)ctx;
@@ -12005,7 +12148,7 @@ static void flash__conv_task(void *ctx, int index)
         float *y = s->h + (size_t)t * (size_t)D;
         const float *c = s->q + ((size_t)t * 3 + 1) * (size_t)D;
         for (d = 0; d < D; d++) y[d] = 0;
-        for (i = 0; i < n; i++) { /* in order of positions */
+        for (i = 0; i < n; i++) { /* sums in the order of positions */
             int from = t - (n - 1) + i;
             const float *b = s->q + (size_t)FLASH__MAX(from, 0) * 3 * (size_t)D, *u = b + 2 * D;
             const float *old = before + (size_t)FLASH__MAX(from + n - 1, 0) * (size_t)D;
@@ -12036,7 +12179,7 @@ static void flash__convolution(flash_session *s, int il, int T)
     flash__product(&job, 0, &w->conv_in, NULL, s->q);
     flash__matmul(s, &job, 1, s->h, T);
     job.layer = il;
-    for (i = 0; i < n - 1 - T; i++) /* a chunk shorter than the state leaves its end there */
+    for (i = 0; i < n - 1 - T; i++) /* the chunk is too short to replace all: the rest moves */
         memcpy(s->conv[il] + (size_t)(!s->side * (n - 1) + i) * row,
                s->conv[il] + (size_t)(s->side * (n - 1) + i + T) * row, row * sizeof **s->conv);
     flash__run(s, &job, T, flash__conv_task);
@@ -12045,7 +12188,7 @@ static void flash__convolution(flash_session *s, int il, int T)
     flash__residual(s, s->q, NULL, T);
 }
 
-/* x += down(f(gate(norm(x)))*up(norm(x))): the last T rows */
+/* x += down(f(gate(norm(x)))*up(norm(x))) for the chunk's last T tokens */
 static void flash__ffn(flash_session *s, int il, int T)
 {
     const flash__layer *w = s->m->layer + il;
@@ -12062,7 +12205,7 @@ static void flash__ffn(flash_session *s, int il, int T)
     flash__residual(s, s->h, w->ffn_post, T);
 }
 
-/* Begins a chunk: embeddings of T tokens. */
+/* Begins a chunk: sets x to the embeddings of the next T tokens. */
 static void flash__chunk_begin(flash_session *s, int T)
 {
     const flash_model *m = s->m;
@@ -12081,20 +12224,21 @@ static void flash__chunk_begin(flash_session *s, int T)
     s->high = FLASH__MAX(s->high, s->pos + T);
 }
 
-/* x = c tanh(x/c), where tanh(u) = 1 - 2/(exp(2u) + 1) */
+/* Limits logits: x = c tanh(x/c), where tanh(u) = 1 - 2/(exp(2u) + 1). c = 0 changes nothing. */
 static void flash__cap(float c, float *x, size_t n)
 {
     size_t i;
     for (i = 0; c > 0 && i < n; i++) x[i] = (float)(c * (1 - 2 / (flash__exp(2.0 * x[i] / c) + 1)));
 }
 
-/* Whose logits are asked for at the end of the chunk: of all its tokens, the last, or none. */
+/* Returns the number of the chunk's last tokens whose logits are needed: all, 1 or 0. */
 static int flash__wanted(const flash_session *s)
 {
     return s->desc.all_logits ? s->run : s->pos + s->run == s->fed;
 }
 
-/* What follows the last layer; before a deadline by so many weights at once. 1: all is done. */
+/* Computes the logits after the last layer. Before a deadline, a call for one token takes only
+   about FLASH__HEAD_WEIGHTS weights. Returns 1 when all logits are done, 0 if some are missing. */
 static int flash__head(flash_session *s, int deadline)
 {
     const flash_model *m = s->m;
@@ -12124,7 +12268,8 @@ static void flash__chunk_end(flash_session *s)
     s->run = 0;
 }
 
-/* After the last attention only those rows count whose logits are asked for. */
+/* Runs the next layer. After the attention of the last layer only those tokens count whose logits
+   are needed. */
 static void flash__layer_step(flash_session *s)
 {
     int parts = flash__parts(s->m->arch.layer + s->layer),
@@ -12136,8 +12281,9 @@ static void flash__layer_step(flash_session *s)
     s->layer++;
 }
 
-/* Sets how many tokens are worked on together so that no layer takes longer than a slice: from how
-   long the last such chunk took, one token at first, at most four times as many as before. */
+/* Sets how many tokens the next chunk before a deadline has. The aim is that no step takes longer
+   than FLASH__SLICE, judged by the slowest step of the last such chunk. The first chunk has one
+   token, and each has at most four times as many as the one before. */
 static void flash__slice(flash_session *s)
 {
     double slice = 1e-6 * (int)FLASH__SLICE, fit = slice / FLASH__MAX(s->slowest, slice / 4);
@@ -12145,12 +12291,14 @@ static void flash__slice(flash_session *s)
         s->slice = FLASH__MAX((int)(FLASH__MIN(s->last_n * fit, s->chunk)), 1);
 }
 
-/* Works on the queue until it is empty, the budget is spent or the caller cancels. */
+/* Processes queued tokens until the queue is empty (FLASH_E_NONE), the budget is spent (FLASH_MORE)
+   or the caller cancels (FLASH_E_CANCELLED). */
 static flash_status flash__forward(flash_session *s, const flash_budget *budget)
 {
     int left = budget && budget->tokens > 0 ? budget->tokens : INT32_MAX, worked = 0, T;
     double deadline = budget && budget->deadline > 0 ? budget->deadline : 0, now, before = 0;
-    if (deadline > 0 && !s->sliced) s->run = 0; /* begun without one, cancelled: too many at once */
+    /* A cancelled chunk that was begun without a deadline has too many tokens: it begins anew. */
+    if (deadline > 0 && !s->sliced) s->run = 0;
     for (; s->pos < s->fed; worked = 1) {
         if (s->cancel) {
             s->cancel = 0;
@@ -12184,28 +12332,30 @@ static flash_status flash__forward(flash_session *s, const flash_budget *budget)
 
 /* ===== >>grammar ========================================================== */
 
-/* A grammar becomes a short program, one step a word: match a character or a set of them, choose,
-   jump, call a rule, return. A place in a text is a set of (step, frame) pairs, where a frame says
-   to which step, and with which frame, a rule returns. Equal frames are one, and so are equal sets,
-   which makes the sets the states of an automaton found on the way: text in a string comes back to
-   the state it was in. The tokens allowed in a state come from one walk over the vocabulary sorted
-   by bytes, where what two neighbours share is matched once and what fails is passed over; the
-   last such masks are kept. States work on bytes, so tokens may end inside a character: the part
-   of it there is, is part of the state, unless all its ends are allowed alike.
-   All of it has a fixed size. When the pool is full it begins anew with nothing but the state of
-   the text; a token for which not even that is enough (nesting over 4,000 deep, over 256 readings
-   at once) counts as not allowed, so the answer never depends on what was matched before.
-   KNOWN TRAPS: a call that is the last step of a rule needs no frame (right recursion does not
-   grow); SentencePiece drops one space at the beginning of a text: see FLASH__FRESH. */
+/* A grammar is compiled to a short program of one 32-bit word per step: match a character or one of
+   a set, choose, jump, call a rule, return. A frame says at which step, and with which frame, to go
+   on when a rule returns. A place in a text is a set of (step, frame) pairs. Equal frames are
+   stored once, and so are equal sets. The sets are thus the states of an automaton that is built
+   while it runs: each character inside a string leads back to the same state.
+   The tokens allowed in a state come from one walk over the vocabulary sorted by bytes. The prefix
+   that two neighbours share is matched once, and tokens that share a failed prefix are skipped. The
+   last few of these masks are kept. A state reads bytes, so a token may end inside a character.
+   The bytes read of that character are part of the state, unless all its endings are allowed.
+   All memory has a fixed size. When the pool of states and frames is full, all but the state of the
+   text is discarded. A token for which not even that is enough (nesting over 4,000 deep, over 256
+   readings at once) counts as not allowed. So the answer never depends on what was matched before.
+   KNOWN TRAPS: a call that is the last step of a rule needs no frame, so right recursion does not
+   use up frames. SentencePiece drops one space at the beginning of a text: see FLASH__FRESH. */
 
+/* The kinds of steps, and their arguments. */
 enum {
-    FLASH__G_CHAR,
-    FLASH__G_SET,
-    FLASH__G_SPLIT,
-    FLASH__G_JUMP,
-    FLASH__G_CALL,
-    FLASH__G_TAIL,
-    FLASH__G_RETURN
+    FLASH__G_CHAR,  /* reads a character; its code point */
+    FLASH__G_SET,   /* reads a character of a set; the set's number */
+    FLASH__G_SPLIT, /* goes on at the next step and at another; offset of the other */
+    FLASH__G_JUMP,  /* goes on at another step; its offset */
+    FLASH__G_CALL,  /* calls a rule; the rule's number */
+    FLASH__G_TAIL,  /* calls a rule without a frame, as the last step of a rule; its number */
+    FLASH__G_RETURN /* ends the rule */
 };
 enum {
     FLASH__STEPS_MAX = 32767,
@@ -12213,62 +12363,66 @@ enum {
     FLASH__GROUPS_MAX = 100,
     FLASH__SPANS_MAX = 256
 };
-/* of the pool: FLASH__FRESH is not a number of bytes but the beginning of a text whose first space
-   is not shown; FLASH__ANY: the character so far, where all its ends are allowed */
+/* Sizes of the pool, and FLASH__FRESH: a value of flash__place.left that is no number of bytes but
+   means the beginning of a text whose first space is not shown. FLASH__ANY is a flash__place.value:
+   a character begun, all of whose endings are allowed. */
 enum {
     FLASH__FRAMES = 4096,
-    FLASH__STATES = 254,
-    FLASH__HEADS = 8192,
-    FLASH__READINGS = 256,
-    FLASH__VISITS = 1024,
+    FLASH__STATES = 254,   /* state + 2 fits a byte */
+    FLASH__HEADS = 8192,   /* heads of all states */
+    FLASH__READINGS = 256, /* heads of one state */
+    FLASH__VISITS = 1024,  /* pairs looked at to find one state */
     FLASH__MASKS = 8,
     FLASH__FRESH = 8
 };
 #define FLASH__ANY 0xffffffffu
 
-/* Characters as spans [lo, hi], in order, without surrogates. */
+/* A set of characters: a bit for each of the first 128, and n spans [lo, hi], in order and without
+   surrogates. at: the number of the first span. */
 typedef struct flash__charset {
     uint32_t ascii[4], at, n;
 } flash__charset;
 
-/* The tokens that spell something, sorted by their bytes. */
+/* The tokens that add bytes to the text, sorted by these bytes. */
 typedef struct flash__spelling {
-    uint32_t n, total;   /* tokens, bytes of all */
+    uint32_t n, total;   /* number of tokens; bytes of all of them */
     uint32_t *token;     /* [n] */
-    uint32_t *at;        /* [n + 1] in bytes */
-    uint16_t *shared;    /* [n] bytes at the beginning that are those of the one before */
+    uint32_t *at;        /* [n + 1] where each token begins in `bytes` */
+    uint16_t *shared;    /* [n] length of the prefix shared with the token before [B] */
     uint8_t *bytes;      /* [total] */
-    uint32_t first[257]; /* where those that begin with a byte begin */
+    uint32_t first[257]; /* first[b]: the first token that begins with byte b or a higher one */
 } flash__spelling;
 
 struct flash_grammar {
     const flash_model *m;
     flash_allocator allocator;
-    size_t block; /* [B] */
-    flash__spelling own;
-    const flash__spelling *spelling;
+    size_t block;                    /* size of the grammar's memory [B] */
+    flash__spelling own;             /* empty if another grammar's is used */
+    const flash__spelling *spelling; /* own, or that of the grammar `share` */
     uint32_t n_step, n_set, n_span, n_rule, root;
-    uint32_t most;       /* steps there were while reading: {0} takes some back */
-    uint32_t *step;      /* [n_step] kind << 24 | argument; of jumps relative */
+    uint32_t most;       /* largest n_step while reading: {0} removes steps again */
+    uint32_t *step;      /* [n_step] kind << 24 | argument; offsets are relative to the step */
     flash__charset *set; /* [n_set] */
-    uint32_t *span;      /* [2 n_span] */
+    uint32_t *span;      /* [2 n_span] lo and hi */
     uint32_t *rule;      /* [n_rule + 1] first step */
     uint32_t *name;      /* [2 n_rule] offset and length in the text */
-    uint16_t *slot;      /* [slots] hash: name -> rule + 1 */
+    uint16_t *slot;      /* [slots] hash table: name -> rule + 1, 0 if empty */
     size_t slots;
-    uint8_t *reach; /* [n_step] what the analysis found, by bits */
-    uint8_t *fact;  /* [n_rule] the same */
+    uint8_t *reach; /* [n_step] bits FLASH__G_EMPTY and FLASH__G_ENDS */
+    uint8_t *fact;  /* [n_rule] the same bits and FLASH__G_SOUND */
 };
 
 /* --- reading GBNF ------------------------------------------------------------------ */
 
+/* The text is read in three passes: the first counts, the second enters the names of the rules, and
+   the third writes steps and sets. */
 enum { FLASH__GBNF_COUNT, FLASH__GBNF_NAMES, FLASH__GBNF_WRITE };
 
 typedef struct flash__gbnf {
-    flash_grammar *g; /* its n_ are how far we are; its arrays are there to write */
+    flash_grammar *g; /* its n_step, n_set ... count what the pass has read so far */
     const uint8_t *text, *p, *end;
     int pass;
-    flash_status status;
+    flash_status status; /* the first failure */
     flash_error *err;
 } flash__gbnf;
 
@@ -12310,7 +12464,7 @@ static void flash__gbnf_emit(flash__gbnf *b, uint32_t step)
     b->g->n_step++;
 }
 
-/* The same in front of the steps from at on. */
+/* Like flash__gbnf_emit, but puts the step in front of the steps from at on. */
 static void flash__gbnf_insert(flash__gbnf *b, uint32_t at, uint32_t step)
 {
     uint32_t n = b->g->n_step - at, *p;
@@ -12321,6 +12475,7 @@ static void flash__gbnf_insert(flash__gbnf *b, uint32_t at, uint32_t step)
     *p = step;
 }
 
+/* Skips blanks and comments and, if lines is 1, ends of lines. */
 static void flash__gbnf_space(flash__gbnf *b, int lines)
 {
     for (; b->p < b->end; b->p++) {
@@ -12349,7 +12504,7 @@ static size_t flash__gbnf_name(flash__gbnf *b)
     return (size_t)(b->p - begin);
 }
 
-/* Where a name's rule is, or would go. */
+/* Returns the hash slot of the rule with this name, or the empty slot where it would go. */
 static size_t flash__gbnf_slot(const flash__gbnf *b, const uint8_t *name, size_t n)
 {
     const flash_grammar *g = b->g;
@@ -12361,7 +12516,7 @@ static size_t flash__gbnf_slot(const flash__gbnf *b, const uint8_t *name, size_t
     return i;
 }
 
-/* One character of a literal or a set. */
+/* Reads one character of a literal or a set, which may be an escape, and returns its code point. */
 static uint32_t flash__gbnf_char(flash__gbnf *b)
 {
     static const char plain[] = "\"\\[]-", letters[] = "trn", controls[] = "\t\r\n";
@@ -12402,6 +12557,7 @@ static uint32_t flash__gbnf_char(flash__gbnf *b)
     return c;
 }
 
+/* Adds the span [lo, hi] without surrogates to the set in progress. write: 0 only counts. */
 static void flash__set_add(flash_grammar *g, int write, uint32_t lo, uint32_t hi)
 {
     uint32_t c;
@@ -12422,7 +12578,8 @@ static void flash__set_add(flash_grammar *g, int write, uint32_t lo, uint32_t hi
     g->n_span++;
 }
 
-/* The set of n spans (any, in any order) or, if negated, of all other characters; and its step. */
+/* Adds the set of n spans or, if negated, of all other characters, and a step that matches it. The
+   spans may overlap; they are sorted in place. */
 static void flash__gbnf_set(flash__gbnf *b, uint32_t (*span)[2], uint32_t n, int negated)
 {
     flash_grammar *g = b->g;
@@ -12496,7 +12653,7 @@ static void flash__gbnf_literal(flash__gbnf *b)
     b->p++;
 }
 
-/* Steps from `from` on, k of them, again at the end. */
+/* Appends a copy of the k steps from `from` on. */
 static void flash__gbnf_copy(flash__gbnf *b, uint32_t from, uint32_t k)
 {
     flash_grammar *g = b->g;
@@ -12505,8 +12662,8 @@ static void flash__gbnf_copy(flash__gbnf *b, uint32_t from, uint32_t k)
     g->n_step += k;
 }
 
-/* Makes the steps from at on be done lo to hi times, or, endless, lo times and more. All jumps in
-   them are relative and stay inside, so they can be moved and copied. */
+/* Repeats the steps from at on lo to hi times or, if endless is 1, at least lo times. All jumps in
+   these steps are relative and stay inside, so the steps can be moved and copied. */
 static void flash__gbnf_repeat(flash__gbnf *b, uint32_t at, uint32_t lo, uint32_t hi, int endless)
 {
     uint32_t k = b->g->n_step - at, i, optional = hi > lo ? hi - lo : 0, from = at;
@@ -12552,7 +12709,7 @@ static uint32_t flash__gbnf_number(flash__gbnf *b)
     return v;
 }
 
-/* {m}, {m,} or {m,n} for the steps from at on. */
+/* Reads {m}, {m,} or {m,n}, and repeats the steps from at on. lines: 1 if lines may end inside. */
 static void flash__gbnf_braces(flash__gbnf *b, uint32_t at, int lines)
 {
     uint32_t lo, hi;
@@ -12578,7 +12735,7 @@ static void flash__gbnf_braces(flash__gbnf *b, uint32_t at, int lines)
 
 static void flash__gbnf_choices(flash__gbnf *b, int depth);
 
-/* One item without what repeats it. 0 if none begins here. */
+/* Reads one item without its repetition. Returns 0 if no item begins here. depth: open groups. */
 static int flash__gbnf_item(flash__gbnf *b, int depth)
 {
     const uint8_t *name = b->p;
@@ -12647,8 +12804,9 @@ static void flash__gbnf_sequence(flash__gbnf *b, int depth)
     }
 }
 
-/* Alternatives. Each but the last is SPLIT to the next, itself, JUMP to the end of all; until that
-   is known, the jumps are a list, each holding the place of the one before. */
+/* Reads alternatives. Each but the last becomes a SPLIT to the next one, its own steps, and a JUMP
+   to the end of all. Until that end is known, the jumps are a linked list: each holds the position
+   of the jump before it. */
 static void flash__gbnf_choices(flash__gbnf *b, int depth)
 {
     const uint32_t none = 0xffffff;
@@ -12710,7 +12868,7 @@ static void flash__gbnf_rule(flash__gbnf *b)
     flash__gbnf_space(b, 1);
 }
 
-/* Reads the text once: counting, then names, then steps. */
+/* Does one pass over the text. The first pass also checks that the text is UTF-8. */
 static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc *desc, int pass,
                                      flash_error *err)
 {
@@ -12744,16 +12902,20 @@ static flash_status flash__gbnf_read(flash_grammar *g, const flash_grammar_desc 
 
 /* --- what is wrong with a grammar that can be read --------------------------------- */
 
+/* Returns the step to which the JUMP or SPLIT at `at` leads. */
 static uint32_t flash__jump(const flash_grammar *g, uint32_t at)
 {
     uint32_t offset = g->step[at] & 0xffffff;
     return at + (offset & 0x800000 ? offset - 0x1000000 : offset);
 }
 
-/* Bits of reach and fact: can be reached, and the rule ended, without a character; with characters
-   and only by rules that end; the rule begins with none that begin with themselves. */
+/* Bits of reach (of a step) and fact (of a rule).
+   EMPTY: the step can be reached, or the rule can end, without reading a character.
+   ENDS: the step can be reached, or the rule can end, if calls return only from rules that can end.
+   SOUND: no left recursion is reached from the rule before a character is read. */
 enum { FLASH__G_EMPTY = 1, FLASH__G_ENDS = 2, FLASH__G_SOUND = 4 };
 
+/* Sets a bit of a step. Returns 1 if it was not set before. */
 static int flash__mark(flash_grammar *g, uint32_t at, uint8_t bit)
 {
     int news = !(g->reach[at] & bit);
@@ -12761,6 +12923,7 @@ static int flash__mark(flash_grammar *g, uint32_t at, uint8_t bit)
     return news;
 }
 
+/* Sets EMPTY or ENDS of all steps and rules, in passes until nothing changes. */
 static void flash__grammar_reach(flash_grammar *g, uint8_t bit)
 {
     int again = 1;
@@ -12784,7 +12947,8 @@ static void flash__grammar_reach(flash_grammar *g, uint8_t bit)
         }
 }
 
-/* The rule that rule r begins with and that is not known to be sound; n_rule: none. */
+/* Returns a rule that rule r can call before it has read a character and that is not known to be
+   SOUND, or n_rule if there is none. */
 static uint32_t flash__grammar_begins(const flash_grammar *g, uint32_t r)
 {
     uint32_t at, to;
@@ -12797,6 +12961,8 @@ static uint32_t flash__grammar_begins(const flash_grammar *g, uint32_t r)
     return g->n_rule;
 }
 
+/* Fails if a rule begins with itself or never ends. Otherwise turns each call that ends a rule
+   into a TAIL. */
 static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_desc *desc,
                                          flash_error *err)
 {
@@ -12813,7 +12979,7 @@ static flash_status flash__grammar_check(flash_grammar *g, const flash_grammar_d
                 again = 1;
             }
     for (r = 0; r < g->n_rule && (g->fact[r] & FLASH__G_SOUND); r++) {}
-    /* each that is left begins with another that is left: so many on, we are in a circle */
+    /* each rule left begins with another one left, so after n_rule of them r is part of a cycle */
     for (k = 0; r < g->n_rule && k < g->n_rule; k++) r = flash__grammar_begins(g, r);
     if (r == g->n_rule) {
         what = "this rule never ends: ";
@@ -12841,6 +13007,7 @@ static int flash__is_end(const flash__vocab *v, int32_t id)
     return 0;
 }
 
+/* Returns the bytes that a token adds to the text; 0 for end-of-text tokens. */
 static uint32_t flash__token_length(const flash__vocab *v, uint32_t id)
 {
     uint8_t byte;
@@ -12862,7 +13029,7 @@ static int flash__spelling_less(const void *ctx, uint32_t a, uint32_t b)
     return c < d;
 }
 
-/* What it takes, and with a base the arrays. */
+/* Counts tokens and bytes, and takes the arrays from the arena, which may only be counting. */
 static void flash__spelling_plan(flash__spelling *s, const flash__vocab *v, flash__arena *a)
 {
     uint32_t id, n;
@@ -12878,6 +13045,7 @@ static void flash__spelling_plan(flash__spelling *s, const flash__vocab *v, flas
     s->bytes = (uint8_t *)flash__take(a, s->total, 1);
 }
 
+/* Fills the arrays, once they have memory. */
 static void flash__spelling_fill(flash__spelling *s, const flash__vocab *v)
 {
     uint32_t id, i, k = 0, at = 0, before = 0;
@@ -13010,16 +13178,17 @@ FLASH_API const char *flash_grammar_json(void)
 
 /* --- JSON Schema ------------------------------------------------------------------- */
 
-/* Every schema is a rule named by its offset in the text, every property one more (p and the offset
-   of its schema), so references need no table and text grows with the schema, not with its nesting.
-   The text is read as JSON once to know that it is; after that what is looked for is found by
-   reading over the rest. */
+/* Writes a JSON Schema as a grammar. Every schema becomes a rule, whose name is s and the schema's
+   offset in the text. Every property becomes one more rule, whose name is p and the offset of the
+   property's schema. So references need no table, and the grammar grows with the schema, not with
+   its nesting. The text is first parsed once, to know that it is JSON. After that, a keyword is
+   found by skipping the values before it. */
 enum { FLASH__JSON_DEPTH = 64, FLASH__OPTIONAL_MAX = 64, FLASH__SCHEMA_MAX = 1 << 16 };
 
 typedef struct flash__schema {
     const uint8_t *text, *end;
-    char *out;
-    size_t cap, n;
+    char *out;     /* [cap] the grammar */
+    size_t cap, n; /* n: bytes of the whole grammar so far, also beyond cap */
     flash_status status;
     flash_error *err;
 } flash__schema;
@@ -13043,7 +13212,7 @@ static const uint8_t *flash__json_digits(const flash__schema *s, const uint8_t *
     return p;
 }
 
-/* Behind the string at p; NULL if it is none. */
+/* Returns the end of the string at p, or NULL if there is no valid string. */
 static const uint8_t *flash__json_string(const flash__schema *s, const uint8_t *p)
 {
     int i;
@@ -13063,6 +13232,7 @@ static const uint8_t *flash__json_string(const flash__schema *s, const uint8_t *
     return p < s->end ? p + 1 : NULL;
 }
 
+/* Returns the end of the number at p, or NULL if there is no valid number. */
 static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *p)
 {
     const uint8_t *q;
@@ -13081,8 +13251,8 @@ static const uint8_t *flash__json_number(const flash__schema *s, const uint8_t *
     return p;
 }
 
-/* Behind the value at p, which may be inside depth others; NULL, and s has failed, if there is
-   none. */
+/* Returns the end of the value at p, or NULL, and s has failed, if there is no valid value. depth:
+   the number of values around it. */
 static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int depth)
 {
     static const char *const words[] = {"true", "false", "null"};
@@ -13131,8 +13301,9 @@ static const uint8_t *flash__json_skip(flash__schema *s, const uint8_t *p, int d
     return q;
 }
 
-/* The next item of a list or member of an object: *at is behind the bracket or the one before, *key
-   the string before the colon. NULL: there is none. */
+/* Returns the next item of a list or the value of the next member of an object, or NULL at the end.
+   *at: behind the opening bracket or the item before; it moves behind the item returned. key: NULL
+   for a list; *key becomes the member's name without quotes. The text must be valid JSON. */
 static const uint8_t *flash__json_next(flash__schema *s, const uint8_t **at, const uint8_t **key,
                                        size_t *key_bytes)
 {
@@ -13149,6 +13320,7 @@ static const uint8_t *flash__json_next(flash__schema *s, const uint8_t **at, con
     return p;
 }
 
+/* Returns the value of the object's member with this name, or NULL if there is none. */
 static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object, const uint8_t *name,
                                        size_t n)
 {
@@ -13159,7 +13331,8 @@ static const uint8_t *flash__json_find(flash__schema *s, const uint8_t *object, 
     return NULL;
 }
 
-/* A keyword's value, of the kind that begins with `kind` (0: any); NULL if it is not there. */
+/* Returns a keyword's value in the schema at p, or NULL if it is missing. Fails if the value does
+   not begin with the character kind (0: any). */
 static const uint8_t *flash__schema_get(flash__schema *s, const uint8_t *p, const char *name,
                                         uint8_t kind)
 {
@@ -13170,7 +13343,7 @@ static const uint8_t *flash__schema_get(flash__schema *s, const uint8_t *p, cons
     return NULL;
 }
 
-/* A keyword's number; otherwise if it is not there. */
+/* Returns a keyword's value, a number up to 99999, or `otherwise` if it is missing. */
 static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const char *name,
                                      uint32_t otherwise)
 {
@@ -13185,6 +13358,7 @@ static uint32_t flash__schema_number(flash__schema *s, const uint8_t *p, const c
     return n;
 }
 
+/* Appends text to the grammar; what exceeds cap is only counted. */
 static void flash__schema_put(flash__schema *s, const char *text, size_t n)
 {
     size_t room = s->n < s->cap ? s->cap - s->n : 0;
@@ -13206,13 +13380,14 @@ static void flash__schema_digits(flash__schema *s, uint64_t v)
     flash__schema_put(s, digits + n, 24 - n);
 }
 
+/* Appends the name of the rule for the schema at p. letter: s, or p for the rule of a property. */
 static void flash__schema_name(flash__schema *s, char letter, const uint8_t *p)
 {
     flash__schema_put(s, &letter, 1);
     flash__schema_digits(s, (uint64_t)(p - s->text));
 }
 
-/* {lo,hi}, or {lo,} if hi is UINT32_MAX */
+/* Appends {lo,hi}, or {lo,} if hi is UINT32_MAX. */
 static void flash__schema_times(flash__schema *s, uint32_t lo, uint32_t hi)
 {
     flash__schema_text(s, "{");
@@ -13222,7 +13397,7 @@ static void flash__schema_times(flash__schema *s, uint32_t lo, uint32_t hi)
     flash__schema_text(s, "}");
 }
 
-/* The bytes [p, end) as a literal. */
+/* Appends the bytes [p, end) as a literal. */
 static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint8_t *end)
 {
     static const char hex[] = "0123456789abcdef";
@@ -13240,7 +13415,7 @@ static void flash__schema_literal(flash__schema *s, const uint8_t *p, const uint
     flash__schema_text(s, "\"");
 }
 
-/* What a $ref at p means. */
+/* Returns the schema that the $ref with the string at p refers to; the root if s has failed. */
 static const uint8_t *flash__schema_target(flash__schema *s, const uint8_t *p)
 {
     static const char *const homes[] = {"$defs", "definitions"};
@@ -13261,11 +13436,11 @@ static const uint8_t *flash__schema_target(flash__schema *s, const uint8_t *p)
     return root;
 }
 
-/* Every keyword must be one that is understood and can be where it is. */
+/* Fails if a keyword of the schema at p is not supported, or not beside the others there. */
 static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
 {
-    /* kind: 0 says nothing, 1 stands alone, 2 with type only, 3 is type, 4 any others, 5 only at
-       the root */
+    /* kinds: 0 ignored; 1 without any other of kinds 1 to 4; 2 beside type at most; 3 type
+       itself; 4 beside type and others of kind 4; 5 only at the root */
     static const struct {
         const char *name;
         int kind;
@@ -13297,6 +13472,7 @@ static void flash__schema_keywords(flash__schema *s, const uint8_t *p)
     }
 }
 
+/* Returns 1 if the list `required`, which may be NULL, contains the name `key`. */
 static int flash__schema_required(flash__schema *s, const uint8_t *required, const uint8_t *key,
                                   size_t bytes)
 {
@@ -13306,8 +13482,9 @@ static int flash__schema_required(flash__schema *s, const uint8_t *required, con
     return 0;
 }
 
-/* Properties in their order. What is optional brings its comma: behind it before the first that is
-   required, before it after that; if none is, there is a choice for each that can be the first. */
+/* Appends what matches an object, with its properties in their order. An optional property brings
+   its own comma: behind it if it comes before the first required property, else in front of it. If
+   none is required, there is one alternative for each property that can be the first. */
 static void flash__schema_object(flash__schema *s, const uint8_t *p)
 {
     const uint8_t *properties = flash__schema_get(s, p, "properties", '{'), *at, *key, *v, *after;
@@ -13363,7 +13540,7 @@ static void flash__schema_object(flash__schema *s, const uint8_t *p)
             if (needed == SIZE_MAX) flash__schema_text(s, "\",\" ws ");
             flash__schema_name(s, 'p', v);
             if (!must) flash__schema_text(s, needed == SIZE_MAX ? ")?" : " \",\" ws)?");
-            if (must) needed = SIZE_MAX; /* the first one is there */
+            if (must) needed = SIZE_MAX; /* the first required property is written */
         }
     }
     flash__schema_text(s, !needed && n ? ")? ws \"}\"" : " ws \"}\"");
@@ -13391,7 +13568,7 @@ static void flash__schema_array(flash__schema *s, const uint8_t *p)
     flash__schema_text(s, " ws \"]\"");
 }
 
-/* p: the schema; type: its type, or one of them. */
+/* Appends what matches the schema at p if it has this type. type: a JSON string. */
 static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t *type)
 {
     static const char *const plain[] = {"\"number\"", "\"integer\"", "\"boolean\"", "\"null\""};
@@ -13417,7 +13594,7 @@ static void flash__schema_type(flash__schema *s, const uint8_t *p, const uint8_t
         flash__schema_fail(s, FLASH_E_FORMAT, type, "there is no type ", type, n);
 }
 
-/* The schemas in a list, or their own text, as a choice. */
+/* Appends alternatives: the rules of the schemas in a list or, if literal, the items' own text. */
 static void flash__schema_choice(flash__schema *s, const uint8_t *list, int literal)
 {
     const uint8_t *at = list + 1, *p;
@@ -13434,7 +13611,8 @@ static void flash__schema_choice(flash__schema *s, const uint8_t *list, int lite
 
 static void flash__schema_rule(flash__schema *s, const uint8_t *p);
 
-/* The rules of the schemas in a list or an object, and of an object's properties. */
+/* Appends the rules of the schemas in a list or an object. list: NULL appends nothing; properties:
+   1 if it is an object's properties, which get a rule each, too. */
 static void flash__schema_rules(flash__schema *s, const uint8_t *list, int properties)
 {
     const uint8_t *at = list ? list + 1 : NULL, *p, *key = NULL;
@@ -13453,7 +13631,7 @@ static void flash__schema_rules(flash__schema *s, const uint8_t *list, int prope
     }
 }
 
-/* The rule of the schema at p, then those of the schemas in it. */
+/* Appends the rule of the schema at p, then the rules of the schemas inside it. */
 static void flash__schema_rule(flash__schema *s, const uint8_t *p)
 {
     const uint8_t *v, *at;
@@ -13516,7 +13694,7 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
     uint32_t c;
     if (!schema || (!text && cap) || !n)
         return flash__fail(err, FLASH_E_ARGUMENT, 0, "no schema, or no place for the grammar");
-    if (bytes > FLASH__SCHEMA_MAX) /* looking for names takes time with its square */
+    if (bytes > FLASH__SCHEMA_MAX) /* the search for names takes quadratic time */
         return flash__fail(err, FLASH_E_TOO_LARGE, 0, "a schema of more than 64 KiB");
     memset(&s, 0, sizeof s);
     s.text = (const uint8_t *)schema;
@@ -13558,38 +13736,40 @@ FLASH_API flash_status flash_grammar_from_schema(const char *schema, size_t byte
 
 /* --- matching ---------------------------------------------------------------------- */
 
+/* Where to go on when a rule returns. */
 typedef struct flash__frame {
-    uint16_t at, below;
-} flash__frame; /* step to return to; 0: none */
+    uint16_t at, below; /* a step; the frame to go on with, 0 in the root rule */
+} flash__frame;
 
-/* A state: n heads, each a step that reads a character and a frame; left: bytes of the character
-   still to come, value: what it is so far. ends: the text may end here. */
+/* A state has n heads: pairs of a step that reads a character and a frame. Inside a character, left
+   is the number of its bytes still to come, and value is what its bytes so far give. ends: 1 if the
+   text may end here. */
 typedef struct flash__place {
-    uint32_t hash, first, value;
+    uint32_t hash, first, value; /* first: the number of the first head */
     uint16_t n;
     uint8_t left, ends;
 } flash__place;
 
-/* All that sessions with a grammar have for it. What it was made from: the grammar and the tokens
-   [from, at) of the session; everything else can be found again. */
+/* What a session has for its grammar. It follows from the grammar and the session's tokens from
+   text_at on, so it can be dropped and made again. */
 typedef struct flash__reading {
     const flash_grammar *g;
-    int at;    /* tokens of the session it has seen; -1: none */
+    int at;    /* number of the session's tokens read, -1: not begun */
     int stuck; /* 1: a token was not allowed */
     int now;   /* the text's state */
-    int full;  /* the pool or a limit is exhausted: 1, 2 */
-    uint32_t n_frame, n_place, n_head, n_visit, n_new;
-    int ends;
-    flash__frame *frame;                  /* [FRAMES], 0 is the bottom */
-    uint16_t *frame_slot;                 /* [2 FRAMES] hash -> frame, 0: none */
+    int full;  /* 1: the pool is full; 2: another limit, which flash__refresh cannot lift */
+    uint32_t n_frame, n_place, n_head, n_visit, n_new; /* n_new: heads of the next state */
+    int ends;                                          /* 1: the text may end in the next state */
+    flash__frame *frame;                  /* [FRAMES]; number 0 is no frame: the root rule */
+    uint16_t *frame_slot;                 /* [2 FRAMES] hash table -> frame, 0 if empty */
     flash__place *place;                  /* [STATES] */
     uint32_t *head;                       /* [HEADS] step << 16 | frame */
-    uint8_t *next;                        /* [STATES, 256] state + 2; 0: not known yet, 1: none */
-    uint32_t *visit;                      /* [VISITS] as heads */
-    uint16_t *visit_slot;                 /* [2 VISITS] hash -> visit + 1 */
-    uint8_t *path;                        /* [longest token + 1] states */
-    uint32_t *mask;                       /* [MASKS, words] tokens allowed, a bit each */
-    int mask_of[FLASH__MASKS], mask_turn; /* states, -1: none */
+    uint8_t *next;                        /* [STATES,256] state + 2; 0: not known yet, 1: none */
+    uint32_t *visit;                      /* [VISITS] step << 16 | frame, of the next state */
+    uint16_t *visit_slot;                 /* [2 VISITS] hash table -> visit + 1, 0 if empty */
+    uint8_t *path;                        /* [longest token + 2] states after its bytes */
+    uint32_t *mask;                       /* [MASKS,words] tokens allowed, a bit each */
+    int mask_of[FLASH__MASKS], mask_turn; /* their states, -1: none; the mask made last */
     size_t words;
 } flash__reading;
 
@@ -13618,7 +13798,7 @@ static uint32_t flash__scatter(uint32_t x)
     return x ^ x >> 15;
 }
 
-/* The frame with these two, made if need be; 0 if there is no room. */
+/* Returns the frame with these values, which is made if it is new, or 0 if the pool is full. */
 static uint32_t flash__frame_of(flash__reading *t, uint32_t at, uint32_t below)
 {
     uint32_t i = flash__scatter(at << 16 | below) & (2 * FLASH__FRAMES - 1), f;
@@ -13635,6 +13815,7 @@ static uint32_t flash__frame_of(flash__reading *t, uint32_t at, uint32_t below)
     return f;
 }
 
+/* Adds a step and a frame to those visited, unless they are there. */
 static void flash__visit(flash__reading *t, uint32_t at, uint32_t frame)
 {
     uint32_t key = at << 16 | frame, i = flash__scatter(key) & (2 * FLASH__VISITS - 1);
@@ -13648,7 +13829,7 @@ static void flash__visit(flash__reading *t, uint32_t at, uint32_t frame)
     t->visit_slot[i] = (uint16_t)t->n_visit;
 }
 
-/* A head for the state under way: those from n_head on. */
+/* Adds a head to the next state, whose heads are sorted and begin at n_head. */
 static void flash__head_add(flash__reading *t, uint32_t key)
 {
     uint32_t i;
@@ -13665,7 +13846,7 @@ static void flash__head_add(flash__reading *t, uint32_t key)
     t->head[i] = key;
 }
 
-/* The heads that the steps visited lead to without reading anything. */
+/* Adds all heads that can be reached from the steps visited without reading a character. */
 static void flash__close(flash__reading *t)
 {
     const flash_grammar *g = t->g;
@@ -13691,14 +13872,15 @@ static void flash__close(flash__reading *t)
         default: flash__head_add(t, key);
         }
     }
-    for (i = 0; i < t->n_visit; i++) { /* empties the hash */
+    for (i = 0; i < t->n_visit; i++) { /* empties the hash table */
         k = flash__scatter(t->visit[i]) & (2 * FLASH__VISITS - 1);
         for (; t->visit_slot[k]; k = (k + 1) & (2 * FLASH__VISITS - 1)) t->visit_slot[k] = 0;
     }
     t->n_visit = 0;
 }
 
-/* The state of the heads added; -1 if there is none, or no room. */
+/* Returns the state with the heads added, which is made if it is new. Returns -1 if nothing can
+   follow, or if the pool is full. */
 static int flash__place_of(flash__reading *t, uint32_t left, uint32_t value, int ends)
 {
     uint32_t i, hash = left + 16 * (uint32_t)ends + value * 31, n = t->n_new;
@@ -13728,7 +13910,7 @@ static int flash__place_of(flash__reading *t, uint32_t left, uint32_t value, int
     return (int)t->n_place++;
 }
 
-/* Whether a step reads characters of [lo, hi]: 0 none, 1 some, 2 all. */
+/* Returns which characters of [lo, hi] a step can read: 0 none, 1 some, 2 all. */
 static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint32_t hi)
 {
     uint32_t c = step & 0xffffff, a, b, mid;
@@ -13737,7 +13919,7 @@ static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint
     if (step >> 24 == FLASH__G_CHAR) return c < lo || c > hi ? 0 : lo == hi ? 2 : 1;
     s = g->set + c;
     if (hi < 128 && lo == hi) return s->ascii[lo / 32] >> lo % 32 & 1 ? 2 : 0;
-    for (span = g->span + 2 * s->at, a = 0, b = s->n; a < b;) { /* the first not below lo */
+    for (span = g->span + 2 * s->at, a = 0, b = s->n; a < b;) { /* first span not below lo */
         mid = a + (b - a) / 2;
         if (span[2 * mid + 1] < lo)
             a = mid + 1;
@@ -13748,7 +13930,7 @@ static int flash__reads(const flash_grammar *g, uint32_t step, uint32_t lo, uint
     return span[2 * a] <= lo && span[2 * a + 1] >= hi ? 2 : 1;
 }
 
-/* The state after character c in state p, of whose heads all read it if c is ANY. */
+/* Returns the state after character c in state p, or -1. If c is ANY, all heads of p read it. */
 static int flash__read_char(flash__reading *t, const flash__place *p, uint32_t c)
 {
     uint32_t i;
@@ -13761,7 +13943,7 @@ static int flash__read_char(flash__reading *t, const flash__place *p, uint32_t c
     return flash__place_of(t, 0, 0, t->ends);
 }
 
-/* The state after a byte in state p; -1: none, or no room (full). */
+/* Returns the state after a byte in state p, or -1 if the byte is not allowed or t->full is set. */
 static int flash__read_byte(flash__reading *t, const flash__place *p, uint8_t byte)
 {
     uint32_t left = p->left, value = p->value, i, lo, hi;
@@ -13777,7 +13959,7 @@ static int flash__read_byte(flash__reading *t, const flash__place *p, uint8_t by
         value = byte & (0x3fu >> left);
     } else {
         if ((byte & 0xc0) != 0x80) return -1;
-        /* what shorter characters say: E0 and F0 go on above it */
+        /* no overlong forms: after E0 comes A0 or more, after F0 comes 90 or more */
         if (!value && (byte & 0x3f) < (left == 2 ? 0x20 : 0x10)) return -1;
         if (value != FLASH__ANY) value = value << 6 | (byte & 0x3f);
         if (!--left) return flash__read_char(t, p, value);
@@ -13797,10 +13979,10 @@ static int flash__read_byte(flash__reading *t, const flash__place *p, uint8_t by
     return flash__place_of(t, left, all ? FLASH__ANY : value, 0);
 }
 
-/* The pool anew, with the state of the text only, which becomes state 0. */
+/* Empties the pool but for the state of the text, which becomes state 0. */
 static void flash__refresh(flash__reading *t)
 {
-    uint16_t *to = t->frame_slot; /* until it is filled again */
+    uint16_t *to = t->frame_slot; /* [FRAMES] new numbers, until the hash table is filled again */
     flash__place p = t->place[t->now];
     uint32_t i, f, n = 1;
     memset(to, 0, 2 * FLASH__FRAMES * sizeof *to);
@@ -13808,7 +13990,7 @@ static void flash__refresh(flash__reading *t)
         for (f = t->head[p.first + i] & 0xffff; f && !to[f]; f = t->frame[f].below) to[f] = 1;
     for (f = 1; f < t->n_frame; f++) {
         if (!to[f]) continue;
-        t->frame[n].at = t->frame[f].at; /* those below a frame come before it */
+        t->frame[n].at = t->frame[f].at; /* frames below a frame have lower numbers */
         t->frame[n].below = t->frame[f].below ? to[t->frame[f].below] : (uint16_t)0;
         to[f] = (uint16_t)n++;
     }
@@ -13819,7 +14001,7 @@ static void flash__refresh(flash__reading *t)
     }
     memset(to, 0, 2 * FLASH__FRAMES * sizeof *to);
     t->n_frame = 1;
-    while (t->n_frame < n) { /* each is new, and goes where it is */
+    while (t->n_frame < n) { /* enters each frame in the hash table; its number stays */
         f = t->n_frame;
         flash__frame_of(t, t->frame[f].at, t->frame[f].below);
     }
@@ -13831,7 +14013,7 @@ static void flash__refresh(flash__reading *t)
     for (i = 0; i < FLASH__MASKS; i++) t->mask_of[i] = -1;
 }
 
-/* The beginning of a text. fresh: its first space is not shown. */
+/* Begins a text. fresh: 1 if its first space is not shown. */
 static void flash__reading_start(flash__reading *t, const flash_grammar *g, int fresh)
 {
     uint32_t i;
@@ -13849,7 +14031,7 @@ static void flash__reading_start(flash__reading *t, const flash_grammar *g, int 
     t->full = 0;
 }
 
-/* The state after a byte in a state: -1 none, -2 the pool is full. */
+/* Returns the state after a byte in a state, -1 if there is none, or -2 if the pool is full. */
 static int flash__advance(flash__reading *t, int state, uint8_t byte)
 {
     uint8_t *next = t->next + 256 * (size_t)state + byte;
@@ -13865,7 +14047,7 @@ static int flash__advance(flash__reading *t, int state, uint8_t byte)
     return to;
 }
 
-/* The state after a token, -1 if it is not allowed. */
+/* Returns the state after a token, or -1 if the token is not allowed. */
 static int flash__read_token(flash__reading *t, const flash_model *m, int32_t id)
 {
     int again, state = -2, c, n;
@@ -13886,7 +14068,7 @@ static int flash__allowed(flash__reading *t, const flash_model *m, int32_t id)
     return flash__is_end(&m->vocab, id) ? t->place[t->now].ends : flash__read_token(t, m, id) >= 0;
 }
 
-/* The tokens allowed, a bit for each of the vocabulary. */
+/* Returns the tokens allowed next: [words], one bit per token of the vocabulary. */
 static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
 {
     const flash__spelling *v = t->g->spelling;
@@ -13904,7 +14086,7 @@ static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
     t->path[0] = (uint8_t)t->now;
     for (i = 0; i < v->n; i++) {
         const uint8_t *p = v->bytes + v->at[i];
-        if (v->shared[i] > good) continue; /* with the byte that failed the one before */
+        if (v->shared[i] > good) continue; /* it has the byte at which the token before failed */
         n = v->at[i + 1] - v->at[i];
         for (d = v->shared[i], again = 0; d < n;) {
             to = flash__advance(t, t->path[d], p[d]);
@@ -15925,17 +16107,21 @@ FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash
 
 /* ===== >>pareto =========================================================== */
 
-/* Points none of which is better than another in everything (minimised), the volume they dominate,
-   and how much more of it a point with normally distributed values is expected to add. Two
-   objectives: Emmerich, Yang, Deutz 2019, arxiv 1904.12672, here as a sum over the n + 1 strips
-   between neighbours, in logarithms (Ament et al. 2023, arxiv 2310.20708), because ordinary values
-   vanish some 38 deviations away, and their gradients long before. */
+/* Pareto fronts: all objectives are minimised, and a front holds the points that no other point
+   dominates. This section finds the front of a set of points (flash__front), the volume that the
+   front dominates (flash__volume), and the volume that a new point with normally distributed values
+   is expected to add (expected hypervolume improvement, EHVI; flash__log_ehvi). The EHVI of two
+   objectives follows Emmerich, Yang, Deutz 2019, arxiv 1904.12672, here as a sum over the n + 1
+   strips between neighbours of the front. It is computed in logarithms (Ament et al. 2023, arxiv
+   2310.20708), because its plain value underflows to 0 at some 38 standard deviations from the
+   front, and its gradient long before. */
 
 #ifdef FLASH__SEARCH
-#define FLASH__NOTHING (-1e300) /* logarithm of 0 */
+#define FLASH__NOTHING (-1e300) /* stands for the logarithm of 0 */
 
-/* log(1 + x) and e^x - 1 near 0: the error of 1 + x divides out (Kahan; Goldberg 1991, "What every
-   computer scientist should know", theorem 4). */
+/* These two return log(1 + x) and e^x - 1, accurate near 0 too: the rounding error of u = 1 + x, or
+   of u = e^x, cancels in the quotient (Kahan; Goldberg 1991, "What every computer scientist should
+   know", theorem 4). */
 static double flash__log1p(double x)
 {
     double u = 1 + x;
@@ -15947,17 +16133,19 @@ static double flash__expm1(double x)
     return u == 1 ? x : x < -30 || x > 30 ? u - 1 : (u - 1) * x / flash__log(u);
 }
 
-/* log(1 - e^w), w < 0, and log(e^a + e^b). */
+/* Returns log(1 - e^w) for w < 0. */
 static double flash__log1mexp(double w)
 {
     return w > -0.6931471805599453 ? flash__log(-flash__expm1(w)) : flash__log1p(-flash__exp(w));
 }
+/* Returns log(e^a + e^b). */
 static double flash__log_add(double a, double b)
 {
     double hi = FLASH__MAX(a, b), lo = FLASH__MIN(a, b);
     return lo <= FLASH__NOTHING ? hi : hi + flash__log1p(flash__exp(lo - hi));
 }
 
+/* Returns p(x)/q(x), two polynomials of n coefficients each, the highest power first. */
 static double flash__ratio(const double *p, int n, const double *q, double x)
 {
     double a = p[0], b = q[0];
@@ -15969,7 +16157,8 @@ static double flash__ratio(const double *p, int n, const double *q, double x)
     return a / b;
 }
 
-/* e^(x^2) erfc(x), x >= 0: rational approximations of Cody 1969, Mathematics of Computation 23. */
+/* Returns e^(x^2) erfc(x) for x >= 0, by the rational approximations of Cody 1969, Mathematics of
+   Computation 23. */
 static double flash__erfcx(double x)
 {
     /* clang-format off */
@@ -15996,19 +16185,21 @@ static double flash__erfcx(double x)
     return (0.56418958354775628695 - y * flash__ratio(p2, 6, q2, y)) / x;
 }
 
-/* log Phi(z), the normal distribution; slope: its derivative, phi/Phi. */
+/* Returns log Phi(z), where Phi is the standard normal distribution function and phi its density.
+ *slope becomes the derivative, phi/Phi. */
 static double flash__log_normal(double z, double *slope)
 {
     double x = fabs(z) * 0.70710678118654752, log_phi = -0.5 * z * z - 0.91893853320467274,
-           tail = 0.5 * flash__erfcx(x), v; /* times e^(-z^2/2): the smaller side */
+           tail = 0.5 * flash__erfcx(x), v; /* tail * e^(-z^2/2) = Phi(-|z|) */
     v = z < 0 ? flash__log(tail) - 0.5 * z * z : flash__log1p(-tail * flash__exp(-0.5 * z * z));
     *slope = flash__exp(log_phi - v);
     return v;
 }
 
-/* log g(z), g = phi + z Phi: the expected excess of z over a unit normal value. mean, sd: Phi/g and
-   phi/g, derivatives of log(sd g(z)) by the mean and deviation of the value, but for their sign and
-   a factor 1/sd. */
+/* Returns log g(z), g = phi + z Phi: g(z) = E max(z - Y, 0), the expected excess of z over a
+   standard normal value Y. *mean becomes Phi/g and *sd becomes phi/g. For a normal value of mean m
+   and standard deviation s, and z = (t - m)/s, the derivatives of log(s g(z)) are -*mean/s by m and
+   *sd/s by s. */
 static double flash__log_excess(double z, double *mean, double *sd)
 {
     const double half_log_half_pi = 0.22579135264472743;
@@ -16028,7 +16219,8 @@ static double flash__log_excess(double z, double *mean, double *sd)
     return log_phi + w;
 }
 
-/* log E max(t - Y, 0) for Y normal of mean m and deviation s, or known (s 0). */
+/* Returns log E max(t - Y, 0), where Y is normal with mean m and standard deviation s, or is
+   exactly m if s is 0. *mean becomes minus the derivative by m, and *sd the derivative by s. */
 static double flash__log_below(double t, double m, double s, double *mean, double *sd)
 {
     if (s > 0) {
@@ -16043,16 +16235,18 @@ static double flash__log_below(double t, double m, double s, double *mean, doubl
     return flash__log(t - m);
 }
 
-/* log of the expected growth of what n points dominate within the reference r, by a point of
-   independent values of means m and deviations s (0: known). a ascending, b descending: the points,
-   all better than r. dm, ds: its derivatives. */
+/* Returns the logarithm of the EHVI of two objectives: by how much a new point is expected to
+   increase the area that a front of n points dominates up to the reference r [2]. The values of the
+   new point are independent and normal, of means m [2] and standard deviations s [2] (0 if the
+   value is known). a, b: [n] first and second objectives of the front, all better than r, a
+   ascending and b descending. dm, ds: [2] become the derivatives of the result by m and s. */
 static double flash__log_ehvi(const double *a, const double *b, size_t n, const double *r,
                               const double *m, const double *s, double *dm, double *ds)
 {
     double sum = FLASH__NOTHING, below = FLASH__NOTHING, low_m = 0, low_s = 0;
     size_t i;
     dm[0] = dm[1] = ds[0] = ds[1] = 0;
-    for (i = 0; i <= n; i++) {
+    for (i = 0; i <= n; i++) { /* strip i: from a[i - 1] to a[i], up to b[i - 1] */
         double up_m, up_s, h_m, h_s, high, width, d_m, d_s, share,
             up = flash__log_below(i < n ? a[i] : r[0], m[0], s[0], &up_m, &up_s);
         if (up > below) {
@@ -16085,7 +16279,7 @@ static double flash__log_ehvi(const double *a, const double *b, size_t n, const 
     return sum;
 }
 
-/* Whether a is at least as good as b in everything. */
+/* Returns 1 if a is at least as good as b in each of the m objectives. */
 static int flash__covers(const double *a, const double *b, int m)
 {
     int k;
@@ -16094,7 +16288,7 @@ static int flash__covers(const double *a, const double *b, int m)
     return 1;
 }
 
-/* Order of rows: by column `first`, then by the others. */
+/* How flash__row_less orders the rows of y [.,m]: by column `first`, then by the others. */
 typedef struct flash__rows {
     const double *y;
     int m, first;
@@ -16111,8 +16305,9 @@ static int flash__row_less(const void *ctx, uint32_t i, uint32_t j)
     return i < j;
 }
 
-/* Moves the rows among index[n] of y, [.,m], that no other covers to its beginning, sorted; returns
-   how many. Of equal rows the first stays. */
+/* Finds the front among the rows of y [.,m] whose numbers are in index [n]: moves the numbers of
+   the rows that no other row covers to the beginning of index, sorted by their first column.
+   Returns how many there are. Of equal rows the one with the lowest number stays. */
 static size_t flash__front(const double *y, int m, uint32_t *index, size_t n)
 {
     flash__rows c;
@@ -16121,7 +16316,7 @@ static size_t flash__front(const double *y, int m, uint32_t *index, size_t n)
     c.m = m;
     c.first = 0;
     flash__sort(index, n, flash__row_less, &c);
-    for (i = 0; i < n; i++) { /* only rows before it can cover it */
+    for (i = 0; i < n; i++) { /* only a row that sorts before this one can cover it */
         const double *row = y + index[i] * (size_t)m;
         uint32_t v = index[i];
         if (m == 2)
@@ -16130,14 +16325,16 @@ static size_t flash__front(const double *y, int m, uint32_t *index, size_t n)
             for (j = 0; j < kept; j++)
                 if (flash__covers(y + index[j] * (size_t)m, row, m)) break;
         if (j < kept) continue;
-        index[i] = index[kept]; /* the covered ones stay behind, in any order */
+        index[i] = index[kept]; /* covered rows end up behind the front, in any order */
         index[kept++] = v;
     }
     return kept;
 }
 
-/* Volume of the rows index[n] of y, [.,stride], in their first m columns: slices between values of
-   the last column, each the volume of one column less of the rows below it. work: [n*(m - 1)]. */
+/* Returns the volume that some rows of y [.,stride] dominate up to the reference r [m], by their
+   first m columns; index: [n] numbers of these rows. Cuts the volume into slices between
+   neighbouring values of column m - 1. The cross section of a slice is the volume, in one column
+   less, of the rows that are at least as good there. work: [n*(m - 1)]. */
 static double flash__volume(const double *y, int stride, const uint32_t *index, size_t n, int m,
                             const double *r, uint32_t *work)
 {
@@ -16173,84 +16370,90 @@ FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const doubl
 
 /* ===== >>search =========================================================== */
 
-/* Ask and tell. A suggestion is a function of the desc and of the trials with their values, nothing
-   else: random numbers are drawn anew for each from the seed and its number, models are fitted anew
-   when the number of values has grown enough. So a journal of trials is all there is to keep. How
-   points are proposed: Daulton et al. 2021, arxiv 2105.08195 (noise, pending trials), Deb et al.
-   2002 (NSGA-II). KNOWN TRAPS: a parameter that does not count must have one value only, or equal
-   trials look different; a space may have fewer points than trials are wanted. */
+/* The search by ask and tell: the caller asks for a suggestion, runs the trial and tells its
+   values. A suggestion is a function of the desc and of the trials with their values, and of
+   nothing else: its random numbers come from the seed and the number of the trial, and the models
+   are fitted anew whenever the number of values has grown enough. So a journal of the trials is all
+   that must be kept in order to continue a search. How points are proposed: with EHVI, a Gaussian
+   process for each value predicts it, and the point that promises the largest growth of the
+   hypervolume is taken (Daulton et al. 2021, arxiv 2105.08195, for noise and pending trials); with
+   NSGA-II, by crossover and mutation of the best trials (Deb et al. 2002); else by scrambled Sobol'
+   points. KNOWN TRAPS: a parameter that is inactive must have one value only, or equal trials look
+   different; a space may have fewer points than the number of trials that is wanted. */
 
 #ifdef FLASH__SEARCH
 enum {
-    FLASH__SEARCH_DRAWS = 1536,
-    FLASH__SEARCH_STARTS = 8,
-    FLASH__SEARCH_SAMPLES = 16,
-    FLASH__SEARCH_VOLUME = 512,
-    FLASH__SEARCH_LINE = 4096,
-    FLASH__SEARCH_WINDOW = 20
+    FLASH__SEARCH_DRAWS = 1536, /* points drawn and judged for a suggestion, at most */
+    FLASH__SEARCH_STARTS = 8,   /* how many of these points climb, at most */
+    FLASH__SEARCH_SAMPLES = 16, /* samples of the true values behind noisy ones */
+    FLASH__SEARCH_VOLUME = 512, /* sample points of the volume of more than two objectives */
+    FLASH__SEARCH_LINE = 4096,  /* longest line of the journal [B] */
+    FLASH__SEARCH_WINDOW = 20   /* values over which a summary measures the gain */
 };
 
-/* Where all outputs of the model are at one x. */
+/* What the model predicts at one x: for each value, a normal distribution. */
 typedef struct flash__outlook {
-    double mean[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES]; /* by sample of the past */
-    double sd[FLASH_SEARCH_VALUES_MAX];                          /* 0: known */
+    double mean[FLASH_SEARCH_VALUES_MAX][FLASH__SEARCH_SAMPLES]; /* one for each sample */
+    double sd[FLASH_SEARCH_VALUES_MAX];                          /* 0 if the value is known */
 } flash__outlook;
 
 struct flash_search {
     flash_search_desc desc;
-    size_t block;     /* [B] */
-    int P, m, values; /* parameters; objectives, at least 2; all values */
-    int samples, categories;
-    int active[FLASH_SEARCH_PARAMS_MAX]; /* 1 + the parameter that decides, or 0 */
-    int slot[FLASH_SEARCH_PARAMS_MAX];   /* input of the process; categories last */
+    size_t block;            /* size of the memory of this search [B] */
+    int P, m, values;        /* parameters; objectives, at least 2; objectives and constraints */
+    int samples, categories; /* samples if noisy, else 1; parameters that are categories */
+    int active[FLASH_SEARCH_PARAMS_MAX]; /* 1 + index of the active_if parameter, or 0 */
+    int slot[FLASH_SEARCH_PARAMS_MAX];   /* its input of the process; categories are last */
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
-    int trials, told; /* all, and those with values */
-    int begun;        /* the journal has its first line */
-    int replaying;
-    double expected;        /* of the last suggestion, relative; below 0: none */
-    double *x, *y;          /* [max_trials,P], [max_trials,values] */
-    uint8_t *state;         /* [max_trials] */
-    uint32_t *turn;         /* [max_trials] when the values were told: 0, 1...*/
-    uint32_t *sobol;        /* [P,32] direction numbers */
-    uint32_t *index, *work; /* [max_trials], [4 max_trials] */
-    double *row;            /* [max_trials,m] objectives to be compared */
-    /* NSGA-II: parents after the first `bred` trials */
-    uint32_t *parent, *rank; /* [3 population], the last third for copies */
-    double *crowd;           /* [3 population] */
+    int trials, told; /* number of all trials, and of those with values */
+    int begun;        /* 1 if the journal has its first line */
+    int replaying;    /* 1 while a journal is read: nothing is written to it */
+    double expected;  /* growth of the hypervolume by the last suggestion; below 0: not known */
+    double *x, *y;    /* [max_trials,P], [max_trials,values] */
+    uint8_t *state;   /* [max_trials] */
+    uint32_t *turn;   /* [max_trials] order in which values were told: 0, 1, ... */
+    uint32_t *sobol;  /* [P,32] direction numbers */
+    /* These have max_trials rows; with NSGA-II at least 2 population. */
+    uint32_t *index, *work; /* [rows], [rows,m] */
+    double *row;            /* [rows,m] objectives to be compared */
+    /* NSGA-II: the parents that the first `bred` trials gave */
+    uint32_t *parent, *rank; /* [3 population] trials and ranks; last third: a copy to restore */
+    double *crowd;           /* [3 population] crowding distances */
     int parents, bred;
-    /* EHVI: one process for each value that is not known, all at the same n points */
-    flash__gp gp; /* its arrays are shared */
-    int fitted;   /* values the thetas come from */
+    /* EHVI: a Gaussian process for each value that is not known, all on the same n points */
+    flash__gp gp; /* one for all outputs, which use its arrays in turn */
+    int fitted;   /* number of values that the thetas were fitted to */
     double theta[FLASH_SEARCH_VALUES_MAX][FLASH__GP_THETA];
+    /* a value is shift + scale * (value in the model's units) */
     double shift[FLASH_SEARCH_VALUES_MAX], scale[FLASH_SEARCH_VALUES_MAX];
-    double noise[FLASH_SEARCH_VALUES_MAX];  /* deviations that are known, else 0 */
+    double noise[FLASH_SEARCH_VALUES_MAX];  /* standard deviations, 0 where not known */
     double *Q[FLASH_SEARCH_VALUES_MAX];     /* [n,n] inverse covariance */
-    double *beta[FLASH_SEARCH_VALUES_MAX];  /* [samples,n] weights of the kernel: means */
-    double *f[FLASH_SEARCH_VALUES_MAX];     /* [samples,n] values at the points */
-    double *mean[FLASH_SEARCH_VALUES_MAX];  /* [n] and their means */
-    double *k[FLASH_SEARCH_VALUES_MAX];     /* [n] kernel between a point and those */
-    double *r2[FLASH_SEARCH_VALUES_MAX];    /* [n] squares of distance from the centre */
-    double centre[FLASH_SEARCH_PARAMS_MAX]; /* inputs */
-    int centred;                            /* there is one */
-    double *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] its derivative by the square of distance */
+    double *beta[FLASH_SEARCH_VALUES_MAX];  /* [samples,n] weights: k times these is the mean */
+    double *f[FLASH_SEARCH_VALUES_MAX];     /* [samples,n] samples of the values at the points */
+    double *mean[FLASH_SEARCH_VALUES_MAX];  /* [n] posterior means at the points */
+    double *k[FLASH_SEARCH_VALUES_MAX];     /* [n] kernel of the judged x with the points */
+    double *r2[FLASH_SEARCH_VALUES_MAX];    /* [n] their squared distances from the centre */
+    double centre[FLASH_SEARCH_PARAMS_MAX]; /* inputs of the point set by flash__centre */
+    int centred;                            /* 1 if there is a centre */
+    double *slope[FLASH_SEARCH_VALUES_MAX]; /* [n] derivatives of k by squared distance */
+    /* weights of the inputs and variance of the signal, from theta */
     double w[FLASH_SEARCH_VALUES_MAX][FLASH__GP_INPUTS], sf2[FLASH_SEARCH_VALUES_MAX];
-    double *a, *b; /* [samples,n] fronts of two objectives */
-    uint32_t n_front[FLASH__SEARCH_SAMPLES];
-    double *u; /* [VOLUME,m] of more: points not dominated */
-    int n_u;
-    double log_volume;                         /* of what they are spread over */
+    double *a, *b; /* [samples,n] first and second objective of the front of each sample */
+    uint32_t n_front[FLASH__SEARCH_SAMPLES]; /* number of points of each front */
+    double *u;         /* [VOLUME,m] for m > 2: random points that the front does not dominate */
+    int n_u;           /* number of these points */
+    double log_volume; /* log of the volume they are spread over */
     double limit[FLASH_SEARCH_OBJECTIVES_MAX]; /* the reference */
-    double r[FLASH_SEARCH_OBJECTIVES_MAX];     /* the same in the model's units */
-    double *draw, *score, *key;                /* [DRAWS,P], [DRAWS], [DRAWS] */
-    /* of a search along reals */
-    const double *from; /* x, whose other coordinates stay */
+    double r[FLASH_SEARCH_OBJECTIVES_MAX];     /* the reference in the model's units */
+    double *draw, *score, *key;                /* [DRAWS,P], [DRAWS], [DRAWS or 2 population] */
+    const double *from; /* x whose discrete parameters stay while the real ones are searched */
 };
 
 /* ---- the space ---- */
 
 static int flash__param_discrete(const flash_param *p) { return p->kind < FLASH_PARAM_REAL; }
 
-/* How many values a discrete parameter has. */
+/* Returns how many values a discrete parameter has. */
 static int flash__param_count(const flash_param *p)
 {
     double step = p->step > 0 ? p->step : 1;
@@ -16258,17 +16461,18 @@ static int flash__param_count(const flash_param *p)
                                           : p->n_value;
 }
 
-/* The i-th of them, and the number of the one nearest to v. */
+/* Returns value i of a discrete parameter, i from 0. */
 static double flash__param_value(const flash_param *p, int i)
 {
     if (p->kind == FLASH_PARAM_ORDINAL) return p->value[i];
     return p->kind == FLASH_PARAM_CATEGORY ? i : p->lo + i * (p->step > 0 ? p->step : 1);
 }
+/* Returns the index of the value that is nearest to v. */
 static int flash__param_index(const flash_param *p, double v)
 {
     int i = 0, n = flash__param_count(p), middle;
     double at;
-    if (p->kind == FLASH_PARAM_ORDINAL) { /* distances from v fall, then rise */
+    if (p->kind == FLASH_PARAM_ORDINAL) { /* bisection: the distances from v fall, then rise */
         while (n > 1) {
             middle = i + n / 2;
             if (p->value[middle] - v <= v - p->value[middle - 1]) {
@@ -16280,10 +16484,11 @@ static int flash__param_index(const flash_param *p, double v)
         return i;
     }
     at = p->kind == FLASH_PARAM_CATEGORY ? v : (v - p->lo) / (p->step > 0 ? p->step : 1);
-    return at > 0 ? at < n - 1 ? (int)(at + 0.5) : n - 1 : 0; /* NaN: 0 */
+    return at > 0 ? at < n - 1 ? (int)(at + 0.5) : n - 1 : 0; /* NaN gives 0 */
 }
 
-/* The value at u in [0, 1], and back: of discrete ones the middle of its share. */
+/* Returns the value of a parameter at u in [0, 1]; each value of a discrete one has an equal share
+   of this range. */
 static double flash__param_at(const flash_param *p, double u)
 {
     int n;
@@ -16292,6 +16497,8 @@ static double flash__param_at(const flash_param *p, double u)
     n = flash__param_count(p);
     return flash__param_value(p, u > 0 ? FLASH__MIN((int)(u * n), n - 1) : 0);
 }
+/* Returns the u of value v: the inverse of flash__param_at, for a discrete value the middle of its
+   share. */
 static double flash__param_unit(const flash_param *p, double v)
 {
     if (p->kind == FLASH_PARAM_LOG) return flash__log(v / p->lo) / flash__log(p->hi / p->lo);
@@ -16299,7 +16506,8 @@ static double flash__param_unit(const flash_param *p, double v)
     return (flash__param_index(p, v) + 0.5) / flash__param_count(p);
 }
 
-/* Brings every value into its range, and those that do not count to their least. */
+/* Moves every value to the nearest one that its parameter may have, and sets parameters that are
+   inactive (see active_if) to their least value. */
 static void flash__canonical(const flash_search *s, double *x)
 {
     int j;
@@ -16315,7 +16523,8 @@ static void flash__canonical(const flash_search *s, double *x)
     }
 }
 
-/* The same, then repaired where that is needed; 0: not feasible. */
+/* Like flash__canonical, and then repairs x if it is not feasible. Returns 0 if it stays
+   infeasible. */
 static int flash__settle(const flash_search *s, double *x)
 {
     const flash_search_desc *d = &s->desc;
@@ -16327,6 +16536,7 @@ static int flash__settle(const flash_search *s, double *x)
     return d->feasible(d->user, x);
 }
 
+/* Returns 1 if there is a trial at x already. */
 static int flash__tried(const flash_search *s, const double *x)
 {
     int i, j;
@@ -16338,7 +16548,8 @@ static int flash__tried(const flash_search *s, const double *x)
     return 0;
 }
 
-/* Inputs of the processes: [0, 1], or the number of a category. */
+/* Computes z [P], the inputs of the Gaussian processes at x [P]: numbers in [0, 1], or the number
+   of a category. */
 static void flash__inputs(const flash_search *s, const double *x, double *z)
 {
     int j;
@@ -16354,14 +16565,15 @@ static void flash__inputs(const flash_search *s, const double *x, double *z)
 
 /* ---- random points ---- */
 
-/* A stream for the n-th suggestion. */
+/* Returns the start of the stream of random numbers for the n-th suggestion. */
 static uint64_t flash__stream(const flash_search *s, int n)
 {
     uint64_t state = s->desc.seed * 0x9e3779b97f4a7c15u + (uint64_t)n;
     return flash__random(&state);
 }
 
-/* Whether x has order 2^degree - 1 modulo the polynomial, whose bits are its coefficients. */
+/* Returns 1 if a polynomial over GF(2) is primitive: x has the order 2^degree - 1 modulo it. Its
+   bits are the coefficients. */
 static int flash__primitive(uint32_t polynomial, int degree)
 {
     uint32_t r = 1, k;
@@ -16373,9 +16585,10 @@ static int flash__primitive(uint32_t polynomial, int degree)
     return k == (1u << degree) - 1;
 }
 
-/* Direction numbers of Sobol' (1967) in the recurrence of Bratley and Fox 1988, algorithm 659, on
-   primitive polynomials in order; the first ones of each dimension are random, which scrambles the
-   points as a random triangular matrix would (Matousek 1998). */
+/* Computes the direction numbers of the Sobol' sequence (1967) by the recurrence of Bratley and Fox
+   1988, algorithm 659; the dimensions take the primitive polynomials in order. The first numbers of
+   each dimension are random, which scrambles the points as a random triangular matrix would
+   (Matousek 1998). */
 static void flash__sobol_plan(flash_search *s, uint64_t *random)
 {
     uint32_t polynomial = 2;
@@ -16391,7 +16604,8 @@ static void flash__sobol_plan(flash_search *s, uint64_t *random)
             degree = 1;
         }
         for (k = 0; k < 32; k++) {
-            if (!j || k < degree) { /* 0.1xxx in binary, after k zeros */
+            if (!j || k < degree) {
+                /* bit k from the top is 1; random bits follow it if j is 0, else they precede it */
                 uint32_t bits = (uint32_t)(flash__random(random) >> 32), one = 0x80000000u >> k;
                 v[k] = one | (j ? bits & ~(2 * one - 1) : bits & (one - 1));
             } else {
@@ -16403,7 +16617,8 @@ static void flash__sobol_plan(flash_search *s, uint64_t *random)
     }
 }
 
-/* The n-th point, shifted at random by the bits of the seed. */
+/* Computes the n-th point of the Sobol' sequence, with the bits of each coordinate flipped at
+   random (by the seed, in the same way for all points). */
 static void flash__sobol(const flash_search *s, uint32_t n, double *x)
 {
     uint64_t shift = s->desc.seed ^ 0x5b0b01u;
@@ -16416,7 +16631,8 @@ static void flash__sobol(const flash_search *s, uint32_t n, double *x)
     }
 }
 
-/* A feasible point that was not tried: from the n-th of Sobol' on; 0: none was found. */
+/* Finds a feasible point x that was not tried, among 4096 of the Sobol' sequence from the n-th on.
+   Returns 0 if there is none. */
 static int flash__fresh(const flash_search *s, uint32_t n, double *x)
 {
     int i;
@@ -16427,7 +16643,8 @@ static int flash__fresh(const flash_search *s, uint32_t n, double *x)
     return 0;
 }
 
-/* Another value for parameter j of x. */
+/* Changes parameter j of x at random: a discrete one to any other value, a real one by a normal
+   step of a tenth of its range. */
 static void flash__mutate(const flash_search *s, int j, double *x, uint64_t *random)
 {
     const flash_param *p = s->desc.param + j;
@@ -16453,17 +16670,19 @@ static double *flash__trial_y(const flash_search *s, int i)
     return s->y + (size_t)i * (size_t)s->values;
 }
 
+/* Returns 1 if value o is an objective that needs no trial. */
 static int flash__known(const flash_search *s, int o)
 {
     return o >= s->desc.n_objective ? o < s->m : o < s->m && s->desc.known[o] != NULL;
 }
-/* An objective that needs no trial. A search of one objective has a second that is always 0. */
+/* Returns objective o, which needs no trial, at x. A search of one objective has a second one that
+   is always 0. */
 static double flash__known_at(const flash_search *s, int o, const double *x)
 {
     return o >= s->desc.n_objective ? 0 : s->desc.known[o](s->desc.user, x);
 }
 
-static int flash__good(const flash_search *s, const double *y) /* constraints hold */
+static int flash__good(const flash_search *s, const double *y) /* 1: all constraints hold */
 {
     int k;
     for (k = s->m; k < s->values; k++)
@@ -16471,8 +16690,8 @@ static int flash__good(const flash_search *s, const double *y) /* constraints ho
     return 1;
 }
 
-/* Numbers of the done and good trials, of the first `told` ones, into s->index; returns how
-   many. */
+/* Puts into s->index the numbers of the trials that are done and keep the constraints, among the
+   first `told` trials that got values. Returns how many there are. */
 static size_t flash__done_good(flash_search *s, int told)
 {
     size_t n = 0;
@@ -16484,7 +16703,8 @@ static size_t flash__done_good(flash_search *s, int told)
     return n;
 }
 
-/* The same, and their objectives into s->row. */
+/* Like flash__done_good, and also copies the objectives of each of these trials into its row of
+   s->row. */
 static size_t flash__done_rows(flash_search *s, int told)
 {
     size_t n = flash__done_good(s, told), m = (size_t)s->m, i;
@@ -16493,9 +16713,11 @@ static size_t flash__done_rows(flash_search *s, int told)
     return n;
 }
 
-/* The reference: given, or a tenth of its range beyond the front index[n] of y [.,m], more while
-   that has few points and its ends are not known; of a front of one point, a tenth of its size (the
-   rules of BoTorch's infer_reference_point and Trieste's get_reference_point). */
+/* Sets r [m] to the reference: the one that was given, or else, for each objective, the worst value
+   of the front (rows index[n] of y [.,m]) plus a tenth of the range of the front, or 1/n of it if
+   that is more, since the ends of a front of few points are not known yet. If the range is 0, the
+   margin is a tenth of the size of the value. These are the rules of BoTorch's
+   infer_reference_point and Trieste's get_reference_point. */
 static void flash__reference(const flash_search *s, const double *y, const uint32_t *index,
                              size_t n, double *r)
 {
@@ -16525,16 +16747,17 @@ static void flash__reference(const flash_search *s, const double *y, const uint3
 
 /* ---- the model ---- */
 
-/* Whether trial i has values, of the first `told` ones; those of abandoned ones are the best that
-   could have come of them. */
+/* Returns 1 if trial i is among the first `told` trials that got values. The values of an abandoned
+   trial are the best that it could have reached. */
 static int flash__has_values(const flash_search *s, int i, int told)
 {
     return (s->state[i] == FLASH_TRIAL_DONE || s->state[i] == FLASH_TRIAL_ABANDONED)
         && s->turn[i] < (uint32_t)told;
 }
 
-/* Points of the model, by number: the first `told` trials with values, and behind them, if wanted,
-   the pending ones; s->index names them. Returns how many. */
+/* Puts into s->index the numbers of the trials that are the points of the model: the first `told`
+   trials that got values, in ascending order, and behind them, if pending is 1, those that are
+   pending. Returns how many there are. */
 static size_t flash__points(flash_search *s, int told, int pending)
 {
     size_t n = 0;
@@ -16546,17 +16769,18 @@ static size_t flash__points(flash_search *s, int told, int pending)
     return n;
 }
 
-/* The reference by the first `told` values into s->limit. */
+/* Sets s->limit to the reference that follows from the first `told` trials that got values. */
 static void flash__limits(flash_search *s, int told)
 {
     size_t n = flash__front(s->row, s->m, s->index, flash__done_rows(s, told));
     flash__reference(s, s->row, s->index, n, s->limit);
 }
 
-/* Values of output o of the first n points, in units of the model, into gp.y. How much worse than
-   the reference an objective is does not matter: logarithms there leave the process to fit what
-   does. Nor does how far one value is beyond the others: 1e9 that says "failed" would make all of
-   them look alike, and the square of 1e200 is not finite. */
+/* Sets gp.y to value o of the first n points, in units of the model (mean 0, variance 1), and sets
+   the shift and scale of these units. By how much an objective is worse than the reference does not
+   matter, so the excess is replaced by a logarithm, and the process fits what does matter. Values
+   far beyond the others are cut: a 1e9 that means "failed" would make all others look alike, and
+   the square of 1e200 is not finite. */
 static void flash__targets(flash_search *s, int o, size_t n)
 {
     double mean = 0, variance = 0, least = 1e300, limit = o < s->m ? s->limit[o] : 0, v, middle,
@@ -16595,8 +16819,8 @@ static void flash__load_inputs(flash_search *s, size_t n)
         flash__inputs(s, flash__trial_x(s, (int)s->index[i]), s->gp.x + i * (size_t)s->P);
 }
 
-/* How many of n values the length scales come from: all of few, later they are chosen anew when
-   there are a sixteenth more. */
+/* Returns how many of n values are used to fit theta (length scales and variances): all of them up
+   to 64; beyond that theta is fitted anew only when there are a sixteenth more values. */
 static int flash__fit_at(int n)
 {
     int at = 64;
@@ -16605,8 +16829,9 @@ static int flash__fit_at(int n)
     return at;
 }
 
-/* Chooses theta for every output from the first values that were told and nothing later, so that a
-   search that goes on and one that replays its journal choose the same; 0: nothing fits. */
+/* Fits theta of every output that is not known. Uses the first flash__fit_at(told) values and none
+   that came later, so that a search that runs on and one that replays its journal choose the same.
+   Returns 0 if no fit is found. */
 static int flash__model_fit(flash_search *s)
 {
     int o, n = flash__fit_at(s->told);
@@ -16625,7 +16850,9 @@ static int flash__model_fit(flash_search *s)
         s->gp.noise = noise > 0 ? 2 * flash__log(FLASH__MAX(noise, 0.002))
             : s->desc.noisy     ? -3
                                 : -9;
-        s->gp.noise_spread = noise > 0 ? 0.04 : 4; /* a tenth of the deviation */
+        /* A known noise may be off by about a tenth of its standard deviation: that is 0.2 in the
+           logarithm of its variance, and 0.04 is the square of it. */
+        s->gp.noise_spread = noise > 0 ? 0.04 : 4;
         if (!flash__gp_fit(&s->gp, 2, n > 96 ? 12 : 18)) return 0;
         memcpy(s->theta[o], s->gp.theta, sizeof s->gp.theta);
     }
@@ -16633,8 +16860,9 @@ static int flash__model_fit(flash_search *s)
     return 1;
 }
 
-/* Kernel between z and the points of output o into k[o] and slope[o]. Where z differs from the
-   centre in a few inputs only, distances are those from there and what these change. */
+/* Sets k[o] to the kernel between z and the points, for output o, and slope[o] to its derivatives.
+   If z differs from the centre in at most four inputs, the distances are those of the centre
+   plus the change that these inputs make. */
 static void flash__near(flash_search *s, int o, const double *z)
 {
     const flash__gp *g = &s->gp;
@@ -16663,7 +16891,7 @@ static void flash__near(flash_search *s, int o, const double *z)
     flash__gp_kernels(s->sf2[o], g->n, s->k[o], s->slope[o]);
 }
 
-/* Makes x the centre: points next to it are judged faster. */
+/* Makes x the centre, so that points which differ from x in a few inputs are judged faster. */
 static void flash__centre(flash_search *s, const double *x)
 {
     size_t i;
@@ -16676,11 +16904,13 @@ static void flash__centre(flash_search *s, const double *x)
     s->centred = 1;
 }
 
-/* The process of output o at n points, of which the first `done` have values; the others get its
-   means, so that they count as known but teach nothing (Ginsbourger et al. 2010: the kriging
-   believer). Then the values at the points are what they are; if they were noisy, means, or with
-   two objectives samples, each of which has a front of its own and counts as known. Whether another
-   point will keep a constraint is up to the process itself, not to one of its samples. */
+/* Prepares the process of output o at n points, of which the first `done` have values. The others
+   are pending and get the mean that the process predicts, so that they count as known but teach
+   nothing (Ginsbourger et al. 2010: the kriging believer). s->f becomes the values at the points:
+   as they are if they are exact; if they are noisy, the posterior means, or with two objectives
+   samples of the posterior. Each sample has a front of its own, and predictions from it take it as
+   exact. Predictions of a constraint come from the process itself and not from a sample. Returns 0
+   if a matrix cannot be factored. */
 static int flash__model_output(flash_search *s, int o, size_t n, size_t done, uint64_t *random)
 {
     flash__gp *g = &s->gp;
@@ -16700,7 +16930,8 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
         if (!flash__gp_factor(g)) return 0;
     }
     flash__inverse(g->L, g->rows, g->inverse, n);
-    /* posterior at the points: mean y - noise alpha, covariance noise - noise^2 A^-1 */
+    /* The posterior at the points has the mean y - noise alpha and the covariance
+       noise I - noise^2 A^-1. */
     noise = s->desc.noisy ? flash__exp(g->theta[s->P + 1]) : 0;
     for (i = 0; i < n; i++) s->f[o][i] = s->mean[o][i] = g->y[i] - noise * g->alpha[i];
     if (s->samples > 1) {
@@ -16717,7 +16948,7 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
     }
     memcpy(s->beta[o], g->alpha, n * sizeof *g->alpha);
     if (s->samples > 1 && o < s->m) {
-        g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* those are exact */
+        g->theta[s->P + 1] = g->theta[s->P] - 13.8; /* samples are exact */
         if (!flash__gp_factor(g)) return 0;
         for (c = 0; c < (size_t)s->samples; c++) {
             z = s->beta[o] + c * n;
@@ -16731,10 +16962,11 @@ static int flash__model_output(flash_search *s, int o, size_t n, size_t done, ui
     return 1;
 }
 
-/* Points of the box between the best of the front and the reference that the front, index[n] of
-   s->row, leaves undominated, but not by far: what more than two objectives are judged by. What is
-   farther is out of reach, and would leave few points where a trial makes the difference; unless
-   all of the box is far, as long as nothing near the reference is found. */
+/* Draws the points s->u, by which more than two objectives are judged: points in the box from
+   somewhat beyond the best values of a front to the reference, which the front does not dominate
+   and which lie near some point of it. front: [n] its rows in s->row. Points farther away are out
+   of reach, and would leave few points where a trial makes a difference. As long as the front has
+   no point near the reference, all of the box is far and the distance does not count. */
 static void flash__volume_points(flash_search *s, const uint32_t *front, size_t n, uint64_t *random)
 {
     double lo[FLASH_SEARCH_OBJECTIVES_MAX], beyond[FLASH_SEARCH_OBJECTIVES_MAX];
@@ -16765,7 +16997,8 @@ static void flash__volume_points(flash_search *s, const uint32_t *front, size_t 
     s->log_volume += flash__log(FLASH__MAX(s->n_u, 1) / (double)turn);
 }
 
-/* Everything that judging a point needs; 0: there are too few values, or they cannot be fitted. */
+/* Prepares everything that flash__judge needs. Returns 0 if there are fewer than 4 values or if
+   they cannot be fitted. */
 static int flash__model(flash_search *s, uint64_t *random)
 {
     size_t done = (size_t)s->told, n, i, c, kept;
@@ -16788,7 +17021,7 @@ static int flash__model(flash_search *s, uint64_t *random)
     }
     for (o = 0; o < m; o++) s->r[o] = (s->limit[o] - s->shift[o]) / s->scale[o];
     s->gp.n = n;
-    for (c = 0; c < (size_t)s->samples; c++) {
+    for (c = 0; c < (size_t)s->samples; c++) { /* the front of each sample */
         uint32_t *index = s->work, *count = s->n_front + c;
         for (kept = i = 0; i < n; i++) {
             for (o = m; o < s->values && s->f[o][c * n + i] <= -s->shift[o] / s->scale[o]; o++) {}
@@ -16812,8 +17045,10 @@ static int flash__model(flash_search *s, uint64_t *random)
 
 /* ---- judging a point ---- */
 
-/* log of the growth expected of x, by all samples; g_m, g_v: [values][samples], [values], its
-   derivatives by the means and deviations. */
+/* Returns the logarithm of the growth of the hypervolume that is expected of a point with the
+   predictions v: the average over the samples, times the probability that all constraints hold.
+   g_m, g_s: [values][samples] and [values] become its derivatives by the means and the standard
+   deviations. */
 static double flash__growth(const flash_search *s, const flash__outlook *v,
                             double g_m[][FLASH__SEARCH_SAMPLES], double *g_s)
 {
@@ -16868,7 +17103,7 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     if (sum <= FLASH__NOTHING) return sum;
     sum -= flash__log(m == 2 ? samples : s->n_u);
     if (m > 2) sum += s->log_volume;
-    for (o = m; o < s->values; o++) { /* all constraints hold */
+    for (o = m; o < s->values; o++) { /* the probability that each constraint holds */
         double z = (-s->shift[o] / s->scale[o] - v->mean[o][0]) / v->sd[o];
         sum += flash__log_normal(z, &slope);
         g_m[o][0] = -slope / v->sd[o];
@@ -16877,21 +17112,22 @@ static double flash__growth(const flash_search *s, const flash__outlook *v,
     return sum;
 }
 
-/* Deviation of output o at the point that flash__near was given. */
+/* Returns the standard deviation of output o at the point that flash__near was given last. */
 static double flash__deviation(const flash_search *s, int o)
 {
     const double *k = s->k[o];
     double variance = 0;
     size_t n = s->gp.n, i;
-    for (i = 0; i < n; i++) { /* k'Qk by its lower triangle */
+    for (i = 0; i < n; i++) { /* k'Qk, by the lower triangle of Q */
         const double *row = s->Q[o] + i * n;
         variance += k[i] * (2 * flash__dot64(row, k, i) + row[i] * k[i]);
     }
     return sqrt(FLASH__MAX(s->sf2[o] - variance, 1e-12 * s->sf2[o]));
 }
 
-/* How promising x is: log of the growth expected. grad: [P] its derivative by the inputs of the
-   real parameters, or NULL. */
+/* Returns how promising x is: the logarithm of the expected growth of the hypervolume, in the units
+   of the model. grad: [P] becomes its derivatives by the inputs of the real parameters, and 0 for
+   the others; may be NULL. */
 static double flash__judge(flash_search *s, const double *x, double *grad)
 {
     flash__outlook v;
@@ -16921,7 +17157,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
         if (flash__known(s, o)) {
             double total = 0, there[FLASH_SEARCH_PARAMS_MAX], up, down, u;
             for (c = 0; c < (size_t)s->samples; c++) total += g_m[o][c];
-            for (j = 0; j < s->P; j++) { /* by differences: no one knows its derivative */
+            for (j = 0; j < s->P; j++) { /* by differences: the caller gives no derivative */
                 const flash_param *p = s->desc.param + j;
                 if (flash__param_discrete(p)) continue;
                 memcpy(there, x, (size_t)s->P * sizeof *x);
@@ -16935,7 +17171,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
             }
             continue;
         }
-        for (i = 0; i < n; i++) { /* by k_i: through the means, and the deviation */
+        for (i = 0; i < n; i++) { /* by: derivative by k_i, through the means and deviation */
             double by = -g_s[o] * flash__dot64(s->Q[o] + i * n, s->k[o], n) / v.sd[o];
             const double *point = s->gp.x + i * (size_t)s->P;
             for (c = 0; c < (size_t)(o < s->m ? s->samples : 1); c++)
@@ -16951,7 +17187,7 @@ static double flash__judge(flash_search *s, const double *x, double *grad)
     return value;
 }
 
-/* For flash__minimise: the reals of s->from at z [P], in order of the parameters. */
+/* Sets x to s->from, but with its real parameters at z [P], which are in [0, 1]. */
 static void flash__reals(const flash_search *s, const double *z, double *x)
 {
     int j;
@@ -16961,6 +17197,7 @@ static void flash__reals(const flash_search *s, const double *z, double *x)
             x[j] = flash__param_at(s->desc.param + j, z[j]);
     flash__canonical(s, x);
 }
+/* Returns -flash__judge at such an x, and its gradient, for flash__minimise. */
 static double flash__judge_reals(void *ctx, const double *z, double *grad)
 {
     flash_search *s = (flash_search *)ctx;
@@ -16974,8 +17211,9 @@ static double flash__judge_reals(void *ctx, const double *z, double *grad)
     return -value;
 }
 
-/* x with another value of parameter j, or with those of j and k exchanged (v unused): better than
- *best and not tried, it becomes x. */
+/* Tries a change of x: parameter j becomes v, or if k >= 0 parameters j and k exchange their
+   values. If the result is feasible, not tried yet and better than *best, it replaces x, its score
+   becomes *best, and 1 is returned. Returns 0 if x stays. */
 static int flash__try(flash_search *s, double *x, double *best, int j, int k, double v)
 {
     double there[FLASH_SEARCH_PARAMS_MAX], score;
@@ -16993,8 +17231,9 @@ static int flash__try(flash_search *s, double *x, double *best, int j, int k, do
     return 1;
 }
 
-/* Climbs from x until no change of one parameter, no exchange of two of a kind and no way along the
-   reals leads higher. Returns the height. */
+/* Improves x, whose score is best, until no change of one discrete parameter, no exchange of two
+   alike parameters and no search along the real ones makes it more promising, or for 16 turns.
+   Returns the score of x. */
 static double flash__climb(flash_search *s, double *x, double best)
 {
     const flash_param *param = s->desc.param;
@@ -17013,7 +17252,7 @@ static double flash__climb(flash_search *s, double *x, double best)
                 for (i = 0; i < n; i++)
                     better |= flash__try(s, x, &best, j, -1, flash__param_value(param + j, i));
             else
-                for (i = 1; i < n; i *= 4) /* many values: steps of 1, 4, 16... either way */
+                for (i = 1; i < n; i *= 4) /* many values: steps of 1, 4, 16, ... both ways */
                     for (k = -i; k <= i; k += 2 * i) {
                         int to = flash__param_index(param + j, x[j]) + k;
                         if (to >= 0 && to < n)
@@ -17053,7 +17292,8 @@ static double flash__climb(flash_search *s, double *x, double best)
     return best;
 }
 
-/* The one of the n points drawn where the values are least known. */
+/* Sets x to that one of the n points drawn at which the predictions are the most uncertain: where
+   the product of their standard deviations is largest. */
 static void flash__least_known(flash_search *s, size_t n, double *x)
 {
     double z[FLASH_SEARCH_PARAMS_MAX], value, top = -1;
@@ -17072,11 +17312,12 @@ static void flash__least_known(flash_search *s, size_t n, double *x)
     }
 }
 
-/* The most promising point: many are drawn, from everywhere and near the front, and the best climb.
-   Where nothing is expected of any, the least known one. 0: none is left. */
+/* Sets x to the most promising point: draws many points, two thirds from all of the space and one
+   third near the front, judges them, and lets some of the best climb. If no growth is expected of
+   any of them, x is the most uncertain one. Returns 0 if no point is found. */
 static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
 {
-    /* judging by samples takes as many times longer */
+    /* Judging by samples, or more than two objectives, takes longer, so fewer points are drawn. */
     size_t P = (size_t)s->P, i, n = 0, start, best, few = s->samples > 1 ? 4 : s->m > 2 ? 2 : 1;
     size_t front = flash__front(s->row, s->m, s->index, flash__done_rows(s, s->told));
     double mean = 0, sd = 0, top = FLASH__NOTHING, value;
@@ -17105,7 +17346,7 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
     for (i = 0; i < n; i++)
         if (s->score[i] > FLASH__NOTHING) sd += (s->score[i] - mean) * (s->score[i] - mean) / kept;
     sd = sqrt(sd) + 1e-9;
-    for (best = i = 0; i < n; i++) { /* Boltzmann's choice without replacement: Gumbel noise */
+    for (best = i = 0; i < n; i++) { /* Gumbel noise: Boltzmann sampling without replacement */
         s->key[i] = s->score[i] <= FLASH__NOTHING ? FLASH__NOTHING
                                                   : 2 * (s->score[i] - mean) / sd
                 - flash__log(-flash__log(flash__uniform(random) + 1e-17));
@@ -17125,13 +17366,13 @@ static int flash__propose(flash_search *s, int id, uint64_t *random, double *x)
         }
     }
     for (value = 1, j = 0; j < s->desc.n_objective; j++) value *= s->scale[j];
-    s->expected = flash__exp(top) * value; /* in units of the objectives; relative from ask on */
+    s->expected = flash__exp(top) * value; /* in units of the objectives */
     return found;
 }
 
 /* ---- NSGA-II ---- */
 
-/* Order of selection: by rank, then the more room around it the better. */
+/* Order of selection, for flash__sort: by rank, then by crowding distance, the larger one first. */
 static int flash__fitter(const void *ctx, uint32_t i, uint32_t j)
 {
     const flash_search *s = (const flash_search *)ctx;
@@ -17140,8 +17381,9 @@ static int flash__fitter(const void *ctx, uint32_t i, uint32_t j)
     return i < j;
 }
 
-/* Ranks and crowding distances of n rows, good ones before others, whose rank is by how much they
-   violate. s->row: [n,m]; violation: [n]. */
+/* Computes s->rank and s->crowd of n rows of objectives, s->row [n,m]. Rows that keep the
+   constraints have the rank of their front, from 0. The others have ranks behind all of these, in
+   the order of their violation [n], which is the sum of their constraint values above 0. */
 static void flash__rank(flash_search *s, size_t n, const double *violation)
 {
     uint32_t *left = s->work, rank = 0;
@@ -17181,7 +17423,8 @@ static void flash__rank(flash_search *s, size_t n, const double *violation)
     }
 }
 
-/* Parents from the last parents and the next `population` trials. */
+/* Selects new parents, the fittest `population` of the last parents and the next `population`
+   trials. */
 static void flash__generation(flash_search *s)
 {
     int i, k, n = s->parents, pop = s->desc.population, next = s->bred + pop;
@@ -17198,7 +17441,7 @@ static void flash__generation(flash_search *s)
     s->parents = FLASH__MIN(n, pop);
     for (i = 0; i < n; i++) s->work[i] = s->parent[s->index[i]];
     memcpy(s->parent, s->work, (size_t)s->parents * sizeof *s->parent);
-    for (i = 0; i < s->parents; i++) { /* sorted: an earlier parent is the fitter one */
+    for (i = 0; i < s->parents; i++) { /* sorted: the earlier of two parents is fitter */
         s->key[i] = s->crowd[s->index[i]];
         s->work[i] = s->rank[s->index[i]];
     }
@@ -17215,14 +17458,14 @@ static void flash__copy_parents(flash_search *s, int to, int from, int n)
     memcpy(s->crowd + to, s->crowd + from, (size_t)n * sizeof *s->crowd);
 }
 
-/* Parents from all whole generations. */
+/* Selects parents from all generations that are complete: all of their trials were asked for. */
 static void flash__breed(flash_search *s)
 {
     while (s->bred + s->desc.population <= s->trials) flash__generation(s);
 }
 
-/* Simulated binary crossover of one coordinate in [0, 1], index 15, both ways alike (Deb and
-   Agrawal 1995), and polynomial mutation, index 20 (Deb and Goyal 1996). */
+/* Simulated binary crossover of one coordinate in [0, 1] with index 15 (Deb and Agrawal 1995). The
+   two children replace *a and *b, in either order with the same probability. */
 static void flash__cross(double *a, double *b, uint64_t *random)
 {
     double lo = FLASH__MIN(*a, *b), hi = FLASH__MAX(*a, *b), u = flash__uniform(random), side, q,
@@ -17241,6 +17484,7 @@ static void flash__cross(double *a, double *b, uint64_t *random)
     *a = c[i];
     *b = c[!i];
 }
+/* Returns v in [0, 1] after polynomial mutation with index 20 (Deb and Goyal 1996). */
 static double flash__nudge(double v, uint64_t *random)
 {
     double u = flash__uniform(random), room = u < 0.5 ? v : 1 - v, q;
@@ -17251,7 +17495,8 @@ static double flash__nudge(double v, uint64_t *random)
     return FLASH__MIN(FLASH__MAX(v, 0), 1);
 }
 
-/* One of the two children of a pair of parents, which id and id ^ 1 share. */
+/* Sets x to one of the two children of a pair of parents. Trials id and id ^ 1 get the two children
+   of the same pair. again: number of the attempt, from 0; each has other random numbers. */
 static void flash__child(const flash_search *s, int id, int again, double *x)
 {
     uint64_t random = flash__stream(s, id / 2 * 4096 + again);
@@ -17260,6 +17505,7 @@ static void flash__child(const flash_search *s, int id, int again, double *x)
     for (i = 0; i < 2; i++) {
         int a = (int)(flash__uniform(&random) * s->parents),
             b = (int)(flash__uniform(&random) * s->parents);
+        /* binary tournament: parents are sorted, so the lower index is the fitter one */
         pick[i] = s->rank[a] == s->rank[b]
                 && !(s->crowd[a] < s->crowd[b] || s->crowd[a] > s->crowd[b])
             ? a
@@ -17291,8 +17537,9 @@ static void flash__child(const flash_search *s, int id, int again, double *x)
 
 /* ---- numbers and lines of the journal ---- */
 
-/* The first 17 significant digits of |v|, rounded, halves to even, and the decimal exponent of the
-   first: exactly, since v = m 2^e is an integer, or one over a power of ten. 0: zero. */
+/* Computes the first 17 significant digits of |v|, rounded to nearest with ties to even, and the
+   decimal exponent of the first digit. They are exact, because v = m 2^e is an integer, or for
+   negative e the integer m 5^-e divided by 10^-e. Returns 0 if v is 0. */
 static int flash__digits(double v, char *digits, int *exponent)
 {
     enum { BASE = 1000000000 };
@@ -17304,7 +17551,7 @@ static int flash__digits(double v, char *digits, int *exponent)
     if (e) m |= 0x10000000000000u;
     e = (e ? e : 1) - 1075;
     for (; m; m /= BASE) n[size++] = (uint32_t)(m % BASE);
-    for (left = e < 0 ? -e : e; left; left -= at) { /* times 2^e, or 5^-e over 10^-e */
+    for (left = e < 0 ? -e : e; left; left -= at) { /* times 2^e or 5^-e, 12 factors at a time */
         uint32_t factor = 1;
         uint64_t carry = 0;
         for (at = 0; at < left && at < 12; at++) factor *= e < 0 ? 5 : 2;
@@ -17323,7 +17570,7 @@ static int flash__digits(double v, char *digits, int *exponent)
     *exponent = count - 1 + FLASH__MIN(e, 0);
     for (i = 0; i < 17; i++) digits[i] = i < count ? all[i] : '0';
     for (i = count - 1; i > 17 && all[i] == '0'; i--) {}
-    if (count > 17 && (i > 17 || all[17] != '5' ? all[17] >= '5' : all[16] & 1)) { /* half: even */
+    if (count > 17 && (i > 17 || all[17] != '5' ? all[17] >= '5' : all[16] & 1)) { /* tie: even */
         for (i = 16; i >= 0 && ++digits[i] > '9'; i--) digits[i] = '0';
         if (i < 0) {
             digits[0] = '1';
@@ -17333,8 +17580,9 @@ static int flash__digits(double v, char *digits, int *exponent)
     return 1;
 }
 
-/* A number at *p, which moves behind it; 0: there is none, or it is too large. What
-   flash__put_number wrote comes back exactly, another text within some units of the last place. */
+/* Reads the number at *p and moves *p behind it. Returns 0 if there is none or if it is too large.
+   What flash__put_number wrote is read exactly; of another text the result may be wrong by some
+   units in the last place. */
 static int flash__number(const char **p, const char *end, double *to)
 {
     char digits[17], same[17];
@@ -17352,7 +17600,7 @@ static int flash__number(const char **p, const char *end, double *to)
             digits[n++] = *q;
             v = 10 * v + (*q - '0');
         }
-        if (n ? !point : point) e += n ? 1 : -1; /* of the first digit that is not 0 */
+        if (n ? !point : point) e += n ? 1 : -1; /* exponent of the first digit that is not 0 */
     }
     if (!seen) return 0;
     if (q < end && (*q == 'e' || *q == 'E')) {
@@ -17376,7 +17624,7 @@ static int flash__number(const char **p, const char *end, double *to)
     for (k = down ? -k : k; k; k >>= 1, ten *= ten)
         if (k & 1) scale *= ten;
     v = down ? v / scale : v * scale;
-    for (i = 0; i < 33; i++) { /* the neighbour that is written with these digits */
+    for (i = 0; i < 33; i++) { /* find the neighbour of v with exactly these digits */
         uint64_t u = flash__f64_bits(v), apart = (uint64_t)(i + 1) / 2;
         double there = flash__bits_f64(i & 1 ? u + apart : u - FLASH__MIN(apart, u));
         if (flash__digits(there, same, &k) && k == e && !memcmp(same, digits, sizeof same)) {
@@ -17388,7 +17636,7 @@ static int flash__number(const char **p, const char *end, double *to)
     return 1;
 }
 
-/* A line that is being written. */
+/* A line of the journal while it is written. */
 typedef struct flash__line {
     char text[FLASH__SEARCH_LINE];
     size_t n;
@@ -17449,7 +17697,7 @@ static void flash__put_numbers(flash__line *l, const char *name, const double *v
     flash__put_text(l, "]");
 }
 
-/* FNV-1a (Fowler, Noll, Vo). */
+/* Returns the FNV-1a hash (Fowler, Noll, Vo) of n bytes. */
 static uint32_t flash__fnv(const char *p, size_t n)
 {
     uint32_t h = 2166136261u;
@@ -17462,7 +17710,8 @@ static uint32_t flash__fold(double v)
     return (uint32_t)(u ^ u >> 32);
 }
 
-/* Ends the line with the FNV-1a hash of what is before it and hands it to the journal. */
+/* Ends the line with the FNV-1a hash of the text before and hands it to the caller's journal. Does
+   nothing if there is no journal or if one is being replayed. */
 static flash_status flash__journal(flash_search *s, flash__line *l, flash_error *err)
 {
     char hash[9];
@@ -17479,7 +17728,8 @@ static flash_status flash__journal(flash_search *s, flash__line *l, flash_error 
     return FLASH_E_NONE;
 }
 
-/* The first line says which search it is: one that differs cannot go on with it. */
+/* Writes the first line of the journal, without its hash. It describes the search and its space, so
+   that a search with another description cannot continue this journal. */
 static void flash__title(const flash_search *s, flash__line *l)
 {
     const flash_search_desc *d = &s->desc;
@@ -17514,7 +17764,8 @@ static void flash__title(const flash_search *s, flash__line *l)
     flash__put_count(l, h);
 }
 
-/* A line about trial id: what happened, and x or y if they are given. Then the change is done. */
+/* Writes a line about trial id to the journal: what happened, and x and y unless they are NULL. The
+   caller makes the change afterwards, and only if this succeeds. */
 static flash_status flash__record(flash_search *s, const char *what, int id, const double *x,
                                   const double *y, flash_error *err)
 {
@@ -17544,7 +17795,8 @@ static flash_status flash__no_param(flash_error *err, const flash_param *p, int 
                        p->name ? p->name : "without a name", what);
 }
 
-/* Checks desc; s: its block, of which only the plain fields before the arrays are set. */
+/* Checks desc, copies it to s->desc with defaults in place of 0, and sets the fields of s that
+   follow from it. The arrays of s are not set. */
 static flash_status flash__search_check(flash_search *s, const flash_search_desc *desc,
                                         flash_error *err)
 {
@@ -17638,7 +17890,8 @@ static flash_status flash__search_check(flash_search *s, const flash_search_desc
     return FLASH_E_NONE;
 }
 
-/* Carves the arrays; a->base NULL: only counts. */
+/* Carves the search and the arrays of s from the arena. Returns the place for the search. If
+   a->base is NULL, only the bytes are counted. */
 static flash_search *flash__search_plan(flash__arena *a, flash_search *s)
 {
     const size_t n = (size_t)s->desc.max_trials, P = (size_t)s->P, m = (size_t)s->m,
@@ -17732,7 +17985,8 @@ FLASH_API void flash_search_free(flash_search *s)
     flash__release(&a, s, s->block);
 }
 
-/* A new trial at x, after the journal has it; y: its values if it is done already. */
+/* Adds a trial at x, once the journal has it. y: its values if it is done already, or NULL if it is
+   pending. */
 static flash_status flash__begin(flash_search *s, const double *x, const double *y,
                                  flash_error *err)
 {
@@ -17801,7 +18055,7 @@ FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash
     else
         status = flash__begin(s, x, NULL, err);
     if (!status) return flash_search_trial(s, s->trials, out);
-    s->expected = expected; /* as if it had not been asked: the journal knows nothing of it */
+    s->expected = expected; /* undo: the journal knows nothing of this call */
     if (s->bred != bred) flash__copy_parents(s, 0, 2 * d->population, parents);
     s->parents = parents;
     s->bred = bred;
@@ -17858,7 +18112,7 @@ FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_st
                            err);
     if (status) return status;
     s->state[id - 1] = (uint8_t)state;
-    s->turn[id - 1] = UINT32_MAX; /* no values */
+    s->turn[id - 1] = UINT32_MAX; /* it has no values */
     return FLASH_E_NONE;
 }
 
@@ -17900,7 +18154,7 @@ FLASH_API int flash_search_hopeless(const flash_search *s, int id, const double 
         if (s->desc.reference && y[o] >= s->reference[o]) return 1;
     }
     for (o = 0; o < s->m; o++)
-        if (!(y[o] <= 0 || y[o] > 0)) return 0; /* NaN says nothing */
+        if (!(y[o] <= 0 || y[o] > 0)) return 0; /* a NaN proves nothing */
     for (i = 0; i < s->trials; i++) {
         const double *row = flash__trial_y(s, i);
         if (s->state[i] == FLASH_TRIAL_DONE && flash__good(s, row) && flash__covers(row, y, s->m))
@@ -17924,8 +18178,9 @@ FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_t
     return FLASH_E_NONE;
 }
 
-/* The front of what was told, in s->index, its objectives in s->row; if noisy, by the means of the
-   model. Returns how many. */
+/* Finds the front of the trials that were told: their numbers in s->index, and the objectives of
+   trial i in row i of s->row. With noise and EHVI the objectives are the means of the model.
+   Returns how many trials are in the front. */
 static size_t flash__best(flash_search *s)
 {
     size_t n = 0, i;
@@ -17976,16 +18231,17 @@ FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out
     memcpy(out->reference, r, (size_t)s->desc.n_objective * sizeof *r);
     out->hypervolume = flash__volume(s->row, m, s->index, n, m, r, s->work);
     if (!(out->hypervolume > 0)) return;
-    if (s->expected / out->hypervolume >= 0) /* not NaN, of two that are infinite */
+    if (s->expected / out->hypervolume >= 0) /* false for NaN, if both are infinite */
         out->expected = s->expected / out->hypervolume;
     if (s->told <= FLASH__SEARCH_WINDOW) return;
-    n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW); /* by the rows as they are: means */
+    /* s->row stays as flash__best left it: with noise and EHVI, the means of the model */
+    n = flash__done_good(s, s->told - FLASH__SEARCH_WINDOW);
     n = flash__front(s->row, m, s->index, n);
     before = flash__volume(s->row, m, s->index, n, m, r, s->work);
     out->gain = FLASH__MAX(1 - before / out->hypervolume, 0);
 }
 
-/* A fixed text at *p. */
+/* Moves *p behind a fixed text. Returns 0 if another text is there. */
 static int flash__expect(const char **p, const char *end, const char *text)
 {
     size_t n = strlen(text);
@@ -17994,7 +18250,7 @@ static int flash__expect(const char **p, const char *end, const char *text)
     return 1;
 }
 
-/* [v,v,...], n of them. */
+/* Reads a name and then n numbers, written as [v,v,...]. Returns 0 if something else is there. */
 static int flash__read_numbers(const char **p, const char *end, const char *name, double *v, int n)
 {
     int i;
@@ -18004,7 +18260,7 @@ static int flash__read_numbers(const char **p, const char *end, const char *name
     return flash__expect(p, end, "]");
 }
 
-/* One line, without its hash: NULL, or what is wrong. */
+/* Does what one line of a journal says; its hash is cut off. Returns NULL, or what is wrong. */
 static const char *flash__replay_line(flash_search *s, const char *p, const char *end)
 {
     static const char *const what[] = {"ask", "tell", "fail", "abandon", "add", "stop"};
@@ -18039,7 +18295,7 @@ static const char *flash__replay_line(flash_search *s, const char *p, const char
     if (kind == 0 || kind == 4) {
         if (id <= s->trials) return "a trial that was there before";
         if (s->trials == s->desc.max_trials) return "more trials than the search may have";
-        if (!kind && s->desc.method == FLASH_SEARCH_NSGA2) flash__breed(s); /* as it was then */
+        if (!kind && s->desc.method == FLASH_SEARCH_NSGA2) flash__breed(s); /* as ask did then */
         status = flash__begin(s, x, kind ? y : NULL, NULL);
     } else if (kind == 1 || kind == 5)
         status = flash__tell(s, (int)id, y, kind == 1 ? FLASH_TRIAL_DONE : FLASH_TRIAL_ABANDONED,
@@ -18096,35 +18352,36 @@ FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, si
 
 /* ===== >>train ============================================================ */
 
-/* Forward, backward, AdamW. Weights, gradients and moments are four arrays of one layout. Matrix
-   products go through one driver over k->sgemm, which multiplies and adds apart and in order; work
-   is cut by fixed sizes (of rows, columns and inner dimension; a sequence and a head), never by the
-   number of threads, and what several pieces add to is summed piece by piece. Hence
-   the same bits everywhere. A layer keeps its input, q, k, v before norms and RoPE, what attention
-   gave, the logarithm of its total per row, and gate and up; norms, weights of attention and
-   products of gate and up are worked out again on the way back, whose results take the place of
-   what they came from: gate and up become their gradients, as q, k and v do. Logits exist for 128
-   tokens at a time. Formulas: Rumelhart et al. 1986; for attention by blocks Dao et al. 2022 (arxiv
-   2205.14135), where sum_j p_j dp_j = do.o saves the T x T matrix. KNOWN TRAPS: a head shared with
-   the embedding gets two gradients; k->softmax wants 64 items, whatever counts of them. */
+/* Trains a model: forward pass, backward pass, AdamW. Weights, gradients and the two moments are
+   four arrays with the same layout. All matrix products go through one driver around k->sgemm,
+   which rounds products and sums separately and adds in order. The work is cut into items of fixed
+   sizes (rows, columns and inner dimension of a product; one sequence and one head), never by the
+   number of threads, and the partial sums of several items are added in order. Hence the results
+   have the same bits everywhere. Each layer keeps its input, q, k and v before norms and RoPE, the
+   result of attention, the log-sum-exp of each row of scores, and gate and up. The backward pass
+   recomputes norms, attention weights and the products of gate and up, and writes its results over
+   what they came from: gate, up, q, k and v are replaced by their gradients. Logits exist for 128
+   tokens at a time. Formulas: Rumelhart et al. 1986; for attention in blocks Dao et al. 2022 (arxiv
+   2205.14135), where sum_j p_j dp_j = do.o saves the T x T matrix. KNOWN TRAPS: a head that shares
+   its weights with the embedding gets two gradients, which add up; k->softmax needs room for 64
+   items, even where fewer of them count. */
 
 #ifdef FLASH__TRAIN
-typedef FLASH__REAL flash__real; /* float; double for the check of the gradients */
+typedef FLASH__REAL flash__real; /* float; double in the tests that check the gradients */
 enum { FLASH__IN_FLOAT = sizeof(flash__real) == sizeof(float) ? 1 : 0 };
 enum {
-    FLASH__LOSS_ROWS = 128,
-    FLASH__UPDATE = 16384,
-    /* of a matrix product: inner dimension, rows and columns worked on at once, columns of an
-       item */
-    FLASH__GEMM_K = 256,
-    FLASH__GEMM_ROWS = 32,
-    FLASH__GEMM_COLS = 64,
-    FLASH__GEMM_WIDE = 256,
+    FLASH__LOSS_ROWS = 128, /* tokens whose logits exist at a time */
+    FLASH__UPDATE = 16384,  /* weights of an item of an update */
+    FLASH__GEMM_K = 256,    /* inner dimension that a matrix product works on at once */
+    FLASH__GEMM_ROWS = 32,  /* rows that it works on at once */
+    FLASH__GEMM_COLS = 64,  /* columns that it works on at once */
+    FLASH__GEMM_WIDE = 256, /* most columns of an item of a matrix product */
+    /* numbers of a worker: packed b, a tile of c, packed a */
     FLASH__GEMM_ROOM = FLASH__GEMM_K * (FLASH__GEMM_WIDE + FLASH__GEMM_ROWS)
         + FLASH__GEMM_ROWS * FLASH__GEMM_COLS
 };
 
-/* What a layer learns, by the fields of the rules. */
+/* The tensors of a layer that are trained, and their fields in the tensor rules of >>arch. */
 enum {
     FLASH__W_ATTN_NORM,
     FLASH__W_Q,
@@ -18144,18 +18401,19 @@ static const uint16_t flash__learned[FLASH__W_COUNT] = {
     FLASH__LAYER(o),         FLASH__LAYER(q_norm), FLASH__LAYER(k_norm), FLASH__LAYER(ffn_norm),
     FLASH__LAYER(gate),      FLASH__LAYER(up),     FLASH__LAYER(down)};
 
-typedef struct flash__leaf { /* one tensor */
+typedef struct flash__leaf { /* one trained tensor */
     char name[40];
-    int matrix, residual, rows, cols; /* residual: its product is added to the stream */
-    size_t at;                        /* of its first weight in each of the arrays */
+    /* residual: 1 if its product is added to the residual stream */
+    int matrix, residual, rows, cols;
+    size_t at; /* index of its first weight in each of the four arrays */
 } flash__leaf;
 
-typedef struct flash__lesson {    /* one layer */
-    size_t at[FLASH__W_COUNT];    /* of its weights, 0: none (the embedding is at 0) */
-    int rope;                     /* which table */
-    flash__real *in, *q, *k, *v;  /* [N,D], [N,H*C], [N,K*C] twice */
-    flash__real *o, *lse;         /* [N,H*C], [N,H] */
-    flash__real *mid, *gate, *up; /* [N,D] after attention, [N,F] twice */
+typedef struct flash__lesson {    /* what one layer keeps for the backward pass */
+    size_t at[FLASH__W_COUNT];    /* where its tensors begin; 0: it has none (0 is the embedding) */
+    int rope;                     /* number of its RoPE table */
+    flash__real *in, *q, *k, *v;  /* [N,D], [N,H*C], [N,K*C], [N,K*C] */
+    flash__real *o, *lse;         /* [N,H*C] result of attention, [N,H] log-sum-exp of scores */
+    flash__real *mid, *gate, *up; /* [N,D] residual stream after attention, [N,F], [N,F] */
 } flash__lesson;
 
 struct flash_trainer {
@@ -18163,27 +18421,31 @@ struct flash_trainer {
     flash_arch arch;
     flash__kernels k;
     flash__pool pool;
-    flash_session *teacher; /* NULL: none; in this block */
-    size_t block;           /* [B] */
-    int slots, N;           /* workers; rows of a batch */
-    uint64_t step, tokens;
-    flash__leaf *leaf;
-    size_t n_leaf, n; /* tensors; weights, each tensor a multiple of 16 */
-    size_t head, out_norm;
-    flash__lesson *layer;             /* [L] */
-    flash__real *w, *g, *m, *v;       /* [n] weights, gradients, moments */
-    flash__real *out;                 /* [N,D] after the last layer */
-    flash__real *normed, *dnorm, *dx; /* [N,D] */
-    flash__real *wide;                /* [N,max(F,H*C)] */
-    flash__real *z;                   /* [LOSS_ROWS,V] */
-    flash__real *part;                /* sums of pieces */
-    double *sums;                     /* the same of losses and norms */
-    flash__real *rope, *back;         /* [tables,n_ctx,rope_dims] cos and sin, and -sin */
-    flash__real *work;                /* [slots,work_n] */
+    flash_session *teacher;     /* NULL: none; lies in the trainer's block */
+    size_t block;               /* size of the block that holds the whole trainer [B] */
+    int slots, N;               /* workers; rows (tokens) of a batch */
+    uint64_t step, tokens;      /* done so far */
+    flash__leaf *leaf;          /* [n_leaf] */
+    size_t n_leaf, n;           /* tensors; weights, each tensor padded to a multiple of 16 */
+    size_t head, out_norm;      /* where they begin; head is 0 where it is the embedding */
+    flash__lesson *layer;       /* [L] */
+    flash__real *w, *g, *m, *v; /* [n] weights, gradients, first and second moments */
+    flash__real *out;           /* [N,D] residual stream after the last layer */
+    /* [N,D] result of a norm, its gradient, gradient of the residual stream */
+    flash__real *normed, *dnorm, *dx;
+    flash__real *wide;        /* [N,max(F,H*C)] product of gate and up, or gradients */
+    flash__real *z;           /* [min(n_ctx,LOSS_ROWS),V] logits, then their gradients */
+    flash__real *part;        /* [n_part] partial sums of gradients, one piece per item */
+    double *sums;             /* partial sums of losses and of squared gradients */
+    flash__real *rope, *back; /* [tables_n,n_ctx,rope_dims] cos and sin; cos and -sin */
+    flash__real *work;        /* [slots,work_n] */
     size_t work_n, n_part, tables_n;
 };
 
 /* --- kernels, in either precision ------------------------------------------ */
+
+/* Where the table has a kernel, these call it in float, and compute the same in plain loops in
+   double. What the kernels return and write is described in >>k-scalar. */
 
 static float *flash__floats(flash__real *p) { return (float *)(void *)p; }
 static const float *flash__floats_of(const flash__real *p)
@@ -18219,7 +18481,9 @@ static flash__real flash__t_dot(const flash__kernels *k, const flash__real *a, c
     flash__real sum = 0;
     size_t i;
     if (FLASH__IN_FLOAT) {
-        float y; /* k->rows takes a as files have it: other kernels are of little-endian machines */
+        /* k->rows reads a as the little-endian bytes of a file; big-endian machines have only the
+           scalar kernels */
+        float y;
         if (k->isa == FLASH_ISA_SCALAR)
             return flash__dot_f32_scalar(flash__floats_of(a), flash__floats_of(b), n);
         k->rows(FLASH_TYPE_F32, (const uint8_t *)(const void *)a, 0, 1, b, n, &y);
@@ -18292,8 +18556,9 @@ static void flash__t_norm(const flash__kernels *k, const flash__real *x, const f
     for (i = 0; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
-/* y = w x r, back: dx (+)= r w dy - x r^3/n sum(w dy x), dw += dy x r. dx may be dy where it is not
-   added to. */
+/* Computes the gradients of the norm y = w x r, where r = 1/sqrt(mean(x^2) + eps), from dy, the
+   gradient of y: dx = r w dy - x r^3/n sum(w dy x), or dx += that if `add`; dw += dy x r. Without
+   `add`, dx may be dy. x, w, dy, dx and dw are [n]. */
 static void flash__t_norm_back(const flash__kernels *k, const flash__real *x, const flash__real *w,
                                flash__real eps, size_t n, const flash__real *dy, int add,
                                flash__real *dx, flash__real *dw)
@@ -18336,7 +18601,7 @@ static void flash__t_glu(const flash__kernels *k, const flash__real *gate, const
         for (i = 0; i < n; i++) y[i] = gate[i] / (1 + flash__t_exp(-gate[i])) * up[i];
 }
 
-/* gate and up become their gradients, y's being dy */
+/* Replaces gate and up by their gradients; dy is the gradient of y = silu(gate) up. */
 static void flash__t_glu_back(const flash__kernels *k, flash__real *gate, flash__real *up,
                               const flash__real *dy, size_t n)
 {
@@ -18352,7 +18617,7 @@ static void flash__t_glu_back(const flash__kernels *k, flash__real *gate, flash_
     }
 }
 
-/* p = p f; dp = p (dp - d) scale: 64 weights of attention and their gradients */
+/* Computes p = p f, then dp = p (dp - d) scale, for 64 attention weights and their gradients. */
 static void flash__t_fade(const flash__kernels *k, flash__real *p, flash__real *dp, flash__real f,
                           flash__real d, flash__real scale)
 {
@@ -18367,6 +18632,7 @@ static void flash__t_fade(const flash__kernels *k, flash__real *p, flash__real *
     }
 }
 
+/* Writes the transpose of x, [rows,cols], to y. */
 static void flash__t_turn_over(const flash__kernels *k, const flash__real *x, size_t ldx, int rows,
                                int cols, flash__real *y, size_t ldy)
 {
@@ -18397,8 +18663,8 @@ static void flash__t_adamw(const flash__kernels *k, flash__real *w, flash__real 
 
 /* --- matrix products -------------------------------------------------------- */
 
-/* c = a b, or c += a b. Item (i,k) of a is at a[i*lda + k*ka], (k,j) of b at b[k*ldb + j], turned
-   at b[j*ldb + k]. */
+/* A matrix product c = a b, or c += a b if `add`. Item (i,k) of a is at a[i*lda + k*ka]. Item (k,j)
+   of b is at b[k*ldb + j], or at b[j*ldb + k] if b is transposed (`turned`). */
 typedef struct flash__gemm {
     const flash__real *a, *b;
     flash__real *c;
@@ -18406,23 +18672,26 @@ typedef struct flash__gemm {
     int M, N, K, turned, add;
 } flash__gemm;
 
-/* One step of the work, in items that workers pick. */
+/* The parameters of one parallel step, which is cut into items that workers pick one by one. Each
+   kind of step uses some of the fields. */
 typedef struct flash__effort {
     flash_trainer *t;
-    flash__gemm gemm[4];
+    flash__gemm gemm[4]; /* n products are set up */
     flash__lesson *layer;
-    const flash_layer *facts;
+    const flash_layer *facts; /* of the architecture, for this layer */
     const flash__real *x, *dy;
     flash__real *y, *copy;
-    const int32_t *tokens; /* [batch,n_ctx+1] */
-    const float *teacher;
-    flash__real scale;
-    double lr, c1, c2; /* of an update */
-    size_t at;         /* of the norm's weights */
+    const int32_t *tokens; /* [batch,n_ctx+1]; of a loss: from the first row's token on */
+    const float *teacher;  /* [rows,V] the teacher's logits, NULL: none */
+    flash__real scale;     /* factor of the loss, or of the gradients */
+    double lr, c1, c2;     /* of an update: learning rate and bias corrections */
+    size_t at;             /* where the norm's weights begin */
+    /* products; rows of a norm; 1: gradients are wanted; items of the step */
     int n, width, grad, items;
-    volatile int next;
+    volatile int next; /* the item that is picked next */
 } flash__effort;
 
+/* Returns the number of an item that nobody has picked yet, or -1 if there is none left. */
 static int flash__effort_pick(flash__effort *e)
 {
     int i = flash__add(&e->next, 1);
@@ -18444,7 +18713,7 @@ static void flash__effort_run(flash_trainer *t, flash__effort *e, int items, fla
         flash__pool_run(&t->pool, tasks, task, e);
 }
 
-/* The same for the teacher's session. */
+/* Runs the tasks of the teacher's session on the trainer's threads. user: the trainer. */
 static void flash__effort_lend(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx)
 {
     flash_trainer *t = (flash_trainer *)user;
@@ -18454,8 +18723,8 @@ static void flash__effort_lend(void *user, int tasks, void (*task)(void *ctx, in
         flash__pool_run(&t->pool, tasks, task, ctx);
 }
 
-/* memcpy of a few: where gcc does not know the size it moves single words, which took a tenth of
-   the products' time. */
+/* Copies n numbers, 16 at a time. Where gcc does not know the size of a memcpy, it moves single
+   words, which took a tenth of the time of the matrix products. */
 static void flash__t_copy(flash__real *to, const flash__real *from, int n)
 {
     int i;
@@ -18463,7 +18732,8 @@ static void flash__t_copy(flash__real *to, const flash__real *from, int n)
     for (; i < n; i++) to[i] = from[i];
 }
 
-/* Columns [j0, last) and K rows of b into room, [columns/GEMM_COLS,K,GEMM_COLS]. */
+/* Packs columns [j0, last) of the K rows of b from row k0 on into room, in panels of
+   [K,GEMM_COLS], one every GEMM_K*GEMM_COLS numbers. */
 static void flash__gemm_pack(const flash__kernels *kernels, const flash__gemm *g, int k0, int j0,
                              int last, int K, flash__real *room)
 {
@@ -18472,7 +18742,7 @@ static void flash__gemm_pack(const flash__kernels *kernels, const flash__gemm *g
         flash__t_turn_over(kernels, g->b + (size_t)j * g->ldb + (size_t)k0, g->ldb,
                            FLASH__MIN(FLASH__GEMM_COLS, last - j), K,
                            room + (j - j0) * FLASH__GEMM_K, FLASH__GEMM_COLS);
-    for (k = 0; !g->turned && k < K; k++) { /* row by row: a row may be a page */
+    for (k = 0; !g->turned && k < K; k++) { /* row by row, as rows may be a page apart */
         const flash__real *b = g->b + (size_t)(k0 + k) * g->ldb;
         for (j = j0; j < last; j += FLASH__GEMM_COLS)
             flash__t_copy(room + (j - j0) * FLASH__GEMM_K + FLASH__GEMM_COLS * k, b + j,
@@ -18480,8 +18750,9 @@ static void flash__gemm_pack(const flash__kernels *kernels, const flash__gemm *g
     }
 }
 
-/* An item's rows and columns. Turning b costs most: all the more rows for it. A turned a is copied
-   and wants columns. */
+/* These return the rows and columns of an item. Transposing b costs most, so an item with a
+   transposed b has more rows, which share it. A transposed a is copied first, so an item with one
+   has more columns. */
 static int flash__gemm_rows(const flash__gemm *g) { return g->turned || g->M >= 512 ? 256 : 64; }
 static int flash__gemm_cols(const flash__gemm *g)
 {
@@ -18494,8 +18765,8 @@ static int flash__gemm_items(const flash__gemm *g)
     return (g->M + rows - 1) / rows * ((g->N + cols - 1) / cols);
 }
 
-/* Rows of a turned a, K of the inner dimension, into room, [K,GEMM_ROWS]: where they are they lie a
-   page apart, and steps of a power of two fall on each other in the cache. */
+/* Copies `rows` rows of a transposed a, K items of each, to room, [K,GEMM_ROWS]. In a, the items
+   of a row may be a page apart, and strides of a power of two fall into the same cache sets. */
 static void flash__gemm_pack_turned(const flash__real *a, size_t ka, int rows, int K,
                                     flash__real *room)
 {
@@ -18553,7 +18824,8 @@ static void flash__gemm_task(void *ctx, int index)
     }
 }
 
-/* The n products set up in e; none may write what another reads or writes. */
+/* Computes the e->n products that are set up in e. None of them may write what another one reads
+   or writes. */
 static void flash__gemm_run(flash_trainer *t, flash__effort *e)
 {
     int i, items = 0;
@@ -18581,7 +18853,7 @@ static flash__gemm *flash__gemm_new(flash__effort *e, const flash__real *a, cons
     return g;
 }
 
-/* y (+)= x W^T: [T,out] of [T,in] and [out,in] */
+/* Sets up y = x W^T, or y += x W^T if `add`. x: [T,in], w: [out,in], y: [T,out]. */
 static void flash__gemm_forward(flash__effort *e, const flash__real *x, const flash__real *w,
                                 flash__real *y, int T, int out, int in, int add)
 {
@@ -18590,14 +18862,14 @@ static void flash__gemm_forward(flash__effort *e, const flash__real *x, const fl
     g->turned = 1;
 }
 
-/* dx (+)= dy W */
+/* Sets up dx = dy W, or dx += dy W if `add`: the gradient of x. Shapes as above. */
 static void flash__gemm_input(flash__effort *e, const flash__real *dy, const flash__real *w,
                               flash__real *dx, int T, int out, int in, int add)
 {
     flash__gemm_new(e, dy, w, dx, T, in, out, add);
 }
 
-/* dW += dy^T x */
+/* Sets up dW += dy^T x: the gradient of the weights. */
 static void flash__gemm_weights(flash__effort *e, const flash__real *dy, const flash__real *x,
                                 flash__real *dw, int T, int out, int in)
 {
@@ -18608,7 +18880,8 @@ static void flash__gemm_weights(flash__effort *e, const flash__real *dy, const f
 
 /* --- steps over rows -------------------------------------------------------- */
 
-/* 64 rows: y = norm(x), and a copy of x where the next product is added to it. */
+/* Computes y = norm(x) in items of 64 rows. If `copy` is not NULL, x is also copied there: the next
+   product is added to that copy. */
 static void flash__t_norm_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -18635,7 +18908,8 @@ static void flash__t_norm_rows(flash_trainer *t, flash__effort *e, const flash__
     flash__effort_run(t, e, (rows + 63) / 64, flash__t_norm_task);
 }
 
-/* 64 rows: y += the gradient of norm(x), dy being that of its result; part: the weights'. */
+/* Adds the gradient of x to y, in items of 64 rows, where dy is the gradient of norm(x). Each item
+   writes its part of the gradient of the norm's weights to t->part. */
 static void flash__t_norm_back_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -18653,7 +18927,8 @@ static void flash__t_norm_back_task(void *ctx, int index)
     }
 }
 
-/* g[at] += the pieces in part, each `apart` from the next, in order */
+/* Adds `pieces` partial sums of n numbers to the gradients from g[at] on, in order. The first one
+   is at t->part[from], each next one `apart` numbers further on. */
 static void flash__t_gather(flash_trainer *t, size_t at, size_t from, size_t n, size_t pieces,
                             size_t apart)
 {
@@ -18674,7 +18949,8 @@ static void flash__t_norm_back_rows(flash_trainer *t, flash__effort *e, const fl
     flash__t_gather(t, at, 0, D, (size_t)((rows + 63) / 64), D);
 }
 
-/* 64 rows of gate and up: their product in wide, or their gradients from wide. */
+/* Works on items of 64 rows of gate and up: writes silu(gate) up to t->wide, or, with e->grad,
+   replaces gate and up by their gradients, where t->wide holds that of the product. */
 static void flash__t_glu_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -18699,15 +18975,17 @@ static void flash__t_glu_rows(flash_trainer *t, flash__effort *e, int grad)
 
 /* --- attention -------------------------------------------------------------- */
 
-/* A worker's room for one sequence and one key/value head. P: n_ctx rounded up to 64. */
+/* A worker's memory for one sequence and one key/value head. P is n_ctx rounded up to 64. */
 typedef struct flash__desk {
-    flash__real *keys, *values;               /* [P,C] normed and rotated; as they are */
-    flash__real *keys_turned, *values_turned; /* [P/64,C,64] */
-    flash__real *dk, *dv;                     /* [P,C] */
-    flash__real *q, *o, *sum;                 /* [64,C] */
-    flash__real *score, *dscore;              /* [64,64] */
+    flash__real *keys, *values; /* [P,C] keys after norm and RoPE; values as they are */
+    flash__real *keys_turned, *values_turned; /* [P/64,C,64] transposed in blocks of 64 */
+    flash__real *dk, *dv;                     /* [P,C] their gradients */
+    flash__real *q, *o, *sum;    /* [64,C] queries; results or their gradients; a product */
+    flash__real *score, *dscore; /* [64,64] scores, then weights; their gradients */
 } flash__desk;
 
+/* Points the fields of d into room, or sets them to NULL if room is NULL. Returns how many numbers
+   they take. */
 static size_t flash__desk_plan(flash__desk *d, const flash_trainer *t, flash__real *room)
 {
     size_t C = (size_t)t->arch.d_head, P = (size_t)(t->desc.n_ctx + 63) / 64 * 64, at = 0;
@@ -18722,7 +19000,8 @@ static size_t flash__desk_plan(flash__desk *d, const flash_trainer *t, flash__re
     return at + 8192;
 }
 
-/* The query or key at position p: normed, rotated. */
+/* Applies the norm and RoPE to x, [C], the query or key at position p. norm: where the norm's
+   weights begin; 0: there is no norm. */
 static void flash__t_turn(const flash__effort *e, size_t norm, int p, flash__real *x)
 {
     const flash_trainer *t = e->t;
@@ -18735,7 +19014,8 @@ static void flash__t_turn(const flash__effort *e, size_t norm, int p, flash__rea
                       a->rope_dims, a->rope_style);
 }
 
-/* Back: its gradient d takes the place of what it came from, x. */
+/* The backward pass of flash__t_turn: makes the gradient of x out of d, the gradient of the result,
+   and writes it over x. dw: [C] gradient of the norm's weights, added to; d is overwritten. */
 static void flash__t_turn_back(const flash__effort *e, size_t norm, int p, flash__real *d,
                                flash__real *x, flash__real *dw)
 {
@@ -18751,7 +19031,7 @@ static void flash__t_turn_back(const flash__effort *e, size_t norm, int p, flash
     memcpy(x, d, C * sizeof *x);
 }
 
-/* [P,C] as [P/64,C,64] */
+/* Transposes x, [P,C], in blocks of 64 rows into y, [P/64,C,64]. */
 static void flash__desk_turn(const flash__kernels *k, const flash__real *x, int P, int C,
                              flash__real *y)
 {
@@ -18759,7 +19039,8 @@ static void flash__desk_turn(const flash__kernels *k, const flash__real *x, int 
     for (p = 0; p < P; p += 64) flash__t_turn_over(k, x + p * C, (size_t)C, 64, C, y + p * C, 64);
 }
 
-/* Keys and values of the sequence that begins at a row; 0 beyond its end. */
+/* Fills in keys, values and keys_turned of d for the key/value head kv of the sequence that begins
+   at a row of the batch. Beyond the sequence's end they are 0. */
 static void flash__desk_fill(const flash__effort *e, const flash__desk *d, int row, int kv)
 {
     const flash_trainer *t = e->t;
@@ -18777,7 +19058,8 @@ static void flash__desk_fill(const flash__effort *e, const flash__desk *d, int r
     flash__desk_turn(&t->k, d->keys, P, C, d->keys_turned);
 }
 
-/* Which of the 64 keys from `begin` on the query at p sees: [*from, *to). 0: none. */
+/* Sets [*from, *to) to those of the 64 keys from position `begin` on that the query at position p
+   sees, counted from `begin`. Returns 0 if it sees none of them. */
 static int flash__desk_sees(const flash_layer *l, int p, int begin, int *from, int *to)
 {
     *to = FLASH__MIN(p + 1 - begin, 64);
@@ -18785,7 +19067,8 @@ static int flash__desk_sees(const flash_layer *l, int p, int begin, int *from, i
     return *from < *to;
 }
 
-/* One head's 64 queries from position 64*tile on: o and lse. */
+/* Computes o and lse of one query head for up to 64 queries from position 64*tile on, by blocks of
+   64 keys with a running maximum and sum. row: where the sequence begins in the batch. */
 static void flash__t_attend(const flash__effort *e, const flash__desk *d, int row, int head,
                             int tile)
 {
@@ -18839,7 +19122,9 @@ static void flash__t_attend(const flash__effort *e, const flash__desk *d, int ro
     }
 }
 
-/* Back: dq takes the place of q; dk and dv are added to. dw: [C] of the queries' norm. */
+/* The backward pass of flash__t_attend, from the gradient of o, which is in t->wide. The gradient
+   of q is written over q; d->dk and d->dv are added to. dq: [64,C], work. dw: [C] gradient of the
+   weights of the queries' norm, added to. */
 static void flash__t_attend_back(const flash__effort *e, const flash__desk *d, int row, int head,
                                  int tile, flash__real *dq, flash__real *dw)
 {
@@ -18885,7 +19170,8 @@ static void flash__t_attend_back(const flash__effort *e, const flash__desk *d, i
                            q + (size_t)(r * H) * c, dw);
 }
 
-/* An item: a sequence and a key/value head with its queries, so that dk and dv have one writer. */
+/* Computes attention, or with e->grad its backward pass. An item is one sequence and one key/value
+   head with all its query heads, so that dk and dv have only one writer. */
 static void flash__t_attention_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -18956,7 +19242,8 @@ static void flash__layer_forward(flash_trainer *t, int il)
     }
 }
 
-/* dx: of the layer's result on entry, of its input on return */
+/* Runs a layer backwards and adds to the gradients of its weights. On entry, t->dx is the gradient
+   of the layer's result; on return, it is the gradient of the layer's input. */
 static void flash__layer_backward(flash_trainer *t, int il)
 {
     const flash_layer *facts = t->arch.layer + il;
@@ -19011,7 +19298,8 @@ static void flash__layer_backward(flash_trainer *t, int il)
 
 /* --- loss ------------------------------------------------------------------- */
 
-/* 64 items of a row of logits from i on, or what is left, in room; returns how many. */
+/* Copies 64 logits of a row from i on, or as many as are left, to room, [64], and fills it up with
+   0. The row is z, or other if z is NULL, [V]. Returns the number of logits copied. */
 static int flash__logits_take(const flash__real *z, const float *other, int V, int i,
                               flash__real *room)
 {
@@ -19022,7 +19310,8 @@ static int flash__logits_take(const flash__real *z, const float *other, int V, i
     return n;
 }
 
-/* ln sum e^(z scale) of z, or of other */
+/* Returns ln sum e^(z scale) over the row z, [V], or over other if z is NULL; NaN if the sum is not
+   finite. */
 static double flash__logits_total(const flash__kernels *k, const flash__real *z, const float *other,
                                   int V, flash__real scale)
 {
@@ -19043,12 +19332,14 @@ static double flash__logits_total(const flash__kernels *k, const flash__real *z,
         } else
             total += l * flash__exp(most - best);
     }
-    /* what is not finite must not come out finite: the logarithm takes normal numbers */
+    /* flash__log takes only normal numbers: of others it could make a finite result */
     return total > 0 && total < 1e300 ? best + flash__log(total)
                                       : flash__bits_f64(0x7ff8000000000000u);
 }
 
-/* 64 probabilities from i on, in p; returns how many. */
+/* Computes the probabilities softmax(z scale) of up to 64 items from i on into p, [64]; other takes
+   the place of z if z is NULL. total: what flash__logits_total returned for the row. Returns the
+   number of probabilities. */
 static int flash__logits_probs(const flash__kernels *k, const flash__real *z, const float *other,
                                int V, int i, flash__real scale, double total, flash__real *p)
 {
@@ -19059,7 +19350,9 @@ static int flash__logits_probs(const flash__kernels *k, const flash__real *z, co
     return n;
 }
 
-/* A row of logits: its losses, and in its place their gradient. */
+/* Computes the losses of one row of logits z, [V]: loss[0] is the cross-entropy of the token
+   `target`, loss[1] the KL divergence from the teacher's logits (0 if NULL), both in nats. With
+   e->grad, z is replaced by the gradient of the weighted losses. */
 static void flash__loss_row(const flash__effort *e, flash__real *z, const float *teacher,
                             int target, double *loss)
 {
@@ -19107,8 +19400,10 @@ static void flash__loss_task(void *ctx, int index)
                         e->tokens[r + 1], t->sums + 2 * r);
 }
 
-/* Losses of n rows from `row` on, whose tokens begin at tokens; with grad, dx of these rows and
-   gradients of the head. */
+/* Adds the losses of n rows of the batch from `row` on to sum. tokens: [n+1], from the first row's
+   token on; the target of a row is the token after it. teacher: the teacher's logits, [n,V], or
+   NULL. With grad, also computes t->dx of these rows and adds to the gradients of the head and of
+   the last norm; scale is the weight of a row. */
 static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const float *teacher, int row,
                              int n, int grad, double scale, double sum[2])
 {
@@ -19136,7 +19431,8 @@ static void flash__loss_rows(flash_trainer *t, const int32_t *tokens, const floa
     flash__t_norm_back_rows(t, &e, t->out + at, t->out_norm, t->dnorm, t->dx + at, n);
 }
 
-/* Gradients of the embedding: 64 columns of all rows. */
+/* Adds the gradients in t->dx to those of the embedding. An item is 64 columns of all rows, so that
+   no two workers write the same weight. */
 static void flash__embed_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -19152,8 +19448,8 @@ static void flash__embed_task(void *ctx, int index)
     }
 }
 
-/* One batch of n sequences: losses added to sum, with grad gradients (of losses times scale) to
-   g. */
+/* Runs one batch of n sequences, tokens: [n,n_ctx+1]. Adds the losses of its rows to sum and, with
+   grad, the gradients of the losses times scale to t->g. */
 static flash_status flash__batch(flash_trainer *t, const int32_t *tokens, int n, int grad,
                                  double scale, double sum[2])
 {
@@ -19197,7 +19493,7 @@ static int flash__update_items(const flash_trainer *t)
     return (int)((t->n + FLASH__UPDATE - 1) / FLASH__UPDATE);
 }
 
-/* What follows is done in pieces of FLASH__UPDATE weights. */
+/* The items of this task and of the next two are pieces of FLASH__UPDATE weights. */
 static void flash__zero_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -19229,7 +19525,7 @@ static void flash__square_task(void *ctx, int index)
     }
 }
 
-/* The tensor that has the weight at `at`. */
+/* Returns the number of the tensor that contains the weight at `at`. */
 static size_t flash__leaf_at(const flash_trainer *t, size_t at)
 {
     size_t lo = 0, hi = t->n_leaf;
@@ -19243,7 +19539,8 @@ static size_t flash__leaf_at(const flash_trainer *t, size_t at)
     return lo;
 }
 
-/* AdamW. scale: of the gradients; c1, c2: what bias correction makes of the moments. */
+/* Updates weights and moments by AdamW. e->scale is a factor of the gradients, e->c1 and e->c2 are
+   the factors by which bias correction multiplies the first and second moments. */
 static void flash__adamw_task(void *ctx, int index)
 {
     flash__effort *e = (flash__effort *)ctx;
@@ -19272,7 +19569,8 @@ static void flash__adamw_task(void *ctx, int index)
     }
 }
 
-/* Of the step after `step` others. */
+/* Returns the learning rate of the step that follows `step` completed ones: linear warm-up, then
+   half a cosine down to the share final_lr. */
 static double flash__learning_rate(const flash_trainer_desc *d, uint64_t step)
 {
     double lr = d->lr, share = d->final_lr, c, s, way;
@@ -19304,7 +19602,7 @@ static void flash__report_losses(const flash_trainer *t, const double sum[2], do
     r->tokens = t->tokens;
 }
 
-/* Gradients of a step's batches, in g. */
+/* Computes the gradients of all batches of a step into t->g, and the mean losses into *r. */
 static flash_status flash__gradients(flash_trainer *t, const int32_t *tokens,
                                      flash_trainer_report *r)
 {
@@ -19376,7 +19674,7 @@ FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *t
 
 /* --- making one ------------------------------------------------------------- */
 
-/* Fills in the defaults of in; 0: something is out of range. */
+/* Replaces settings of 0 by their defaults. Returns 0 if a setting is out of range. */
 static int flash__trainer_defaults(flash_trainer_desc *d)
 {
     const float *number[] = {&d->kl_weight,    &d->ce_weight, &d->temperature, &d->lr,
@@ -19410,7 +19708,7 @@ static int flash__trainer_defaults(flash_trainer_desc *d)
         && !d->host.allocator.acquire == !d->host.allocator.release;
 }
 
-/* What is in the way of training; NULL: nothing is. */
+/* Returns the name of what makes training impossible, for error messages; NULL: nothing does. */
 static const char *flash__arch_untrainable(const flash_arch *a)
 {
     int i;
@@ -19430,7 +19728,8 @@ static const char *flash__arch_untrainable(const flash_arch *a)
     return NULL;
 }
 
-/* A shape that somebody wrote down: what is 0 and must not be, filled in. 0: out of range. */
+/* Completes an architecture that the user wrote: fields that are 0 but must not be get their
+   defaults. Returns 0 if a field is out of range. */
 static int flash__arch_complete(flash_arch *a)
 {
     float *number[] = {&a->norm_eps,        &a->rope_factor,     &a->rope_attn_factor,
@@ -19468,7 +19767,8 @@ static int flash__arch_complete(flash_arch *a)
     return 1;
 }
 
-/* Fills in desc, shape and kernels of t. *bit: of the architecture. */
+/* Checks desc and fills in desc, arch, k, slots and N of t. *bit becomes the architecture's bit,
+   FLASH__IS_... */
 static flash_status flash__trainer_resolve(flash_trainer *t, const flash_trainer_desc *desc,
                                            int *bit, flash_error *err)
 {
@@ -19514,7 +19814,8 @@ static flash_status flash__trainer_resolve(flash_trainer *t, const flash_trainer
     return FLASH_E_NONE;
 }
 
-/* Whether the model has the tensor of a rule; part: its layer or root, NULL: from its rules. */
+/* Returns whether the model has the tensor of a rule. part: the flash__layer or flash__root that
+   would hold it; NULL: there is no model, and the architecture's rules and desc.qk_norm decide. */
 static int flash__leaf_there(const flash_trainer *t, const flash__tensor_rule *rule, int bit,
                              const void *part)
 {
@@ -19531,7 +19832,9 @@ static int flash__leaf_there(const flash_trainer *t, const flash__tensor_rule *r
     return rule->matrix ? w.data != NULL : vector != NULL;
 }
 
-/* One tensor more. source: its layer or root, NULL: random. Returns where its weights begin. */
+/* Appends a tensor and returns where its weights begin. If t has memory, its weights are also
+   copied from source, a flash__layer or flash__root, or if that is NULL, made: random for matrices,
+   1 for norms. */
 static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, const char *prefix,
                               const flash_layer *l, const void *source)
 {
@@ -19540,7 +19843,7 @@ static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, 
     flash__leaf *leaf = t->leaf ? t->leaf + t->n_leaf : NULL;
     t->n_leaf++;
     if (cols && rows > (SIZE_MAX / 16 - t->n) / cols)
-        t->n = SIZE_MAX / 16; /* no arena has that */
+        t->n = SIZE_MAX / 16; /* more than any arena holds: counting fails */
     else
         t->n += (rows * cols + 15) & ~(size_t)15;
     if (!leaf) return at;
@@ -19578,7 +19881,7 @@ static size_t flash__leaf_new(flash_trainer *t, const flash__tensor_rule *rule, 
     return at;
 }
 
-/* All tensors: counts them, and makes them where t has memory. */
+/* Counts all tensors and their weights. If t has memory, also fills them in. */
 static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
 {
     const flash_model *m = t->desc.init;
@@ -19617,14 +19920,15 @@ static flash_status flash__leaves(flash_trainer *t, int bit, flash_error *err)
     return FLASH_E_NONE;
 }
 
-/* [rows,cols], aligned */
+/* Returns aligned memory for [rows,cols] numbers; NULL while the arena only counts. */
 static flash__real *flash__take_real(flash__arena *a, size_t rows, size_t cols)
 {
     return (flash__real *)flash__take(a, rows, cols * sizeof(flash__real));
 }
 
-/* Tables of RoPE, one for all layers whose angles are the same; returns how many. rope and back may
-   be NULL. */
+/* Fills in the RoPE tables, t->rope and t->back, and the number of each layer's table; layers whose
+   angles are equal share one. Returns the number of tables. Fields of t that are NULL are left
+   out. */
 static size_t flash__ropes(flash_trainer *t)
 {
     const float *factors = t->desc.init ? t->desc.init->root.rope_factors : NULL;
@@ -19647,7 +19951,7 @@ static size_t flash__ropes(flash_trainer *t)
             for (k = 0; k < t->arch.rope_dims / 2; k++) {
                 size_t at = ((n - 1) * (size_t)t->desc.n_ctx + (size_t)p) * dims + 2 * (size_t)k;
                 flash__cos_sin(p * speed[k], &c, &s);
-                /* as floats, in double builds too: the session's angles */
+                /* floats in double builds, too, so that angles are those of sessions */
                 t->rope[at] = t->back[at] = (flash__real)((float)c * scale);
                 t->rope[at + 1] = (flash__real)((float)s * scale);
                 t->back[at + 1] = -t->rope[at + 1];
@@ -19656,7 +19960,8 @@ static size_t flash__ropes(flash_trainer *t)
     return n;
 }
 
-/* What each layer keeps. */
+/* Takes the memory for what each layer keeps. The result of a layer is the input of the next one,
+   and a part that a layer lacks (attention or feed-forward) takes none. */
 static void flash__lessons(flash_trainer *t, flash__arena *a)
 {
     size_t N = (size_t)t->N, D = (size_t)t->arch.d_model, C = (size_t)t->arch.d_head;
@@ -19690,7 +19995,8 @@ static void flash__lessons(flash_trainer *t, flash__arena *a)
     t->out = stream;
 }
 
-/* Carves a trainer out of the arena; *out NULL while it counts. plan: resolved. */
+/* Takes a trainer out of the arena and fills it in. While the arena only counts, *out becomes NULL.
+   plan: the result of flash__trainer_resolve. */
 static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan, int bit,
                                         flash__arena *a, flash_error *err)
 {
@@ -19761,7 +20067,7 @@ static flash_status flash__trainer_plan(flash_trainer **out, flash_trainer *plan
     return flash__leaves(t, bit, err);
 }
 
-/* Resolves desc and counts. */
+/* Resolves desc into plan. *bytes becomes the size of the trainer's block [B], 0 on failure. */
 static flash_status flash__trainer_count(flash_trainer *plan, const flash_trainer_desc *desc,
                                          int *bit, size_t *bytes, flash_error *err)
 {
@@ -19840,13 +20146,14 @@ FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
 
 /* --- checkpoints ------------------------------------------------------------ */
 
-/* A head of eight 64-bit words (mark, version, shape, weights, steps, tokens, 0, a sum of these),
-   weights and both moments as floats, a sum of all words after the head. Little-endian. */
+/* The format, little-endian: a head of eight 64-bit words (mark, version, checksum of the shape,
+   number of weights, steps, tokens, 0, checksum of these seven), the weights, the first and the
+   second moments as floats, and a checksum of all 64-bit words after the head. */
 
 enum { FLASH__SAVE_HEAD = 64, FLASH__SAVE_VERSION = 1, FLASH__SAVE_FLOATS = 1024 };
 #define FLASH__SAVE_MARK 0x6e72747268736166u
 
-/* What must be the same for weights to fit. */
+/* Returns a checksum of all that must be the same for a checkpoint's weights to fit. */
 static uint64_t flash__shape_sum(const flash_trainer *t)
 {
     const flash_arch *a = &t->arch;
@@ -19970,30 +20277,33 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
 
 /* ===== >>prune ============================================================ */
 
-/* Which rows and columns of a tensor stay follows from the dimensions in the rules of >>arch. */
+/* Makes a smaller model out of a larger one, as a GGUF file or as a view that points into the
+   larger one's weights, and measures which parts matter (calibration). The description says which
+   layers, channels, units and heads stay. Which rows and columns of a tensor stay follows from that
+   and from the tensor's dimensions in the rules of >>arch. */
 
 #ifdef FLASH__TRAIN
 typedef struct flash__cut {
     const flash_prune_desc *d;
-    const flash_model *m;
-    flash_arch to;
-    int layer[FLASH_LAYERS_MAX]; /* of the model, those that stay */
-    float *row, *picked;         /* [widest] */
-    uint8_t *bytes;              /* [4*widest] */
+    const flash_model *m;        /* the larger model */
+    flash_arch to;               /* of the result */
+    int layer[FLASH_LAYERS_MAX]; /* numbers in the model of the layers that stay */
+    float *row, *picked;         /* [widest] a row of the model; what stays of it */
+    uint8_t *bytes;              /* [4*widest] what stays, as it is stored */
     flash_gguf_writer w;
-    uint32_t keys; /* counted while w has no write */
+    uint32_t keys; /* number of keys; while w.write is NULL, keys are counted but not written */
 } flash__cut;
 
-/* One tensor, how it is now and how it will be. */
+/* One tensor, as it is in the model and as it will be in the result. */
 typedef struct flash__piece {
-    flash_tensor t;
-    char name[64];
+    flash_tensor t; /* in the model */
+    char name[64];  /* in the result */
     const flash__tensor_rule *rule;
-    int layer, to; /* of the model, -1: none; of the result */
-    size_t rows, cols;
-    flash_type type;
-    float gain; /* of a norm */
-    int whole;  /* columns that stay are whole blocks, in order */
+    int layer, to;     /* number of its layer in the model, -1: none; in the result */
+    size_t rows, cols; /* in the result */
+    flash_type type;   /* in the result */
+    float gain;        /* factor of its values; 1 but for some norms */
+    int whole;         /* 1: the columns that stay are whole blocks of t.type, each in order */
 } flash__piece;
 
 static const flash_layer *flash__cut_layer(const flash__cut *c, int layer)
@@ -20001,7 +20311,8 @@ static const flash_layer *flash__cut_layer(const flash__cut *c, int layer)
     return c->m->arch.layer + FLASH__MAX(layer, 0);
 }
 
-/* Where the i-th of what stays along a dimension was. */
+/* Returns the index in the model of the i-th item that stays along a dimension, FLASH__DIM_...,
+   of a tensor of that layer. */
 static size_t flash__cut_from(const flash__cut *c, int layer, int dim, size_t i)
 {
     const flash_layer *l = flash__cut_layer(c, layer);
@@ -20017,11 +20328,12 @@ static size_t flash__cut_from(const flash__cut *c, int layer, int dim, size_t i)
     if (c->d->kv_head) list = c->d->kv_head[layer];
     if (!list) return i;
     if (dim == FLASH__DIM_KV) ratio = 1;
-    C *= ratio; /* of a head and all its queries */
+    C *= ratio; /* now the items of all query heads that share a key/value head */
     return (size_t)list[i / C] * C + i % C;
 }
 
-/* list, [n], in [0, all) and each once; seen: [all] zeros, which it leaves. */
+/* Returns 1 if the numbers of the list, [n], are in [0, all) and none is there twice. seen: [all]
+   zeros, work; zeros again on return. */
 static int flash__cut_list(const int *list, int n, int all, uint8_t *seen)
 {
     int i, good = 1, marked = 0;
@@ -20036,7 +20348,7 @@ static int flash__cut_list(const int *list, int n, int all, uint8_t *seen)
     return good;
 }
 
-/* Whether a list, NULL or [n], is 0 to n - 1. */
+/* Returns 1 if the list, [n], is NULL or holds 0 to n - 1 in this order. */
 static int flash__in_order(const int *list, int n)
 {
     int i = 0;
@@ -20044,6 +20356,7 @@ static int flash__in_order(const int *list, int n)
     return !list || i == n;
 }
 
+/* Fails if n of `all` parts cannot stay. n 0 means all of them; then there may be no list. */
 static flash_status flash__cut_size(const char *what, int n, int all, int list, flash_error *err)
 {
     if (n < 0 || n > all || (!n && list))
@@ -20052,7 +20365,7 @@ static flash_status flash__cut_size(const char *what, int n, int all, int list, 
     return FLASH_E_NONE;
 }
 
-/* Fills c from its desc, without lists being looked at. */
+/* Fills in m, to and layer of c from its description. Of the lists it reads only that of layers. */
 static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
 {
     const flash_prune_desc *d = c->d;
@@ -20102,8 +20415,8 @@ static flash_status flash__cut_resolve(flash__cut *c, flash_error *err)
     return FLASH_E_NONE;
 }
 
-/* Fails where the file could not say what c->to is: kinds of layers that follow from their number,
-   as long as no list says them, and scales that follow from sizes. */
+/* Fails if a file could not express c->to. In some architectures the kind of a layer follows from
+   its number, unless the file lists the kinds, and scales follow from sizes. */
 static flash_status flash__cut_sayable(const flash__cut *c, flash_error *err)
 {
     const flash_arch *a = &c->m->arch;
@@ -20143,7 +20456,8 @@ static flash_status flash__cut_sayable(const flash__cut *c, flash_error *err)
     return FLASH_E_NONE;
 }
 
-/* seen: [the most of anything] zeros. */
+/* Checks the lists of channels, units and heads. seen: zeros, as many as the largest of these
+   dimensions of the model. */
 static flash_status flash__cut_lists(const flash__cut *c, uint8_t *seen, flash_error *err)
 {
     const flash_prune_desc *d = c->d;
@@ -20166,7 +20480,9 @@ static flash_status flash__cut_lists(const flash__cut *c, uint8_t *seen, flash_e
                        what);
 }
 
-/* Room for rows, and for lists to be looked at; *block: [B]. */
+/* Checks the description, fills in c and acquires one block of memory, c->row, for a row of weights
+   and for the check of the lists. *block becomes its size [B]. The caller releases it; on failure
+   there is nothing to release. */
 static flash_status flash__cut_begin(flash__cut *c, const flash_prune_desc *desc, size_t *block,
                                      flash_error *err)
 {
@@ -20215,7 +20531,8 @@ FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch
 
 /* --- tensors ----------------------------------------------------------------- */
 
-/* The layer that "blk.N." names, and *rest behind it; -1: none. */
+/* Returns the N of a tensor's name that begins with "blk.N." and points *rest behind that. Returns
+   -1 if it begins otherwise; *rest is then the whole name. */
 static int flash__layer_of(const char *name, size_t n, const char **rest)
 {
     int layer = 0;
@@ -20238,6 +20555,7 @@ static const flash__tensor_rule *flash__rule_of(const char *name, size_t n, int 
     return NULL;
 }
 
+/* Returns 1 if the columns that stay are whole blocks of the tensor's type, each in order. */
 static int flash__cut_whole(const flash__cut *c, const flash__piece *p)
 {
     size_t block = (size_t)flash_type_block(p->t.type), i;
@@ -20251,6 +20569,8 @@ static int flash__cut_whole(const flash__cut *c, const flash__piece *p)
     return 1;
 }
 
+/* Returns the type of the tensor in the result: the wanted one, or Q8_0 or F16 if its blocks do not
+   fit the columns or it would have to be quantised to MXFP4. */
 static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
 {
     flash_type want = c->d->type || c->d->retype ? c->d->type : p->t.type;
@@ -20261,7 +20581,9 @@ static flash_type flash__cut_type(const flash__cut *c, const flash__piece *p)
     return want;
 }
 
-/* How much the norm before part 0 (attention), 1 (FFN) of a layer or the last one has to grow. */
+/* Returns the factor sqrt(share d/d') of a norm's weights, where d' of d channels stay (see
+   flash_prune_desc.share), or 1 for any other tensor. Shares are numbered 2l for the attention of
+   layer l, 2l + 1 for its feed-forward part, and 2 n_layer for the last norm. */
 static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
 {
     const flash_arch *a = &c->m->arch;
@@ -20275,7 +20597,8 @@ static float flash__cut_gain(const flash__cut *c, const flash__piece *p)
     return (float)sqrt(share * a->d_model / c->to.d_model);
 }
 
-/* The i-th tensor; *stays 0: its layer, or the layer's attention, does not. */
+/* Fills in *p for the model's i-th tensor. *stays becomes 0 if its layer, or the part of the layer
+   that it belongs to, does not stay; *p is then incomplete. */
 static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece *p, int *stays,
                                      flash_error *err)
 {
@@ -20318,7 +20641,7 @@ static flash_status flash__cut_piece(const flash__cut *c, size_t i, flash__piece
     return FLASH_E_NONE;
 }
 
-/* Row `from` of the tensor, in c->bytes as type. */
+/* Writes what stays of the tensor's row `from` to c->bytes, in the type p->type. */
 static void flash__cut_row(flash__cut *c, const flash__piece *p, size_t from)
 {
     size_t block = (size_t)flash_type_block(p->t.type), to = (size_t)p->t.ne[0], i,
@@ -20344,7 +20667,8 @@ static void flash__cut_u32(flash__cut *c, const char *key, uint32_t v)
     if (c->w.write) flash_gguf_write_u32(&c->w, key, v);
 }
 
-/* Facts that the file may leave out, or that change: what they are of layer i, or of all. */
+/* Keys whose values change, or that the file may leave out. flash__cut_fact returns their values in
+   the result: for layer i, or for the whole model, where i does not matter. */
 enum {
     FLASH__FACT_LAYERS,
     FLASH__FACT_D,
@@ -20387,7 +20711,8 @@ static uint32_t flash__cut_most(const flash__cut *c, int fact)
     return most;
 }
 
-/* A list with an item for each layer, of those that stay. fact: its new items, -1: as they were. */
+/* Writes an array that has one item for each layer, reduced to the layers that stay. fact: the
+   FLASH__FACT_... that gives the new items; -1: they are as in the model. */
 static flash_status flash__cut_array(flash__cut *c, const char *key, const flash_value *v, int fact,
                                      flash_error *err)
 {
@@ -20412,6 +20737,7 @@ static flash_status flash__cut_array(flash__cut *c, const char *key, const flash
     return FLASH_E_NONE;
 }
 
+/* Counts the keys of the result in c->keys and, if c->w has a write function, writes them. */
 static flash_status flash__cut_keys(flash__cut *c, flash_error *err)
 {
     const flash_arch *a = &c->m->arch;
@@ -20447,7 +20773,7 @@ static flash_status flash__cut_keys(flash__cut *c, flash_error *err)
             if (c->w.write) flash_gguf_write_value(&c->w, &v);
         }
     }
-    /* these follow from others where they are left out, which no longer holds */
+    /* where the file leaves these out they follow from other keys, which no longer holds */
     for (fact = FLASH__FACT_C; fact < FLASH__FACTS && !s; fact++)
         if (!(found >> fact & 1)) {
             memcpy(key, a->name, prefix);
@@ -20492,7 +20818,7 @@ static flash_status flash__cut_write(flash__cut *c, flash_error *err)
     return s ? flash__fail(err, s, 0, "the file cannot be written") : s;
 }
 
-/* Whether all stays as it is and where it is. */
+/* Returns 1 if the result is the model itself: everything stays, in the same order and type. */
 static int flash__cut_nothing(const flash__cut *c)
 {
     const flash_prune_desc *d = c->d;
@@ -20532,7 +20858,7 @@ FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
 
 /* --- views ---------------------------------------------------------------------- */
 
-/* Whether the n that stay along a dimension are neighbours, in order. */
+/* Returns 1 if the n items that stay along a dimension are neighbours, in order. */
 static int flash__cut_run(const flash__cut *c, const flash__piece *p, int dim, size_t n)
 {
     size_t first = flash__cut_from(c, p->layer, dim, 0), i;
@@ -20541,9 +20867,9 @@ static int flash__cut_run(const flash__cut *c, const flash__piece *p, int dim, s
     return 1;
 }
 
-/* Fills the field of one tensor in part, a layer or the root of the view: points into that of had,
-   the model's, where what stays is a rectangle of it as it is, else gathers it. part NULL:
-   counts. */
+/* Fills in the field of one tensor in `part`, a layer or the root of the view; `had` is that of the
+   model. Where what stays is an unchanged rectangle of the model's tensor, the field points into
+   that; elsewhere the rows are gathered in memory of the arena. part NULL: only counts. */
 static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void *had, void *part,
                                flash__arena *a)
 {
@@ -20580,7 +20906,8 @@ static void flash__view_tensor(flash__cut *c, const flash__piece *p, const void 
     }
 }
 
-/* Carves the view and fills it; *out NULL while it counts. */
+/* Takes the view out of the arena and fills it in. While the arena only counts, *out becomes
+   NULL. */
 static flash_status flash__view_plan(flash_model **out, flash__cut *c, flash__arena *a,
                                      flash_error *err)
 {
@@ -20659,19 +20986,22 @@ FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_des
 
 /* --- calibration ----------------------------------------------------------------- */
 
+/* Sums over all sequences so far. For channels, units and heads, [0] holds the sums over sequences
+   of (mean over tokens of |x|)^2, and [1] the sums over tokens of x^2. */
 struct flash_calibration {
     flash_arch arch;
     flash_allocator allocator;
-    size_t block, n;                   /* [B]; numbers */
-    double *all;                       /* [n]: sequences, tokens, then what the others point to */
+    size_t block, n; /* size of the block [B]; numbers in `all` */
+    double *all;     /* [n] number of sequences, of tokens, then what the next fields point to */
     double *cos_attention, *cos_layer; /* [L] sums of 1 - cos */
-    double *norm[3]; /* [2L+1,D]: sums of means squared, of squares, of squares before */
-    double *unit[FLASH_LAYERS_MAX][3]; /* [F]: the same two, norm of ffn_down's column */
-    double *head[FLASH_LAYERS_MAX][2]; /* [K] */
-    double *mean;                      /* [the most of anything], work */
+    double *norm[3];                   /* [2L+1,D] after a norm; [2]: sums of x^2 before it */
+    double *unit[FLASH_LAYERS_MAX][3]; /* [F] silu(gate) up; [2]: norms of ffn_down's columns */
+    double *head[FLASH_LAYERS_MAX][2]; /* [K] over all items of its query heads */
+    double *mean;                      /* [largest dimension], work */
 };
 
-/* Carves; c NULL: counts. Returns the numbers that are kept. */
+/* Points the fields of c into `at`; c NULL: only counts. Returns the numbers that are kept. *work
+   becomes the numbers needed after those, for c->mean. */
 static size_t flash__calibration_plan(flash_calibration *c, const flash_arch *a, double *at,
                                       size_t *work)
 {
@@ -20738,7 +21068,8 @@ FLASH_API void flash_calibration_free(flash_calibration *c)
     flash__release(&a, c, c->block);
 }
 
-/* Adds T rows of n numbers: means of |x| to c->mean. */
+/* Sets c->mean, [n], to the mean of |x| over T rows of n numbers, and adds the sums of x^2 to
+   squares, [n], unless it is NULL. */
 static void flash__see(flash_calibration *c, const flash__real *x, int T, size_t n, double *squares)
 {
     size_t i;
@@ -20751,6 +21082,8 @@ static void flash__see(flash_calibration *c, const flash__real *x, int T, size_t
         }
 }
 
+/* Adds T rows x before and after a norm, whose weights begin at `weights`. norm: its number, 2l,
+   2l + 1 or 2L. */
 static void flash__see_norm(flash_calibration *c, const flash_trainer *t, int norm, size_t weights,
                             const flash__real *x, int T)
 {
@@ -20764,6 +21097,7 @@ static void flash__see_norm(flash_calibration *c, const flash_trainer *t, int no
     for (i = 0; i < D; i++) c->norm[0][at + i] += c->mean[i] * c->mean[i];
 }
 
+/* Returns the sum over T rows of 1 - cos of the angle between rows of x and y, both [T,D]. */
 static double flash__see_cos(const flash__real *x, const flash__real *y, int T, size_t D)
 {
     double sum = 0;
@@ -20781,7 +21115,7 @@ static double flash__see_cos(const flash__real *x, const flash__real *y, int T, 
     return sum;
 }
 
-/* What layer il made of the sequence whose rows begin at `row`. */
+/* Adds the activations of layer il for the sequence whose rows begin at `row`. */
 static void flash__see_layer(flash_calibration *c, flash_trainer *t, int il, int row)
 {
     const flash_layer *facts = t->arch.layer + il;
@@ -20909,7 +21243,8 @@ FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flas
     double *score, most, v;
     if (!all || !out || block < 1 || n < 1 || n > all || n % block || all % block)
         return FLASH_E_ARGUMENT;
-    score = c->mean; /* room for all there can be but layers, of which there are few */
+    /* c->mean has room for any units, heads and channels; the number of layers is checked next */
+    score = c->mean;
     if (all > c->arch.d_model && part > FLASH_PART_CHANNEL) return FLASH_E_ARGUMENT;
     for (b = 0; b < all / block; b++)
         for (score[b] = 0, i = b * block; i < (b + 1) * block; i++) {
@@ -20955,7 +21290,8 @@ FLASH_API double *flash_calibration_numbers(flash_calibration *c, size_t *n)
 
 /* --- without some attentions ------------------------------------------------------- */
 
-/* sum_v p (log p - log q) of logits x and y, [V] */
+/* Returns sum_v p (log p - log q) [nat], where p and q are the softmax of the logits x and y,
+   [V]. */
 static double flash__divergence(const flash__real *x, const flash__real *y, int V)
 {
     double a = (double)x[0], b = (double)y[0], p = 0, q = 0, sum = 0;
@@ -20975,6 +21311,8 @@ static double flash__divergence(const flash__real *x, const flash__real *y, int 
     return sum;
 }
 
+/* Returns the sum over the batch's rows of the divergences between the logits of `full`, [N,D], and
+   those of t->out. t->z holds both, hence half of its rows at a time. */
 static double flash__divergences(flash_trainer *t, const flash__real *full)
 {
     int V = t->arch.n_vocab, D = t->arch.d_model,
@@ -21015,7 +21353,7 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
         loss[0] = loss[1] = 0;
         s = flash__batch(t, tokens + i * row, (int)some, 0, 0, loss);
         bytes = (size_t)t->N * (size_t)t->arch.d_model * sizeof *t->dx;
-        memcpy(t->dx, t->out, bytes); /* what it is for is only needed on the way back */
+        memcpy(t->dx, t->out, bytes); /* dx is free: only a backward pass uses it */
         for (il = 0; il < t->arch.n_layer && !s; il++) {
             flash__lesson *l = t->layer + il;
             size_t q = l->at[FLASH__W_Q];
@@ -21036,8 +21374,8 @@ FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *token
 
 /* ===== >>cleanup ========================================================== */
 
-/* Whatever was set or defined above for our own use ends here; the user's code after the include is
-   as before. */
+/* Undoes what was set and defined above for the library's own use, so that the user's code after
+   the include is not affected. */
 
 #if defined(FLASH_NO_FP_PRAGMA)
 #elif defined(__clang__)
