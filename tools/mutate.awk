@@ -69,7 +69,7 @@ BEGIN {
     split("- + + * / <= < >= > != == || && | & | >> << -= += += &= |= >>= <<=", to)
     for (i in from) other[from[i]] = to[i]
     while (KNOWN != "" && (getline line < KNOWN) > 0)
-        if (line !~ /^#/ && split(line, field, "\t") == 4)
+        if (line !~ /^#/ && split(line, field, " @ ") == 4)
             reason[field[1] "\t" field[2] "\t" field[3]] = field[4]
 }
 /^\/\* ===== >>/ {

@@ -171,7 +171,7 @@ wait
 echo
 awk -F '\t' '
     /^#/ { next }
-    FNR == NR { why[$1 FS $2 FS $3] = $4; next }
+    FNR == NR { split($0, it, " @ "); why[it[1] FS it[2] FS it[3]] = it[4]; next }
     { n[$1]++ }
     $1 == "kept" {
         split($2, at, ":")
