@@ -1575,6 +1575,42 @@ static void test_ranks(void)
     flash_search_free(s);
 }
 
+/* In other units, by powers of two, all values give the same suggestions, bit for bit. */
+static void test_units(void)
+{
+    SECTION("units");
+    for (int noisy = 0; noisy < 2; noisy++) {
+        flash_search *s[2];
+        double r[2] = {30, 6}, other[2] = {30 * 1024., 6 / 64.};
+        for (int k = 0; k < 2; k++) {
+            flash_search_desc d;
+            problem_desc(&branin_currin, 0, &d, param, name);
+            d.noisy = noisy;
+            d.n_constraint = 1;
+            d.initial = 5;
+            d.max_trials = 18;
+            d.reference = k ? other : r;
+            s[k] = open_search(&d);
+        }
+        for (int i = 0; i < 18; i++) {
+            flash_trial t[2];
+            double y[3];
+            for (int k = 0; k < 2; k++)
+                if (!CHECK_EQ(flash_search_ask(s[k], &t[k], &err), FLASH_OK)) return;
+            CHECK(!memcmp(t[0].x, t[1].x, 2 * sizeof *t[0].x));
+            problem_values(&branin_currin, t[0].x, y);
+            y[2] = .4 - t[0].x[0] - .2 * t[0].x[1] + noisy * .1 * normal();
+            CHECK_EQ(flash_search_tell(s[0], t[0].id, y, &err), FLASH_OK);
+            y[0] *= 1024;
+            y[1] /= 64;
+            y[2] *= 4096;
+            CHECK_EQ(flash_search_tell(s[1], t[1].id, y, &err), FLASH_OK);
+        }
+        flash_search_free(s[0]);
+        flash_search_free(s[1]);
+    }
+}
+
 /* The search acquires exactly the promised memory, at its creation only. Nothing leaks if that
    fails. */
 static void test_memory(void)
@@ -1676,6 +1712,7 @@ int main(void)
     test_yes_no();
     test_hopeless();
     test_stop();
+    test_units();
     test_ranks();
     test_memory();
     test_samples();
