@@ -24,6 +24,13 @@ static void test_functions(void)
                                   -500014.734452091};
     double mean, sd, a, b, h = 1e-5, last = 1e9;
     SECTION("functions");
+    /* splitmix64 (Steele, Lea and Flood 2014) from 1234567, as published for its public-domain code
+     */
+    static const uint64_t splitmix[] = {6457827717110365317u, 3203168211198807973u,
+                                        9817491932198370423u, 4593380528125082431u,
+                                        16408922859458223821u};
+    uint64_t state = 1234567;
+    for (int i = 0; i < 5; i++) CHECK(flash__random(&state) == splitmix[i]);
     for (size_t i = 0; i < sizeof z / sizeof *z; i++) {
         CHECK(near(flash__log_excess(z[i], &mean, &sd), want[i], 1e-12));
         a = flash__log_excess(z[i] + h, &mean, &sd);
