@@ -90,6 +90,10 @@ if [ -n "$FULL" ]; then
     have gcc && tests 'gcc -O3 -march=native gnu11' gcc \
         '-O3 -march=native -std=gnu11 -Werror' '' "$library"
     job 'sizes of the code' 'make -s size'
+    # NEON's kernels: traps need no library, which emulated programs would lack.
+    [ $arch = aarch64 ] || { have $cc qemu-aarch64 && tests 'kernels, aarch64 emulated, UBSan' $cc \
+        '-O1 -static -fsanitize=undefined -fsanitize-undefined-trap-on-error' qemu-aarch64 \
+        "SCRIPTS= REPLAYS= TESTS='\$(B)/tests/test_kernels'"; }
 fi
 have clang && job 'sessions in threads, TSan' "clang -std=c99 -I. -O0 -g -fsanitize=thread \
     tests/test_state.c -o $B/tsan -lm && FLASH_QUICK=1 $B/tsan"
