@@ -255,8 +255,7 @@ FLASH_API const char *flash_status_text(flash_status s);
 /* What went wrong, in the caller's memory. Filled only on failure. */
 typedef struct flash_error {
     flash_status status;
-    /* byte offset in the input, 0 if it has no place */
-    uint64_t offset;
+    uint64_t offset; /* byte offset in the input, 0 if it has no place */
     /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
     char text[240];
 } flash_error;
@@ -274,12 +273,10 @@ typedef struct flash_allocator {
 } flash_allocator;
 
 typedef struct flash_host {
-    /* both functions or neither; thread-safe if models are shared */
-    flash_allocator allocator;
+    flash_allocator allocator; /* both functions or neither; thread-safe if models are shared */
     /* returns when all are done */
     void (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx);
-    /* monotonic [s]; needed for deadlines only */
-    double (*clock)(void *user);
+    double (*clock)(void *user); /* monotonic [s]; needed for deadlines only */
     /* one line, no newline; level 0 info, 1 warning */
     void (*log)(void *user, int level, const char *text);
     /* flash_session_progress after each layer of a step, from the thread that steps: it may cancel
@@ -291,8 +288,7 @@ typedef struct flash_host {
 /* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes
    it. */
 typedef struct flash_source {
-    /* mapped, or read whole where there is no mmap */
-    const char *path;
+    const char *path; /* mapped, or read whole where there is no mmap */
     /* [bytes]: not copied; must outlive the object made from it */
     const void *data;
     size_t bytes;
@@ -375,32 +371,25 @@ typedef struct flash_value {
     const char *key;
     size_t key_bytes;
     flash_value_type type;
-    /* of an array's items; for others the same as type */
-    flash_value_type item;
-    /* items of an array; 1 for others */
-    uint64_t count;
-    /* little-endian, unaligned: the value, or an array's first item */
-    const uint8_t *data;
-    /* of data [B]; of a string: its text alone */
-    size_t bytes;
+    flash_value_type item; /* of an array's items; for others the same as type */
+    uint64_t count;        /* items of an array; 1 for others */
+    const uint8_t *data;   /* little-endian, unaligned: the value, or an array's first item */
+    size_t bytes;          /* of data [B]; of a string: its text alone */
 } flash_value;
 
 /* One tensor. Pointers lie in the file. Rows of ne[0] items are contiguous. */
 typedef struct flash_tensor {
     const char *name;
     size_t name_bytes;
-    /* as in the file */
-    uint32_t type_id;
+    uint32_t type_id; /* as in the file */
     /* FLASH_TYPE_NONE if the file's type is not one of ours */
     flash_type type;
     int n_dims;
     /* ne[0] is the row; unused ones are 1 */
     uint64_t ne[4];
     uint64_t bytes;
-    /* of the data in the file [B] */
-    uint64_t offset;
-    /* [bytes]; NULL if the file ends before (only with source.headers) */
-    const uint8_t *data;
+    uint64_t offset;     /* of the data in the file [B] */
+    const uint8_t *data; /* [bytes]; NULL if the file ends before (only with source.headers) */
 } flash_tensor;
 
 /* Opens and checks the whole container: header, keys, tensor list, places of the data. Safe on
@@ -564,12 +553,9 @@ typedef enum flash_isa {
 /* clang-format on */
 
 typedef struct flash_model_desc {
-    /* must be named */
-    flash_source source;
-    /* FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_isa isa;
-    /* 1: tokenizer only; files without weights load; sessions are refused */
-    int vocab_only;
+    flash_source source; /* must be named */
+    flash_isa isa;       /* FLASH_E_UNSUPPORTED if this processor lacks it */
+    int vocab_only;      /* 1: tokenizer only; files without weights load; sessions are refused */
     /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning */
     int any_pretokenizer;
     /* another attention than the file's, for flash_attention_parse; NULL: the file's */
@@ -595,8 +581,7 @@ FLASH_API flash_isa flash_model_isa(const flash_model *m);
 /* read control tokens such as <|im_end|> in the text / show them */
 enum {
     FLASH_TEXT_SPECIAL = 1,
-    /* do not begin with BOS even if the model wants it */
-    FLASH_TEXT_NO_BOS = 2,
+    FLASH_TEXT_NO_BOS = 2, /* do not begin with BOS even if the model wants it */
     /* not the beginning: no BOS, no space prefix / keep a leading space */
     FLASH_TEXT_CONTINUE = 4
 };
@@ -654,15 +639,12 @@ typedef struct flash_chat_format {
     const char *name;
     /* parts of the template by which it is known; after a '!' one it must not have */
     const char *marks[3];
-    /* 1: a user's turn after the system's continues it, without its own first part */
-    int merge;
-    /* 1: white space around the text is taken off */
-    int trim;
+    int merge; /* 1: a user's turn after the system's continues it, without its own first part */
+    int trim;  /* 1: white space around the text is taken off */
     /* [system, user, assistant]: before and after the text. No BOS at the start: it is the
        tokenizer's */
     const char *turn[3][2];
-    /* makes the model answer */
-    const char *open;
+    const char *open; /* makes the model answer */
     /* what it ends the answer with: a stop string for vocabularies where this is no token */
     const char *end;
 } flash_chat_format;
@@ -705,8 +687,7 @@ typedef struct flash_grammar_desc {
     /* another grammar for the same model, which must outlive this one: its index of the vocabulary
        (about 20 bytes a token) is used; NULL: one of its own is made */
     const flash_grammar *share;
-    /* all zero: the model's */
-    flash_allocator allocator;
+    flash_allocator allocator; /* all zero: the model's */
 } flash_grammar_desc;
 
 /* What flash_grammar_create acquires [B]; 0 on failure. */
@@ -748,27 +729,18 @@ typedef struct flash_sampler {
     int n_bias;
     /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
     float repeat_penalty;
-    /* subtracted: times the count; once */
-    float frequency_penalty, presence_penalty;
-    /* recent means so many tokens; 0: 64, -1: all */
-    int penalty_last_n;
-    /* 0: greedy (ties: the lowest id) */
-    float temperature;
-    /* keep the k best; 0: all */
-    int top_k;
-    /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
-    float typical_p;
-    /* keep the best mass p; 0 or 1: off */
-    float top_p;
-    /* keep those >= min_p times the best; 0: off */
-    float min_p;
-    /* 0: 1 */
-    uint64_t seed;
+    float frequency_penalty, presence_penalty; /* subtracted: times the count; once */
+    int penalty_last_n;                        /* recent means so many tokens; 0: 64, -1: all */
+    float temperature;                         /* 0: greedy (ties: the lowest id) */
+    int top_k;                                 /* keep the k best; 0: all */
+    float typical_p; /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
+    float top_p;     /* keep the best mass p; 0 or 1: off */
+    float min_p;     /* keep those >= min_p times the best; 0: off */
+    uint64_t seed;   /* 0: 1 */
     /* strings that end the text; the caller's, must outlive the session */
     const char *const *stop;
     int n_stop;
-    /* 1: end-of-text tokens are never chosen */
-    int ignore_end;
+    int ignore_end; /* 1: end-of-text tokens are never chosen */
     /* what the text must be, from the last token fed on; it leaves tokens out after bias and
        penalties, before anything is kept or drawn. Of this model; must outlive the session; NULL:
        anything. A token that flash_session_sample gave and that is then fed alone is text, too */
@@ -776,24 +748,19 @@ typedef struct flash_sampler {
 } flash_sampler;
 
 typedef struct flash_session_desc {
-    /* positions; 0: what the model was trained for, at most 4096 */
-    int n_ctx;
-    /* prompt tokens worked on together; 0: 256 */
-    int chunk;
+    int n_ctx; /* positions; 0: what the model was trained for, at most 4096 */
+    int chunk; /* prompt tokens worked on together; 0: 256 */
     /* 0: 1. More stay with the process: a child of fork(2) makes such a session anew */
     int threads;
-    /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
-    flash_type kv;
+    flash_type kv; /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
     /* 1: logits of every token of a chunk; step returns after each chunk */
     int all_logits;
     flash_sampler sampler;
-    /* all zero: the model's */
-    flash_host host;
+    flash_host host; /* all zero: the model's */
 } flash_session_desc;
 
 typedef struct flash_budget {
-    /* prompt tokens to work on in this call, 0: no limit */
-    int tokens;
+    int tokens; /* prompt tokens to work on in this call, 0: no limit */
     /* return soon after the host's clock passes this [s], 0: none. Prompts are then worked on by
        fewer tokens at once, so that a layer of them takes a quarter of a millisecond, if one can:
        the bits are the same, long prompts take a little longer */
@@ -801,12 +768,9 @@ typedef struct flash_budget {
 } flash_budget;
 
 typedef struct flash_piece {
-    /* -1 where only held text is let go */
-    int32_t token;
-    /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call */
-    const char *text;
-    /* may be 0: held back until it is sure */
-    size_t bytes;
+    int32_t token;    /* -1 where only held text is let go */
+    const char *text; /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call */
+    size_t bytes;     /* may be 0: held back until it is sure */
 } flash_piece;
 
 /* What flash_session_create acquires [B]; 0 if desc is invalid. */
@@ -917,14 +881,10 @@ typedef struct flash_timing {
 enum { FLASH_LATENCY_POINTS_MAX = 2048, FLASH_LATENCY_REPEATS_MAX = 64 };
 
 typedef struct flash_measure_desc {
-    /* after the warm-up; 0: 5, at most FLASH_LATENCY_REPEATS_MAX */
-    int repeats;
-    /* written in each of them, all at the position; 0: 8, at most 4096 */
-    int tokens;
-    /* of the machine; FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_isa isa;
-    /* its clock is the one that measures (NULL: the system's) */
-    flash_host host;
+    int repeats;     /* after the warm-up; 0: 5, at most FLASH_LATENCY_REPEATS_MAX */
+    int tokens;      /* written in each of them, all at the position; 0: 8, at most 4096 */
+    flash_isa isa;   /* of the machine; FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_host host; /* its clock is the one that measures (NULL: the system's) */
 } flash_measure_desc;
 
 typedef struct flash_measurement {
@@ -1147,25 +1107,18 @@ FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const doubl
 typedef struct flash_trainer flash_trainer; /* opaque, one thread at a time */
 
 typedef struct flash_trainer_desc {
-    /* weights to begin with, of any type; not needed after _create */
-    const flash_model *init;
+    const flash_model *init; /* weights to begin with, of any type; not needed after _create */
     /* where init is NULL: random weights of this shape (deviation 0.02, less for what is added to
        the residual stream; 0 in a scale or factor: 1, in rope_dims: d_head, in norm_eps: 1e-5) */
     const flash_arch *arch;
-    /* 1, with arch flash: norms of queries and keys */
-    int qk_norm;
+    int qk_norm; /* 1, with arch flash: norms of queries and keys */
     /* whose probabilities are learned; must outlive the trainer; its vocabulary's size is ours */
     const flash_model *teacher;
-    /* sequences worked on together; 0: 1 */
-    int batch;
-    /* tokens of each; 0: what the model was trained for, at most 256 */
-    int n_ctx;
-    /* batches of a step; 0: 1 */
-    int accumulate;
-    /* 0: 1 */
-    int threads;
-    /* both 0: 1 and 0 with a teacher, 0 and 1 without */
-    float kl_weight, ce_weight;
+    int batch;                  /* sequences worked on together; 0: 1 */
+    int n_ctx;                  /* tokens of each; 0: what the model was trained for, at most 256 */
+    int accumulate;             /* batches of a step; 0: 1 */
+    int threads;                /* 0: 1 */
+    float kl_weight, ce_weight; /* both 0: 1 and 0 with a teacher, 0 and 1 without */
     /* both models' logits are divided by it for the KL divergence, which counts times its square;
        0: 1 */
     float temperature;
@@ -1173,18 +1126,12 @@ typedef struct flash_trainer_desc {
        below 0: 0). steps 0: no end, no decline */
     float lr, final_lr;
     int warmup, steps;
-    /* 0: 0.9, 0.95, 1e-8 */
-    float beta1, beta2, epsilon;
-    /* of matrices; 0: none */
-    float weight_decay;
-    /* of the gradient's norm; 0: 1, below 0: none */
-    float clip;
-    /* of random weights; 0: 1 */
-    uint64_t seed;
-    /* FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_isa isa;
-    /* all zero: libc, and threads of our own */
-    flash_host host;
+    float beta1, beta2, epsilon; /* 0: 0.9, 0.95, 1e-8 */
+    float weight_decay;          /* of matrices; 0: none */
+    float clip;                  /* of the gradient's norm; 0: 1, below 0: none */
+    uint64_t seed;               /* of random weights; 0: 1 */
+    flash_isa isa;               /* FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_host host;             /* all zero: libc, and threads of our own */
 } flash_trainer_desc;
 
 typedef struct flash_trainer_report {
@@ -1245,8 +1192,7 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
    changes no result but by rounding. */
 
 typedef struct flash_prune_desc {
-    /* no view itself (FLASH_E_UNSUPPORTED) */
-    const flash_model *model;
+    const flash_model *model; /* no view itself (FLASH_E_UNSUPPORTED) */
     /* those that stay, of so many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
        lists, one for each layer of the model (NULL where that layer does not stay or has none),
        their sizes hold for all layers that have such parts; channels are the same everywhere. With
@@ -1270,8 +1216,7 @@ typedef struct flash_prune_desc {
        type's blocks, Q8_0 or F16 */
     flash_type type;
     int retype;
-    /* allocator alone */
-    flash_host host;
+    flash_host host; /* allocator alone */
 } flash_prune_desc;
 
 /* What the result will be. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes that do not
@@ -14112,9 +14057,10 @@ static const uint32_t *flash__mask(flash__reading *t, const flash_model *m)
 
 /* ===== >>sampler ========================================================== */
 
-/* From logits to a token. All arithmetic in double with our own exp, ties by id: the same seed
-   gives the same text everywhere. A filter keeps a prefix of the candidates sorted by logit;
-   without filters nothing is sorted. */
+/* Chooses the next token from the logits. All arithmetic is in double, with the library's own exp,
+   and of equal logits the lower id comes first: the same seed gives the same text on every machine.
+   Each filter (top-k, typical, top-p, min-p) keeps the first of the candidates sorted by logit;
+   without a filter nothing is sorted. */
 
 typedef struct flash__candidate {
     float logit;
@@ -14126,7 +14072,7 @@ static int flash__better(const flash__candidate *a, const flash__candidate *b)
     return a->logit != b->logit ? a->logit > b->logit : a->id < b->id;
 }
 
-/* A heap whose root is the worst of n. */
+/* Sifts candidate i down in a heap of n candidates, whose root is the worst of them. */
 static void flash__sift(flash__candidate *c, size_t n, size_t i)
 {
     flash__candidate v = c[i];
@@ -14139,7 +14085,8 @@ static void flash__sift(flash__candidate *c, size_t n, size_t i)
     c[i] = v;
 }
 
-/* Sorts the best `keep` of n to the front, best first: a heap of the best so far. */
+/* Puts the best `keep` of the n candidates at the front, best first; the rest is left undefined.
+   A heap holds the best seen so far. */
 static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
 {
     size_t i;
@@ -14157,8 +14104,8 @@ static void flash__best_first(flash__candidate *c, size_t n, size_t keep)
     }
 }
 
-/* The first of the largest of n; NaN counts as the least there is. Sixteen chains, of which
-   compilers make vectors. */
+/* Returns the index of the largest of the n values, the first one if several are equal. NaN counts
+   as less than any number. The sixteen independent maxima let compilers use vector instructions. */
 static size_t flash__first_best(const float *x, size_t n)
 {
     float best[16];
@@ -14179,6 +14126,8 @@ static int flash__penalised(const flash_sampler *p)
         || p->presence_penalty != 0;
 }
 
+/* Applies the penalties of p to the logits of the recent tokens. recent: [n] the tokens so far; c:
+   [V] candidates in the order of their ids. */
 static void flash__penalties(const flash_sampler *p, const int32_t *recent, int n,
                              flash__candidate *c)
 {
@@ -14189,7 +14138,7 @@ static void flash__penalties(const flash_sampler *p, const int32_t *recent, int 
     if (!flash__penalised(p)) return;
     for (i = n - last; i < n; i++) {
         flash__candidate *t = c + recent[i];
-        if (t->id >= 0) { /* its first occurrence: marked by a negative id */
+        if (t->id >= 0) { /* first occurrence of the token; a negative id marks it as seen */
             t->logit = t->logit > 0 ? t->logit / repeat : t->logit * repeat;
             t->logit -= p->presence_penalty;
             t->id = ~t->id;
@@ -14200,9 +14149,9 @@ static void flash__penalties(const flash_sampler *p, const int32_t *recent, int 
         if (c[recent[i]].id < 0) c[recent[i]].id = ~c[recent[i]].id;
 }
 
-/* Keeps the candidates whose surprise is nearest to the entropy, up to mass p (Meister et al. 2022,
-   arxiv 2202.00666). c: sorted, best first, n of them with total weight sum. Returns how many stay,
-   sorted best first again. */
+/* Keeps the candidates whose surprise (-log probability) is nearest to the entropy, until their
+   total probability reaches p (Meister et al. 2022, arxiv 2202.00666). c: [n], sorted best first;
+   scale: 1/temperature; best: the largest logit. Returns how many stay, sorted best first. */
 static size_t flash__typical(flash__candidate *c, size_t n, double p, double scale, double best)
 {
     double sum = 0, entropy = 0, mass = 0;
@@ -14213,7 +14162,7 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
         entropy -= w > 0 ? w * ((c[i].logit - best) * scale - flash__log(sum)) : 0;
     }
     for (lo = 0; lo < n && -((c[lo].logit - best) * scale - flash__log(sum)) < entropy; lo++) {}
-    /* [lo, hi) grows towards the nearer side */
+    /* [lo, hi) are the candidates kept; the range grows on the side nearer to the entropy */
     for (hi = lo, keep = 0; keep < n && mass < p; keep++) {
         double below = lo > 0 ? entropy + ((c[lo - 1].logit - best) * scale - flash__log(sum))
                               : 1e300;
@@ -14225,8 +14174,8 @@ static size_t flash__typical(flash__candidate *c, size_t n, double p, double sca
     return keep;
 }
 
-/* The next token, -1 if the grammar allows none. c: [n] scratch. recent: [n_recent] the tokens so
-   far. t: the grammar's state or NULL. */
+/* Returns the next token, or -1 if the grammar allows none. recent: [n_recent] the tokens so far;
+   random: state of the random numbers; c: [n_vocab] scratch; t: state of the grammar, or NULL. */
 static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const float *logits,
                              const int32_t *recent, int n_recent, uint64_t *random,
                              flash__candidate *c, flash__reading *t)
@@ -14288,9 +14237,11 @@ static int32_t flash__sample(const flash_model *m, const flash_sampler *p, const
 
 /* ===== >>session ========================================================== */
 
-/* A session is one block: keys and values, work buffers, the tokens so far, text held back for stop
-   strings. */
+/* A session lies in one block of memory: the KV cache, work buffers, the tokens so far and the text
+   that is held back because a stop string may begin in it. flash_session_next joins the steps that
+   generate text: forward pass, sampling, detokenising, stop strings. */
 
+/* Returns the length of the longest stop string [B]. */
 static size_t flash__stops_longest(const flash_sampler *p)
 {
     size_t longest = 0, n;
@@ -14313,8 +14264,9 @@ static int flash__sampler_ok(const flash_model *m, const flash_sampler *p)
     return p->temperature == p->temperature && p->top_k >= 0; /* no NaN */
 }
 
-/* Fills *s (sizes, pointers) from the arena; s may be a scratch copy while counting. stop_max: room
-   for stop strings longer than the desc's. 0 if desc is invalid. */
+/* Takes a session from the arena and fills in its sizes and pointers. While the arena only counts,
+   *out becomes NULL. stop_max: least room for held text [B], for stop strings longer than those of
+   desc. Returns 0 if desc is invalid or the size overflows. */
 static int flash__session_plan(flash_session **out, const flash_model *m,
                                const flash_session_desc *desc, size_t stop_max, flash__arena *a)
 {
@@ -14410,21 +14362,21 @@ FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_
     return flash__session_plan(&none, m, desc, 0, &a) ? a.used : 0;
 }
 
-/* The first position whose keys and values a layer has. */
+/* Returns the first position whose keys and values layer il still holds. */
 static int flash__kept(const flash_session *s, int il)
 {
     int block = (s->high - 1) / 64 - s->blocks[il] + 1;
     return FLASH__MAX(s->high && block > 0 ? 64 * block : 0, s->from[il]);
 }
 
-/* What counts from position 0. */
+/* Marks the KV cache as empty, before work begins at position 0 again. */
 static void flash__forget(flash_session *s)
 {
     s->high = 0;
     memset(s->from, 0, (size_t)s->m->arch.n_layer * sizeof *s->from);
 }
 
-/* What the grammar says is asked of the text from here on. */
+/* Makes the text that the grammar must match begin after the last token fed. */
 static void flash__text_begins(flash_session *s)
 {
     s->text_at = s->fed;
@@ -14433,7 +14385,7 @@ static void flash__text_begins(flash_session *s)
     if (s->match) s->match->at = -1;
 }
 
-/* The grammar's state, after the text so far; NULL without a grammar. */
+/* Returns the state of the grammar after the text so far, or NULL if there is no grammar. */
 static flash__reading *flash__text_state(flash_session *s)
 {
     flash__reading *t = s->match;
@@ -14509,7 +14461,7 @@ FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, 
         if (ids[i] < 0 || ids[i] >= s->m->arch.n_vocab) return FLASH_E_ARGUMENT;
     if (n) {
         memcpy(s->ids + s->fed, ids, n * sizeof *ids);
-        /* what follows text continues it: a leading space belongs to it */
+        /* text after text continues it, so that its leading space is shown */
         s->detok.begun = ids[n - 1] != s->m->vocab.bos && !flash_token_is_control(s->m, ids[n - 1]);
     }
     s->fed += (int)n;
@@ -14532,7 +14484,7 @@ FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *tex
     if (status) return status;
     s->fed += (int)n;
     s->ended = 0;
-    /* what follows continues it: a leading space belongs to the text */
+    /* what follows continues the text, so that its leading space is shown */
     if (*text) s->detok.begun = 1;
     flash__text_begins(s);
     return FLASH_E_NONE;
@@ -14552,15 +14504,15 @@ FLASH_API int32_t flash_session_sample(flash_session *s)
     return s->sampled;
 }
 
-/* How much of the held text can go out: all before a stop string (*stopped 1), or all that no stop
-   string can begin in. */
+/* Returns how much of the held text can be handed out [B]: all before a stop string, in which case
+ *stopped becomes 1, or else all before the first place where a stop string may have begun. */
 static size_t flash__sure_text(const flash_session *s, int *stopped)
 {
     const flash_sampler *p = &s->desc.sampler;
     size_t at, n;
     int i;
     for (at = 0; at < s->text_n; at++) {
-        int half = 0; /* a stop string may begin here and go on */
+        int half = 0; /* 1: the held text ends inside of what may be a stop string */
         for (i = 0; i < p->n_stop; i++) {
             n = strlen(p->stop[i]);
             if (memcmp(s->text + at, p->stop[i], FLASH__MIN(n, s->text_n - at))) continue;
@@ -14575,6 +14527,7 @@ static size_t flash__sure_text(const flash_session *s, int *stopped)
     return s->text_n;
 }
 
+/* Moves the first n bytes of the held text to the piece, whose text stays valid until the next. */
 static void flash__hand_out(flash_session *s, size_t n, flash_piece *piece)
 {
     memcpy(s->piece, s->text, n);
@@ -14585,7 +14538,8 @@ static void flash__hand_out(flash_session *s, size_t n, flash_piece *piece)
     piece->bytes = n;
 }
 
-/* The end of the text, for the reason why: first what is still held back, then the reason. */
+/* Ends the text: hands out what is still held back as a last piece of token -1, or returns `why` if
+   nothing is held back. */
 static flash_status flash__last_piece(flash_session *s, flash_status why, flash_piece *piece)
 {
     size_t n = 0;
@@ -14662,7 +14616,7 @@ FLASH_API double flash_session_progress(const flash_session *s)
 {
     double layers;
     if (!s || s->pos == s->fed) return 1;
-    layers = (double)s->layer / (s->m->arch.n_layer + 1); /* the head is one more */
+    layers = (double)s->layer / (s->m->arch.n_layer + 1); /* the head counts as a layer */
     return (s->pos - s->begin + s->run * layers) / (s->fed - s->begin);
 }
 FLASH_API int flash_session_capacity(const flash_session *s) { return s ? s->n_ctx : 0; }
@@ -14688,7 +14642,7 @@ FLASH_API flash_status flash_session_truncate(flash_session *s, int position)
     if (position <= s->text_at)
         flash__text_begins(s);
     else if (s->match)
-        s->match->at = -1; /* read again what is left of the text */
+        s->match->at = -1; /* the grammar reads the rest of the text anew */
     return FLASH_E_NONE;
 }
 
@@ -14710,12 +14664,14 @@ FLASH_API flash_status flash_session_sampler(flash_session *s, const flash_sampl
 
 /* ===== >>state ============================================================ */
 
-/* What a session knows, as bytes: a head of twelve 64-bit words, of which the last is a sum of the
-   others, then tokens, logits, for each layer what it keeps of the positions so far, held text,
-   zeros up to whole words, a sum. All little-endian, position by position of what is stored in
-   blocks: nothing depends on the machine, on n_ctx or on the chunk. Versions to come leave mark,
-   version and the sum of the head where they are. One walk counts, writes, checks and reads, so
-   that all four agree. A chunk under way is not in it: its tokens are queued. */
+/* The state of a session as bytes: a header of twelve 64-bit words, the last of which is a checksum
+   of the others; the tokens; the logits; for each layer the part of the KV cache and of the
+   convolution state that it still holds; the held text; zeros up to whole words; a checksum of all
+   after the header. Numbers are little-endian, and of a cache block only the positions in use are
+   stored: the layout does not depend on the machine, on n_ctx or on the chunk. Later versions
+   will leave the mark, the version and the header's checksum where they are. One walk counts,
+   writes, checks and reads, so that all four agree. A chunk under way is not saved: its tokens
+   are saved as queued. */
 
 #define FLASH__STATE_MARK 0x7365736873616c66u /* "flashses" */
 enum { FLASH__STATE_VERSION = 1, FLASH__STATE_HEAD = 96, FLASH__STATE_ROOM = 2048 };
@@ -14724,16 +14680,17 @@ typedef struct flash__state {
     int (*write)(void *user, const void *data, size_t bytes); /* NULL: counts, or reads data */
     void *user;
     const uint8_t *data;  /* NULL: counts, or writes */
-    uint64_t at, end;     /* bytes so far; of data */
-    uint64_t sum;         /* of what was written */
-    size_t used;          /* of room */
-    int failed;           /* the callback did, or data ends */
-    int pos, fed, logits; /* of the state */
-    size_t text_n;
+    uint64_t at, end;     /* offset reached [B]; offset of the last checksum in data [B] */
+    uint64_t sum;         /* checksum of what was written */
+    size_t used;          /* bytes waiting in room */
+    int failed;           /* 1: write failed, data ends too early or a layer's range is wrong */
+    int pos, fed, logits; /* as in the session; 1: logits are included */
+    size_t text_n;        /* bytes of held text */
     uint8_t room[FLASH__STATE_ROOM + 8];
 } flash__state;
 
-/* n items of 1, 2 or 4 bytes at p go out, or come in. NULL: only passed over. */
+/* Writes n items of 1, 2 or 4 bytes from p, or reads them into p. If p is NULL, or if st neither
+   writes nor reads, only the offset moves on. */
 static void flash__state_move(flash__state *st, void *p, size_t n, size_t item)
 {
     uint8_t *x = (uint8_t *)p, *y;
@@ -14780,7 +14737,8 @@ static void flash__state_move(flash__state *st, void *p, size_t n, size_t item)
     }
 }
 
-/* The first n positions of a block of keys (turned) or values: see flash__kv_store. */
+/* Moves the first n positions of a block of keys (turned 1) or values (turned 0), whose layout
+   flash__kv_store describes. C: width of a head. If block is NULL, only the offset moves on. */
 static void flash__state_block(flash__state *st, flash_type kv, uint8_t *block, size_t C, size_t n,
                                int turned)
 {
@@ -14798,7 +14756,8 @@ static void flash__state_block(flash__state *st, flash_type kv, uint8_t *block, 
     for (i = 0; i < groups; i++) flash__state_move(st, scales ? scales + 128 * i : NULL, n, 2);
 }
 
-/* A layer. Its keys and values begin with the first position they are of. */
+/* Moves the convolution state, keys and values of layer il. Keys and values are preceded by the
+   first position that they hold. touch 0: they are only counted or checked. */
 static void flash__state_layer(flash__state *st, const flash_session *s, int il, int touch)
 {
     const flash_layer *l = s->m->arch.layer + il;
@@ -14824,7 +14783,7 @@ static void flash__state_layer(flash__state *st, const flash_session *s, int il,
     if (st->data && touch) s->from[il] = first;
     last = (st->pos - 1) / 64;
     for (h = 0; st->pos && h < l->n_kv_head; h++)
-        for (b = first / 64; b <= last; b++) { /* in order: a smaller ring is left with the end */
+        for (b = first / 64; b <= last; b++) { /* in order: a smaller ring keeps the last ones */
             size_t at = (size_t)(h * blocks + b % blocks) * bytes;
             n = FLASH__MIN(st->pos - 64 * b, 64);
             flash__state_block(st, s->desc.kv, touch ? s->k[il] + at : NULL, C, (size_t)n, 1);
@@ -14832,7 +14791,7 @@ static void flash__state_layer(flash__state *st, const flash_session *s, int il,
         }
 }
 
-/* All between the sums. touch 0: only counted or checked. */
+/* Moves all that lies between the two checksums. touch 0: it is only counted or checked. */
 static void flash__state_walk(flash__state *st, const flash_session *s, int touch)
 {
     size_t V = (size_t)s->m->arch.n_vocab;
@@ -14848,7 +14807,9 @@ static void flash__state_walk(flash__state *st, const flash_session *s, int touc
     flash__state_move(st, touch ? s->text : NULL, st->text_n, 1);
 }
 
-/* Some of what a matrix or vector holds, from its middle. */
+/* Returns the checksum with a sample of n tensors added: of a matrix its type, shape and 64 bytes
+   from the middle, of a vector its length and middle number. base: struct to which the offsets in
+   the rules refer. */
 static uint64_t flash__sum_tensors(uint64_t sum, const flash_model *m,
                                    const flash__tensor_rule *rule, size_t n, const flash_layer *l,
                                    const void *base)
@@ -14877,8 +14838,8 @@ static uint64_t flash__sum_tensors(uint64_t sum, const flash_model *m,
     return sum;
 }
 
-/* Of all that makes the numbers of a session: the architecture and, as a sample, 64 bytes of each
-   matrix. Cheap enough to be taken each time: a page of each is read. */
+/* Returns a checksum of all that the results of a session depend on: the architecture and a sample
+   of each tensor. It reads only about one page of each matrix, so it is computed anew each time. */
 static uint64_t flash__fingerprint(const flash_model *m)
 {
     const flash_arch *a = &m->arch;
@@ -14912,6 +14873,7 @@ static uint64_t flash__fingerprint(const flash_model *m)
     return sum;
 }
 
+/* Prepares st for counting or writing the state of s. */
 static void flash__state_of(flash__state *st, const flash_session *s)
 {
     memset(st, 0, sizeof *st);
@@ -14922,6 +14884,7 @@ static void flash__state_of(flash__state *st, const flash_session *s)
     st->at = FLASH__STATE_HEAD;
 }
 
+/* Returns the size of a state [B] whose text ends at offset `at`: whole words and a checksum. */
 static uint64_t flash__state_size(uint64_t at) { return (at + 7) / 8 * 8 + 8; }
 
 FLASH_API uint64_t flash_session_save_bytes(const flash_session *s)
@@ -14969,7 +14932,7 @@ FLASH_API flash_status flash_session_save(const flash_session *s,
         : FLASH_E_NONE;
 }
 
-/* Fills st and checks all of the state; nothing is read into s. */
+/* Prepares st for reading the file and checks all of the state in it. Nothing is read into s. */
 static flash_status flash__state_check(flash__state *st, const flash_session *s,
                                        const flash__file *f, flash_error *err)
 {
@@ -15014,7 +14977,7 @@ static flash_status flash__state_check(flash__state *st, const flash_session *s,
             != flash__sum_words(0, p + FLASH__STATE_HEAD,
                                 (size_t)(bytes - FLASH__STATE_HEAD - 8) / 8))
         return flash__fail(err, FLASH_E_FORMAT, 0, "the state is damaged: its sum is wrong");
-    /* What a sum does not keep away. */
+    /* a forged state can have the right checksum, so each value is checked as well */
     memset(st, 0, sizeof *st);
     st->data = p;
     st->at = FLASH__STATE_HEAD;
@@ -15096,7 +15059,7 @@ FLASH_API flash_status flash_session_fork(flash_session **out, const flash_sessi
     t->text_at = s->text_at;
     t->text_fresh = s->text_fresh;
     t->sampled = s->sampled;
-    if (t->match) t->match->at = -1; /* read again */
+    if (t->match) t->match->at = -1; /* the grammar reads the text anew */
     memcpy(t->from, s->from, (size_t)s->m->arch.n_layer * sizeof *s->from);
     memcpy(t->ids, s->ids, (size_t)s->fed * sizeof *s->ids);
     memcpy(t->text, s->text, s->text_n);
@@ -15134,7 +15097,7 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
     while (same < n && same < (size_t)s->pos && s->ids[same] == ids[same]) same++;
     logits = s->have_logits && same == n && s->pos == s->fed && (size_t)s->fed == n;
     last_n = s->last_n;
-    if (same && same == n && !logits) same--; /* whose logits are wanted */
+    if (same && same == n && !logits) same--; /* the last one is worked on again for its logits */
     if (flash_session_truncate(s, (int)same)) flash_session_truncate(s, (int)(same = 0));
     s->have_logits = logits;
     if (logits) s->last_n = last_n;
@@ -15146,13 +15109,14 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
 
 /* ===== >>measure ========================================================== */
 
-/* A model without a file: the rules of >>arch say which matrices a shape has, one block holds them
-   all. Their weights are one quantised pattern over and over; what they say does not matter to the
-   time, that each has memory of its own does. KNOWN TRAP: memory never written to is one page of
-   zeros to many systems and reads too fast, so keys and values are written once, too. */
+/* Measures how long a shape takes, on a made-up model that needs no file: the rules of >>arch say
+   which matrices the shape has, and one block of memory holds them all. Their weights repeat one
+   quantised pattern. The values do not matter to the time, but each matrix must have memory of its
+   own. KNOWN TRAP: many systems map all memory that was never written to one page of zeros, which
+   reads too fast, so keys and values are written once, too. */
 
 #ifdef FLASH__LATENCY
-enum { FLASH__PATTERN = 16384 }; /* weights of the pattern */
+enum { FLASH__PATTERN = 16384 }; /* number of weights in the pattern */
 
 static int flash__workload_ok(const flash_workload *u)
 {
@@ -15168,7 +15132,7 @@ static int flash__workload_ok(const flash_workload *u)
         || u->chunk < 0 || u->prompt < 0 || u->prompt > FLASH_CONTEXT_MAX || u->position < 0
         || u->position >= FLASH_CONTEXT_MAX)
         return 0;
-    for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++) /* parts without their matrices */
+    for (k = 0; k < FLASH__COUNT(flash__layer_rules); k++) /* parts the architecture lacks */
         if (flash__layer_rules[k].matrix && !(flash__layer_rules[k].need & fact->bit))
             lacks |= flash__layer_rules[k].parts;
     for (i = 0; i < a->n_layer; i++) {
@@ -15187,18 +15151,19 @@ static int flash__workload_ok(const flash_workload *u)
     return 1;
 }
 
-/* What the parts of a made-up model share. ones: [D conv_length] or more; pattern: quantised. */
+/* What the parts of a made-up model share. */
 typedef struct flash__invention {
     const flash_arch *arch;
-    int bit;
-    flash_type type;
-    const float *ones;
-    const uint8_t *pattern;
+    int bit;                /* of the architecture, in flash__tensor_rule.need */
+    flash_type type;        /* of all matrices */
+    const float *ones;      /* as long as the longest vector; stands for each of them */
+    const uint8_t *pattern; /* FLASH__PATTERN weights, quantised */
     flash__arena *arena;
 } flash__invention;
 
-/* The tensors of one layer, or of the root: fields of base, memory from the arena. Without memory
-   it counts. 0: a row is no multiple of the type's block. */
+/* Makes the tensors of one layer or of the root, according to n rules: sets the fields of base and
+   takes the memory of matrices from the arena, or only counts it if the arena has none. Returns 0
+   if the length of a row is no multiple of the type's block. */
 static int flash__invent_part(const flash__invention *v, const flash_layer *l,
                               const flash__tensor_rule *rule, size_t n, void *base)
 {
@@ -15233,7 +15198,8 @@ static int flash__invent_part(const flash__invention *v, const flash_layer *l,
     return 1;
 }
 
-/* Carves the model of u; *out NULL while it counts. 0: a row fits no blocks. */
+/* Makes the model of u in memory from the arena; *out becomes NULL while the arena only counts.
+   Returns 0 if the length of a row is no multiple of the type's block. */
 static int flash__invent(flash_model **out, const flash_workload *u, flash__arena *a)
 {
     const flash_arch *arch = u->arch;
@@ -15261,7 +15227,7 @@ static int flash__invent(flash_model **out, const flash_workload *u, flash__aren
     memset(&root, 0, sizeof root);
     *out = m;
     if (m) {
-        for (k = 0; k < FLASH__PATTERN; k++) /* of deviation 1/sqrt(D) */
+        for (k = 0; k < FLASH__PATTERN; k++) /* uniform, standard deviation 1/sqrt(D) */
             ones[k] = ((float)(flash__random(&state) >> 40) / 8388608.0f - 1)
                 * sqrtf(3.0f / (float)arch->d_model);
         flash_quantize(v.type, ones, pattern, FLASH__PATTERN);
@@ -15286,7 +15252,7 @@ static int flash__invent(flash_model **out, const flash_workload *u, flash__aren
     return ok;
 }
 
-/* What changes no time, as it is nowhere out of range. */
+/* Sets what has no influence on the time to values that are in range. */
 static void flash__arch_plain(flash_arch *a)
 {
     int i;
@@ -15301,6 +15267,7 @@ static void flash__arch_plain(flash_arch *a)
         if (a->layer[i].rope_base != 0) a->layer[i].rope_base = 10000;
 }
 
+/* Describes a session that is long enough for the prompt and the position of u. */
 static void flash__workload_session(const flash_workload *u, const flash_host *host,
                                     flash_session_desc *d)
 {
@@ -15312,7 +15279,8 @@ static void flash__workload_session(const flash_workload *u, const flash_host *h
     d->host = *host;
 }
 
-/* Bytes of the model of u, whose architecture is plain, and of its session; 0: refused. */
+/* Returns the size of the model of u [B], and of its session in *session [B]; 0, with the reason in
+   err, if u cannot be measured. The architecture has gone through flash__arch_plain. */
 static size_t flash__workload_plan(const flash_workload *u, const flash_session_desc *d,
                                    flash_isa isa, size_t *session, flash_error *err)
 {
@@ -15372,7 +15340,8 @@ FLASH_API size_t flash_latency_memory(const flash_workload *work, const flash_me
     return model ? model + session : 0;
 }
 
-/* One token, or so many from the beginning, and the choice of the next. Seconds. */
+/* Returns the time [s] to work on n made-up tokens that begin at `position`, and to sample the next
+   one. The KV cache before the position is taken as it is. */
 static double flash__time_tokens(flash_session *s, int position, int n)
 {
     double begin = flash__clock(&s->desc.host);
@@ -15392,12 +15361,13 @@ static double flash__phase_time(const flash_timing *t, int phase)
     return phase ? t->decode : t->prefill;
 }
 
+/* Computes the median and the spread of both phases from out->each. */
 static void flash__measurement_sum_up(flash_measurement *out)
 {
     double x[FLASH_LATENCY_REPEATS_MAX], v, middle[2], spread[2];
     int phase, i, j;
     for (phase = 0; phase < 2; phase++) {
-        for (i = 0; i < out->n; i++) { /* into order */
+        for (i = 0; i < out->n; i++) { /* insertion sort */
             v = flash__phase_time(&out->each[i], phase);
             for (j = i; j > 0 && x[j - 1] > v; j--) x[j] = x[j - 1];
             x[j] = v;
@@ -15483,15 +15453,17 @@ FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash
 
 /* ===== >>latency ========================================================== */
 
-/* A time is work over speed: columns of counted work (operations, bytes, steps), each with a
-   constant of the device, give its mean; a Gaussian process on the logarithm of measured over
-   counted carries what counting misses (caches, shapes that suit a kernel). Williams, Waterman and
-   Patterson 2009, "Roofline"; Kennedy and O'Hagan 2001 for the two together. KNOWN TRAP: columns of
-   a space in which little varies are nearly multiples of each other; constants below 0 would make
-   extrapolation absurd, so there are none. */
+/* Predicts times from measurements. Columns of counted work (operations, bytes, steps), each times
+   a constant of the device, add up to the counted time, as in the "Roofline" model of Williams,
+   Waterman and Patterson 2009. A Gaussian process on the logarithm of measured over counted time
+   adds what counting misses: caches, shapes that suit a kernel. Kennedy and O'Hagan 2001 describe
+   the two together. KNOWN TRAP: where the measured shapes differ little, the columns are nearly
+   multiples of each other. Negative constants would make extrapolation absurd then, so all
+   constants are at least 0. */
 
 #ifdef FLASH__LATENCY
-/* Mean and variance of the function at x, without noise. */
+/* Returns the mean of the function at x, and its variance without noise in *variance. x: [d] scaled
+   inputs; k: [n] scratch. */
 static double flash__gp_predict(const flash__gp *g, const double *x, double *k, double *variance)
 {
     double w[FLASH__GP_INPUTS], sf2 = flash__gp_weights(g, w), mean, v;
@@ -15505,8 +15477,8 @@ static double flash__gp_predict(const flash__gp *g, const double *x, double *k, 
     return mean;
 }
 
-/* Mean and variance (noise included) of each point given all others: Rasmussen and Williams
-   5.12. */
+/* Computes the mean and the variance (noise included) that all other points predict for each point:
+   Rasmussen and Williams, equation 5.12. mean, variance: [n]. */
 static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance)
 {
     size_t n = g->n, i;
@@ -15517,8 +15489,8 @@ static void flash__gp_leave_one_out(flash__gp *g, double *mean, double *variance
     }
 }
 
-/* b >= 0 that brings a b near y in the sense of least squares plus ridge b'b: active sets (Lawson
-   and Hanson 1974, Solving Least Squares Problems, chapter 23). a: [n,m], m <= 16. */
+/* Finds the b >= 0 that minimises |a b - y|^2 + ridge b'b, by active sets (Lawson and Hanson 1974,
+   Solving Least Squares Problems, chapter 23). a: [n,m], m <= 16; y: [n]; b: [m]. */
 static void flash__least_squares(const double *a, const double *y, size_t n, int m, double ridge,
                                  double *b)
 {
@@ -15547,7 +15519,7 @@ static void flash__least_squares(const double *a, const double *y, size_t n, int
         }
         if (enters < 0) return;
         free_[enters] = 1;
-        for (;;) { /* solve for the free ones; those that would fall below 0 leave */
+        for (;;) { /* solve for the free ones; those that would fall below 0 become 0 */
             double share = 1;
             for (used = i = 0; i < m; i++)
                 if (free_[i]) order[used++] = i;
@@ -15577,17 +15549,19 @@ static void flash__least_squares(const double *a, const double *y, size_t n, int
         }
     }
 }
+
+/* The columns of counted work. A mixer is attention, or what a layer has in its place. */
 enum {
-    FLASH__WORK_MIX,     /* operations of matrices in place of or around attention */
-    FLASH__WORK_FFN,     /* of feed-forward parts */
-    FLASH__WORK_FULL,    /* of scores and values where all positions are seen */
-    FLASH__WORK_WINDOW,  /* where a window or a chunk is */
-    FLASH__WORK_HEAD,    /* weights of the head, for one token */
-    FLASH__WORK_WEIGHTS, /* bytes of the layers' weights, once a chunk */
+    FLASH__WORK_MIX,     /* operations in the matrices of mixers */
+    FLASH__WORK_FFN,     /* operations in feed-forward parts */
+    FLASH__WORK_FULL,    /* operations on scores and values, in layers of full attention */
+    FLASH__WORK_WINDOW,  /* the same operations, in layers with a window or a chunk */
+    FLASH__WORK_HEAD,    /* weights of the output head, used for one token */
+    FLASH__WORK_WEIGHTS, /* bytes of the layers' weights, read once in each chunk */
     FLASH__WORK_KV,      /* bytes of keys and values */
-    FLASH__WORK_FLOATS,  /* activations between matrices */
-    FLASH__WORK_STEPS,   /* mixers and feed-forward parts, once a chunk */
-    FLASH__WORK_ONE,
+    FLASH__WORK_FLOATS,  /* activations between matrices, in floats */
+    FLASH__WORK_STEPS,   /* mixers and feed-forward parts, once in each chunk */
+    FLASH__WORK_ONE,     /* 1: the fixed time of a phase */
     FLASH__WORK_COUNT
 };
 enum {
@@ -15596,31 +15570,32 @@ enum {
     FLASH__SHAPE = FLASH__SHAPE_INPUTS + FLASH__SHAPE_KINDS
 };
 
-/* One phase: mean by columns times beta, residual by a process over scaled inputs. */
+/* The model of one phase: beta times the columns gives the counted time, and a Gaussian process
+   over inputs scaled to [0, 1] gives the logarithm of measured over counted time. */
 typedef struct flash__phase {
-    int m, d, categories; /* columns, inputs, the last of which are compared */
+    int m, d, categories; /* number of columns, of inputs, and of categories at their end */
     double beta[16], lo[FLASH__GP_INPUTS], range[FLASH__GP_INPUTS];
-    double mean, scale; /* of the residual's logarithm */
-    double error;       /* mean relative one, each point left out in turn */
+    double mean, scale; /* mean and standard deviation of log(measured/counted) */
+    double error;       /* mean relative error, each point left out in turn */
     flash__gp gp;
 } flash__phase;
 
 struct flash_latency {
     flash_host host;
-    size_t block;          /* [B] */
+    size_t block;          /* size of the memory block [B] */
     flash__phase phase[2]; /* prefill, decode; gp.n 0: not measured */
 };
 
-/* Positions that tokens [from, from + T) see in a layer, added up. */
+/* Returns how many positions the tokens [from, from + T) see in a layer, added up over tokens. */
 static double flash__seen(const flash_layer *l, int from, int T)
 {
     double n = T, first = from, w = l->window, whole, rest;
     if (l->attention == FLASH_ATTENTION_WINDOW) {
-        double grow = FLASH__MIN(FLASH__MAX(w - first, 0), n); /* tokens that see all before them */
+        double grow = FLASH__MIN(FLASH__MAX(w - first, 0), n); /* tokens that see all before */
         return grow * (first + (grow + 1) / 2) + (n - grow) * w;
     }
     if (l->attention != FLASH_ATTENTION_CHUNK) return n * (first + (n + 1) / 2);
-    whole = floor((first + n) / w); /* up to the end, less up to the beginning */
+    whole = floor((first + n) / w); /* sum up to the end, less that up to `from` */
     rest = first + n - whole * w;
     n = whole * w * (w + 1) / 2 + rest * (rest + 1) / 2;
     whole = floor(first / w);
@@ -15628,7 +15603,8 @@ static double flash__seen(const flash_layer *l, int from, int T)
     return n - whole * w * (w + 1) / 2 - rest * (rest + 1) / 2;
 }
 
-/* The columns of T tokens after `from`, worked on in chunks. */
+/* Counts the work of T tokens, done in chunks, from position `from` on. c:
+   [FLASH__WORK_COUNT] columns. */
 static void flash__work(const flash_workload *u, int from, int T, double *c)
 {
     const flash_arch *a = u->arch;
@@ -15659,7 +15635,7 @@ static void flash__work(const flash_workload *u, int from, int T, double *c)
             * (!!(parts & FLASH__HAS_MIXER) + !!(parts & FLASH__HAS_FFN));
     }
     c[FLASH__WORK_HEAD] = D * a->n_vocab;
-    /* bytes of 256 weights are exact in every type */
+    /* 256 weights are a whole number of blocks in every type */
     c[FLASH__WORK_WEIGHTS] = chunks * all * (double)flash_row_bytes(u->weights, 256) / 256;
     c[FLASH__WORK_ONE] = 1;
 }
@@ -15678,7 +15654,8 @@ FLASH_API double flash_arch_flops(const flash_arch *a, int from, int n)
         + 2 * c[FLASH__WORK_HEAD];
 }
 
-/* What tells shapes apart: sizes first, then what is compared. */
+/* Computes the inputs that tell shapes apart. z: [FLASH__SHAPE], first FLASH__SHAPE_INPUTS sizes,
+   then FLASH__SHAPE_KINDS categories (types, threads and chunk). */
 static void flash__shape(const flash_workload *u, int from, int T, double *z)
 {
     const flash_arch *a = u->arch;
@@ -15709,15 +15686,16 @@ static void flash__shape(const flash_workload *u, int from, int T, double *z)
     z[11] = u->chunk ? u->chunk : FLASH__CHUNK;
 }
 
-/* Fits p, whose process is carved for n points. c: [n,m] columns, overwritten; z: [n,d] inputs; y:
-   [n] times. 0: the numbers cannot be fitted. */
+/* Fits p, whose Gaussian process has memory for n points. c: [n,m] columns, overwritten; z: [n,d]
+   inputs; y: [n] times [s]. Returns 0 if the numbers cannot be fitted. */
 static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
 {
     size_t n = p->gp.n, m = (size_t)p->m, d = (size_t)p->d, i, j;
     double most[16], ones = 0;
     for (i = 0; i < n; i++)
         if (!(y[i] > 0)) return 0;
-    for (j = 0; j < m; j++) { /* relative errors: rows over their time; columns of about 1 */
+    /* divide rows by their time, for relative errors, and columns by their largest number */
+    for (j = 0; j < m; j++) {
         for (most[j] = 0, i = 0; i < n; i++) {
             c[i * m + j] /= y[i];
             most[j] = FLASH__MAX(most[j], c[i * m + j]);
@@ -15762,7 +15740,7 @@ static int flash__phase_fit(flash__phase *p, double *c, double *z, double *y)
     return 1;
 }
 
-/* The time of columns c and inputs z. */
+/* Predicts the time [s] of columns c and inputs z, with an interval of 90 %. */
 static flash_interval flash__phase_predict(const flash__phase *p, const double *c, const double *z)
 {
     double x[FLASH__GP_INPUTS], k[FLASH_LATENCY_POINTS_MAX], variance, mean, sd, counted;
@@ -15778,7 +15756,7 @@ static flash_interval flash__phase_predict(const flash__phase *p, const double *
     return t;
 }
 
-/* 1 if the phase was measured with the same types, threads and chunk. */
+/* Returns 1 if the phase was measured with the same types, threads and chunk as in z. */
 static int flash__phase_knows(const flash__phase *p, const double *z)
 {
     size_t i;
@@ -15792,7 +15770,7 @@ static int flash__phase_knows(const flash__phase *p, const double *z)
     return 0;
 }
 
-/* Columns and inputs of a phase of u: 0 prefill, 1 decode. */
+/* Computes the columns c and inputs z of a phase of u: 0 prefill, 1 decode. */
 static void flash__phase_of(const flash_workload *u, int phase, double *c, double *z)
 {
     int from = phase ? u->position : 0, T = phase ? 1 : u->prompt;
@@ -15800,7 +15778,9 @@ static void flash__phase_of(const flash_workload *u, int phase, double *c, doubl
     flash__shape(u, from, T, z);
 }
 
-/* Carves l for as many points as each phase has; fit: 1 for what fitting needs. */
+/* Takes memory from the arena for n[0] and n[1] points and sets up phase[0] and phase[1]. fit 0:
+   for the model that is kept, which is returned (NULL while the arena only counts); fit 1: for what
+   fitting needs. */
 static flash_latency *flash__latency_plan(flash__arena *a, const size_t *n, int fit,
                                           flash__phase *phase)
 {
@@ -15851,7 +15831,7 @@ FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_worklo
         if (count[k] < 8 && (count[k] || !count[!k]))
             return flash__fail(err, FLASH_E_ARGUMENT, 0, "%u measurements of %t; 8 are needed",
                                (uint64_t)count[k], name[k], strlen(name[k]));
-    /* two blocks: what stays, and what fitting needs */
+    /* two blocks of memory: one for what is kept, one for what fitting needs */
     memcpy(kept, fitted, sizeof kept);
     flash__latency_plan(&rest, count, 0, kept);
     flash__latency_plan(&room, count, 1, fitted);
@@ -15914,16 +15894,18 @@ FLASH_API void flash_latency_free(flash_latency *l)
     flash__release(&a, l, l->block);
 }
 
-/* Text of a model: "flash-latency 1", then words of hexadecimal digits: the number of points of
-   both phases; for each that has any the bits of its doubles in the order below; a hash of all. */
+/* The text of a latency model: a first line "flash-latency 1", then words of 16 hexadecimal digits:
+   the number of points of both phases; for each phase that has any, the bits of its doubles in the
+   order of flash__hex_phase; a hash of all words. */
 typedef struct flash__hexes {
-    char *to;         /* [cap], or NULL while it reads */
+    char *to;         /* [cap], or NULL while it reads or only counts */
     const char *from; /* [n], or NULL while it writes */
-    size_t n, cap;
-    uint64_t hash;
-    int bad;
+    size_t n, cap;    /* bytes written so far, or left to read; room in `to` [B] */
+    uint64_t hash;    /* of the words so far */
+    int bad;          /* 1: a word is malformed or a number out of its limits */
 } flash__hexes;
 
+/* Appends n characters. w->n also counts those for which there is no room. */
 static void flash__hex_put(flash__hexes *w, const char *text, size_t n)
 {
     size_t i;
@@ -15931,6 +15913,7 @@ static void flash__hex_put(flash__hexes *w, const char *text, size_t n)
         if (w->n < w->cap) w->to[w->n] = text[i];
 }
 
+/* Writes the word v, or reads a word in its place. Returns the word. */
 static uint64_t flash__hex(flash__hexes *w, uint64_t v)
 {
     char digits[17];
@@ -15961,7 +15944,7 @@ static uint64_t flash__hex(flash__hexes *w, uint64_t v)
     return v;
 }
 
-/* lo, hi: what a fit stays within. */
+/* Writes or reads n doubles. lo, hi: limits within which every fitted model stays. */
 static void flash__hex_doubles(flash__hexes *w, double *x, size_t n, double lo, double hi)
 {
     for (; n--; x++) {
@@ -15970,18 +15953,19 @@ static void flash__hex_doubles(flash__hexes *w, double *x, size_t n, double lo, 
     }
 }
 
+/* Writes or reads the numbers of a phase. */
 static void flash__hex_phase(flash__hexes *w, flash__phase *p)
 {
     size_t d = (size_t)p->d;
     flash__hex_doubles(w, p->beta, (size_t)p->m, 0, 1e300);
     flash__hex_doubles(w, p->lo, d, 0, 1e12);
-    flash__hex_doubles(w, p->range, d, 1e-17, 1e12); /* of logarithms, too: their last bit */
-    flash__hex_doubles(w, &p->mean, 1, -710, 710);   /* of the logarithm of a double */
+    flash__hex_doubles(w, p->range, d, 1e-17, 1e12); /* least: last bit of a logarithm */
+    flash__hex_doubles(w, &p->mean, 1, -710, 710);   /* log of any double */
     flash__hex_doubles(w, &p->scale, 1, 1e-6, 1420);
     flash__hex_doubles(w, &p->error, 1, 0, 1e300);
     flash__hex_doubles(w, p->gp.theta, d + 2, -14, 8);
     flash__hex_doubles(w, p->gp.x, p->gp.n * d, 0, 1);
-    flash__hex_doubles(w, p->gp.y, p->gp.n, -46, 46); /* of variance 1: at most sqrt(n) */
+    flash__hex_doubles(w, p->gp.y, p->gp.n, -46, 46); /* variance is 1: at most sqrt(n) */
 }
 
 static const char flash__latency_title[] = "flash-latency 1\n";
@@ -15993,7 +15977,7 @@ FLASH_API size_t flash_latency_save(const flash_latency *l, char *text, size_t c
     int k;
     memset(&w, 0, sizeof w);
     if (!l) return 0;
-    same = *l; /* its points are only read */
+    same = *l; /* flash__hex_phase takes no const; it stores each number back unchanged */
     w.to = text;
     w.cap = text ? cap : 0;
     flash__hex_put(&w, flash__latency_title, sizeof flash__latency_title - 1);
