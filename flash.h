@@ -167,6 +167,8 @@ int main(int argc, char **argv)
                        >>forward only if it does something new
      a pre-tokenizer   one row in flash__pre_table (>>pretokenize)
      a chat format     one row in flash__chat_table (>>chat), its golden in tests/golden/chat
+     any change        `make format lint test matrix`; `make mutate SECTION=name` says what the tests
+                       of that section would not notice
 */
 
 #ifndef FLASH_LANGUAGE_MODELS_H /* not FLASH_H: on-chip flash drivers own that one */
@@ -211,16 +213,17 @@ enum {
     FLASH_TOKEN_BYTES_MAX = 65535 /* bytes of one token's text */
 };
 
-/* Version the implementation was built from; differs from FLASH_VERSION only if two copies are
-   mixed. */
+/* Returns the FLASH_VERSION that the implementation was compiled with. It differs from the caller's
+   only if two copies of this file are mixed. */
 FLASH_API int flash_version(void);
-/* One line: version, instruction sets compiled in, memory maps or not. Static, never NULL. */
+/* Returns one line: the version, the instruction sets compiled in, and whether files are mapped.
+   Static, never NULL. */
 FLASH_API const char *flash_build_info(void);
 
 /* ===== >>status =========================================================== */
 
-/* One list: the enum, the sentences and the tests come from it. 0 done; positive: not finished, not
-   failed. */
+/* The enum, the sentences and the tests all come from this list. 0: done; positive: unfinished, but
+   not failed; negative: failed. */
 #define FLASH_STATUS_LIST(X) \
     X(FLASH_E_NONE,          0, "ok") \
     X(FLASH_MORE,            1, "the budget is spent; call again to go on") \
@@ -249,13 +252,13 @@ typedef enum flash_status {
 } flash_status;
 /* clang-format on */
 
-/* A sentence for any value. Static, never NULL. */
+/* Returns a sentence for any value. Static, never NULL. */
 FLASH_API const char *flash_status_text(flash_status s);
 
-/* What went wrong, in the caller's memory. Filled only on failure. */
+/* What went wrong, in the caller's memory. It is filled only on failure. */
 typedef struct flash_error {
     flash_status status;
-    uint64_t offset; /* byte offset in the input, 0 if it has no place */
+    uint64_t offset; /* in the input [B]; 0 if the error has no place there */
     /* one line, NUL-terminated: "blk.3.attn_q.weight: shape 896x896, want 896x1024" */
     char text[240];
 } flash_error;
@@ -265,36 +268,36 @@ typedef struct flash_error {
 /* All that the library asks of its surroundings; all zero means libc and the system. */
 
 typedef struct flash_allocator {
-    /* align: a power of two, at most 64; NULL: no memory */
+    /* align: a power of two, at most 64. Returns NULL if there is no memory */
     void *(*acquire)(void *user, size_t bytes, size_t align);
-    /* bytes as acquired, so an arena needs no headers */
+    /* bytes is what was acquired, so that an arena needs no headers */
     void (*release)(void *user, void *ptr, size_t bytes);
     void *user;
 } flash_allocator;
 
 typedef struct flash_host {
     flash_allocator allocator; /* both functions or neither; thread-safe if models are shared */
-    /* returns when all are done */
+    /* runs task(ctx, 0) to task(ctx, tasks - 1) and returns when all are done */
     void (*parallel_for)(void *user, int tasks, void (*task)(void *ctx, int index), void *ctx);
     double (*clock)(void *user); /* monotonic [s]; needed for deadlines only */
     /* one line, no newline; level 0 info, 1 warning */
     void (*log)(void *user, int level, const char *text);
-    /* flash_session_progress after each layer of a step, from the thread that steps: it may cancel
-       the session, but not otherwise touch it */
+    /* called after each layer of a step, by the thread that steps, with flash_session_progress: it
+       may cancel the session, but not touch it otherwise */
     void (*progress)(void *user, double done);
     void *user;
 } flash_host;
 
-/* Where a file comes from: exactly one of path, data, read. Plain facts, copied by whoever takes
-   it. */
+/* Where a file comes from: exactly one of path, data and read is set. Functions copy the struct,
+   but not what it points to. */
 typedef struct flash_source {
-    const char *path; /* mapped, or read whole where there is no mmap */
+    const char *path; /* is mapped, or read whole where there is no mmap */
     /* [bytes]: not copied; must outlive the object made from it */
     const void *data;
     size_t bytes;
     /* copies n bytes from offset at; 0 ok, else failed */
     int (*read)(void *user, uint64_t at, void *dst, size_t n);
-    /* of what read() reads [B]; read whole into memory on load */
+    /* of what read() gives [B], all of which is read into memory on load */
     uint64_t size;
     void *user;
     /* 1, for flash_gguf_open: the weights may be missing (a cut download); see flash_tensor.data */
@@ -303,7 +306,8 @@ typedef struct flash_source {
 
 /* ===== >>types ============================================================ */
 
-/* Weight types: name, id as in GGUF files, items per block, bytes per block. Layouts in >>quant. */
+/* Weight types: name, id as in GGUF files, weights per block, bytes per block. Their layouts are
+   described in >>quant. */
 #define FLASH_TYPE_LIST(X) \
     X(F32,     0,   1,   4) \
     X(F16,     1,   1,   2) \
@@ -331,22 +335,22 @@ typedef enum flash_type {
 } flash_type;
 /* clang-format on */
 
-/* "Q4_0"; "unknown" for anything else. Static. */
+/* Returns a name such as "Q4_0", or "unknown". Static. */
 FLASH_API const char *flash_type_name(flash_type t);
-/* The type of that name, in any case; FLASH_TYPE_NONE if there is none. */
+/* Returns the type of that name, in upper or lower case; FLASH_TYPE_NONE if there is none. */
 FLASH_API flash_type flash_type_parse(const char *name);
-/* Items per block: 1, 32 or 256; 0 for an unknown type. */
+/* Returns the weights per block: 1, 32 or 256; 0 for an unknown type. */
 FLASH_API int flash_type_block(flash_type t);
-/* Bytes of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its block, or
-   the size overflows. */
+/* Returns the size of a row of n weights [B]; 0 if the type is unknown, n is not a multiple of its
+   block, or the size overflows. */
 FLASH_API size_t flash_row_bytes(flash_type t, size_t n);
 
 /* ===== >>api-gguf ========================================================= */
 
-/* The container, without knowing what is in it. Format:
+/* The container, whatever is in it. The format is described in
    github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 
-typedef struct flash_gguf flash_gguf; /* opaque, read-only: any number of threads */
+typedef struct flash_gguf flash_gguf; /* opaque, read-only: for any number of threads */
 
 typedef enum flash_value_type {
     FLASH_VALUE_U8,
@@ -365,66 +369,67 @@ typedef enum flash_value_type {
     FLASH_VALUE_COUNT
 } flash_value_type;
 
-/* One key and its value. Pointers lie in the file: valid while the object lives, not
-   NUL-terminated. */
+/* One key and its value. The pointers lead into the file: they are valid while the object lives,
+   and texts are not NUL-terminated. */
 typedef struct flash_value {
     const char *key;
     size_t key_bytes;
     flash_value_type type;
-    flash_value_type item; /* of an array's items; for others the same as type */
-    uint64_t count;        /* items of an array; 1 for others */
-    const uint8_t *data;   /* little-endian, unaligned: the value, or an array's first item */
-    size_t bytes;          /* of data [B]; of a string: its text alone */
+    flash_value_type item; /* type of an array's items; otherwise the same as type */
+    uint64_t count;        /* items of an array; otherwise 1 */
+    const uint8_t *data;   /* the value or an array's first item, little-endian, unaligned */
+    size_t bytes;          /* size of data [B]; for a string, of its text alone */
 } flash_value;
 
-/* One tensor. Pointers lie in the file. Rows of ne[0] items are contiguous. */
+/* One tensor. The pointers lead into the file. Rows of ne[0] weights are contiguous. */
 typedef struct flash_tensor {
     const char *name;
     size_t name_bytes;
     uint32_t type_id; /* as in the file */
-    /* FLASH_TYPE_NONE if the file's type is not one of ours */
+    /* FLASH_TYPE_NONE if flash.h does not know the file's type */
     flash_type type;
     int n_dims;
-    /* ne[0] is the row; unused ones are 1 */
+    /* ne[0] is the length of a row; unused dimensions are 1 */
     uint64_t ne[4];
     uint64_t bytes;
-    uint64_t offset;     /* of the data in the file [B] */
-    const uint8_t *data; /* [bytes]; NULL if the file ends before (only with source.headers) */
+    uint64_t offset;     /* of the data, from the start of the file [B] */
+    const uint8_t *data; /* [bytes]; NULL if the file ends too early (only with source.headers) */
 } flash_tensor;
 
 /* Opens and checks the whole container: header, keys, tensor list, places of the data. Safe on
    untrusted bytes. No allocation is larger than the file (plus 64 kB). host may be NULL. */
 FLASH_API flash_status flash_gguf_open(flash_gguf **out, const flash_source *source,
                                        const flash_host *host, flash_error *err);
-FLASH_API void flash_gguf_free(flash_gguf *g); /* NULL is fine */
+FLASH_API void flash_gguf_free(flash_gguf *g); /* NULL is allowed */
 FLASH_API int flash_gguf_version(const flash_gguf *g);
 FLASH_API uint64_t flash_gguf_size(const flash_gguf *g); /* of the file [B] */
 FLASH_API size_t flash_gguf_keys(const flash_gguf *g);
 FLASH_API size_t flash_gguf_tensors(const flash_gguf *g);
-/* The i-th key or tensor in file order. FLASH_E_ARGUMENT if there is none. */
+/* Give the i-th key or tensor in the order of the file. FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_gguf_key(const flash_gguf *g, size_t i, flash_value *out);
 FLASH_API flash_status flash_gguf_tensor(const flash_gguf *g, size_t i, flash_tensor *out);
-/* By name. FLASH_E_ARGUMENT if there is none; *out is then untouched. */
+/* Find a key or tensor by its name. FLASH_E_ARGUMENT if there is none; *out is then untouched. */
 FLASH_API flash_status flash_gguf_find(const flash_gguf *g, const char *key, flash_value *out);
 FLASH_API flash_status flash_gguf_find_tensor(const flash_gguf *g, const char *name,
                                               flash_tensor *out);
-/* Item i of a value as a number; 0 if it is no number or i is out of range. */
+/* Returns item i of a value as a number; 0 if it is no number or i is out of range. */
 FLASH_API double flash_value_number(const flash_value *v, uint64_t i);
-/* floats are cut; 0 if out of range */
+/* Like flash_value_number, with fractions cut off; 0 if the number does not fit. */
 FLASH_API int64_t flash_value_integer(const flash_value *v, uint64_t i);
-/* Next string of an array of strings: *at starts at 0 and is moved on. NULL at the end. */
+/* Returns the next string of an array of strings, of *bytes bytes; NULL at the end. *at starts at 0
+   and is moved on. */
 FLASH_API const char *flash_value_string(const flash_value *v, size_t *at, size_t *bytes);
 
-/* Writes a GGUF v3 file through a callback, in order: begin, keys, tensor infos, then each tensor's
-   data. A plain struct in the caller's memory; all zero but for write and user. The first failure
-   sticks. */
+/* Writes a GGUF v3 file through a callback, in this order: begin, keys, tensor infos, the data of
+   each tensor, end. The struct lies in the caller's memory and starts as all zero but for write and
+   user. After a failure every call returns the same status. */
 typedef struct flash_gguf_writer {
-    int (*write)(void *user, const void *data, size_t bytes); /* 0 ok */
+    int (*write)(void *user, const void *data, size_t bytes); /* returns 0 if it could */
     void *user;
-    flash_status status; /* of everything so far */
+    flash_status status; /* the first failure so far */
     uint64_t written;    /* [B] */
     uint64_t offset;     /* of the next tensor, from the data start [B] */
-    uint64_t filled;     /* data written so far, from the data start [B]*/
+    uint64_t filled;     /* data written so far, from the data start [B] */
     uint32_t keys_left, tensors_left, tensors;
 } flash_gguf_writer;
 
@@ -435,7 +440,7 @@ FLASH_API flash_status flash_gguf_write_f32(flash_gguf_writer *w, const char *ke
 FLASH_API flash_status flash_gguf_write_bool(flash_gguf_writer *w, const char *key, int v);
 FLASH_API flash_status flash_gguf_write_string(flash_gguf_writer *w, const char *key,
                                                const char *text);
-/* item: U32, I32 or F32; data: [n] of the host's uint32_t, int32_t or float. */
+/* item: U32, I32 or F32. data: [n] uint32_t, int32_t or float in the host's byte order. */
 FLASH_API flash_status flash_gguf_write_array(flash_gguf_writer *w, const char *key,
                                               flash_value_type item, const void *data, size_t n);
 /* text: [n] pointers; bytes: [n] lengths, or NULL where they are NUL-terminated. */
@@ -447,11 +452,11 @@ FLASH_API flash_status flash_gguf_write_value(flash_gguf_writer *w, const flash_
 /* Announces a tensor of n_dims dimensions ne (row first). */
 FLASH_API flash_status flash_gguf_write_tensor(flash_gguf_writer *w, const char *name,
                                                flash_type type, int n_dims, const uint64_t *ne);
-/* Data of the tensors in the order announced, as stored in files, in pieces of any size; last: 1
-   with the last piece of each tensor (padding follows). */
+/* Writes the data of the tensors in the order announced, as stored in files, in pieces of any size.
+   last: 1 with the last piece of each tensor, after which padding is written. */
 FLASH_API flash_status flash_gguf_write_data(flash_gguf_writer *w, const void *data, size_t bytes,
                                              int last);
-/* FLASH_E_ARGUMENT if keys, tensors or data are missing. */
+/* Ends the file. FLASH_E_ARGUMENT if keys, tensors or data are missing. */
 FLASH_API flash_status flash_gguf_write_end(flash_gguf_writer *w);
 
 /* ===== >>api-arch ========================================================= */
@@ -467,7 +472,7 @@ typedef enum flash_attention {
     FLASH_ATTENTION_CHUNK   /* back to the last multiple of `window` (Llama 4) */
 } flash_attention;
 typedef enum flash_activation { FLASH_ACTIVATION_SILU, FLASH_ACTIVATION_GELU } flash_activation;
-/* rotates (2i,2i+1) or (i,i+C/2) */
+/* PAIRS rotates the components (2i, 2i+1) of a head, HALVES (i, i + C/2). */
 typedef enum flash_rope_style { FLASH_ROPE_PAIRS, FLASH_ROPE_HALVES } flash_rope_style;
 typedef enum flash_rope_scaling {
     FLASH_ROPE_PLAIN,
@@ -478,10 +483,10 @@ typedef enum flash_rope_scaling {
 
 typedef struct flash_layer {
     uint8_t attention;  /* flash_attention */
-    uint8_t rope_plain; /* 1: the scaling of RoPE is not for this layer */
+    uint8_t rope_plain; /* 1: RoPE is not scaled in this layer */
     uint16_t n_head;    /* H; 0 in a layer without keys and values */
     uint16_t n_kv_head; /* K; divides n_head */
-    int32_t d_ffn;      /* F; 0: no feed-forward part */
+    int32_t d_ffn;      /* F; 0 if there is no feed-forward part */
     int32_t window;     /* W of WINDOW and CHUNK */
     float rope_base;    /* 0: no RoPE */
 } flash_layer;
@@ -489,20 +494,20 @@ typedef struct flash_layer {
 typedef struct flash_arch {
     char name[32]; /* as in general.architecture */
     int n_layer, d_model, d_head, n_vocab;
-    int n_ctx; /* trained for */
+    int n_ctx; /* context it was trained for */
     int tied;  /* the head shares the embedding's weights */
     float norm_eps;
     int rope_dims;    /* of each head, even, <= d_head */
     int rope_style;   /* flash_rope_style */
     int rope_scaling; /* flash_rope_scaling */
-    /* base: of the first layer that has one; factor 1: none */
+    /* base of the first layer that has one; factor 1 means no scaling */
     float rope_base, rope_factor, rope_attn_factor, rope_beta_fast, rope_beta_slow;
     float rope_low_freq, rope_high_freq; /* Llama 3 scaling */
     int rope_n_ctx;                      /* context before scaling */
     float attention_scale;               /* of q.k, normally 1/sqrt(d_head) */
     int activation;                      /* flash_activation of the gate */
-    int conv_length;                     /* positions a CONV layer sees, itself included; 0: none */
-    int qk_norm;                         /* 1: queries and keys are normed after RoPE, no weights */
+    int conv_length; /* positions a CONV layer sees, its own included; 0: no such layers */
+    int qk_norm;     /* 1: queries and keys are normed after RoPE, no weights */
     float embedding_scale;
     float logit_cap; /* c: logits are c tanh(logits/c); 0: none */
     /* n: queries of layers without RoPE grow by 1 + 0.1 ln(1 + floor((p + 1)/n)); 0: none */
@@ -510,13 +515,13 @@ typedef struct flash_arch {
     flash_layer layer[FLASH_LAYERS_MAX];
 } flash_arch;
 
-/* Weights of the model, embedding and head counted once each (a tied head not at all). What its
-   architecture may do without (biases of llama, norms of queries and keys in flash) does not count.
-   0 if there is no architecture of that name. */
+/* Returns the number of weights. A tied head does not count, and neither does what the architecture
+   can do without (biases of llama, norms of queries and keys in flash). 0 if there is no
+   architecture of that name. */
 FLASH_API uint64_t flash_arch_params(const flash_arch *a);
-/* Bytes of keys and values of a session as type kv [B]: for n_ctx positions in layers that see all,
-   for window + chunk in the others (stored 64 at a time), nothing in layers without attention.
-   chunk 0: the default. 0 if out of range. */
+/* Returns the size of a session's keys and values of type kv [B]: n_ctx positions in layers that
+   see all, window + chunk in others (in blocks of 64), none in layers without attention. chunk 0:
+   the default. Returns 0 if an argument is out of range. */
 FLASH_API uint64_t flash_arch_kv_bytes(const flash_arch *a, int n_ctx, int chunk, flash_type kv);
 /* Gives layers another attention by a list such as "full,skip,window:256": full, window:N, skip,
    or keep, which is the only one for conv and linear layers other than skip; it is repeated until
@@ -526,8 +531,9 @@ FLASH_API flash_status flash_attention_parse(flash_arch *a, const char *pattern,
 
 /* ===== >>api-model ======================================================== */
 
-typedef struct flash_model flash_model;     /* opaque, read-only after load */
-typedef struct flash_session flash_session; /* opaque, one thread at a time */
+/* Opaque. A model is read-only after load, and any number of threads may use it. */
+typedef struct flash_model flash_model;
+typedef struct flash_session flash_session; /* opaque, for one thread at a time */
 
 #define FLASH_ISA_LIST(X) \
     X(AUTO,         "auto")         /* the best this processor runs */ \
@@ -553,70 +559,75 @@ typedef enum flash_isa {
 /* clang-format on */
 
 typedef struct flash_model_desc {
-    flash_source source; /* must be named */
+    flash_source source; /* required */
     flash_isa isa;       /* FLASH_E_UNSUPPORTED if this processor lacks it */
     int vocab_only;      /* 1: tokenizer only; files without weights load; sessions are refused */
     /* 1: an unknown tokenizer.ggml.pre is read as "default", with a warning */
     int any_pretokenizer;
-    /* another attention than the file's, for flash_attention_parse; NULL: the file's */
+    /* replaces the file's attention, see flash_attention_parse; NULL: the file's */
     const char *attention;
     flash_host host;
 } flash_model_desc;
 
-/* What flash_model_load acquires for this file [B]; 0 on failure. A source that must be read whole
-   is read for this. */
+/* Returns what flash_model_load will acquire for this file [B]; 0 on failure. A source that cannot
+   be mapped is read whole for this. */
 FLASH_API size_t flash_model_memory(const flash_model_desc *desc, flash_error *err);
-/* Loads and checks a model. Safe on untrusted files. desc is copied; data it points to is not. */
+/* Loads and checks a model. Safe on untrusted files. desc is copied; the data it points to is not
+   and must outlive the model. */
 FLASH_API flash_status flash_model_load(flash_model **out, const flash_model_desc *desc,
                                         flash_error *err);
-/* NULL is fine; sessions of m, and views over it, must be gone */
+/* m may be NULL. Sessions of m and views over it must have been freed before. */
 FLASH_API void flash_model_free(flash_model *m);
 FLASH_API const flash_arch *flash_model_arch(const flash_model *m);
-/* keys and tensors, owned by m; of a view (flash_prune_view): those of the model below it */
+/* Returns the file's keys and tensors, owned by m; for a view (flash_prune_view) those of the model
+   below it. */
 FLASH_API const flash_gguf *flash_model_gguf(const flash_model *m);
 FLASH_API flash_isa flash_model_isa(const flash_model *m);
 
 /* ===== >>api-text ========================================================= */
 
-/* read control tokens such as <|im_end|> in the text / show them */
+/* Flags, for text to tokens / tokens to text. */
 enum {
-    FLASH_TEXT_SPECIAL = 1,
-    FLASH_TEXT_NO_BOS = 2, /* do not begin with BOS even if the model wants it */
-    /* not the beginning: no BOS, no space prefix / keep a leading space */
+    FLASH_TEXT_SPECIAL = 1, /* read control tokens such as <|im_end|> in the text / show them */
+    FLASH_TEXT_NO_BOS = 2,  /* add no BOS or EOS, even if the model wants it / no effect */
+    /* it continues a text: no BOS and no space prefix / a leading space is kept */
     FLASH_TEXT_CONTINUE = 4
 };
 
-/* Text to tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids: [cap]. *n is
-   the number needed; FLASH_E_RANGE if it exceeds cap (ids then holds the first cap). flags 0: BOS
-   and EOS as the model asks, control tokens are plain text. Words over 64 characters borrow memory
-   from the model's allocator. Safe on untrusted text; n log n. */
+/* Turns text into tokens. text: [bytes], any bytes (invalid UTF-8 is kept byte by byte). ids:
+   [cap]. *n becomes the number needed; FLASH_E_RANGE if it exceeds cap (ids then holds the first
+   cap). flags 0: BOS and EOS are added as the model asks, control tokens are read as plain text.
+   Words over 64 bytes borrow memory from the model's allocator. Safe on untrusted text; takes n log
+   n time. */
 FLASH_API flash_status flash_tokenize(const flash_model *m, const char *text, size_t bytes,
                                       unsigned flags, int32_t *ids, size_t cap, size_t *n);
-/* Tokens to text. The inverse of flash_tokenize for any bytes the vocabulary can spell. text:
-   [cap], not NUL-terminated; *bytes is the number needed. Control tokens are left out unless
-   flagged. FLASH_E_ARGUMENT for ids out of range. */
+/* Turns tokens into text: the inverse of flash_tokenize for any bytes that the vocabulary can
+   spell. text: [cap], not NUL-terminated; *bytes becomes the number needed. Control tokens are left
+   out without FLASH_TEXT_SPECIAL. FLASH_E_RANGE if cap is too small, FLASH_E_ARGUMENT for ids out
+   of range. */
 FLASH_API flash_status flash_detokenize(const flash_model *m, const int32_t *ids, size_t n,
                                         unsigned flags, char *text, size_t cap, size_t *bytes);
-/* As flash_detokenize, token by token, in whole characters: holds back an unfinished one, replaces
-   bytes that can be none by U+FFFD. All zero at the start. */
+/* State of flash_detokenize_next, which works like flash_detokenize token by token, and in whole
+   characters: it holds back an unfinished one and replaces bytes that belong to none by U+FFFD. All
+   zero at the start. */
 typedef struct flash_detokenizer {
     uint8_t held[4];
     uint8_t n_held, begun;
 } flash_detokenizer;
-/* text: [cap], cap >= flash_token_bytes_max(m); a token < 0 flushes what is held. */
+/* text: [cap], where cap >= flash_token_bytes_max(m). A token below 0 gives out the rest. */
 FLASH_API flash_status flash_detokenize_next(const flash_model *m, flash_detokenizer *d,
                                              int32_t token, unsigned flags, char *text, size_t cap,
                                              size_t *bytes);
-/* enough for any one call of flash_detokenize_next [B] */
+/* Returns a size that is enough for any one call of flash_detokenize_next [B]. */
 FLASH_API size_t flash_token_bytes_max(const flash_model *m);
-/* A token's text as the vocabulary spells it (in the file, not NUL-terminated); NULL if out of
-   range. */
+/* Returns a token's text as the vocabulary spells it, [*bytes] in the file, not NUL-terminated;
+   NULL if the token is out of range. */
 FLASH_API const char *flash_token_text(const flash_model *m, int32_t token, size_t *bytes);
-/* by that spelling; -1 if there is none */
+/* Returns the token that the vocabulary spells so; -1 if there is none. */
 FLASH_API int32_t flash_token_find(const flash_model *m, const char *text);
 FLASH_API int32_t flash_token_bos(const flash_model *m); /* -1 if there is none */
 FLASH_API int32_t flash_token_eos(const flash_model *m); /* -1 if there is none */
-/* ends a text or a turn */
+/* Returns 1 if the token ends a text or a turn. */
 FLASH_API int flash_token_is_end(const flash_model *m, int32_t token);
 FLASH_API int flash_token_is_control(const flash_model *m, int32_t token);
 
@@ -626,7 +637,7 @@ FLASH_API int flash_token_is_control(const flash_model *m, int32_t token);
    what is in it, never run. What templates add on their own is left out: dates, a system prompt
    where none is given, tools, the removal of earlier reasoning. */
 
-/* NONE: there is no turn */
+/* Who speaks; NONE where there is no turn. */
 typedef enum flash_role {
     FLASH_ROLE_NONE,
     FLASH_ROLE_SYSTEM,
@@ -634,39 +645,41 @@ typedef enum flash_role {
     FLASH_ROLE_ASSISTANT
 } flash_role;
 
-/* Plain data, so a caller may make one for a model of its own. NULL only in marks. */
+/* Plain data, so that a caller may make one for a model of its own. Only entries of marks may be
+   NULL. */
 typedef struct flash_chat_format {
     const char *name;
-    /* parts of the template by which it is known; after a '!' one it must not have */
+    /* parts of a template by which the format is known; one after '!' must not occur */
     const char *marks[3];
     int merge; /* 1: a user's turn after the system's continues it, without its own first part */
     int trim;  /* 1: white space around the text is taken off */
-    /* [system, user, assistant]: before and after the text. No BOS at the start: it is the
-       tokenizer's */
+    /* [system, user, assistant]: what stands before and after the text, without the BOS that the
+       tokenizer adds */
     const char *turn[3][2];
-    const char *open; /* makes the model answer */
-    /* what it ends the answer with: a stop string for vocabularies where this is no token */
+    const char *open; /* what makes the model answer */
+    /* what the model ends its answer with: a stop string where the vocabulary has no such token */
     const char *end;
 } flash_chat_format;
 
-/* All of them, [*n]; static. */
+/* Returns all formats, [*n]. Static. */
 FLASH_API const flash_chat_format *flash_chat_formats(size_t *n);
-/* by name; NULL if there is none */
+/* Returns the format of that name; NULL if there is none. */
 FLASH_API const flash_chat_format *flash_chat_find(const char *name);
-/* The format of a Jinja template, NULL if it is none of ours. Looks at 256 KiB; safe on untrusted
-   text. */
+/* Returns the format that a Jinja template writes; NULL if it is not in the list. Looks at the
+   first 256 KiB. Safe on untrusted text. */
 FLASH_API const flash_chat_format *flash_chat_recognise(const char *text, size_t bytes);
-/* That of the model's template; NULL if it has none, too. */
+/* Returns the format of the model's template; NULL if it has no template, or an unknown one. */
 FLASH_API const flash_chat_format *flash_chat_of(const flash_model *m);
-/* One turn as text. before: whose turn was the last, NONE at the beginning; if it was the
-   assistant's it is closed first, so that an answer just generated is, too. text: [bytes]; NULL
-   with the assistant's role: what makes the model answer. out: [cap], not NUL-terminated; *n is the
-   number needed; FLASH_E_RANGE if it exceeds cap. */
+/* Writes one turn as text. before: whose turn was the last, NONE at the beginning; the assistant's
+   is closed first, so that an answer just generated is, too. text: [bytes]; NULL with the
+   assistant's role writes what makes the model answer. out: [cap], not NUL-terminated; *n becomes
+   the number needed; FLASH_E_RANGE if it exceeds cap. */
 FLASH_API flash_status flash_chat_render(const flash_chat_format *f, flash_role before,
                                          flash_role role, const char *text, size_t bytes, char *out,
                                          size_t cap, size_t *n);
-/* The same as tokens, with BOS at the beginning if the model asks for it. Control tokens are read
-   in the format's own parts only: text cannot close its turn. ids, cap, n: as flash_tokenize. */
+/* Like flash_chat_render, but gives tokens, with BOS at the beginning if the model asks for it.
+   Control tokens are read in the format's own parts only, so that no text can close its turn. ids,
+   cap and n are those of flash_tokenize. */
 FLASH_API flash_status flash_chat_tokenize(const flash_model *m, const flash_chat_format *f,
                                            flash_role before, flash_role role, const char *text,
                                            size_t bytes, int32_t *ids, size_t cap, size_t *n);
@@ -687,23 +700,23 @@ typedef struct flash_grammar_desc {
     /* another grammar for the same model, which must outlive this one: its index of the vocabulary
        (about 20 bytes a token) is used; NULL: one of its own is made */
     const flash_grammar *share;
-    flash_allocator allocator; /* all zero: the model's */
+    flash_allocator allocator; /* all zero: that of the model */
 } flash_grammar_desc;
 
-/* What flash_grammar_create acquires [B]; 0 on failure. */
+/* Returns what flash_grammar_create will acquire [B]; 0 on failure. */
 FLASH_API size_t flash_grammar_memory(const flash_model *m, const flash_grammar_desc *desc,
                                       flash_error *err);
-/* m must outlive the grammar. FLASH_E_FORMAT for what is no grammar: err says line and column, also
-   of rules that are missing, begin with themselves (left recursion) or never end.
+/* Reads a grammar. m must outlive it. FLASH_E_FORMAT for what is no grammar, and for rules that are
+   missing, begin with themselves (left recursion) or never end: err says line and column.
    FLASH_E_TOO_LARGE: more than 32,767 steps (characters, choices, calls; repetitions are written
    out) or 4,096 rules. FLASH_E_UNSUPPORTED: tokens in angle brackets, or a model without a
    vocabulary. Safe on untrusted text. */
 FLASH_API flash_status flash_grammar_create(flash_grammar **out, const flash_model *m,
                                             const flash_grammar_desc *desc, flash_error *err);
-FLASH_API void flash_grammar_free(flash_grammar *g); /* NULL is fine */
-/* A grammar of JSON (RFC 8259) without lone surrogates. Static. */
+FLASH_API void flash_grammar_free(flash_grammar *g); /* NULL is allowed */
+/* Returns a grammar of JSON (RFC 8259) without lone surrogates. Static. */
 FLASH_API const char *flash_grammar_json(void);
-/* A JSON Schema as a grammar. text: [cap], not NUL-terminated; *n is the number needed;
+/* Writes a JSON Schema as a grammar. text: [cap], not NUL-terminated; *n is the number needed;
    FLASH_E_RANGE if it exceeds cap. Understood: type (also a list), properties (in their order;
    nothing but these), required, additionalProperties (without properties), items, minItems,
    maxItems, minLength, maxLength, enum, const, anyOf, oneOf (as anyOf), $ref to #, #/$defs/NAME and
@@ -722,96 +735,100 @@ typedef struct flash_logit_bias {
     float bias;
 } flash_logit_bias;
 
-/* How the next token is chosen. All zero: the most probable one. Applied in this order. */
+/* How the next token is chosen. Fields are applied in their order, 0 stands for the default. All
+   zero: greedy, without penalties. */
 typedef struct flash_sampler {
-    /* added to logits first; the caller's, must outlive the session */
+    /* [n_bias], added to the logits first; owned by the caller, must outlive the session */
     const flash_logit_bias *bias;
     int n_bias;
-    /* 0: 1. Logits of recent tokens: divided if positive, else multiplied */
+    /* logits of recent tokens are divided by it if positive, else multiplied; default 1 */
     float repeat_penalty;
-    float frequency_penalty, presence_penalty; /* subtracted: times the count; once */
-    int penalty_last_n;                        /* recent means so many tokens; 0: 64, -1: all */
-    float temperature;                         /* 0: greedy (ties: the lowest id) */
-    int top_k;                                 /* keep the k best; 0: all */
-    float typical_p; /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
-    float top_p;     /* keep the best mass p; 0 or 1: off */
-    float min_p;     /* keep those >= min_p times the best; 0: off */
-    uint64_t seed;   /* 0: 1 */
-    /* strings that end the text; the caller's, must outlive the session */
+    /* subtracted from the logits of recent tokens: as often as each occurs; once */
+    float frequency_penalty, presence_penalty;
+    int penalty_last_n; /* how many tokens are recent; default 64, -1: all */
+    float temperature;  /* 0: the most probable token (of equal ones the lowest id) */
+    int top_k;          /* keep the k best; 0: all */
+    float typical_p;    /* keep the most typical mass (arxiv 2202.00666); 0 or 1: off */
+    float top_p;        /* keep the best mass p; 0 or 1: off */
+    float min_p;        /* keep those at least min_p times as probable as the best; 0: off */
+    uint64_t seed;      /* of the random numbers; default 1 */
+    /* [n_stop] strings that end the text; owned by the caller, must outlive the session */
     const char *const *stop;
     int n_stop;
     int ignore_end; /* 1: end-of-text tokens are never chosen */
-    /* what the text must be, from the last token fed on; it leaves tokens out after bias and
-       penalties, before anything is kept or drawn. Of this model; must outlive the session; NULL:
-       anything. A token that flash_session_sample gave and that is then fed alone is text, too */
+    /* what the text must match, which begins after the last token fed (a token that
+       flash_session_sample gave and that is then fed alone belongs to the text). Tokens that do not
+       fit are left out after bias and penalties, before any are kept or drawn. Made for this
+       model; must outlive the session; NULL: anything */
     const flash_grammar *grammar;
 } flash_sampler;
 
 typedef struct flash_session_desc {
-    int n_ctx; /* positions; 0: what the model was trained for, at most 4096 */
-    int chunk; /* prompt tokens worked on together; 0: 256 */
-    /* 0: 1. More stay with the process: a child of fork(2) makes such a session anew */
+    int n_ctx; /* positions; default: what the model was trained for, at most 4096 */
+    int chunk; /* prompt tokens worked on together; default 256 */
+    /* default 1. Threads do not survive fork(2): a child process makes such a session anew */
     int threads;
     flash_type kv; /* keys and values: F32 (0), F16 or Q8_0 (heads of a multiple of 8) */
     /* 1: logits of every token of a chunk; step returns after each chunk */
     int all_logits;
     flash_sampler sampler;
-    flash_host host; /* all zero: the model's */
+    flash_host host; /* all zero: that of the model */
 } flash_session_desc;
 
 typedef struct flash_budget {
-    int tokens; /* prompt tokens to work on in this call, 0: no limit */
-    /* return soon after the host's clock passes this [s], 0: none. Prompts are then worked on by
-       fewer tokens at once, so that a layer of them takes a quarter of a millisecond, if one can:
-       the bits are the same, long prompts take a little longer */
+    int tokens; /* prompt tokens to work on in this call; 0: no limit */
+    /* the call returns soon after the host's clock passes this [s]; 0: no deadline. Fewer prompt
+       tokens are then worked on together, so that one layer takes about a quarter of a
+       millisecond: the results have the same bits, long prompts take a little longer */
     double deadline;
 } flash_budget;
 
 typedef struct flash_piece {
-    int32_t token;    /* -1 where only held text is let go */
+    int32_t token;    /* -1 where only text that was held back is given out */
     const char *text; /* whole UTF-8 characters, [bytes] and a NUL; valid until the next call */
-    size_t bytes;     /* may be 0: held back until it is sure */
+    size_t bytes;     /* may be 0: text is held back that may be part of a stop string */
 } flash_piece;
 
-/* What flash_session_create acquires [B]; 0 if desc is invalid. */
+/* Returns what flash_session_create will acquire [B]; 0 if desc is invalid. */
 FLASH_API size_t flash_session_memory(const flash_model *m, const flash_session_desc *desc);
-/* m must outlive the session. desc is copied. */
+/* Creates a session at position 0. m must outlive it. desc is copied. */
 FLASH_API flash_status flash_session_create(flash_session **out, const flash_model *m,
                                             const flash_session_desc *desc);
-FLASH_API void flash_session_free(flash_session *s); /* NULL is fine */
+FLASH_API void flash_session_free(flash_session *s); /* NULL is allowed */
 /* Queues tokens. FLASH_E_RANGE if the context has no room for all (then none is queued),
    FLASH_E_ARGUMENT for ids outside the vocabulary. */
 FLASH_API flash_status flash_session_feed(flash_session *s, const int32_t *ids, size_t n);
-/* Tokenises (NUL-terminated text) and queues; BOS only at position 0. */
+/* Tokenises NUL-terminated text and queues the tokens; BOS is added only at position 0. */
 FLASH_API flash_status flash_session_feed_text(flash_session *s, const char *text, unsigned flags);
 /* Works on queued tokens. FLASH_OK: the queue is empty and the last token's logits are there.
-   FLASH_MORE: call again. FLASH_E_CANCELLED: as FLASH_MORE, what was finished stays. budget NULL:
-   no limit. Allocates nothing. */
+   FLASH_MORE: the budget is spent, call again. FLASH_E_CANCELLED: the same, after
+   flash_session_cancel; what was finished stays. budget NULL: no limit. Allocates nothing. */
 FLASH_API flash_status flash_session_step(flash_session *s, const flash_budget *budget);
-/* One token of text: step, sample, queue. FLASH_OK: *piece is there; FLASH_MORE: the budget went
-   into the prompt; FLASH_END_OF_TEXT; FLASH_E_RANGE: context full. At position 0 with an empty
-   queue it begins with BOS. With a grammar: FLASH_END_OF_TEXT also where the text is complete and
-   nothing can follow; FLASH_E_GRAMMAR where it is not, and the vocabulary cannot spell what could
-   (or nesting is over 4,000 deep, or there are over 256 ways to read the text at once). */
+/* Writes one token of text: steps, samples and queues it. FLASH_OK: *piece is there; FLASH_MORE:
+   the budget went into the prompt; FLASH_END_OF_TEXT; FLASH_E_RANGE: the context is full. At
+   position 0 with an empty queue the text begins with BOS. With a grammar: FLASH_END_OF_TEXT also
+   where the text is complete and nothing can follow; FLASH_E_GRAMMAR where it is not, and the
+   vocabulary cannot spell what could (or nesting is over 4,000 deep, or there are over 256 ways to
+   read the text at once). */
 FLASH_API flash_status flash_session_next(flash_session *s, const flash_budget *budget,
                                           flash_piece *piece);
-/* Samples from the current logits without queueing; -1 if there are none, or the grammar allows no
-   token. Advances the random numbers. */
+/* Samples a token from the current logits without queueing it; -1 if there are no logits, or the
+   grammar allows no token. Advances the random numbers. */
 FLASH_API int32_t flash_session_sample(flash_session *s);
-/* [V] f32, of the last token worked on; owned by s, valid until the next step. NULL before the
-   first step and while tokens are queued (as after flash_session_next). */
+/* Returns the logits of the last token worked on, [V]; owned by s, valid until the next step. NULL
+   before the first step and while tokens are queued (as after flash_session_next). */
 FLASH_API const float *flash_session_logits(const flash_session *s);
-/* With all_logits: [n,V] of the chunk just worked on, whose first token is at position *first. NULL
-   if there is none. */
+/* With all_logits: returns the logits of the chunk just worked on, [*n,V], whose first token is at
+   position *first. NULL if there is none. */
 FLASH_API const float *flash_session_chunk_logits(const flash_session *s, int *first, int *n);
 FLASH_API int flash_session_position(const flash_session *s); /* tokens worked on */
-/* tokens queued, not yet worked on */
+/* Returns the number of tokens that are queued and not yet worked on. */
 FLASH_API int flash_session_pending(const flash_session *s);
-/* [0,1] of what was queued since the queue was last empty, layers of a chunk under way included; 1
-   where nothing is */
+/* Returns which share, in [0,1], of the tokens queued since the queue was last empty is done,
+   layers of a chunk under way included; 1 if none are queued. */
 FLASH_API double flash_session_progress(const flash_session *s);
 FLASH_API int flash_session_capacity(const flash_session *s); /* n_ctx */
-/* [position + pending] tokens so far; owned by s. */
+/* Returns the tokens so far, [position + pending]; owned by s. */
 FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
 /* Forgets everything from position on, queue included. FLASH_E_ARGUMENT if position is not in [0,
    flash_session_position]. FLASH_E_RANGE, nothing changed, if a layer no longer has what it needs
@@ -819,10 +836,10 @@ FLASH_API const int32_t *flash_session_tokens(const flash_session *s);
    there was since 0 (a chunk under way included; what was not saved does not come back by
    flash_session_restore), one with a convolution only to 0. Logits are gone until the next step. */
 FLASH_API flash_status flash_session_truncate(flash_session *s, int position);
-/* As created: position 0, random numbers from the seed. */
+/* Makes s as it was created: position 0, random numbers from the seed. */
 FLASH_API void flash_session_reset(flash_session *s);
-/* From any thread: the running (or next) step returns FLASH_E_CANCELLED between two layers, or
-   before the head. */
+/* May be called from any thread: the running (or next) step returns FLASH_E_CANCELLED between two
+   layers, or before the head. */
 FLASH_API void flash_session_cancel(flash_session *s);
 /* Replaces the sampler; random numbers start anew from its seed, and so does what the grammar is
    asked of. No stop string may be longer than the longest at creation, and a grammar there may only
@@ -840,11 +857,11 @@ FLASH_API flash_status flash_session_feed_prompt(flash_session *s, const int32_t
    (flash_session_memory of the same desc) from the same allocator; only what is in use is copied.
    Either may go first. NULL on failure: FLASH_E_MEMORY. */
 FLASH_API flash_status flash_session_fork(flash_session **out, const flash_session *s);
-/* Bytes that flash_session_save would write now [B]. */
+/* Returns what flash_session_save would write now [B]. */
 FLASH_API uint64_t flash_session_save_bytes(const flash_session *s);
-/* All that a fork would have, through a callback (0: ok; any other: FLASH_E_IO). Not in it: sampler
-   and desc. Any machine, number of threads and instruction set can go on from it. Allocates
-   nothing. */
+/* Writes all that a fork would have, but for sampler and desc, through a callback, which returns 0
+   if it could (otherwise FLASH_E_IO). Any machine, number of threads and instruction set can go on
+   from it. Allocates nothing. */
 FLASH_API flash_status flash_session_save(const flash_session *s,
                                           int (*write)(void *user, const void *data, size_t bytes),
                                           void *user);
@@ -865,26 +882,26 @@ FLASH_API flash_status flash_session_restore(flash_session *s, const flash_sourc
 
 /* One shape at work. */
 typedef struct flash_workload {
-    const flash_arch *arch; /* the caller's */
-    flash_type weights, kv; /* of all matrices; of keys and values */
-    int threads, chunk;     /* 0: 1 and 256, as in flash_session_desc */
-    int prompt;             /* tokens read at once: prefill */
-    int position;           /* of a token written: decode */
+    const flash_arch *arch; /* owned by the caller */
+    flash_type weights, kv; /* types of all matrices; of keys and values */
+    int threads, chunk;     /* default 1 and 256, as in flash_session_desc */
+    int prompt;             /* tokens of the prompt: prefill */
+    int position;           /* where a token is written: decode */
 } flash_workload;
 
-/* What one workload took. 0: not measured. */
+/* What one workload took; 0 stands for not measured. */
 typedef struct flash_timing {
-    double prefill; /* of the prompt [s], to the first token after it */
-    double decode;  /* of one token [s] */
+    double prefill; /* time of the prompt, to the first token after it [s] */
+    double decode;  /* time of one token [s] */
 } flash_timing;
 
 enum { FLASH_LATENCY_POINTS_MAX = 2048, FLASH_LATENCY_REPEATS_MAX = 64 };
 
 typedef struct flash_measure_desc {
-    int repeats;     /* after the warm-up; 0: 5, at most FLASH_LATENCY_REPEATS_MAX */
-    int tokens;      /* written in each of them, all at the position; 0: 8, at most 4096 */
-    flash_isa isa;   /* of the machine; FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_host host; /* its clock is the one that measures (NULL: the system's) */
+    int repeats;     /* after the warm-up; default 5, at most FLASH_LATENCY_REPEATS_MAX */
+    int tokens;      /* written in each repeat, all at the position; default 8, at most 4096 */
+    flash_isa isa;   /* FLASH_E_UNSUPPORTED if this processor lacks it */
+    flash_host host; /* its clock measures (NULL: the system's) */
 } flash_measure_desc;
 
 typedef struct flash_measurement {
@@ -895,19 +912,19 @@ typedef struct flash_measurement {
     flash_timing spread; /* (largest - least)/median */
 } flash_measurement;
 
-/* Operations (2 a product) of n tokens after `from` others: matrices, scores and values, and the
-   head once; 0 if the shape is out of range. */
+/* Returns the operations (2 for each product) of n tokens after `from` others: matrices, scores and
+   values, and the head once; 0 if the shape is out of range. */
 FLASH_API double flash_arch_flops(const flash_arch *a, int from, int n);
-/* Bytes that flash_latency_measure acquires: the weights, and a session. desc may be NULL, here and
-   below. 0, and why in err, if a size, type, length or number of threads is out of range, the
-   architecture is unknown or has no such layers, the shape fits no blocks of the weight type, or
-   the type is only read (MXFP4). */
+/* Returns what flash_latency_measure will acquire [B]: the weights and a session. desc may be NULL,
+   here and below. Returns 0, and says why in err, if a size, type, length or number of threads is
+   out of range, the architecture is unknown or has no such layers, the shape does not fit the
+   blocks of the weight type, or the type is only read (MXFP4). */
 FLASH_API size_t flash_latency_memory(const flash_workload *work, const flash_measure_desc *desc,
                                       flash_error *err);
-/* Times the runtime itself on made-up weights of the true sizes: repeats of the prompt (prompt 0:
-   none), then of single tokens at the position, after a warm-up of one chunk. Takes as long as
-   that. FLASH_E_ARGUMENT as for flash_latency_memory, before anything is
-   acquired; FLASH_E_UNSUPPORTED without a clock. */
+/* Times the runtime itself on made-up weights of the true sizes: after a warm-up of one chunk it
+   repeats the prompt (unless prompt is 0), then single tokens at the position. FLASH_E_ARGUMENT
+   for what flash_latency_memory refuses, before anything is acquired; FLASH_E_UNSUPPORTED without
+   a clock. */
 FLASH_API flash_status flash_latency_measure(flash_measurement *out, const flash_workload *work,
                                              const flash_measure_desc *desc, flash_error *err);
 
@@ -916,36 +933,38 @@ typedef struct flash_interval {
     double mean, lo, hi;
 } flash_interval;
 
-typedef struct flash_latency flash_latency; /* opaque, read-only: any number of threads */
+typedef struct flash_latency flash_latency; /* opaque, read-only: for any number of threads */
 
-/* Fits a model to n measurements, at most FLASH_LATENCY_POINTS_MAX: for prefill and decode each the
-   work and traffic of a shape times constants of the device (least squares of relative errors, none
-   below 0), and a Gaussian process on what is left of the logarithm. FLASH_E_ARGUMENT for shapes
-   out of range, times below 0 or not finite, fewer than 8 of a kind that was measured. Keeps about
-   8 n (n + 16) bytes for each of the two, and takes 24 n (n + 16) more while it works, which is
-   n^3 operations a step. host may be NULL. */
+/* Fits a latency model to n measurements, at most FLASH_LATENCY_POINTS_MAX. For prefill and decode
+   each it is the work and traffic of a shape times constants of the device (least squares of
+   relative errors, none below 0), and a Gaussian process of what is left of the logarithm.
+   FLASH_E_ARGUMENT for shapes out of range, times below 0 or not finite, and fewer than 8
+   measurements of a kind that was measured. Keeps about 8 n (n + 16) bytes for each of the two, and
+   24 n (n + 16) more while it works, which takes n^3 operations a step. host may be NULL. */
 FLASH_API flash_status flash_latency_fit(flash_latency **out, const flash_workload *work,
                                          const flash_timing *time, size_t n, const flash_host *host,
                                          flash_error *err);
-FLASH_API void flash_latency_free(flash_latency *l); /* NULL is fine */
-/* Mean relative errors of measurements predicted each from all others, with the constants and
-   length scales of the whole (which flatters a little: to quote figures, fit anew without them).
-   0: not measured. */
+FLASH_API void flash_latency_free(flash_latency *l); /* NULL is allowed */
+/* Gives the mean relative errors of measurements when each is predicted from all others, with the
+   constants and length scales of the whole fit (which flatters a little: to quote figures, fit anew
+   without them). 0: not measured. */
 FLASH_API void flash_latency_errors(const flash_latency *l, double *prefill, double *decode);
-/* The model as text: lines of ASCII, the same bits on every machine. text: [cap], may be NULL with
-   cap 0; returns the bytes it takes, which were all written if that is at most cap. */
+/* Writes the model as text: lines of ASCII, the same bits on every machine. text: [cap], may be
+   NULL with cap 0. Returns the bytes it takes, which were all written if that is at most cap. */
 FLASH_API size_t flash_latency_save(const flash_latency *l, char *text, size_t cap);
-/* Back from text: [bytes]; lines that begin with # are the caller's. FLASH_E_FORMAT for what is no
-   such text, has more behind it than white space, or has numbers that no fit could have made,
-   FLASH_E_TRUNCATED if it ends early; predictions have the same bits as before. The time is that of
-   a Cholesky factorisation of the measurements (n^3/3 operations). host may be NULL. */
+/* Makes a model again from its text, [bytes], in front of which the caller may have put lines that
+   begin with #. Predictions have the same bits as before. FLASH_E_FORMAT for what is no such text,
+   has more behind it than white space, or has numbers that no fit could have made;
+   FLASH_E_TRUNCATED if it ends early. Takes a Cholesky factorisation of the n measurements (n^3/3
+   operations). host may be NULL. */
 FLASH_API flash_status flash_latency_load(flash_latency **out, const char *text, size_t bytes,
                                           const flash_host *host, flash_error *err);
-/* Predicts; either result may be NULL. Allocates nothing; of n measurements takes n^2 operations a
-   phase (about 10 us at 100). FLASH_E_ARGUMENT without l or work, for what flash_latency_memory
-   calls out of range, and for prefill of a prompt of 0; FLASH_E_UNSUPPORTED if nothing with these
-   types, threads and chunk was measured, or none of the phase; FLASH_E_FORMAT if the model, which
-   is far from its measurements or forged then, gives no time that is finite and above 0. */
+/* Predicts the times of a workload; either result may be NULL. Allocates nothing; takes n^2
+   operations a phase for n measurements (about 10 us at 100). FLASH_E_ARGUMENT without l or work,
+   for what flash_latency_memory refuses, and for prefill of a prompt of 0; FLASH_E_UNSUPPORTED if
+   nothing with these types, threads and chunk, or none of the phase, was measured; FLASH_E_FORMAT
+   if the model gives no time that is finite and above 0: the workload is too far from what was
+   measured, or the model is forged. */
 FLASH_API flash_status flash_latency_predict(const flash_latency *l, const flash_workload *work,
                                              flash_interval *prefill, flash_interval *decode);
 
@@ -966,21 +985,21 @@ enum {
 
 typedef enum flash_param_kind {
     FLASH_PARAM_INTEGER,  /* lo, lo + step, ... up to hi */
-    FLASH_PARAM_ORDINAL,  /* one of value[n_value], in their order */
+    FLASH_PARAM_ORDINAL,  /* one of value[n_value], which are in order */
     FLASH_PARAM_CATEGORY, /* one of 0 .. n_value - 1, which have no order */
     FLASH_PARAM_REAL,     /* [lo, hi] */
-    FLASH_PARAM_LOG       /* the same on a logarithmic scale, lo > 0 */
+    FLASH_PARAM_LOG       /* [lo, hi] on a logarithmic scale, lo > 0 */
 } flash_param_kind;
 
 typedef struct flash_param {
     const char *name; /* unique */
     flash_param_kind kind;
     double lo, hi;
-    double step;         /* of integers; 0: 1 */
-    const double *value; /* [n_value], ascending: of ordinals */
+    double step;         /* of integers; default 1 */
+    const double *value; /* [n_value], ascending; for ordinals */
     int n_value;
-    /* name of an earlier parameter: this one counts only where that one is >= active_from, and is
-       its own least value elsewhere; NULL: always */
+    /* name of an earlier parameter: this one counts only where that one is >= active_from, and has
+       its least value elsewhere; NULL: it always counts */
     const char *active_if;
     double active_from;
 } flash_param;
@@ -992,39 +1011,40 @@ typedef enum flash_search_method {
 } flash_search_method;
 
 typedef struct flash_search_desc {
-    const flash_param *param; /* [n_param], with all it points to the caller's, who keeps it */
+    const flash_param *param; /* [n_param]; the caller keeps it and all it points to */
     int n_param;
-    int n_objective;  /* 0: 2 */
+    int n_objective;  /* default 2 */
     int n_constraint; /* values told after the objectives; a trial is good where <= 0 */
-    /* objectives that need no trial: values of x, finite, always the same; NULL: told */
+    /* return objectives that need no trial: finite values that depend on x alone; NULL: told */
     double (*known[FLASH_SEARCH_OBJECTIVES_MAX])(void *user, const double *x);
-    /* 0: x, [n_param], must not be tried; NULL: all may */
+    /* returns 0 if x, [n_param], must not be tried; NULL: all may */
     int (*feasible)(void *user, const double *x);
     /* changes x so that it is feasible, if it can; optional, saves rejected draws */
     void (*repair)(void *user, double *x);
-    /* takes a line of the journal, [bytes] with its newline, to storage before it returns; not 0:
-       it could not, and the call that led to it fails and changes nothing; NULL: no journal */
+    /* stores a line of the journal, [bytes] with its newline, before it returns. If it could not it
+       returns other than 0, and the call that led to it fails and changes nothing. NULL: no
+       journal */
     int (*journal)(void *user, const char *line, size_t bytes);
     void *user;
-    /* [n_objective] the worst values of interest; NULL: a tenth of its range beyond the front */
+    /* [n_objective] worst values of interest; NULL: a tenth of the front's range beyond it */
     const double *reference;
     flash_search_method method;
     uint64_t seed;
-    int max_trials; /* of any kind, in all; 0: 200 */
+    int max_trials; /* of any kind, in all; default 200 */
     int initial;    /* Sobol' points first; 0: 2 n_param, at least 5 and at most a
                        fifth of max_trials                                           */
-    int population; /* of NSGA-II; 0: 100 */
+    int population; /* of NSGA-II; default 100 */
     int noisy;      /* 1: the same trial again would give other values */
-    /* if noisy, their standard deviations, [n_objective + n_constraint]; 0 where it is not known;
-       NULL: none is, all are found from the trials, which takes many */
+    /* if noisy, standard deviations of the values, [n_objective + n_constraint]; 0 where one is not
+       known; NULL: none is known. Those are found from the trials, which takes many */
     const double *noise;
     flash_host host;
 } flash_search_desc;
 
 typedef enum flash_trial_state {
-    FLASH_TRIAL_PENDING,  /* asked */
-    FLASH_TRIAL_DONE,     /* told */
-    FLASH_TRIAL_FAILED,   /* no values; not tried again */
+    FLASH_TRIAL_PENDING,  /* asked for */
+    FLASH_TRIAL_DONE,     /* its values were told */
+    FLASH_TRIAL_FAILED,   /* it has no values and is not tried again */
     FLASH_TRIAL_ABANDONED /* stopped early; y: the best it might have become, or 0 */
 } flash_trial_state;
 
@@ -1036,63 +1056,65 @@ typedef struct flash_trial {
                                           already while it is pending               */
 } flash_trial;
 
-/* Where a search stands. */
+/* How far a search has come. */
 typedef struct flash_search_summary {
     int trials, pending, done, failed, abandoned, front;
     double reference[FLASH_SEARCH_OBJECTIVES_MAX];
     double hypervolume; /* that the front dominates, up to the reference */
-    /* reasons to stop, to be judged by the caller: growth of the hypervolume by the last 20 trials
-       that were told, and growth expected of the last one that was asked for, both as a share of
-       it; below 0: not known yet */
+    /* reasons to stop, to be judged by the caller: how much the last 20 trials that were told grew
+       the hypervolume, and how much the last one that was asked for was expected to, both as shares
+       of it; below 0: not known yet */
     double gain, expected;
 } flash_search_summary;
 
-typedef struct flash_search flash_search; /* opaque; one thread at a time */
+typedef struct flash_search flash_search; /* opaque, for one thread at a time */
 
-/* Bytes that flash_search_create acquires; 0, and why in err, if desc is not valid. */
+/* Returns what flash_search_create will acquire [B]; 0, and says why in err, if desc is invalid. */
 FLASH_API size_t flash_search_memory(const flash_search_desc *desc, flash_error *err);
 FLASH_API flash_status flash_search_create(flash_search **out, const flash_search_desc *desc,
                                            flash_error *err);
-FLASH_API void flash_search_free(flash_search *s); /* NULL is fine */
-/* The next trial to run; any number may be pending. The same seed, trials and values give the same
-   bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible point
-   that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with their
-   cube. With NSGA-II a trial that is told after the first one of the next generation was asked for
-   never becomes a parent. */
+FLASH_API void flash_search_free(flash_search *s); /* NULL is allowed */
+/* Gives the next trial to run; any number may be pending. The same seed, trials and values give the
+   same bits. FLASH_E_RANGE if all of max_trials were asked for, or 4,096 draws found no feasible
+   point that was not tried. With EHVI it takes time: about 0.1 [s] at 150 trials, which grows with
+   their cube. With NSGA-II a trial that is told after the first one of the next generation was
+   asked for never becomes a parent. */
 FLASH_API flash_status flash_search_ask(flash_search *s, flash_trial *out, flash_error *err);
-/* The values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
+/* Tells the values of a pending trial: y, [n_objective + n_constraint], known ones ignored.
    FLASH_E_ARGUMENT if it is not pending or a value is not finite. */
 FLASH_API flash_status flash_search_tell(flash_search *s, int id, const double *y,
                                          flash_error *err);
-/* A pending trial that ends without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
+/* Ends a pending trial without values. state: FLASH_TRIAL_FAILED or _ABANDONED. */
 FLASH_API flash_status flash_search_drop(flash_search *s, int id, flash_trial_state state,
                                          flash_error *err);
-/* A pending trial that is stopped early, as flash_search_hopeless advises: abandoned, but the model
-   learns best, [n_objective], so that its neighbours need not be tried as well. Where there are
-   constraints or a value is not finite, nothing is learned. */
+/* Stops a pending trial early, as flash_search_hopeless advises. It is abandoned, but the model
+   learns best, [n_objective], the best it might have become, so that its neighbours need not be
+   tried as well. Nothing is learned where there are constraints or a value is not finite. */
 FLASH_API flash_status flash_search_stop(flash_search *s, int id, const double *best,
                                          flash_error *err);
-/* A trial from elsewhere with its values, as if asked and told. x: [n_param], in the space and
-   feasible. */
+/* Adds a trial from elsewhere with its values, as if it had been asked for and told. x: [n_param],
+   in the space and feasible. */
 FLASH_API flash_status flash_search_add(flash_search *s, const double *x, const double *y,
                                         flash_error *err);
-/* 1 if a pending trial cannot improve the front any more, whatever comes: best, [n_objective],
-   holds the best values it may still reach (known ones are ignored). */
+/* Returns 1 if a pending trial cannot improve the front any more. best: [n_objective], the best
+   values it may still reach (known ones are ignored). */
 FLASH_API int flash_search_hopeless(const flash_search *s, int id, const double *best);
-/* Trial id, from 1; FLASH_E_ARGUMENT if there is none. */
+/* Gives the trial of that id, from 1; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_search_trial(const flash_search *s, int id, flash_trial *out);
-/* Ids of the trials that no other is better than, by their first objective; [cap], may be NULL with
-   cap 0; returns how many there are. If noisy, with EHVI and 4 trials told or more, by the model's
-   means, which takes as long as asking; constraints are as they were told. */
+/* Gives the ids of the trials that no other dominates, ordered by their first objective: [cap], may
+   be NULL with cap 0. Returns how many there are. If values are noisy, with EHVI and at least 4
+   trials told, the model's means are compared, which takes as long as asking; constraints are as
+   they were told. */
 FLASH_API int flash_search_front(flash_search *s, int *ids, int cap);
 FLASH_API void flash_search_summarize(flash_search *s, flash_search_summary *out);
-/* Does again what a journal says, [bytes] of text, into a new search of the same desc, and writes
-   nothing. FLASH_E_TRUNCATED if the last line is torn: what is before it was done, err->offset [B]
-   is where to cut and go on. FLASH_E_FORMAT, with its number, for a line that is damaged or of
-   another search; then free s. */
+/* Does again what a journal says, text: [bytes], in a new search of the same desc, and writes
+   nothing. FLASH_E_TRUNCATED if the last line is torn: all lines before it were done, and
+   err->offset [B] is where to cut the journal and go on. FLASH_E_FORMAT, with its number, for a
+   line that is damaged or of another search; then free s. */
 FLASH_API flash_status flash_search_replay(flash_search *s, const char *text, size_t bytes,
                                            flash_error *err);
-/* Hypervolume between n points y, [n,m], and the reference [m], m in [2, 4]. work: [n*m]. */
+/* Returns the hypervolume between n points y, [n,m], and the reference, [m], for m in [2, 4]. work:
+   [n*m]. */
 FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const double *reference,
                                    uint32_t *work);
 
@@ -1104,7 +1126,7 @@ FLASH_API double flash_hypervolume(const double *y, size_t n, int m, const doubl
    with RoPE, and SwiGLU; all in float. The same bits on every machine, for any number of threads,
    and whether a training ran through or went on from a checkpoint. */
 
-typedef struct flash_trainer flash_trainer; /* opaque, one thread at a time */
+typedef struct flash_trainer flash_trainer; /* opaque, for one thread at a time */
 
 typedef struct flash_trainer_desc {
     const flash_model *init; /* weights to begin with, of any type; not needed after _create */
@@ -1112,57 +1134,60 @@ typedef struct flash_trainer_desc {
        the residual stream; 0 in a scale or factor: 1, in rope_dims: d_head, in norm_eps: 1e-5) */
     const flash_arch *arch;
     int qk_norm; /* 1, with arch flash: norms of queries and keys */
-    /* whose probabilities are learned; must outlive the trainer; its vocabulary's size is ours */
+    /* model whose probabilities are learned; must outlive the trainer and have as many tokens */
     const flash_model *teacher;
-    int batch;                  /* sequences worked on together; 0: 1 */
-    int n_ctx;                  /* tokens of each; 0: what the model was trained for, at most 256 */
-    int accumulate;             /* batches of a step; 0: 1 */
-    int threads;                /* 0: 1 */
-    float kl_weight, ce_weight; /* both 0: 1 and 0 with a teacher, 0 and 1 without */
-    /* both models' logits are divided by it for the KL divergence, which counts times its square;
-       0: 1 */
+    int batch;      /* sequences worked on together; default 1 */
+    int n_ctx;      /* tokens of each; default: what the model was trained for, at most 256 */
+    int accumulate; /* batches of a step; default 1 */
+    int threads;    /* default 1 */
+    float kl_weight, ce_weight; /* default: 1 and 0 with a teacher, 0 and 1 without */
+    /* both models' logits are divided by it for the KL divergence, which is multiplied by its
+       square; default 1 */
     float temperature;
-    /* after the warm-up, 0: 1e-3; then half a cosine down to its share at the last step (0: 0.1,
-       below 0: 0). steps 0: no end, no decline */
+    /* learning rate after the warm-up, default 1e-3. It falls along half a cosine to the share
+       final_lr of it at the last step (default 0.1, below 0: 0). steps 0: no decline */
     float lr, final_lr;
     int warmup, steps;
-    float beta1, beta2, epsilon; /* 0: 0.9, 0.95, 1e-8 */
-    float weight_decay;          /* of matrices; 0: none */
-    float clip;                  /* of the gradient's norm; 0: 1, below 0: none */
-    uint64_t seed;               /* of random weights; 0: 1 */
+    float beta1, beta2, epsilon; /* default 0.9, 0.95, 1e-8 */
+    float weight_decay;          /* of matrices alone; 0: none */
+    float clip;                  /* largest norm of the gradient; default 1, below 0: no limit */
+    uint64_t seed;               /* of random weights; default 1 */
     flash_isa isa;               /* FLASH_E_UNSUPPORTED if this processor lacks it */
-    flash_host host;             /* all zero: libc, and threads of our own */
+    flash_host host;             /* all zero: libc, and threads of the library */
 } flash_trainer_desc;
 
 typedef struct flash_trainer_report {
-    /* means of all tokens, in nats: what is minimised; of the next tokens; from the teacher */
+    /* means of all tokens [nat]: what is minimised; cross-entropy; divergence from the teacher */
     double loss, ce, kl;
     double grad_norm;      /* before it was clipped */
     double lr;             /* of this step */
     uint64_t step, tokens; /* done, this one included */
 } flash_trainer_report;
 
-/* What flash_trainer_create acquires [B], in one block; 0, and why in err, if desc is invalid. */
+/* Returns what flash_trainer_create will acquire in one block [B]; 0, and says why in err, if desc
+   is invalid. */
 FLASH_API size_t flash_trainer_memory(const flash_trainer_desc *desc, flash_error *err);
-/* desc is copied. FLASH_E_UNSUPPORTED for layers it cannot train, with the name of what is in the
-   way (biases, convolutions, other norms); weights of attention in layers that skip it are left
-   out. FLASH_E_ARGUMENT if the teacher has another vocabulary. */
+/* Creates a trainer. desc is copied. FLASH_E_UNSUPPORTED for layers that it cannot train, with the
+   name of what is in the way (biases, convolutions, other norms); weights of attention in layers
+   that skip it are left out. FLASH_E_ARGUMENT if the teacher has another vocabulary. */
 FLASH_API flash_status flash_trainer_create(flash_trainer **out, const flash_trainer_desc *desc,
                                             flash_error *err);
-FLASH_API void flash_trainer_free(flash_trainer *t); /* NULL is fine */
-/* One step of learning. tokens: [accumulate*batch,n_ctx+1], each sequence and the token after it.
-   report may be NULL. FLASH_E_ARGUMENT for ids outside the vocabulary. FLASH_E_RANGE if loss or
+FLASH_API void flash_trainer_free(flash_trainer *t); /* NULL is allowed */
+/* Does one step of learning. tokens: [accumulate*batch,n_ctx+1], each sequence and the token after
+   it. report may be NULL. FLASH_E_ARGUMENT for ids outside the vocabulary. FLASH_E_RANGE if loss or
    gradient are not finite: weights, moments and step are then as before. Allocates nothing. */
 FLASH_API flash_status flash_trainer_step(flash_trainer *t, const int32_t *tokens,
                                           flash_trainer_report *report);
-/* The losses alone of any number of sequences, [n,n_ctx+1]; nothing is learned. */
+/* Computes the losses of any number of sequences, [n,n_ctx+1]; nothing is learned. */
 FLASH_API flash_status flash_trainer_evaluate(flash_trainer *t, const int32_t *tokens, size_t n,
                                               flash_trainer_report *report);
-/* The architecture, of init or as completed; owned by t. */
+/* Returns the architecture, that of init or arch as completed; owned by t. */
 FLASH_API const flash_arch *flash_trainer_arch(const flash_trainer *t);
-FLASH_API uint64_t flash_trainer_steps(const flash_trainer *t); /* those before a load count */
+/* Returns the steps done, those before a load included. */
+FLASH_API uint64_t flash_trainer_steps(const flash_trainer *t);
 
-/* Weights as they are now, named as in GGUF files. Pointers are t's and valid while it lives. */
+/* Weights as they are now, named as in GGUF files. The pointers belong to the trainer and are valid
+   while it lives. */
 typedef struct flash_trainer_tensor {
     const char *name; /* NUL-terminated */
     int n_dims;       /* 1: a vector of cols */
@@ -1171,11 +1196,11 @@ typedef struct flash_trainer_tensor {
 } flash_trainer_tensor;
 
 FLASH_API size_t flash_trainer_tensors(const flash_trainer *t);
-/* FLASH_E_ARGUMENT if there is no i-th one. */
+/* Gives the i-th tensor; FLASH_E_ARGUMENT if there is none. */
 FLASH_API flash_status flash_trainer_weights(const flash_trainer *t, size_t i,
                                              flash_trainer_tensor *out);
-/* A checkpoint: weights, moments, steps and a checksum, through a callback (0: ok; any other:
-   FLASH_E_IO). Schedules are not in it: they are the desc's. */
+/* Writes a checkpoint (weights, moments, steps and a checksum) through a callback, which returns 0
+   if it could (otherwise FLASH_E_IO). Schedules are not in it: they belong to the desc. */
 FLASH_API flash_status flash_trainer_save(const flash_trainer *t,
                                           int (*write)(void *user, const void *data, size_t bytes),
                                           void *user);
@@ -1193,7 +1218,7 @@ FLASH_API flash_status flash_trainer_load(flash_trainer *t, const flash_source *
 
 typedef struct flash_prune_desc {
     const flash_model *model; /* no view itself (FLASH_E_UNSUPPORTED) */
-    /* those that stay, of so many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
+    /* parts that stay, and how many; 0 and NULL: all. Layers ascend; ffn and kv_head are lists of
        lists, one for each layer of the model (NULL where that layer does not stay or has none),
        their sizes hold for all layers that have such parts; channels are the same everywhere. With
        a size and no list the first ones stay */
@@ -1205,44 +1230,44 @@ typedef struct flash_prune_desc {
     const int *const *ffn;
     int n_kv_head;
     const int *const *kv_head;
-    /* another attention of the layers that stay, for flash_attention_parse; NULL: as it is. Not for
-       files */
+    /* replaces the attention of the layers that stay, see flash_attention_parse; NULL: as it is.
+       Not for files */
     const char *attention;
     /* share of the sum of squares that the channels that stay had at each norm, two of each layer
        of the model (before attention, before the FFN) and the last one: norms of fewer channels are
        scaled by sqrt(share d/d'), d' of d channels being left; NULL: 1 */
     const float *share;
-    /* of matrices; 0: as they are, or, with retype 1, F32, which is 0. Where rows do not fit a
-       type's blocks, Q8_0 or F16 */
+    /* of matrices, if it is not 0 or retype is 1 (F32 is 0); otherwise they keep theirs. Where rows
+       do not fit the type's blocks it is Q8_0 or F16 */
     flash_type type;
     int retype;
     flash_host host; /* allocator alone */
 } flash_prune_desc;
 
-/* What the result will be. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes that do not
-   fit the model, FLASH_E_UNSUPPORTED for what its architecture's files cannot say: fewer channels
-   of short convolutions or gemma3, layers that would be of another kind under their new number
-   (smollm3, gemma3, llama4). */
+/* Tells the architecture of the result. FLASH_E_ARGUMENT, with what is wrong, for lists and sizes
+   that do not fit the model, FLASH_E_UNSUPPORTED for what its architecture's files cannot say:
+   fewer channels of short convolutions or gemma3, layers that would be of another kind under their
+   new number (smollm3, gemma3, llama4). */
 FLASH_API flash_status flash_prune_arch(const flash_prune_desc *desc, flash_arch *out,
                                         flash_error *err);
-/* Writes it as a GGUF file. All of it, in its order: the same bytes as the model's file. Rows whose
-   blocks stay whole are copied as they are, others quantised anew. FLASH_E_IO when write does not
-   return 0. */
+/* Writes the result as a GGUF file; if all parts stay in their order, it has the same bytes as the
+   model's file. Rows whose blocks stay whole are copied, others are quantised anew. FLASH_E_IO when
+   write does not return 0. */
 FLASH_API flash_status flash_prune_write(const flash_prune_desc *desc,
                                          int (*write)(void *user, const void *data, size_t bytes),
                                          void *user, flash_error *err);
-/* What flash_prune_view acquires [B], of which it keeps all but room for a few rows; 0 on
-   failure. */
+/* Returns what flash_prune_view will acquire [B], of which it keeps all but room for a few rows; 0
+   on failure. */
 FLASH_API size_t flash_prune_view_memory(const flash_prune_desc *desc, flash_error *err);
-/* The model that this file would load as, without the file: the same bits come out. It shares the
-   vocabulary, and points into the weights of desc->model, which must outlive it: where neighbours
-   stay as they are (layers, the first units, heads or channels, in whole blocks of the type)
-   nothing is copied; norms that are scaled, and what must be gathered or quantised anew, are. For
-   sessions and trainers; freed by flash_model_free. */
+/* Makes the model as which that file would load, without the file: results have the same bits. It
+   shares the vocabulary, and points into the weights of desc->model, which must outlive it: where
+   neighbours stay as they are (layers, the first units, heads or channels, in whole blocks of the
+   type) nothing is copied; norms that are scaled, and what must be gathered or quantised anew, are.
+   For sessions and trainers; freed by flash_model_free. */
 FLASH_API flash_status flash_prune_view(flash_model **out, const flash_prune_desc *desc,
                                         flash_error *err);
 
-/* What the parts of a model matter, measured on text that its trainer runs: activations of FFN
+/* How much the parts of a model matter, measured on text that its trainer runs: activations of FFN
    units, of heads of keys and values and their queries, and of channels after every norm, where
    s = sqrt(sum over sequences of (mean over tokens of |x|)^2) (Muralidharan et al. 2024, arxiv
    2407.14679), of a unit times the norm of its column in ffn_down; 1 - cos between the input and
@@ -1259,58 +1284,58 @@ typedef enum flash_part {
     FLASH_PART_LAYER
 } flash_part;
 
-/* Of nothing yet, for models of that shape, which is copied. FLASH_E_UNSUPPORTED for layers that
-   cannot be trained. host: allocator alone; may be NULL. */
+/* Creates an empty calibration for models of that shape, which is copied. FLASH_E_UNSUPPORTED for
+   layers that cannot be trained. host: only its allocator is used; may be NULL. */
 FLASH_API flash_status flash_calibration_create(flash_calibration **out, const flash_arch *a,
                                                 const flash_host *host, flash_error *err);
-FLASH_API void flash_calibration_free(flash_calibration *c); /* NULL is fine */
+FLASH_API void flash_calibration_free(flash_calibration *c); /* NULL is allowed */
 /* Adds n sequences, [n,n_ctx+1] of t, which was made of the model and has not learned since.
    FLASH_E_ARGUMENT for another shape or ids outside the vocabulary; FLASH_E_RANGE if the
    activations are not finite: c is then as before but for a part of the sequences. */
 FLASH_API flash_status flash_calibration_add(flash_calibration *c, flash_trainer *t,
                                              const int32_t *tokens, size_t n);
-/* How many parts there are: of a layer, or (CHANNEL, ATTENTION, LAYER) of the model; 0: none. */
+/* Returns how many parts there are: of a layer, or (CHANNEL, ATTENTION, LAYER) of the model. */
 FLASH_API int flash_calibration_count(const flash_calibration *c, flash_part part, int layer);
-/* What they matter, [count]; more is more. energy 1: root mean squares of activations in place of
-   s, as MobileLLM-Flash has them (arxiv 2603.15954). */
+/* Gives a score for each part, [count]; larger ones matter more. energy 1: root mean squares of
+   activations in place of s, as MobileLLM-Flash has them (arxiv 2603.15954). */
 FLASH_API flash_status flash_calibration_scores(const flash_calibration *c, flash_part part,
                                                 int layer, int energy, double *out);
-/* The n parts that matter most, ascending, in whole blocks of `block` neighbours, whose scores
-   count by their sum of squares. FLASH_E_ARGUMENT if n or the count is no multiple of block,
+/* Chooses the n parts that matter most, ascending, in whole blocks of `block` neighbours, whose
+   scores count by their sum of squares. FLASH_E_ARGUMENT if n or the count is no multiple of block,
    FLASH_E_RANGE if a score is no number. */
 FLASH_API flash_status flash_calibration_choose(const flash_calibration *c, flash_part part,
                                                 int layer, int energy, int n, int block, int *out);
-/* flash_prune_desc.share of n channels, [2 n_layer + 1]. */
+/* Computes flash_prune_desc.share of n channels, [2 n_layer + 1]. */
 FLASH_API flash_status flash_calibration_share(const flash_calibration *c, const int *channel,
                                                int n, float *share);
-/* All it knows, [*n]: to be kept and put back as it was into another of the same shape. Owned by
-   c. */
+/* Returns all that c knows, [*n], to be kept and put back into another calibration of the same
+   shape. Owned by c. */
 FLASH_API double *flash_calibration_numbers(flash_calibration *c, size_t *n);
-/* Kullback-Leibler divergence [nat a token] of the model without attention in layers where skip[l],
-   [n_layer], is not 0, from the model: mean over n sequences, [n,n_ctx+1]; nothing is learned. For
-   n_ctx 2 and more. */
+/* Computes the Kullback-Leibler divergence [nat a token] from the model of the model without
+   attention in layers where skip, [n_layer], is not 0: the mean over n sequences, [n,n_ctx+1].
+   Nothing is learned. Needs an n_ctx of at least 2. */
 FLASH_API flash_status flash_trainer_skip(flash_trainer *t, const int32_t *tokens, size_t n,
                                           const uint8_t *skip, double *kl);
 
 /* ===== >>api-low ========================================================== */
 
-/* Best set usable here: compiled in, in the processor, and enabled by the operating system (Linux
-   is asked to let the process use AMX tiles where there are any). */
+/* Returns the best instruction set usable here: compiled in, in the processor, and enabled by the
+   operating system (Linux is asked to let the process use AMX tiles where there are any). */
 FLASH_API flash_isa flash_isa_best(void);
-/* "scalar", ...; "unknown". Static. */
+/* Returns a name such as "scalar", or "unknown". Static. */
 FLASH_API const char *flash_isa_name(flash_isa isa);
-/* FLASH_ISA_COUNT if there is none of that name. */
+/* Returns the instruction set of that name; FLASH_ISA_COUNT if there is none. */
 FLASH_API flash_isa flash_isa_parse(const char *name);
-/* A row of n weights as f32. src: [flash_row_bytes(t, n)] as in files, any alignment.
+/* Turns a row of n weights into floats. src: [flash_row_bytes(t, n)] as in files, any alignment.
    FLASH_E_ARGUMENT if n does not fit. */
 FLASH_API flash_status flash_dequantize(flash_type t, const void *src, float *dst, size_t n);
-/* A row of n floats as weights of type t. dst: [flash_row_bytes(t, n)], any alignment. In types
-   with blocks NaN becomes 0, and a weight beyond float16 its largest number. FLASH_E_ARGUMENT if n
-   does not fit, and for MXFP4, which is only read. */
+/* Turns a row of n floats into weights of type t. dst: [flash_row_bytes(t, n)], any alignment. In
+   types with blocks NaN becomes 0, and a weight beyond float16 its largest number. FLASH_E_ARGUMENT
+   if n does not fit, and for MXFP4, which is only read. */
 FLASH_API flash_status flash_quantize(flash_type t, const float *src, void *dst, size_t n);
-/* y[r] = row r of w times x, with activations quantised to int8 where w is quantised: the product
-   sessions use. w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)] bytes, any
-   alignment. */
+/* Computes y[r] = row r of w times x, the product that sessions use: activations are quantised to
+   int8 where w is quantised. w: [rows,n] of type t; x: [n]; y: [rows]; work: [flash_dot_work(n)]
+   bytes, any alignment. */
 FLASH_API size_t flash_dot_work(size_t n);
 FLASH_API flash_status flash_dot_rows(flash_type t, const void *w, size_t rows, size_t n,
                                       const float *x, float *y, void *work, flash_isa isa);
