@@ -167,8 +167,8 @@ int main(int argc, char **argv)
                        >>forward only if it does something new
      a pre-tokenizer   one row in flash__pre_table (>>pretokenize)
      a chat format     one row in flash__chat_table (>>chat), its golden in tests/golden/chat
-     any change        `make format lint test matrix`; `make mutate SECTION=name` says what the tests
-                       of that section would not notice
+     any change        `make format lint test matrix`; `make mutate SECTION=name` says what the
+tests of that section would not notice
 */
 
 #ifndef FLASH_LANGUAGE_MODELS_H /* not FLASH_H: on-chip flash drivers own that one */
@@ -3959,7 +3959,8 @@ static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, si
 #define FLASH__T128 FLASH__TARGET("sse4.1")
 #define FLASH__I128 FLASH__T128 static FLASH__INLINE
 
-/* Panels of sums carried on: y holds what the items before gave. */
+/* The kernels `panel` with one more argument. carry: 1 if y already holds the sums of the items
+   before. */
 typedef void (*flash__panel_fn)(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                                 int tokens, size_t n, float *y, size_t ldy, int carry);
 typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
@@ -3967,7 +3968,7 @@ typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes,
 
 enum { FLASH__SEGMENT = 256 };
 
-/* The kernel `rows` by way of panels, for types without one of their own. */
+/* Computes the kernel `rows` by way of panels, for types that have no such kernel of their own. */
 static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
                                flash__panel_fn panel)
@@ -3985,8 +3986,9 @@ static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes,
         }
 }
 
-/* While a share of some rows, n bytes from `at` on of `size`, is worked on: fetches the same share
-   of what follows them in the file, linear, as memory likes it, and not too near. */
+/* Prefetches while a share of some rows is worked on, which is n bytes from `at` on of `size`: it
+   is the same share of the rows that follow in the file, read in a row, as suits memory, and far
+   enough ahead. */
 static FLASH__INLINE void flash__fetch(const uint8_t *rows, size_t size, size_t at, size_t n)
 {
     const char *p = (const char *)rows + FLASH__MAX(size + 2048, (size_t)12288) + at;
@@ -3994,8 +3996,8 @@ static FLASH__INLINE void flash__fetch(const uint8_t *rows, size_t size, size_t 
     for (i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* How the int8 items of a type become unsigned: offset, and groups of four that 16 bits can hold;
-   0: signed. */
+/* Returns what is added to the int8 weights of a type to make them unsigned; 0 if they stay signed.
+ *groups: how many groups of four products 16 bits can hold. */
 static int flash__type_offset(flash_type t, int *groups)
 {
     *groups = 8;
@@ -4063,7 +4065,7 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
                         q = _mm_set1_epi32(four);
                         p = _mm_maddubs_epi16(u, groups ? q : _mm_sign_epi8(q, v));
                         part[t] = g ? _mm_add_epi16(part[t], p) : p;
-                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
+                        FLASH__OPAQUE(part[t]); /* GCC would add in a tree and spill registers */
                     }
                 }
                 FLASH__UNROLL for (t = 0; t < NT; t++)
@@ -4128,7 +4130,7 @@ static void flash__panel_sse41(flash_type t, const uint8_t *panel, int rows, con
     flash__panel_on_sse41(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-/* Sums of four products' sums: a block of Q4_0, or of Q8_0, of one row with x. */
+/* Multiplies a block of Q4_0 or Q8_0 by x: four lanes, whose sum is the product. */
 FLASH__I128 __m128i flash__block_sse41(const flash_type t, const uint8_t *p, const flash__q8 *x)
 {
     const __m128i low = _mm_set1_epi8(15), ones = _mm_set1_epi16(1);
@@ -4235,7 +4237,7 @@ FLASH__T128 static void flash__turn_sse41(const float *x, size_t ldx, int rows, 
                                           size_t ldy)
 {
     int r, c, c0, end, whole = cols & ~3;
-    for (c0 = 0; c0 < whole; c0 += 64) { /* what is written stays in the first-level cache */
+    for (c0 = 0; c0 < whole; c0 += 64) { /* so that what is written stays in the L1 cache */
         end = FLASH__MIN(c0 + 64, whole);
         for (r = 0; r + 4 <= rows; r += 4)
             for (c = c0; c < end; c += 4) {
@@ -4265,7 +4267,7 @@ FLASH__T128 static double flash__spin_sse41(int rounds)
     for (r = 0; r < rounds; r++) {
         FLASH__UNROLL for (i = 0; i < 8; i++)
         {
-            FLASH__OPAQUE(x); /* or the product would be taken out of the loop */
+            FLASH__OPAQUE(x); /* or the compiler would move the product out of the loop */
             a[i] = _mm_add_epi16(a[i], _mm_maddubs_epi16(x, w));
         }
     }
@@ -4297,7 +4299,8 @@ static void flash__overlay_sse41(flash__kernels *k)
 #define FLASH__T256 FLASH__TARGET("avx2,fma,f16c")
 #define FLASH__I256 FLASH__T256 static FLASH__INLINE
 
-/* 8 rows by NT tokens. shift: what makes -offset*sum of -128*sum, 0 for offset 0. */
+/* Multiplies 8 rows by NT tokens. shift: the right shift that turns -128*sum into -offset*sum; 0 if
+   the offset is 0. */
 FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows, const flash__q8 *x,
                                   size_t blocks, float *y, size_t ldy, int carry, const int NT,
                                   const int parts, const int minima, const int groups,
@@ -4344,7 +4347,7 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                         }
                         p = _mm256_maddubs_epi16(u, q);
                         part[t] = g ? _mm256_add_epi16(part[t], p) : p;
-                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree, and spills */
+                        FLASH__OPAQUE(part[t]); /* GCC would add in a tree and spill registers */
                     }
                 }
                 if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++)
@@ -4457,7 +4460,7 @@ FLASH__I256 __m256 flash__step_avx2(__m256 acc, __m256i sum, __m256 d, float dx)
     return _mm256_add_ps(
         acc, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d, _mm256_set1_ps(dx))));
 }
-/* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+/* Gathers 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I256 __m256i flash__words_avx2(const uint8_t *p, size_t row)
 {
     return _mm256_i32gather_epi32(
@@ -4471,7 +4474,7 @@ FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
     v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k % 4 * 8));
     return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255)));
 }
-/* 32-bit partial sums of eight rows into the sums of their first and second 16 items. */
+/* Adds up 32-bit partial sums of eight rows to the sums of their first and second 16 items. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
 {
     __m256i a = flash__sum4_avx2(s[0], s[1], s[2], s[3]),
@@ -4480,7 +4483,7 @@ FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *s
     *second = _mm256_permute2x128_si256(a, b, 0x31);
 }
 
-/* Scales and minima of the 8 blocks of a Q4_K block of 256. */
+/* Unpacks the scales and minima of the 8 blocks in a Q4_K block of 256. */
 FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d, __m256 *m)
 {
     const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
@@ -4502,7 +4505,7 @@ FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d
                              _mm256_set1_ps(-0.0f));
     }
 }
-/* Scales of the 16 halves of blocks of a Q6_K block of 256. */
+/* Unpacks the scales of the 16 half blocks in a Q6_K block of 256. */
 FLASH__I256 void flash__scales_q6_k_avx2(const uint8_t *p, size_t row, __m256 *d)
 {
     __m256 scale = flash__scales_avx2(p + 208, row);
@@ -4711,7 +4714,7 @@ FLASH__T256 static void flash__pack_avx2(flash_type t, const uint8_t *w, size_t 
     }
 }
 
-/* Sixteen lanes in two registers, summed in the order of flash__tree16. */
+/* Returns the sum of sixteen lanes in two registers, added in the order of flash__tree16. */
 FLASH__I256 float flash__tree_avx2(__m256 lo, __m256 hi)
 {
     __m256 a = _mm256_add_ps(lo, hi);
@@ -4998,7 +5001,7 @@ FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, size_t ka,
             flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
                                    c + (size_t)i * ldc + j, ldc, K, 1, 2);
     }
-    if (j + 8 <= N) { /* heads of 8 would be left to the scalar loop else */
+    if (j + 8 <= N) { /* or heads of 8 would be left to the scalar loop */
         for (i = 0; i + 4 <= M; i += 4)
             flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
                                    c + (size_t)i * ldc + j, ldc, K, 4, 1);
@@ -5040,7 +5043,7 @@ FLASH__T256 static double flash__spin_avx2(int rounds)
     for (r = 0; r < rounds; r++) {
         FLASH__UNROLL for (i = 0; i < 8; i++)
         {
-            FLASH__OPAQUE(x); /* or the product would be taken out of the loop */
+            FLASH__OPAQUE(x); /* or the compiler would move the product out of the loop */
             a[i] = _mm256_add_epi16(a[i], _mm256_maddubs_epi16(x, w));
         }
     }
@@ -5130,8 +5133,8 @@ static void flash__overlay_avx2(flash__kernels *k)
 #define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define FLASH__I512 FLASH__T512 static FLASH__INLINE
 
-/* 16*NV rows, of NV panels `next` bytes apart, by NT tokens; carry: y holds the sums so far. Two
-   panels share the loads of activations, which are the limit otherwise. */
+/* Multiplies 16*NV rows, of NV panels `next` bytes apart, by NT tokens. carry: 1 if y holds the
+   sums so far. Two panels share the loads of activations, which would be the limit otherwise. */
 FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, size_t next, int rows,
                                     const flash__q8 *x, size_t blocks, float *y, size_t ldy,
                                     int carry, const int NV, const int NT, const int parts,
@@ -5224,7 +5227,7 @@ static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows, co
     flash__panel_on_avx512(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-/* Sixteen f16 scales, one from each row. */
+/* Returns sixteen f16 scales, one of each row. */
 FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
 {
     __m128i lo = _mm_setzero_si128(), hi = lo;
@@ -5238,7 +5241,7 @@ FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
     /* clang-format on */
 }
 
-/* 16 bytes of rows r, r+4, r+8, r+12; and 32 bytes of rows r, r+4. */
+/* Load 16 bytes each of rows r, r+4, r+8 and r+12, or 32 bytes each of rows r and r+4. */
 FLASH__I512 __m512i flash__quads_avx512(const uint8_t *p, size_t row)
 {
     __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -5253,15 +5256,15 @@ FLASH__I512 __m512i flash__pairs_avx512(const uint8_t *p, size_t row)
                               1);
 }
 
-/* In each 128-bit lane: the sums of a, b, c, d there. */
+/* Returns, in each 128-bit lane, the four sums of what a, b, c and d hold in that lane. */
 FLASH__I512 __m512i flash__sum4_avx512(__m512i a, __m512i b, __m512i c, __m512i d)
 {
     __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
-/* Products of 32 bytes of 16 rows (8 registers from flash__pairs_avx512) with x: the sums of the
-   rows' first and second 16 items, in order of rows. */
+/* Multiplies 32 bytes of 16 rows (8 registers from flash__pairs_avx512) by x. Gives the sums of the
+   first and second 16 items of each row, in the order of rows. */
 FLASH__I512 void flash__dot16_avx512(const __m512i *w, __m512i x, __m512i *first, __m512i *second)
 {
     const __m512i zero = _mm512_setzero_si512();
@@ -5284,7 +5287,7 @@ FLASH__I512 __m512i flash__x32_avx512(const flash__q8 *x)
 {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)x->q));
 }
-/* 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+/* Gathers 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I512 __m512i flash__words_avx512(const uint8_t *p, size_t row)
 {
     return _mm512_i32gather_epi32(
@@ -5299,7 +5302,7 @@ FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
     return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(255)));
 }
 
-/* Scales and minima of the 8 blocks of a Q4_K block of 256. */
+/* Unpacks the scales and minima of the 8 blocks in a Q4_K block of 256. */
 FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 *d, __m512 *m)
 {
     const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
@@ -5321,7 +5324,7 @@ FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 
                              _mm512_set1_ps(-0.0f));
     }
 }
-/* Scales of the 16 halves of blocks of a Q6_K block of 256. */
+/* Unpacks the scales of the 16 half blocks in a Q6_K block of 256. */
 FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 *d)
 {
     __m512 scale = flash__scales_avx512(p + 208, row);
@@ -5334,7 +5337,8 @@ FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 
     }
 }
 
-/* Blocks of a row, `step` apart: 16 bytes of four; 32 bytes of one and the fourth after it. */
+/* Load from the blocks of a row, which are `step` bytes apart: 16 bytes each of four blocks, or 32
+   bytes each of one block and the fourth after it. */
 FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
@@ -5349,7 +5353,7 @@ FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step)
     __m512i v = _mm512_castsi256_si512(flash__load_avx2(p));
     return _mm512_inserti64x4(v, flash__load_avx2(p + 4 * step), 1);
 }
-/* f16 scales of eight blocks of two rows: lane 2*block + row */
+/* Returns the f16 scales of eight blocks of two rows, in lane 2*block + row. */
 FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t step)
 {
     __m128i lo = _mm_setzero_si128(), hi = lo;
@@ -5362,7 +5366,7 @@ FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t st
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
     /* clang-format on */
 }
-/* A number of each block's activations for all of R = 2 or 4 rows: lane R*block + row. */
+/* Returns one word of each block of activations for all of R = 2 or 4 rows: lane R*block + row. */
 FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
 {
     const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
@@ -5377,7 +5381,8 @@ FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
         twos, _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1)));
 }
 
-/* acc of R rows, and what 16/R blocks give, in their order. sum: lane R*block + row. */
+/* Adds to acc, one lane for each of R rows, the products of 16/R blocks in their order. sum and d:
+   lane R*block + row. */
 FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, const flash__q8 *x,
                                             int R)
 {
@@ -5392,13 +5397,13 @@ FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, c
     return acc;
 }
 
-/* So few rows at once that reading them is nearly linear: four blocks of four rows of Q4_0, eight
-   blocks of two rows of Q8_0. */
+/* Multiply so few rows at once that reading them is nearly linear: four blocks of four rows of
+   Q4_0, eight blocks of two rows of Q8_0. */
 FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t row,
                                            const flash__q8 *x)
 {
-    /* Of the 36 words of a row's blocks, the last 8 in a register of their own: what is not a
-       scale; and the scales of two rows at their places. */
+    /* A row's four blocks are 36 words, the last 8 of which are in a register of their own. Words
+       that hold items, and words that hold the scales of two rows. */
     static const int16_t items[32] = {1,  2,  3,  4,  5,  6,  7,  8,  10, 11, 12,
                                       13, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24,
                                       25, 26, 32, 33, 34, 35, 36, 37, 38, 39};
@@ -5447,7 +5452,7 @@ FLASH__I512 __m128 flash__two_q8_0_avx512(__m128 acc, const uint8_t *w, size_t r
     return flash__add_blocks_avx512(acc, sum, flash__scales2_avx512(w, row, 34), x, 2);
 }
 
-/* Wide rows by fours or twos; how many that are. n: a multiple of 256. */
+/* Multiplies wide rows by fours or twos; returns how many rows that were. n: a multiple of 256. */
 FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t row, int rows,
                                   const flash__q8 *x, size_t n, float *y)
 {
@@ -5663,7 +5668,7 @@ FLASH__T512 static void flash__pack_avx512(flash_type t, const uint8_t *w, size_
     }
 }
 
-/* Sum over lanes in the order of flash__tree16. */
+/* Returns the sum of all lanes, added in the order of flash__tree16. */
 FLASH__I512 float flash__tree_avx512(__m512 v)
 {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -5672,7 +5677,7 @@ FLASH__I512 float flash__tree_avx512(__m512 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-/* Sixteen floats of an F32, F16 or BF16 row; zeros where the mask has none. */
+/* Returns sixteen weights of an F32, F16 or BF16 row as floats, zeros where the mask is 0. */
 FLASH__I512 __m512 flash__plain_avx512(flash_type t, const uint8_t *row, size_t i, __mmask16 m)
 {
     __m256i h;
@@ -5955,7 +5960,7 @@ FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, size_t k
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 4);
     if (N - j > 16)
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 2);
-    else if (N > j) /* a head of 8 in 64 columns would be 7 parts of nothing */
+    else if (N > j) /* a head of 8 would use an eighth of 64 columns */
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 1);
 }
 
@@ -6023,7 +6028,8 @@ static void flash__overlay_avx512(flash__kernels *k)
 #define FLASH__TAMX \
     FLASH__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 
-/* Configures tiles; what was written before is there for the tile loads after it. */
+/* Configures tiles. The compiler may move no store from before it to behind it, where tiles are
+   loaded. */
 #define FLASH__TILES(config) __asm__ volatile ("ldtilecfg %0" : : "m"(config) : "memory")
 
 FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
