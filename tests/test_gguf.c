@@ -460,6 +460,28 @@ static void writer(void)
         CHECK_EQ(flash_gguf_write_end(&w), FLASH_E_ARGUMENT);
         CHECK_EQ(w.status, FLASH_E_ARGUMENT);
     }
+    for (int i = 0; i < 8; i++) { /* one thing wrong with a tensor's description, or nothing */
+        static const char long_name[] =
+            "a name of 64 bytes, which is one more than there may be: 12345678";
+        static const uint64_t none[] = {33, 1, 1, 1, 1},
+                              wide[] = {1u << 20, 1u << 20, 1u << 20, 1u << 20};
+        out[1].n = 0;
+        memset(&w, 0, sizeof w);
+        w.write = write_buf;
+        w.user = &out[1];
+        flash_gguf_write_begin(&w, i == 1, i != 2);
+        CHECK_EQ(flash_gguf_write_tensor(&w,
+                                         i == 3       ? long_name + 1
+                                             : i == 4 ? long_name + 2
+                                             : i == 5 ? ""
+                                                      : "t",
+                                         FLASH_TYPE_F32,
+                                         i == 6       ? 0
+                                             : i == 7 ? 4
+                                                      : 1,
+                                         i == 7 ? wide : none),
+                 i == 0 || i == 4 ? FLASH_OK : FLASH_E_ARGUMENT);
+    }
     free(out[0].p);
     free(out[1].p);
 }

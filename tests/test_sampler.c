@@ -254,6 +254,16 @@ static void test_greedy(const flash_model *m)
     CHECK_EQ(greedy(m, &sp, past, 2), 102);
     CHECK_EQ(greedy(m, &sp, past, 1), 101);
 
+    SECTION("the best, wherever it is");
+    memset(&sp, 0, sizeof sp);
+    set_logits(&sp, tie, 5);
+    for (int i = 0; i < V; i++) {
+        bias[i].bias += 2000;
+        CHECK_EQ(greedy(m, &sp, NULL, 0), i);
+        bias[i].bias -= 2000;
+    }
+    sp.repeat_penalty = 1.5f;
+
     SECTION("the last 64 tokens, or all");
     int32_t long_past[66];
     for (int i = 0; i < 66; i++) long_past[i] = 50;
