@@ -262,6 +262,16 @@ static void test_greedy(const flash_model *m)
         CHECK_EQ(greedy(m, &sp, NULL, 0), i);
         bias[i].bias -= 2000;
     }
+    flash_sampler plain = {0}; /* and of the logits as they are */
+    static const int32_t begin[] = {50};
+    flash_session *s = session(m, &plain, begin, 1);
+    for (int i = 0; i < V; i++) {
+        float *logits = (float *)(uintptr_t)flash_session_logits(s), was = logits[i];
+        logits[i] = 1e9f;
+        CHECK_EQ(flash_session_sample(s), i);
+        logits[i] = was;
+    }
+    flash_session_free(s);
     sp.repeat_penalty = 1.5f;
 
     SECTION("the last 64 tokens, or all");
@@ -291,7 +301,7 @@ static void test_greedy(const flash_model *m)
     end.bias = want_end;
     end.n_bias = 2;
     CHECK_EQ(greedy(m, &end, NULL, 0), EOS);
-    flash_session *s = session(m, &end, past, 3);
+    s = session(m, &end, past, 3);
     CHECK_EQ(flash_session_next(s, NULL, &piece), FLASH_END_OF_TEXT);
     flash_session_free(s);
     end.ignore_end = 1;

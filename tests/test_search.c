@@ -24,6 +24,16 @@ static void test_functions(void)
                                   -500014.734452091};
     double mean, sd, a, b, h = 1e-5, last = 1e9;
     SECTION("functions");
+    flash_param halves = {0};
+    halves.kind = FLASH_PARAM_INTEGER;
+    halves.lo = -1;
+    halves.hi = 1.2;
+    halves.step = .5; /* -1, -.5, 0, .5, 1 */
+    CHECK_EQ(flash__param_count(&halves), 5);
+    CHECK_EQ(flash__param_index(&halves, .5), 3);
+    CHECK(near(flash__param_value(&halves, 3), .5, 1e-15));
+    halves.step = 0;
+    CHECK_EQ(flash__param_count(&halves), 3);
     /* splitmix64 (Steele, Lea and Flood 2014) from 1234567, as published for its public-domain code
      */
     static const uint64_t splitmix[] = {6457827717110365317u, 3203168211198807973u,
