@@ -3952,23 +3952,25 @@ static void flash__adamw_scalar(float *w, float *m, float *v, const float *g, si
 
 /* ===== >>k-sse41 ========================================================== */
 
-/* SSE4.1 with SSSE3: Intel Penryn (2008) and later, every AMD since Bulldozer. Four rows side by
-   side; the panel kernel as in >>k-avx2, where it is explained. */
+/* SSE4.1 with SSSE3: Intel Penryn (2008) and later, every AMD since Bulldozer. The four lanes of a
+   register are four rows. The panel kernel works like the one in >>k-avx2 and is explained there.
+   Some helpers here serve >>k-avx2 and >>k-avx512, too. */
 
 #ifdef FLASH__SSE41
 #define FLASH__T128 FLASH__TARGET("sse4.1")
 #define FLASH__I128 FLASH__T128 static FLASH__INLINE
 
-/* The kernels `panel` with one more argument. carry: 1 if y already holds the sums of the items
-   before. */
+/* The kernel `panel` with one more parameter. carry: 1 if y holds the sums over earlier items and
+   this call adds to them. */
 typedef void (*flash__panel_fn)(flash_type t, const uint8_t *panel, int rows, const flash__q8 *x,
                                 int tokens, size_t n, float *y, size_t ldy, int carry);
 typedef void (*flash__pack_fn)(flash_type t, const uint8_t *w, size_t row_bytes, int rows, size_t n,
                                uint8_t *panel);
 
-enum { FLASH__SEGMENT = 256 };
+enum { FLASH__SEGMENT = 256 }; /* items of each row that flash__rows_packed packs at a time */
 
-/* Computes the kernel `rows` by way of panels, for types that have no such kernel of their own. */
+/* Does what the kernel `rows` does, for types that have no code of their own there: packs R rows
+   at a time, segment after segment, into a panel on the stack and multiplies that. */
 static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                const flash__q8 *x, size_t n, float *y, int R, flash__pack_fn pack,
                                flash__panel_fn panel)
@@ -3986,9 +3988,10 @@ static void flash__rows_packed(flash_type t, const uint8_t *w, size_t row_bytes,
         }
 }
 
-/* Prefetches while a share of some rows is worked on, which is n bytes from `at` on of `size`: it
-   is the same share of the rows that follow in the file, read in a row, as suits memory, and far
-   enough ahead. */
+/* Prefetches weights that are needed soon. The caller works through `rows`, `size` [B] in all, in
+   shares of n bytes; at: bytes done before this share. The same share of what follows the rows in
+   the file is fetched, so that addresses ascend linearly, which suits the memory. It begins at
+   least 2 KiB after the end of the rows and 12 KiB after their start, so as not to be too near. */
 static FLASH__INLINE void flash__fetch(const uint8_t *rows, size_t size, size_t at, size_t n)
 {
     const char *p = (const char *)rows + FLASH__MAX(size + 2048, (size_t)12288) + at;
@@ -3996,8 +3999,9 @@ static FLASH__INLINE void flash__fetch(const uint8_t *rows, size_t size, size_t 
     for (i = 0; i < n; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* Returns what is added to the int8 weights of a type to make them unsigned; 0 if they stay signed.
- *groups: how many groups of four products 16 bits can hold. */
+/* Returns the offset that makes the int8 items of a type unsigned when it is added to them, or -1
+   if they stay signed. *groups becomes the number of groups of four items whose products can be
+   added in 16 bits without saturation; 0 for signed items. */
 static int flash__type_offset(flash_type t, int *groups)
 {
     *groups = 8;
@@ -4022,7 +4026,7 @@ static void flash__pack_sse41(flash_type t, const uint8_t *w, size_t row_bytes, 
     flash__pack_rows(t, w, row_bytes, rows, n, panel, 4, offset);
 }
 
-/* 4 rows by NT tokens. */
+/* Multiplies a panel of 4 rows by NT tokens; the parameters are those of flash__tile_avx2. */
 FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows,
                                    const flash__q8 *x, size_t blocks, float *y, size_t ldy,
                                    int carry, const int NT, const int parts, const int minima,
@@ -4065,7 +4069,7 @@ FLASH__I128 void flash__tile_sse41(const uint8_t *panel, size_t stride, int rows
                         q = _mm_set1_epi32(four);
                         p = _mm_maddubs_epi16(u, groups ? q : _mm_sign_epi8(q, v));
                         part[t] = g ? _mm_add_epi16(part[t], p) : p;
-                        FLASH__OPAQUE(part[t]); /* GCC would add in a tree and spill registers */
+                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree and spills */
                     }
                 }
                 FLASH__UNROLL for (t = 0; t < NT; t++)
@@ -4130,7 +4134,8 @@ static void flash__panel_sse41(flash_type t, const uint8_t *panel, int rows, con
     flash__panel_on_sse41(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-/* Multiplies a block of Q4_0 or Q8_0 by x: four lanes, whose sum is the product. */
+/* Returns four partial sums of the products of one block of a row with x. t: Q4_0 or Q8_0. The
+   items of Q4_0 are taken as unsigned; the caller corrects the sum for their offset of 8. */
 FLASH__I128 __m128i flash__block_sse41(const flash_type t, const uint8_t *p, const flash__q8 *x)
 {
     const __m128i low = _mm_set1_epi8(15), ones = _mm_set1_epi16(1);
@@ -4148,7 +4153,7 @@ FLASH__I128 __m128i flash__block_sse41(const flash_type t, const uint8_t *p, con
     return _mm_add_epi32(v, u);
 }
 
-/* Four rows. */
+/* Returns the products of four rows with x. t: Q4_0 or Q8_0; row: bytes of a row. */
 FLASH__I128 __m128 flash__rows4_sse41(const flash_type t, const uint8_t *w, size_t row,
                                       const flash__q8 *x, size_t n)
 {
@@ -4195,7 +4200,7 @@ FLASH__T128 static void flash__rows_sse41(flash_type t, const uint8_t *w, size_t
     flash__rows_scalar(t, w + (size_t)r * row_bytes, row_bytes, rows - r, x, n, y + r);
 }
 
-/* MT rows of c by 8 columns. */
+/* Computes MT rows by 8 columns of c; the other parameters are those of flash__sgemm_scalar. */
 FLASH__I128 void flash__sgemm_tile_sse41(const float *a, size_t lda, size_t ka, const float *b,
                                          size_t ldb, float *c, size_t ldc, int K, const int MT)
 {
@@ -4237,7 +4242,7 @@ FLASH__T128 static void flash__turn_sse41(const float *x, size_t ldx, int rows, 
                                           size_t ldy)
 {
     int r, c, c0, end, whole = cols & ~3;
-    for (c0 = 0; c0 < whole; c0 += 64) { /* so that what is written stays in the L1 cache */
+    for (c0 = 0; c0 < whole; c0 += 64) { /* few columns: what is written stays in L1 */
         end = FLASH__MIN(c0 + 64, whole);
         for (r = 0; r + 4 <= rows; r += 4)
             for (c = c0; c < end; c += 4) {
@@ -4267,7 +4272,7 @@ FLASH__T128 static double flash__spin_sse41(int rounds)
     for (r = 0; r < rounds; r++) {
         FLASH__UNROLL for (i = 0; i < 8; i++)
         {
-            FLASH__OPAQUE(x); /* or the compiler would move the product out of the loop */
+            FLASH__OPAQUE(x); /* else the product would be moved out of the loop */
             a[i] = _mm_add_epi16(a[i], _mm_maddubs_epi16(x, w));
         }
     }
@@ -4290,17 +4295,23 @@ static void flash__overlay_sse41(flash__kernels *k)
 
 /* ===== >>k-avx2 =========================================================== */
 
-/* AVX2, F16C: Intel Haswell (2013) and later, AMD Excavator and Zen. Eight rows side by side.
-   vpmaddubsw adds two products of an unsigned and a signed byte into 16 bits that saturate: 4-bit
-   weights leave room for a whole block of 32, 5-bit for 16 items, 6-bit for 8; wider ones are
-   multiplied by magnitude and sign, four items at a time. */
+/* AVX2 with F16C: Intel Haswell (2013) and later, AMD Excavator and Zen. The eight lanes of a
+   register are eight rows. vpmaddubsw multiplies unsigned by signed bytes and adds two products in
+   16 bits, which saturate. Weights are made unsigned by an offset, and the sum of a block starts at
+   -offset times the sum of its activations. The 16 bits have room for a whole block of 32 items if
+   weights have 4 bits, for 16 items if they have 5, for 8 items if they have 6. Weights of other
+   types stay signed: their magnitude is multiplied by the activation with the weight's sign, and
+   only four items are added before the sum is widened to 32 bits. */
 
 #ifdef FLASH__AVX2
 #define FLASH__T256 FLASH__TARGET("avx2,fma,f16c")
 #define FLASH__I256 FLASH__T256 static FLASH__INLINE
 
-/* Multiplies 8 rows by NT tokens. shift: the right shift that turns -128*sum into -offset*sum; 0 if
-   the offset is 0. */
+/* Multiplies a panel of 8 rows by NT tokens. stride: bytes of a block of the panel; rows: number of
+   results written for a token; x: [NT,blocks]; y: [NT,ldy]; carry: see flash__panel_fn; parts:
+   scales of a row in a block, 1 or 2; minima: 1 if the type has them; groups: see
+   flash__type_offset; shift: the right shift that makes -offset*sum of the -128*sum in x, 0 for
+   offset 0; vnni: 1 to use vpdpbusd. */
 FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows, const flash__q8 *x,
                                   size_t blocks, float *y, size_t ldy, int carry, const int NT,
                                   const int parts, const int minima, const int groups,
@@ -4347,7 +4358,7 @@ FLASH__I256 void flash__tile_avx2(const uint8_t *panel, size_t stride, int rows,
                         }
                         p = _mm256_maddubs_epi16(u, q);
                         part[t] = g ? _mm256_add_epi16(part[t], p) : p;
-                        FLASH__OPAQUE(part[t]); /* GCC would add in a tree and spill registers */
+                        FLASH__OPAQUE(part[t]); /* else GCC adds in a tree and spills */
                     }
                 }
                 if (!vnni) FLASH__UNROLL for (t = 0; t < NT; t++)
@@ -4419,8 +4430,8 @@ static void flash__panel_avx2(flash_type t, const uint8_t *panel, int rows, cons
     flash__panel_on_avx2(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-/* The same panels with VEX-encoded VNNI, as in Intel Alder Lake (2021): sums of four products of
-   bytes in 32 bits at once, so any weights will do. */
+/* Like flash__panel_avx2, with the VEX-encoded VNNI of Intel Alder Lake (2021): vpdpbusd adds four
+   products of bytes into 32 bits at once, so that weights of any width cannot saturate. */
 FLASH__T256 static void flash__panel_avxvnni(flash_type t, const uint8_t *panel, int rows,
                                              const flash__q8 *x, int tokens, size_t n, float *y,
                                              size_t ldy)
@@ -4428,6 +4439,7 @@ FLASH__T256 static void flash__panel_avxvnni(flash_type t, const uint8_t *panel,
     flash__panels_avx2(t, panel, rows, x, tokens, n, y, ldy, 0, 1);
 }
 
+/* Returns the float16 scales at p of eight rows, as floats. row: bytes from a row to the next. */
 FLASH__I256 __m256 flash__scales_avx2(const uint8_t *p, size_t row)
 {
     __m128i v = _mm_setzero_si128();
@@ -4446,21 +4458,25 @@ FLASH__I256 __m256i flash__load_avx2(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
 }
-FLASH__I256 __m256i flash__pair_avx2(const uint8_t *p, size_t row) /* 16 bytes of rows r, r+4 */
+/* Returns the 16 bytes at p of a row and those of the fourth row after it. */
+FLASH__I256 __m256i flash__pair_avx2(const uint8_t *p, size_t row)
 {
     __m256i v = _mm256_castsi128_si256(flash__load16_avx2(p));
     return _mm256_inserti128_si256(v, flash__load16_avx2(p + 4 * row), 1);
 }
+/* Returns, in each 128-bit lane, the sums of the four numbers that a, b, c and d have there. */
 FLASH__I256 __m256i flash__sum4_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
 {
     return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
 }
+/* Returns acc + sum*(d*dx), rounded as in the scalar kernels. */
 FLASH__I256 __m256 flash__step_avx2(__m256 acc, __m256i sum, __m256 d, float dx)
 {
     return _mm256_add_ps(
         acc, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d, _mm256_set1_ps(dx))));
 }
-/* Gathers 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+/* Returns the 32 bits at p of each of eight rows. The 32-bit offsets are large enough because rows
+   are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I256 __m256i flash__words_avx2(const uint8_t *p, size_t row)
 {
     return _mm256_i32gather_epi32(
@@ -4468,13 +4484,14 @@ FLASH__I256 __m256i flash__words_avx2(const uint8_t *p, size_t row)
         _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)row)),
         1);
 }
-/* Byte k%4 of each, as an integer. */
+/* Returns byte k%4 of each 32-bit lane, 0 to 255, as a float. */
 FLASH__I256 __m256 flash__byte_avx2(__m256i v, int k)
 {
     v = _mm256_srl_epi32(v, _mm_cvtsi32_si128(k % 4 * 8));
     return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(255)));
 }
-/* Adds up 32-bit partial sums of eight rows to the sums of their first and second 16 items. */
+/* Adds the partial sums of eight rows, s: [8], one register of eight 32-bit sums a row. *first
+   becomes the rows' sums over items 0 to 15, *second those over items 16 to 31. */
 FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *second)
 {
     __m256i a = flash__sum4_avx2(s[0], s[1], s[2], s[3]),
@@ -4483,14 +4500,15 @@ FLASH__I256 void flash__halves_avx2(const __m256i *s, __m256i *first, __m256i *s
     *second = _mm256_permute2x128_si256(a, b, 0x31);
 }
 
-/* Unpacks the scales and minima of the 8 blocks in a Q4_K block of 256. */
+/* Reads the scales d: [8] and the negated minima m: [8] of the 8 blocks of 32 items in the Q4_K
+   block of 256 items at p, each for eight rows. */
 FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d, __m256 *m)
 {
     const __m256i six = _mm256_set1_epi32(0x3f3f3f3f), four = _mm256_set1_epi32(0x0f0f0f0f),
                   high = _mm256_set1_epi32(0x30303030);
     __m256 scale = flash__scales_avx2(p, row), least = flash__scales_avx2(p + 2, row);
     __m256i a = flash__words_avx2(p + 4, row), b = flash__words_avx2(p + 8, row),
-            c = flash__words_avx2(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+            c = flash__words_avx2(p + 12, row), s[2], t[2]; /* blocks 0-3 and 4-7, a byte each */
     int k;
     s[0] = _mm256_and_si256(a, six);
     t[0] = _mm256_and_si256(b, six);
@@ -4505,7 +4523,8 @@ FLASH__I256 void flash__scales_q4_k_avx2(const uint8_t *p, size_t row, __m256 *d
                              _mm256_set1_ps(-0.0f));
     }
 }
-/* Unpacks the scales of the 16 half blocks in a Q6_K block of 256. */
+/* Reads the scales d: [16], one for every 16 items, of the Q6_K block of 256 items that begins at
+   p, each for eight rows. */
 FLASH__I256 void flash__scales_q6_k_avx2(const uint8_t *p, size_t row, __m256 *d)
 {
     __m256 scale = flash__scales_avx2(p + 208, row);
@@ -4518,6 +4537,8 @@ FLASH__I256 void flash__scales_q6_k_avx2(const uint8_t *p, size_t row, __m256 *d
     }
 }
 
+/* This function and the next three return the products of eight rows of one type with x. n: items
+   of a row; row: its bytes. */
 FLASH__T256 static __m256 flash__rows8_q4_0_avx2(const uint8_t *w, size_t row, const flash__q8 *x,
                                                  size_t n)
 {
@@ -4634,7 +4655,8 @@ FLASH__T256 static __m256 flash__rows8_q6_k_avx2(const uint8_t *w, size_t row, c
     return acc;
 }
 
-/* Items 16h to 16h + 15 of block b of rows i and i + 4, as panels hold them. */
+/* Returns items 16h to 16h + 15 of block b (of 32 items) of rows i and i + 4, with the offset of
+   the type added, as panels hold them. */
 FLASH__I256 __m256i flash__items_avx2(const flash_type t, const uint8_t *w, size_t row, size_t b,
                                       int h, int i)
 {
@@ -4661,7 +4683,7 @@ FLASH__I256 __m256i flash__items_avx2(const flash_type t, const uint8_t *w, size
     return _mm256_or_si256(v, _mm256_slli_epi16(high, 4));
 }
 
-/* A panel of eight whole rows. */
+/* Packs eight rows of n items into a panel, with the same result as flash__pack_rows. */
 FLASH__I256 void flash__pack8_avx2(const flash_type t, const uint8_t *w, size_t row, size_t n,
                                    uint8_t *panel)
 {
@@ -4714,7 +4736,7 @@ FLASH__T256 static void flash__pack_avx2(flash_type t, const uint8_t *w, size_t 
     }
 }
 
-/* Returns the sum of sixteen lanes in two registers, added in the order of flash__tree16. */
+/* Returns the sum of sixteen lanes, the first eight in lo, in the order of flash__tree16. */
 FLASH__I256 float flash__tree_avx2(__m256 lo, __m256 hi)
 {
     __m256 a = _mm256_add_ps(lo, hi);
@@ -4722,6 +4744,7 @@ FLASH__I256 float flash__tree_avx2(__m256 lo, __m256 hi)
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
+/* Returns eight floats of an F32, F16 or BF16 row, from item i on. */
 FLASH__I256 __m256 flash__plain_avx2(const flash_type t, const uint8_t *row, size_t i)
 {
     __m128i h;
@@ -4840,7 +4863,7 @@ FLASH__T256 static void flash__quantize_avx2(const float *x, size_t n, flash__q8
     }
 }
 
-/* e^x, step by step as flash__expf. */
+/* Returns e^x, by the same steps as flash__expf and so with the same bits. */
 FLASH__I256 __m256 flash__exp_avx2(__m256 x)
 {
     const __m256 magic = _mm256_set1_ps(12582912.0f);
@@ -4967,7 +4990,7 @@ FLASH__T256 static void flash__rmsnorm_avx2(const float *x, const float *w, floa
     for (; i < n; i++) y[i] = x[i] * r * w[i];
 }
 
-/* MT rows of c by 8*NV columns. */
+/* Computes MT rows by 8*NV columns of c; the other parameters are those of flash__sgemm_scalar. */
 FLASH__I256 void flash__sgemm_tile_avx2(const float *a, size_t lda, size_t ka, const float *b,
                                         size_t ldb, float *c, size_t ldc, int K, const int MT,
                                         const int NV)
@@ -5001,7 +5024,7 @@ FLASH__T256 static void flash__sgemm_avx2(const float *a, size_t lda, size_t ka,
             flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
                                    c + (size_t)i * ldc + j, ldc, K, 1, 2);
     }
-    if (j + 8 <= N) { /* or heads of 8 would be left to the scalar loop */
+    if (j + 8 <= N) { /* else heads of 8 would be left to the scalar loop */
         for (i = 0; i + 4 <= M; i += 4)
             flash__sgemm_tile_avx2(a + (size_t)i * lda, lda, ka, b + j, ldb,
                                    c + (size_t)i * ldc + j, ldc, K, 4, 1);
@@ -5043,7 +5066,7 @@ FLASH__T256 static double flash__spin_avx2(int rounds)
     for (r = 0; r < rounds; r++) {
         FLASH__UNROLL for (i = 0; i < 8; i++)
         {
-            FLASH__OPAQUE(x); /* or the compiler would move the product out of the loop */
+            FLASH__OPAQUE(x); /* else the product would be moved out of the loop */
             a[i] = _mm256_add_epi16(a[i], _mm256_maddubs_epi16(x, w));
         }
     }
@@ -5118,10 +5141,11 @@ static void flash__overlay_avx2(flash__kernels *k)
 /* ===== >>k-avx512 ========================================================= */
 
 /* AVX-512 with VNNI: Intel Ice Lake servers (2021), Rocket Lake, Sapphire Rapids; AMD Zen 4 (2022)
-   and later. Sixteen lanes are sixteen rows, so a float step keeps the order of the scalar kernels
-   for free. vpdpbusd multiplies unsigned by signed bytes: panels carry weights +128 and sums start
-   at -128 times the sum of the activations. rows: sixteen lanes are rows, or a few blocks of a few
-   rows; partial sums of whole integers are added across lanes in a tree, any order. */
+   and later. In `panel` the sixteen lanes of a register are sixteen rows, so the float steps keep
+   the order of the scalar kernels at no cost. vpdpbusd multiplies unsigned by signed bytes: panels
+   hold weights + 128, and sums start at -128 times the sum of the activations. In `rows` the lanes
+   are sixteen rows, or a few blocks of a few rows. Partial sums are integers there, so they can be
+   added across lanes in a tree: their order does not change the result. */
 
 #ifdef FLASH__AVX512
 #if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns inside its own avx512fintrin.h */
@@ -5133,8 +5157,9 @@ static void flash__overlay_avx2(flash__kernels *k)
 #define FLASH__T512 FLASH__TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 #define FLASH__I512 FLASH__T512 static FLASH__INLINE
 
-/* Multiplies 16*NV rows, of NV panels `next` bytes apart, by NT tokens. carry: 1 if y holds the
-   sums so far. Two panels share the loads of activations, which would be the limit otherwise. */
+/* Multiplies NV panels of 16 rows, `next` bytes apart, by NT tokens. The other parameters are those
+   of flash__tile_avx2. Two panels at once share the loads of activations, which are the bottleneck
+   otherwise. */
 FLASH__I512 void flash__tile_avx512(const uint8_t *panel, size_t stride, size_t next, int rows,
                                     const flash__q8 *x, size_t blocks, float *y, size_t ldy,
                                     int carry, const int NV, const int NT, const int parts,
@@ -5227,7 +5252,7 @@ static void flash__panel_avx512(flash_type t, const uint8_t *panel, int rows, co
     flash__panel_on_avx512(t, panel, rows, x, tokens, n, y, ldy, 0);
 }
 
-/* Returns sixteen f16 scales, one of each row. */
+/* Returns the float16 scales at p of sixteen rows, as floats. */
 FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
 {
     __m128i lo = _mm_setzero_si128(), hi = lo;
@@ -5241,7 +5266,7 @@ FLASH__I512 __m512 flash__scales_avx512(const uint8_t *p, size_t row)
     /* clang-format on */
 }
 
-/* Load 16 bytes each of rows r, r+4, r+8 and r+12, or 32 bytes each of rows r and r+4. */
+/* Returns the 16 bytes at p of a row and those of the 4th, 8th and 12th row after it. */
 FLASH__I512 __m512i flash__quads_avx512(const uint8_t *p, size_t row)
 {
     __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
@@ -5249,6 +5274,7 @@ FLASH__I512 __m512i flash__quads_avx512(const uint8_t *p, size_t row)
     v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 8 * row)), 2);
     return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 12 * row)), 3);
 }
+/* Returns the 32 bytes at p of a row and those of the fourth row after it. */
 FLASH__I512 __m512i flash__pairs_avx512(const uint8_t *p, size_t row)
 {
     __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -5256,15 +5282,16 @@ FLASH__I512 __m512i flash__pairs_avx512(const uint8_t *p, size_t row)
                               1);
 }
 
-/* Returns, in each 128-bit lane, the four sums of what a, b, c and d hold in that lane. */
+/* Returns, in each 128-bit lane, the sums of the four numbers that a, b, c and d have there. */
 FLASH__I512 __m512i flash__sum4_avx512(__m512i a, __m512i b, __m512i c, __m512i d)
 {
     __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
-/* Multiplies 32 bytes of 16 rows (8 registers from flash__pairs_avx512) by x. Gives the sums of the
-   first and second 16 items of each row, in the order of rows. */
+/* Multiplies 32 items of 16 rows by those of x (from flash__x32_avx512). w: [8] registers from
+   flash__pairs_avx512, for rows 0 to 3 and 8 to 11, each with the fourth row after it. *first
+   becomes the rows' sums over items 0 to 15, *second those over 16 to 31, in the order of rows. */
 FLASH__I512 void flash__dot16_avx512(const __m512i *w, __m512i x, __m512i *first, __m512i *second)
 {
     const __m512i zero = _mm512_setzero_si512();
@@ -5278,16 +5305,19 @@ FLASH__I512 void flash__dot16_avx512(const __m512i *w, __m512i x, __m512i *first
     *second = _mm512_shuffle_i32x4(a, b, 0xdd);
 }
 
+/* Returns acc + sum*(d*dx), rounded as in the scalar kernels. */
 FLASH__I512 __m512 flash__step_avx512(__m512 acc, __m512i sum, __m512 d, float dx)
 {
     return _mm512_add_ps(
         acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, _mm512_set1_ps(dx))));
 }
+/* Returns the 32 items of x, twice. */
 FLASH__I512 __m512i flash__x32_avx512(const flash__q8 *x)
 {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)x->q));
 }
-/* Gathers 32 bits of each row. Rows are shorter than 128 MB (FLASH_DIM_MAX). */
+/* Returns the 32 bits at p of each of sixteen rows. The 32-bit offsets are large enough because
+   rows are shorter than 128 MB (FLASH_DIM_MAX). */
 FLASH__I512 __m512i flash__words_avx512(const uint8_t *p, size_t row)
 {
     return _mm512_i32gather_epi32(
@@ -5295,21 +5325,22 @@ FLASH__I512 __m512i flash__words_avx512(const uint8_t *p, size_t row)
                            _mm512_set1_epi32((int)row)),
         (const void *)p, 1);
 }
-/* Byte k%4 of each, as an integer. */
+/* Returns byte k%4 of each 32-bit lane, 0 to 255, as a float. */
 FLASH__I512 __m512 flash__byte_avx512(__m512i v, int k)
 {
     v = _mm512_srl_epi32(v, _mm_cvtsi32_si128(k % 4 * 8));
     return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(255)));
 }
 
-/* Unpacks the scales and minima of the 8 blocks in a Q4_K block of 256. */
+/* Reads the scales d: [8] and the negated minima m: [8] of the 8 blocks of 32 items in the Q4_K
+   block of 256 items at p, each for sixteen rows. */
 FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 *d, __m512 *m)
 {
     const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f),
                   high = _mm512_set1_epi32(0x30303030);
     __m512 scale = flash__scales_avx512(p, row), least = flash__scales_avx512(p + 2, row);
     __m512i a = flash__words_avx512(p + 4, row), b = flash__words_avx512(p + 8, row),
-            c = flash__words_avx512(p + 12, row), s[2], t[2]; /* a byte each of parts 0-3 and 4-7 */
+            c = flash__words_avx512(p + 12, row), s[2], t[2]; /* blocks 0-3 and 4-7, a byte each */
     int k;
     s[0] = _mm512_and_si512(a, six);
     t[0] = _mm512_and_si512(b, six);
@@ -5324,7 +5355,8 @@ FLASH__I512 void flash__scales_q4_k_avx512(const uint8_t *p, size_t row, __m512 
                              _mm512_set1_ps(-0.0f));
     }
 }
-/* Unpacks the scales of the 16 half blocks in a Q6_K block of 256. */
+/* Reads the scales d: [16], one for every 16 items, of the Q6_K block of 256 items that begins at
+   p, each for sixteen rows. */
 FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 *d)
 {
     __m512 scale = flash__scales_avx512(p + 208, row);
@@ -5337,8 +5369,8 @@ FLASH__I512 void flash__scales_q6_k_avx512(const uint8_t *p, size_t row, __m512 
     }
 }
 
-/* Load from the blocks of a row, which are `step` bytes apart: 16 bytes each of four blocks, or 32
-   bytes each of one block and the fourth after it. */
+/* Returns 16 bytes of each of four blocks of a row. at: those of the first block; step: bytes from
+   a block to the next. */
 FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
@@ -5347,13 +5379,15 @@ FLASH__I512 __m512i flash__blocks4_avx512(const void *at, size_t step)
     v = _mm512_inserti32x4(v, flash__load16_avx2(p + 2 * step), 2);
     return _mm512_inserti32x4(v, flash__load16_avx2(p + 3 * step), 3);
 }
+/* Returns the 32 bytes at `at` of a block and those of the fourth block after it. */
 FLASH__I512 __m512i flash__blocks2_avx512(const void *at, size_t step)
 {
     const uint8_t *p = (const uint8_t *)at;
     __m512i v = _mm512_castsi256_si512(flash__load_avx2(p));
     return _mm512_inserti64x4(v, flash__load_avx2(p + 4 * step), 1);
 }
-/* Returns the f16 scales of eight blocks of two rows, in lane 2*block + row. */
+/* Returns the float16 scales of eight blocks of two rows, as floats in lanes 2*block + row. row and
+   step: bytes from a row and from a block to the next. */
 FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t step)
 {
     __m128i lo = _mm_setzero_si128(), hi = lo;
@@ -5366,7 +5400,8 @@ FLASH__I512 __m512 flash__scales2_avx512(const uint8_t *p, size_t row, size_t st
     return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1));
     /* clang-format on */
 }
-/* Returns one word of each block of activations for all of R = 2 or 4 rows: lane R*block + row. */
+/* Returns one 32-bit member of the flash__q8 of each of 16/R blocks, R times: lane R*block + row
+   holds that of the block. at: this member in the first flash__q8; R: number of rows, 2 or 4. */
 FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
 {
     const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
@@ -5381,8 +5416,8 @@ FLASH__I512 __m512i flash__block_words_avx512(const void *at, int R)
         twos, _mm512_castsi256_si512(_mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1)));
 }
 
-/* Adds to acc, one lane for each of R rows, the products of 16/R blocks in their order. sum and d:
-   lane R*block + row. */
+/* Returns acc, the sums of R rows, plus the products of 16/R blocks, one block after the other. sum
+   and d: integer sums and scales of the weights, in lanes R*block + row. */
 FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, const flash__q8 *x,
                                             int R)
 {
@@ -5397,13 +5432,16 @@ FLASH__I512 __m128 flash__add_blocks_avx512(__m128 acc, __m512i sum, __m512 d, c
     return acc;
 }
 
-/* Multiply so few rows at once that reading them is nearly linear: four blocks of four rows of
-   Q4_0, eight blocks of two rows of Q8_0. */
+/* This function and the next return acc plus the products of a few blocks of a few rows: four
+   blocks of four rows of Q4_0, or eight blocks of two rows of Q8_0. With so few rows at once memory
+   is read almost linearly. */
 FLASH__I512 __m128 flash__four_q4_0_avx512(__m128 acc, const uint8_t *w, size_t row,
                                            const flash__q8 *x)
 {
-    /* A row's four blocks are 36 words, the last 8 of which are in a register of their own. Words
-       that hold items, and words that hold the scales of two rows. */
+    /* The four blocks of a row are 36 words of 16 bits. Words 0 to 31 are in one register, words
+       28 to 35 in a second one, where they have the numbers 32 to 39. items: the numbers of words
+       that are not scales. scales: those of the scales of two rows, each twice, so that two results
+       can be blended into lanes 4*block + row. */
     static const int16_t items[32] = {1,  2,  3,  4,  5,  6,  7,  8,  10, 11, 12,
                                       13, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24,
                                       25, 26, 32, 33, 34, 35, 36, 37, 38, 39};
@@ -5452,7 +5490,8 @@ FLASH__I512 __m128 flash__two_q8_0_avx512(__m128 acc, const uint8_t *w, size_t r
     return flash__add_blocks_avx512(acc, sum, flash__scales2_avx512(w, row, 34), x, 2);
 }
 
-/* Multiplies wide rows by fours or twos; returns how many rows that were. n: a multiple of 256. */
+/* Multiplies wide rows with x, four of Q4_0 or two of Q8_0 at a time, until fewer are left. Returns
+   the number of rows done. n: a multiple of 256. */
 FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t row, int rows,
                                   const flash__q8 *x, size_t n, float *y)
 {
@@ -5475,6 +5514,8 @@ FLASH__I512 int flash__few_avx512(const flash_type t, const uint8_t *w, size_t r
     return r;
 }
 
+/* This function and the next three return the products of sixteen rows of one type with x. n: items
+   of a row; row: its bytes. */
 FLASH__T512 static __m512 flash__rows16_q4_0_avx512(const uint8_t *w, size_t row,
                                                     const flash__q8 *x, size_t n)
 {
@@ -5585,7 +5626,8 @@ FLASH__T512 static __m512 flash__rows16_q6_k_avx512(const uint8_t *w, size_t row
     return acc;
 }
 
-/* Items 16h to 16h + 15 of block b of rows i, i + 4, i + 8, i + 12, with 128 added. */
+/* Returns items 16h to 16h + 15 of block b (of 32 items) of rows i, i + 4, i + 8 and i + 12, with
+   128 added. */
 FLASH__I512 __m512i flash__items_avx512(const flash_type t, const uint8_t *w, size_t row, size_t b,
                                         int h, int i)
 {
@@ -5616,7 +5658,7 @@ FLASH__I512 __m512i flash__items_avx512(const flash_type t, const uint8_t *w, si
     return _mm512_add_epi8(_mm512_or_si512(v, _mm512_slli_epi16(high, 4)), _mm512_set1_epi8(96));
 }
 
-/* A panel of sixteen whole rows. */
+/* Packs sixteen rows of n items into a panel, with the same result as flash__pack_rows. */
 FLASH__I512 void flash__pack16_avx512(const flash_type t, const uint8_t *w, size_t row, size_t n,
                                       uint8_t *panel)
 {
@@ -5668,7 +5710,7 @@ FLASH__T512 static void flash__pack_avx512(flash_type t, const uint8_t *w, size_
     }
 }
 
-/* Returns the sum of all lanes, added in the order of flash__tree16. */
+/* Returns the sum of the sixteen lanes in the order of flash__tree16. */
 FLASH__I512 float flash__tree_avx512(__m512 v)
 {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -5677,7 +5719,8 @@ FLASH__I512 float flash__tree_avx512(__m512 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-/* Returns sixteen weights of an F32, F16 or BF16 row as floats, zeros where the mask is 0. */
+/* Returns sixteen floats of an F32, F16 or BF16 row, from item i on, with 0 in the lanes that are
+   not in the mask m. */
 FLASH__I512 __m512 flash__plain_avx512(flash_type t, const uint8_t *row, size_t i, __mmask16 m)
 {
     __m256i h;
@@ -5700,7 +5743,7 @@ FLASH__I512 void flash__rows_plain_avx512(const flash_type t, const uint8_t *w, 
         for (i = 0; i < n; i += 16) {
             __mmask16 m = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
             __m512 v = _mm512_maskz_loadu_ps(m, x + i);
-            /* missing lanes add zero: x and w are zero there */
+            /* lanes outside the mask keep their sums; missing rows are replaced by the first */
             FLASH__UNROLL for (k = 0; k < 4; k++) acc[k] = _mm512_mask_add_ps(
                 acc[k], m, acc[k],
                 _mm512_mul_ps(flash__plain_avx512(t, w + (size_t)(k < R ? k : 0) * row, i, m), v));
@@ -5779,7 +5822,7 @@ FLASH__T512 static void flash__quantize_avx512(const float *x, size_t n, flash__
     }
 }
 
-/* e^x, step by step as flash__expf. */
+/* Returns e^x, by the same steps as flash__expf and so with the same bits. */
 FLASH__I512 __m512 flash__exp_avx512(__m512 x)
 {
     const __m512 magic = _mm512_set1_ps(12582912.0f);
@@ -5913,7 +5956,8 @@ FLASH__T512 static void flash__rmsnorm_avx512(const float *x, const float *w, fl
     }
 }
 
-/* MT rows of c by 16*NV columns (or as many as the masks have). */
+/* Computes MT rows of c by up to 16*NV columns: those in the masks m: [NV]. The other parameters
+   are those of flash__sgemm_scalar. */
 FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, size_t ka, const float *b,
                                           size_t ldb, float *c, size_t ldc, int K,
                                           const __mmask16 *m, const int MT, const int NV)
@@ -5935,7 +5979,7 @@ FLASH__I512 void flash__sgemm_tile_avx512(const float *a, size_t lda, size_t ka,
         _mm512_mask_storeu_ps(c + (size_t)i * ldc + 16 * j, m[j], acc[i][j]);
 }
 
-/* All rows of up to 16*NV columns. */
+/* Computes all M rows of the first N columns of c, or of the first 16*NV if N is larger. */
 FLASH__I512 void flash__sgemm_strip_avx512(const float *a, size_t lda, size_t ka, const float *b,
                                            size_t ldb, float *c, size_t ldc, int M, int N, int K,
                                            const int NV)
@@ -5960,7 +6004,7 @@ FLASH__T512 static void flash__sgemm_avx512(const float *a, size_t lda, size_t k
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 4);
     if (N - j > 16)
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 2);
-    else if (N > j) /* a head of 8 would use an eighth of 64 columns */
+    else if (N > j) /* a head of 8 would waste 7/8 of a strip of 64 columns */
         flash__sgemm_strip_avx512(a, lda, ka, b + j, ldb, c + j, ldc, M, N - j, K, 1);
 }
 
@@ -6017,21 +6061,22 @@ static void flash__overlay_avx512(flash__kernels *k)
 
 /* ===== >>k-amx ============================================================ */
 
-/* AMX: Intel Sapphire Rapids (2023) and later. One tile instruction adds the products of 16 tokens,
-   16 rows and the 32 (or 16) items of a block: a panel's block is laid out as that wants it. The
-   float step between two blocks, the same as in >>k-avx512, is what takes the time. Tiles multiply
-   signed bytes, so panels carry weights as they are. They are configured and released in each call:
-   nothing of them stays in the caller's thread. KNOWN TRAP: GCC 12's intrinsics do not tell the
-   compiler that they read memory, hence FLASH__TILES. */
+/* AMX: Intel Sapphire Rapids (2023) and later. One tile instruction adds the products of 16 tokens
+   with 16 rows over the 32 (or 16) items of a block; a block of a panel has the layout that it
+   needs. Most of the time goes into the float step between two blocks, the same as in >>k-avx512.
+   Tiles multiply signed bytes, so panels hold the weights without an offset. Each call configures
+   the tiles and releases them at its end: no tile state stays in the caller's thread. KNOWN TRAP:
+   the intrinsics of GCC 12 do not tell the compiler that they read memory, hence FLASH__TILES. */
 
 #ifdef FLASH__AMX
 #define FLASH__TAMX \
     FLASH__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 
-/* Configures tiles. The compiler may move no store from before it to behind it, where tiles are
-   loaded. */
+/* Configures the tiles, and makes the compiler complete earlier writes to memory before it, so that
+   tile loads after it see them. */
 #define FLASH__TILES(config) __asm__ volatile ("ldtilecfg %0" : : "m"(config) : "memory")
 
+/* Packs rows like flash__pack_avx512, then takes the 128 away from each weight again. */
 FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t row_bytes, int rows,
                                         size_t n, uint8_t *panel)
 {
@@ -6043,11 +6088,12 @@ FLASH__T512 static void flash__pack_amx(flash_type t, const uint8_t *w, size_t r
                 panel + i, _mm512_xor_si512(_mm512_loadu_si512(panel + i), _mm512_set1_epi8(-128)));
 }
 
-/* Tiles: 0 sums [tokens,16] of int32; 1 and 2 activations [tokens,32] and weights [8,16,4]; 3 and 4
-   the same of half a block. */
+/* Configures the tiles; tokens: at most 16. Tile 0: sums, [tokens,16] of int32; tiles 1 and 2:
+   activations, [tokens,32], and weights, [8,16,4]; tiles 3 and 4: activations and weights of half a
+   block. */
 FLASH__TAMX static void flash__tiles_amx(int tokens)
 {
-    uint8_t config[64] = {1}, *rows = config + 48; /* palette 1; bytes of a row are 16 bits */
+    uint8_t config[64] = {1}, *rows = config + 48; /* palette 1; bytes of a row are uint16 */
     config[16] = 64;
     config[18] = 32;
     config[20] = 64;
@@ -6059,7 +6105,8 @@ FLASH__TAMX static void flash__tiles_amx(int tokens)
     FLASH__TILES(config);
 }
 
-/* 16 rows by up to 16 tokens. */
+/* Multiplies a panel of 16 rows by up to 16 tokens. The other parameters are those of
+   flash__tile_avx2. */
 FLASH__TAMX static FLASH__INLINE void flash__tile_amx(const uint8_t *panel, size_t stride, int rows,
                                                       const flash__q8 *x, int tokens, size_t blocks,
                                                       float *y, size_t ldy, const int parts,
@@ -6075,7 +6122,7 @@ FLASH__TAMX static FLASH__INLINE void flash__tile_amx(const uint8_t *panel, size
     {
         at[t] = x + (size_t)FLASH__MIN(t, tokens - 1) * blocks;
         acc[t] = _mm512_setzero_ps();
-        sum[t] = _mm512_setzero_si512(); /* beyond the tokens it stays so */
+        sum[t] = _mm512_setzero_si512(); /* stays 0 beyond the tokens */
     }
     for (b = 0; b < blocks; b++, panel += stride) {
         const float *scale = (const float *)(const void *)(panel + 512);
