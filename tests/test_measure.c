@@ -452,8 +452,25 @@ static void test_text(void)
     free(copy);
 }
 
+/* The system's clock goes on, and never back. */
+static void test_clock(void)
+{
+    flash_host host = {0};
+    double first = flash__clock(&host), last = first;
+    int back = 0;
+    SECTION("clock");
+    if (first <= 0) return; /* none here */
+    for (long i = 0; i < 100000 || (last <= first && i < 100000000); i++) {
+        double now = flash__clock(&host);
+        back += now < last;
+        last = now;
+    }
+    CHECK(!back && last > first);
+}
+
 int main(void)
 {
+    test_clock();
     test_invented();
     test_runs();
     test_refused();
