@@ -459,7 +459,10 @@ static void test_clock(void)
     double first = flash__clock(&host), last = first;
     int back = 0;
     SECTION("clock");
-    if (first <= 0) return; /* none here */
+    if (first <= 0) { /* strict ISO C hides it on some systems; other builds of CI have it */
+        printf("    no clock in this build\n");
+        return;
+    }
     for (long i = 0; i < 100000 || (last <= first && i < 100000000); i++) {
         double now = flash__clock(&host);
         back += now < last;
